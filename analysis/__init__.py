@@ -1,0 +1,1 @@
+"""Tables and pictures from run files. Reads what `mal` wrote; imports nothing from it."""

@@ -1,0 +1,287 @@
+"""The schema of every setting. Hydra composes experiments/conf into it; an unknown key or a wrong type fails there,
+a value that makes no sense fails in `check`, both before any work starts."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from mal.boxes import BORDERS, EXPANSIONS
+from mal.errors import ConfigError
+from mal.segmenters.config import SegmenterConfig
+
+
+@dataclass
+class SplitConfig:
+    """One split's files. `annotations` and `images` are relative to `data.root` when that is set."""
+
+    annotations: str | None = None
+    images: str | None = None
+
+
+@dataclass
+class ShapesConfig:
+    """The procedural dataset: how many images, their side in pixels, the seed."""
+
+    train_images: int = 400
+    val_images: int = 100
+    size: int = 256
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    format: str = "coco"  # shapes | coco | lvis
+    root: str | None = None
+    train: SplitConfig = field(default_factory=SplitConfig)
+    val: SplitConfig = field(default_factory=SplitConfig)
+    val_images: str = "all"  # all | even | odd: which of the sorted val image ids the scores are measured on
+    on_bad_image: str = "error"  # error | skip (reported by name and counted)
+    class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images a class
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+
+
+@dataclass
+class EncoderConfig:
+    name: str = MISSING
+    timm: str = MISSING  # any timm model name
+    pretrained: bool = True
+    checkpoint: str | None = None  # safetensors or torch file; replaces the download
+    levels: list[int] | None = None  # strides fused top-down, e.g. [4, 8, 16, 32]; null: the last stage alone
+    width: int = 128  # channels of the fused map, where levels are fused
+    freeze_norm: bool = False  # batch-norm statistics and affine parameters stay as loaded
+    mean: list[float] | None = None  # null: the model's own, as timm states it
+    std: list[float] | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+
+
+@dataclass
+class DecoderConfig:
+    name: str = MISSING  # attention | fc | fcn | query
+    width: int = 256
+    pool: str = MISSING  # max (paper) | mean (released)
+    key_layers: int = MISSING  # 1: FC (paper) | 2: FC-ReLU-FC (released)
+    upsample_before: int = MISSING  # the ×2 sits before this convolution of V: 3 (paper) | 4 (released)
+    scale: str = "released"  # released: 1/32, 1/16, 1/8 for S, M, L before V | paper: 1/16, 1/8, 1/4 (A.2)
+    strides: list[int] | None = None  # overrides scale: input ÷ map side before V's doubling, for S, M, L
+
+
+@dataclass
+class LabelerConfig:
+    name: str = MISSING  # mal | box | ellipse | grabcut | gt
+
+
+@dataclass
+class RoiConfig:
+    size: int = MISSING  # side in pixels that a crop is resized to
+    expansion: str = MISSING
+    theta: float = MISSING
+    label_expansion: float = MISSING  # × half the box's size, each side
+    border: str = MISSING
+    flip: float = MISSING
+    min_side: float = MISSING  # a box is used only if w and h exceed this
+    min_area: float = MISSING  # training only: w · h strictly between these
+    max_area: float = MISSING
+
+
+@dataclass
+class AugmentConfig:
+    """Student-only photometrics."""
+
+    jitter: list[float] = MISSING  # brightness, contrast, saturation, hue
+    jitter_p: float = MISSING
+    grey_p: float = MISSING
+    blur_sigma: list[float] = MISSING  # lowest and highest, in pixels of the crop
+    blur_p: float = MISSING
+
+
+@dataclass
+class LossConfig:
+    mil: str = MISSING  # joint: one dice over all bags (paper) | separate: rows + columns (released)
+    smooth: float = MISSING  # added to each of the dice's squared sums
+    mil_weight: float = MISSING
+    crf_weight: float = MISSING
+    mil_warmup: float = MISSING  # fraction of the run over which the weight rises from 0
+    crf_warmup: float = MISSING
+    stride: int = MISSING  # losses are computed on maps of roi.size / stride
+
+
+@dataclass
+class CrfConfig:
+    form: str = MISSING  # two_label | literal (Algorithm 1 as printed)
+    zeta: float = MISSING
+    omega: float = MISSING
+    kernel: int = MISSING  # side of the neighbourhood
+    dilation: int = MISSING
+    centre: bool = MISSING  # the pixel counts as its own neighbour
+    iterations: int = MISSING
+    image: str = MISSING  # student (augmented) | plain
+
+
+@dataclass
+class TrainConfig:
+    batch: int = MISSING
+    accumulate: int = MISSING  # micro-batches a step is computed in
+    epochs: float | None = None
+    steps: int | None = None  # instead of epochs
+    lr_per_image: float = MISSING  # peak learning rate ÷ batch
+    warmup: float = MISSING  # fraction of the run
+    final_lr: float = MISSING  # fraction of the peak at the end of the cosine
+    betas: list[float] = MISSING
+    eps: float = MISSING
+    weight_decay: float = MISSING
+    ema: float = MISSING
+    precision: str = MISSING  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
+    checkpoint_seconds: float = 300.0
+    stop_after: int | None = None  # leave cleanly after this many steps of this call, checkpoint written
+    pool_images: int = MISSING  # images whose boxes are shuffled together; each is decoded once an epoch
+    workers: int = 2  # threads that decode and crop
+
+
+@dataclass
+class LabelConfig:
+    network: str = MISSING  # student | teacher | both
+    flip: bool = MISSING  # average the logits of the crop and its mirror image
+    threshold: list[float] = MISSING  # for S, M, L
+    batch: int = MISSING
+    shard_images: int = MISSING
+
+
+@dataclass
+class EvaluateConfig:
+    bootstrap: int = 1000  # resamples of the images behind each interval
+
+
+@dataclass
+class TrackingConfig:
+    enabled: bool = True
+    uri: str = "sqlite:///results/mlflow.db"
+    experiment: str = "mal"
+
+
+@dataclass
+class Config:
+    profile: str = MISSING
+    recipe: str = MISSING
+    experiment: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    deterministic: bool = False
+    dry_run: bool = False
+    store: str = "results/runs"
+    compare: list[str] = field(default_factory=list)  # baseline labelers whose mask quality is shown beside
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    labeler: LabelerConfig = field(default_factory=LabelerConfig)
+    roi: RoiConfig = field(default_factory=RoiConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    crf: CrfConfig = field(default_factory=CrfConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+CHOICES = {
+    "data.format": ("shapes", "coco", "lvis"),
+    "data.val_images": ("all", "even", "odd"),
+    "data.on_bad_image": ("error", "skip"),
+    "decoder.name": ("attention", "fc", "fcn", "query"),
+    "decoder.pool": ("max", "mean"),
+    "decoder.key_layers": (1, 2),
+    "decoder.upsample_before": (1, 2, 3, 4),
+    "decoder.scale": ("released", "paper"),
+    "labeler.name": ("mal", "box", "ellipse", "grabcut", "gt", "file", "sam"),
+    "roi.expansion": EXPANSIONS,
+    "roi.border": BORDERS,
+    "loss.mil": ("joint", "separate"),
+    "crf.form": ("two_label", "literal"),
+    "crf.image": ("student", "plain"),
+    "train.precision": ("auto", "fp32", "bf16", "fp16"),
+    "label.network": ("student", "teacher", "both"),
+}
+
+RANGES = {  # lowest and highest allowed, both included
+    "roi.size": (16, 4096),
+    "roi.theta": (0, 10),
+    "roi.label_expansion": (0, 10),
+    "roi.flip": (0, 1),
+    "roi.min_side": (0, float("inf")),
+    "augment.jitter_p": (0, 1),
+    "augment.grey_p": (0, 1),
+    "augment.blur_p": (0, 1),
+    "loss.smooth": (0, 1),
+    "loss.mil_weight": (0, float("inf")),
+    "loss.crf_weight": (0, float("inf")),
+    "loss.mil_warmup": (0, 1),
+    "loss.crf_warmup": (0, 1),
+    "loss.stride": (1, 64),
+    "crf.zeta": (1e-6, float("inf")),
+    "crf.omega": (0, float("inf")),
+    "crf.dilation": (1, 64),
+    "crf.iterations": (1, 100_000),
+    "train.batch": (1, 1 << 20),
+    "train.accumulate": (1, 1 << 20),
+    "train.lr_per_image": (0, 1),
+    "train.warmup": (0, 1),
+    "train.final_lr": (0, 1),
+    "train.ema": (0, 1),
+    "train.pool_images": (1, 1 << 20),
+    "train.workers": (1, 256),
+    "label.batch": (1, 1 << 20),
+    "label.shard_images": (1, 1 << 20),
+    "evaluate.bootstrap": (2, 1 << 20),
+    "data.shapes.train_images": (1, 1 << 24),
+    "data.shapes.val_images": (1, 1 << 24),
+    "data.shapes.size": (64, 4096),
+}
+
+
+def check(config: Config) -> None:
+    """Refuse values that would only fail later, or never.
+
+    Raises:
+        ConfigError: names the key, its value and what is allowed.
+    """
+    for key, choices in CHOICES.items():
+        value = _get(config, key)
+        if value not in choices:
+            raise ConfigError(f"{key}={value} is unknown; choose one of {', '.join(map(str, choices))}")
+    for key, (low, high) in RANGES.items():
+        value = _get(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{key}={value} is out of range; choose a value from {low:g} to {high:g}")
+    _check_relations(config)
+
+
+def _check_relations(config: Config) -> None:
+    train, roi, crf = config.train, config.roi, config.crf
+    if (train.epochs is None) == (train.steps is None):
+        raise ConfigError("set exactly one of train.epochs and train.steps (the other to null)")
+    for key, value in (("train.epochs", train.epochs), ("train.steps", train.steps)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{key}={value} must be positive")
+    if train.batch % train.accumulate:
+        raise ConfigError(f"train.batch={train.batch} is not divisible by train.accumulate={train.accumulate}")
+    if roi.size % config.loss.stride:
+        raise ConfigError(f"roi.size={roi.size} is not divisible by loss.stride={config.loss.stride}")
+    if crf.kernel < 3 or crf.kernel % 2 == 0:
+        raise ConfigError(f"crf.kernel={crf.kernel} must be odd and at least 3")
+    if len(config.label.threshold) != 3 or not all(0 <= t < 1 for t in config.label.threshold):
+        raise ConfigError(f"label.threshold={config.label.threshold} must be three numbers in [0, 1), for S, M, L")
+    if config.decoder.strides is not None and len(config.decoder.strides) != 3:
+        raise ConfigError(f"decoder.strides={config.decoder.strides} must be three numbers, for S, M, L")
+    for name in config.compare:
+        if name not in CHOICES["labeler.name"]:
+            raise ConfigError(f"compare names {name}; choose from {', '.join(map(str, CHOICES['labeler.name']))}")
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,111 @@
+"""Mean-field refinement of soft masks by colour similarity of neighbouring pixels (Eq. 3, Eq. 4 and Algorithm 1)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mal.config import CrfConfig
+
+LOW, HIGH = 0.1, 0.9  # q is kept inside: a label is never certain, so neighbours can always overrule it
+EPSILON = 1e-6
+CHECK_EVERY = 10  # iterations between looks for a fixed point
+
+
+@torch.no_grad()
+def mean_field(masks: Tensor, images: Tensor, boxes: Tensor, config: CrfConfig) -> Tensor:
+    """Refine soft masks into hard ones.
+
+    Two labels compete (`form="two_label"`, the released program's update, used with the paper's constants by
+    `recipe=paper`): q₀ = clamp(m·box, .1, .9); then a_y = exp(Σ_j K_ij log q_y(j)) for y in {foreground,
+    background}, a_fg ·= box, q = clamp(a_fg / (a_fg + a_bg + 1e-6), .1, .9), repeated; at last q > .5.
+    `form="literal"` is Algorithm 1 as printed: l ← clamp(l + Σ_j K_ij l_j, 0, 1) with |I_i − I_j| not squared; it
+    only ever grows. Neighbours outside the image weigh nothing; nothing outside the box becomes foreground.
+
+    Args:
+        masks: (B, H, W) in [0, 1], the mean of student and teacher (mᵃ).
+        images: (B, 3, H, W) RGB normalised by ImageNet's mean and standard deviation.
+        boxes: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    with torch.autocast(masks.device.type, enabled=False):
+        masks, images, inside = masks.float(), images.float(), boxes.float()
+        kernel = pairwise_kernel(images, config)
+        refine = _two_label if config.form == "two_label" else _literal
+        return refine(masks, kernel, inside, config) & boxes
+
+
+def pairwise_kernel(images: Tensor, config: CrfConfig) -> Tensor:
+    """K_ij = ω·exp(−|I_i − I_j|² / 2ζ²) of Eq. 4 for every pixel i and neighbour j.
+
+    Args:
+        images: (B, 3, H, W).
+
+    Returns:
+        (B, N, H, W), one channel an offset of `offsets(config)`; 0 where the neighbour lies outside the image.
+    """
+    reach = _reach(config)
+    padded = F.pad(images, (reach, reach, reach, reach))
+    seen = F.pad(images.new_ones(1, *images.shape[-2:]), (reach, reach, reach, reach))
+    weights = []
+    for offset in offsets(config):
+        distance = (images - _shifted(padded, offset, reach)).square().sum(dim=1)
+        if config.form == "literal":
+            distance = distance.sqrt()
+        weight = config.omega * torch.exp(-distance / (2 * config.zeta**2))
+        weights.append(weight * _shifted(seen, offset, reach))
+    return torch.stack(weights, dim=1)
+
+
+def offsets(config: CrfConfig) -> list[tuple[int, int]]:
+    """(dy, dx) of the neighbourhood 𝒩(i): a kernel × kernel square, with or without its centre."""
+    half = config.kernel // 2
+    span = range(-half * config.dilation, half * config.dilation + 1, config.dilation)
+    return [(dy, dx) for dy in span for dx in span if config.centre or (dy, dx) != (0, 0)]
+
+
+def _two_label(masks: Tensor, kernel: Tensor, inside: Tensor, config: CrfConfig) -> Tensor:
+    q = (masks * inside).clamp(LOW, HIGH)
+    for iteration in range(config.iterations):
+        messages = _messages(torch.stack([q, 1 - q], dim=1).log_(), kernel, config).exp_()
+        foreground, background = messages[:, 0] * inside, messages[:, 1]
+        previous, q = q, (foreground / (foreground + background + EPSILON)).clamp_(LOW, HIGH)
+        if _settled(q, previous, iteration):
+            break
+    return q > 0.5
+
+
+def _literal(masks: Tensor, kernel: Tensor, inside: Tensor, config: CrfConfig) -> Tensor:
+    labels = masks * inside
+    for iteration in range(config.iterations):
+        grown = _messages(labels[:, None], kernel, config)[:, 0]
+        previous, labels = labels, ((labels + grown) * inside).clamp_(0, 1)
+        if _settled(labels, previous, iteration):
+            break
+    return labels > 0.5
+
+
+def _messages(fields: Tensor, kernel: Tensor, config: CrfConfig) -> Tensor:
+    """Σ_j K_ij·field_j: fields (B, L, H, W), kernel (B, N, H, W) → (B, L, H, W)."""
+    reach = _reach(config)
+    padded = F.pad(fields, (reach, reach, reach, reach))
+    total = torch.zeros_like(fields)
+    for index, offset in enumerate(offsets(config)):
+        total.addcmul_(kernel[:, index, None], _shifted(padded, offset, reach))
+    return total
+
+
+def _settled(now: Tensor, before: Tensor, iteration: int) -> bool:
+    """At a fixed point every further iteration returns the same bits, so stopping changes nothing."""
+    return iteration % CHECK_EVERY == CHECK_EVERY - 1 and torch.equal(now, before)
+
+
+def _shifted(padded: Tensor, offset: tuple[int, int], reach: int) -> Tensor:
+    height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
+    top, left = reach + offset[0], reach + offset[1]
+    return padded[..., top : top + height, left : left + width]
+
+
+def _reach(config: CrfConfig) -> int:
+    return config.kernel // 2 * config.dilation

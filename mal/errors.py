@@ -1,0 +1,29 @@
+"""Failures a user can act on. The message is a sentence: the value, the place, the way out."""
+
+
+class MalError(Exception):
+    """Something in the request, the data or the machine; never a bug of ours."""
+
+
+class ConfigError(MalError):
+    """A setting that cannot be used."""
+
+
+class AnnotationError(MalError):
+    """An annotation file that cannot be trusted; names the file and the entry."""
+
+
+class ImageError(MalError):
+    """An image that cannot be read, or is not the one its annotation describes."""
+
+
+class WeightsError(MalError):
+    """Weights that cannot be reached or do not fit the model."""
+
+
+class NotBuiltYet(MalError):
+    """A name of the paper's that the schema knows and the suite does not implement yet."""
+
+
+class TrainingError(MalError):
+    """Training that went wrong, such as a loss that is not a number."""

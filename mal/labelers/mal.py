@@ -1,0 +1,135 @@
+"""Mask Auto-Labeler: a student learns masks from boxes, an EMA teacher steadies it (§3.2, §3.3, Fig. 2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mal.augment import normalise, photometrics
+from mal.config import AugmentConfig, Config, CrfConfig, LossConfig
+from mal.crf import mean_field
+from mal.decoders import build_decoder, gather
+from mal.encoders import Encoder
+from mal.losses import crf_loss, mil_loss
+from mal.rois import RoiBatch
+
+
+class MaskNetwork(nn.Module):
+    """Encoder and decoder: crops in, mask logits out."""
+
+    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, images: Tensor, sizes: Tensor, *, side: int) -> Tensor:
+        """Logits of each crop's mask.
+
+        Args:
+            images: (B, 3, S, S) RGB in [0, 1].
+            sizes: (B,) int64 object sizes: 0, 1, 2 for S, M, L.
+            side: of the maps returned.
+
+        Returns:
+            (B, side, side) float32.
+        """
+        groups = self.decoder(self.encoder(images), sizes, image_size=images.shape[-1])
+        return gather([(chosen, logits.float()) for chosen, logits in groups], len(images), side)
+
+
+@dataclass
+class StepLosses:
+    """Losses of one micro-batch: what is minimised, and its parts for the curves."""
+
+    total: Tensor
+    mil: Tensor
+    crf: Tensor
+    foreground: Tensor  # share of the box that the mean field calls foreground
+
+
+def build_network(config: Config) -> MaskNetwork:
+    """The student's network.
+
+    Raises:
+        ConfigError, WeightsError, NotBuiltYet.
+    """
+    encoder = Encoder(config.encoder, image_size=config.roi.size)
+    return MaskNetwork(encoder, build_decoder(config.decoder, encoder))
+
+
+def build_teacher(student: MaskNetwork, momentum: float) -> AveragedModel:
+    """An EMA of every parameter and buffer, starting as a copy of the student."""
+    teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True)
+    teacher.requires_grad_(False)
+    teacher.n_averaged.fill_(1)  # else torch's first update copies the student instead of averaging
+    return teacher
+
+
+def compute_losses(
+    student: nn.Module,
+    teacher: nn.Module,
+    rois: RoiBatch,
+    *,
+    loss: LossConfig,
+    crf: CrfConfig,
+    augment: AugmentConfig,
+    weights: tuple[float, float],
+) -> StepLosses:
+    """α_mil·L_mil + α_crf·L_crf of Eq. 1, averaged over the RoIs.
+
+    The teacher sees the plain crop, the student its photometric variant; flip and crop are shared.
+
+    Args:
+        weights: the two α, warm-up included.
+    """
+    plain = rois.pixels.float() / 255
+    jittered = photometrics(plain, rois.draws, augment)
+    side = plain.shape[-1] // loss.stride
+    rows, columns = rois.box_lines(side)
+    valid_rows, valid_columns = rois.valid_lines(side)
+    valid = (valid_rows[:, :, None] & valid_columns[:, None, :]).float()
+    inside = rows[:, :, None] & columns[:, None, :]
+
+    masks = student(jittered, rois.sizes, side=side).sigmoid() * valid
+    with torch.no_grad():
+        teacher_masks = teacher(plain, rois.sizes, side=side).sigmoid() * valid
+    seen = jittered if crf.image == "student" else plain
+    small = F.interpolate(seen, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    refined = mean_field((masks.detach() + teacher_masks) / 2, normalise(small), inside, crf)
+
+    mil = mil_loss(masks, rows, columns, form=loss.mil, smooth=loss.smooth).mean()
+    self_training = crf_loss(masks, refined, smooth=loss.smooth).mean()
+    total = weights[0] * mil + weights[1] * self_training
+    return StepLosses(total, mil.detach(), self_training.detach(), refined.sum() / inside.sum())
+
+
+@torch.no_grad()
+def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool) -> Tensor:
+    """Mask probabilities of crops at the crops' own side.
+
+    Several networks' logits are averaged, and with `flip` those of the mirrored crop too.
+
+    Returns:
+        (B, S, S) in [0, 1].
+    """
+    images = rois.pixels.float() / 255
+    side = images.shape[-1]
+    logits = []
+    for network in networks:
+        logits.append(network(images, rois.sizes, side=side))
+        if flip:
+            logits.append(network(images.flip(-1), rois.sizes, side=side).flip(-1))
+    return torch.stack(logits).mean(0).sigmoid()
+
+
+def load_networks(checkpoint: dict[str, Any], config: Config, device: torch.device) -> list[nn.Module]:
+    """The labelling networks of a checkpoint: student, teacher, or both (`label.network`)."""
+    names = {"student": ["student"], "teacher": ["teacher"], "both": ["student", "teacher"]}[config.label.network]
+    networks: list[nn.Module] = []
+    for name in names:
+        network = build_network(config)
+        network.load_state_dict(checkpoint[name])
+        networks.append(network.to(device).eval())
+    return networks

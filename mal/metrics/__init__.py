@@ -1,0 +1,1 @@
+"""What the masks, and the models trained on them, are worth."""

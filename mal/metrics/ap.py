@@ -1,0 +1,195 @@
+"""Average precision by COCO's protocol, computed by faster-coco-eval, with the matches behind it kept by image."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from mal.annotations import CocoDict, decode_mask, encode_mask
+from mal.errors import AnnotationError
+from mal.metrics.matches import AREAS, THRESHOLDS, MatchArrays, match
+
+METRICS = {
+    "ap": "AP_all",
+    "ap50": "AP_50",
+    "ap75": "AP_75",
+    "ap_S": "AP_small",
+    "ap_M": "AP_medium",
+    "ap_L": "AP_large",
+}
+
+
+def average_precision(
+    human: CocoDict,
+    results: list[dict[str, Any]],
+    *,
+    iou_type: str = "segm",
+    max_detections: int = 100,
+    class_agnostic: bool = False,
+) -> tuple[dict[str, float], MatchArrays]:
+    """AP of detections against human annotations.
+
+    Args:
+        human: a COCO file. Crowds are neither found nor missed. Where an annotation has no `area`, its mask's (its
+            box's for `bbox`) is taken.
+        results: COCO results: image_id, category_id, score, and `segmentation` as RLE or `bbox`.
+        iou_type: `segm` or `bbox`.
+        max_detections: of an image and category; the rest, by score, are dropped.
+        class_agnostic: all categories count as one.
+
+    Returns:
+        ({"ap", "ap50", "ap75", "ap_S", "ap_M", "ap_L"} in [0, 1], a size without objects left out; the matches).
+        AP averages IoU .5 to .95, 101 recalls, and categories that have objects.
+
+    Raises:
+        AnnotationError: nothing to find, or a result that belongs to no image or category of the file.
+    """
+    images = sorted(int(image["id"]) for image in human["images"])
+    categories = [1] if class_agnostic else sorted(int(category["id"]) for category in human["categories"])
+    objects = _objects(human, iou_type=iou_type, class_agnostic=class_agnostic)
+    if not any(not item["iscrowd"] for item in objects):
+        raise AnnotationError("the annotations hold no object that is not a crowd: there is nothing to measure AP on")
+    detections = _detections(results, iou_type=iou_type, class_agnostic=class_agnostic)
+    _check_known(detections, images=set(images), categories=set(categories))
+    evaluator = _evaluate(human["images"], categories, objects, detections, iou_type, max_detections)
+    values = evaluator.stats_as_dict
+    metrics = {name: values[theirs] for name, theirs in METRICS.items() if values[theirs] > -1}
+    return metrics, _matches(evaluator.ious, images, categories, objects, detections, max_detections)
+
+
+def _objects(human: CocoDict, *, iou_type: str, class_agnostic: bool) -> list[dict[str, Any]]:
+    """Copies for the evaluator, numbered from 1: to COCO's code an object with id 0 is never found."""
+    sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in human["images"]}
+    objects = []
+    for number, annotation in enumerate(human["annotations"], start=1):
+        item = {
+            "id": number,
+            "image_id": int(annotation["image_id"]),
+            "category_id": 1 if class_agnostic else int(annotation["category_id"]),
+            "bbox": [float(side) for side in annotation["bbox"]],
+            "iscrowd": int(annotation.get("iscrowd", 0)),
+        }
+        if iou_type == "segm":
+            if not annotation.get("segmentation"):
+                raise AnnotationError(
+                    f"annotation {annotation['id']} has no mask, which mask AP needs; give a file with human masks"
+                )
+            height, width = sizes[item["image_id"]]
+            mask = decode_mask(annotation["segmentation"], height=height, width=width)
+            item["segmentation"] = encode_mask(mask)
+            item["area"] = float(annotation.get("area", mask.sum()))
+        else:
+            item["area"] = float(annotation.get("area", item["bbox"][2] * item["bbox"][3]))
+        objects.append(item)
+    return objects
+
+
+def _detections(results: list[dict[str, Any]], *, iou_type: str, class_agnostic: bool) -> list[dict[str, Any]]:
+    """Copies for the evaluator. A detection's size is its mask's area for `segm`, its box's for `bbox`."""
+    detections = []
+    for number, result in enumerate(results, start=1):
+        item = {
+            "id": number,
+            "image_id": int(result["image_id"]),
+            "category_id": 1 if class_agnostic else int(result["category_id"]),
+            "score": float(result["score"]),
+            "iscrowd": 0,
+        }
+        if iou_type == "segm":
+            item["segmentation"] = result["segmentation"]
+            item["area"] = float(rle.area(result["segmentation"]))
+            item["bbox"] = [0.0, 0.0, 0.0, 0.0]
+        else:
+            item["bbox"] = [float(side) for side in result["bbox"]]
+            item["area"] = item["bbox"][2] * item["bbox"][3]
+        detections.append(item)
+    return detections
+
+
+def _check_known(detections: list[dict[str, Any]], *, images: set[int], categories: set[int]) -> None:
+    for key, known in (("image_id", images), ("category_id", categories)):
+        for item in detections:
+            if item[key] not in known:
+                raise AnnotationError(
+                    f"result {item['id'] - 1} has {key} {item[key]}, which the annotation file does not; "
+                    "evaluate it against the file it was predicted from"
+                )
+
+
+def _evaluate(
+    images: list[dict[str, Any]],
+    categories: list[int],
+    objects: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
+    iou_type: str,
+    max_detections: int,
+) -> COCOeval_faster:
+    """Run faster-coco-eval. The data sets are built by hand: its `loadRes` refuses an empty list."""
+    header = {"images": images, "categories": [{"id": category, "name": str(category)} for category in categories]}
+    truth = COCO({**header, "annotations": objects})
+    found = COCO({**header, "annotations": detections})
+    evaluator = COCOeval_faster(truth, found, iouType=iou_type, print_function=lambda *_: None)
+    evaluator.params.maxDets = [max_detections]
+    evaluator.run()
+    return evaluator
+
+
+def _matches(
+    ious: dict[tuple[int, int], Any],
+    images: list[int],
+    categories: list[int],
+    objects: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
+    max_detections: int,
+) -> MatchArrays:
+    """The matches behind an evaluation, from its IoUs."""
+    image_index = {image: index for index, image in enumerate(images)}
+    objects_at, detections_at = _by_cell(objects), _by_cell(detections)
+    kept: list[dict[str, Any]] = []
+    states = [np.zeros((len(AREAS), len(THRESHOLDS), 0), dtype=np.int8)]
+    for category in categories:
+        for image in images:
+            here = detections_at.get((image, category), [])
+            if not here:
+                continue
+            here = [here[i] for i in np.argsort([-item["score"] for item in here], kind="stable")[:max_detections]]
+            there = objects_at.get((image, category), [])
+            crowd = np.array([bool(item["iscrowd"]) for item in there], dtype=bool)
+            states.append(
+                match(
+                    np.asarray(ious[image, category], dtype=np.float64).reshape(len(here), len(there)),
+                    crowd=crowd,
+                    ignored=_outside(there) | crowd,
+                    outside=_outside(here),
+                )
+            )
+            kept += here
+    category_index = {category: index for index, category in enumerate(categories)}
+    return MatchArrays(
+        image_ids=np.array(images, dtype=np.int64),
+        category_ids=np.array(categories, dtype=np.int64),
+        thresholds=THRESHOLDS,
+        det_image=np.array([image_index[item["image_id"]] for item in kept], dtype=np.int64),
+        det_category=np.array([category_index[item["category_id"]] for item in kept], dtype=np.int64),
+        det_score=np.array([item["score"] for item in kept], dtype=np.float64),
+        det_state=np.concatenate(states, axis=2),
+        gt_image=np.array([image_index[item["image_id"]] for item in objects], dtype=np.int64),
+        gt_category=np.array([category_index[item["category_id"]] for item in objects], dtype=np.int64),
+        gt_counted=~(_outside(objects) | np.array([bool(item["iscrowd"]) for item in objects], dtype=bool)),
+    )
+
+
+def _by_cell(items: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    cells = defaultdict(list)
+    for item in items:
+        cells[item["image_id"], item["category_id"]].append(item)
+    return cells
+
+
+def _outside(items: list[dict[str, Any]]) -> NDArray[np.bool_]:
+    """(A, len(items)): whose area lies outside each range; both edges belong to a range."""
+    area = np.array([item["area"] for item in items], dtype=np.float64)
+    return np.stack([(area < low) | (area > high) for low, high in AREAS.values()])

@@ -1,0 +1,134 @@
+"""What surrounds the work: seeds, threads, checkpoints, and the record of how a result came about."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mal.errors import MalError
+from mal.files import atomic_write
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pycocotools", "faster-coco-eval", "opencv-python-headless")
+
+
+def seed_for(*parts: int | str) -> int:
+    """A 63-bit seed from what it belongs to: `seed_for(seed, "expand", epoch, annotation_id)`.
+
+    Draws that follow (seed, epoch, index) instead of the order of calls are the same for any number of workers
+    and after a resume.
+    """
+    text = "\0".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def numpy_generator(*parts: int | str) -> np.random.Generator:
+    """A NumPy generator seeded by what it belongs to (see `seed_for`)."""
+    return np.random.default_rng(seed_for(*parts))
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seed the global generators of Python, NumPy and torch (dropout and initialisation draw from them)."""
+    seed = seed_for(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a torch file under a temporary name first: a kill in mid-write leaves the previous checkpoint.
+
+    Raises:
+        MalError: the disk is full or the folder cannot be written.
+    """
+    with atomic_write(path, "wb") as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a torch file of ours onto the CPU, tensors and plain values only.
+
+    Raises:
+        MalError: the file is absent or is no such file.
+    """
+    if not Path(path).is_file():
+        raise MalError(f"there is no checkpoint at {path}; give the path of a labeler.pt that a training run wrote")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a broken file
+        raise MalError(f"{path} is not a readable checkpoint ({type(error).__name__}); give another file") from error
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        MalError: a GPU is asked for and none is there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MalError(f"device={name}, but torch sees no GPU here; use device=cpu or device=auto")
+    return device
+
+
+def peak_memory_gib(device: torch.device) -> dict[str, float]:
+    """Peak resident memory of this process and, on a GPU, peak allocated device memory, in GiB."""
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peaks = {"peak_memory_gib": kib * (1 if sys.platform == "darwin" else 1024) / 2**30}
+    if device.type == "cuda":
+        peaks["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peaks
+
+
+def provenance() -> dict[str, Any]:
+    """How a result came about: commit, hash of uncommitted changes, package versions, hardware."""
+    commit, diff = _git_state()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "commit": commit,
+        "diff": diff,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "hardware": {
+            "platform": platform.platform(terse=True),
+            "cpu": _cpu_name(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": gpu,
+        },
+    }
+
+
+def _git_state() -> tuple[str | None, str | None]:
+    """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True, timeout=30).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").decode().strip()
+        changes = git("diff", "HEAD", "--no-ext-diff")
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit, hashlib.sha256(changes).hexdigest()[:12] if changes else None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,63 @@
+"""Instance segmenters for phase 2. The seam is JSON in, JSON out, the same for every backend:
+
+train(annotations=, images=, config=, seed=, folder=, device=) -> None        writes folder/segmenter.pt
+predict(checkpoint=, annotations=, images=, config=, device=) -> COCO results
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from mal.errors import ConfigError, NotBuiltYet
+from mal.segmenters.config import SegmenterConfig
+
+# Tables 1, 2 and 7 of the paper, and two of ours: name → the backend that its config names.
+SEGMENTERS = {
+    "mask_rcnn_tiny": "torchvision",
+    "mask_rcnn_r50": "torchvision",
+    "mask_rcnn_timm": "torchvision",
+    "mask_rcnn_r101": "torchvision",
+    "mask_rcnn_x101_32x4d": "torchvision",
+    "mask_rcnn_x101_64x4d": "torchvision",
+    "cascade_convnext_s": "cascade",
+    "cascade_convnext_b": "cascade",
+    "mask2former_swin_s": "transformers",
+    "solov2_r50": "solov2",
+    "solov2_r101_dcn": "solov2",
+    "solov2_x101_dcn": "solov2",
+}
+
+MODULES = {"torchvision": "mal.segmenters.mask_rcnn"}  # imported when used: some backends are optional
+BUILT = ("mask_rcnn_tiny", "mask_rcnn_r50", "mask_rcnn_timm")
+
+
+def check_built(config: SegmenterConfig) -> None:
+    """Refuse a segmenter that cannot be trained, before any work.
+
+    Raises:
+        ConfigError: the name is unknown, or there is none.
+        NotBuiltYet: the paper has it and the suite does not yet.
+    """
+    if config.name == "none":
+        raise ConfigError(f"segmenter=none trains nothing; for phase 2 choose one of {', '.join(BUILT)}")
+    if config.name not in SEGMENTERS:
+        raise ConfigError(f"segmenter.name={config.name} is unknown; choose one of {', '.join(SEGMENTERS)}")
+    if config.name not in BUILT or config.backend not in MODULES:
+        raise NotBuiltYet(
+            f"segmenter={config.name} (backend {config.backend}) is not built yet; built are {', '.join(BUILT)}, "
+            "with the backend torchvision"
+        )
+    if config.dcn:
+        raise NotBuiltYet(
+            f"segmenter={config.name} with segmenter.dcn=true (deformable convolutions) is not built yet; "
+            "use segmenter.dcn=false"
+        )
+
+
+def backend(config: SegmenterConfig) -> ModuleType:
+    """The module with `train` and `predict` for a segmenter.
+
+    Raises:
+        ConfigError, NotBuiltYet: see `check_built`.
+    """
+    check_built(config)
+    return import_module(MODULES[config.backend])

@@ -1,0 +1,215 @@
+"""The schema of phase 2. One shape serves every backend; what a backend cannot do it refuses by name.
+
+A field without a note is the quantity its name says, in the field's usual unit. Lengths are pixels of the resized
+image; shares of the run are fractions, so that a profile which shrinks a schedule keeps its shape.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mal.errors import ConfigError
+
+
+@dataclass
+class PyramidConfig:
+    """The backbone and its feature pyramid."""
+
+    kind: str = "resnet"  # tiny (ours, from scratch) | resnet (torchvision) | timm
+    name: str = "resnet50"  # torchvision's or timm's model name; unused for tiny
+    options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+    widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
+    blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])  # tiny: residual blocks a stage
+    norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | batch
+    frozen_stages: int = 0  # resnet: the stem (1) and this many stages less one keep their weights
+    channels: int = 256  # of every map of the feature pyramid
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in [0, 1]
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass
+class ProposalConfig:
+    """Region proposals. Pairs are (training, test)."""
+
+    anchors: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])  # side, one a pyramid level
+    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
+    before_nms: list[int] = field(default_factory=lambda: [2000, 1000])  # kept by score, a level
+    after_nms: list[int] = field(default_factory=lambda: [2000, 1000])
+    nms: float = 0.7
+    sampled: int = 256  # anchors an image in the loss, at most half of them positive
+
+
+@dataclass
+class HeadConfig:
+    """Box and mask heads."""
+
+    sampled: int = 512  # RoIs an image in the loss
+    positive: float = 0.25  # share of them that may be positive
+    box_width: int = 1024  # of the two fully connected layers
+    mask_widths: list[int] = field(default_factory=lambda: [256, 256, 256, 256])  # of the 3 × 3 convolutions
+    canonical_side: int = 224  # an RoI of this side is read from the stride-16 map (FPN, Eq. 1)
+
+
+@dataclass
+class ScaleConfig:
+    """Sizes images are resized to, aspect kept, and the flip."""
+
+    short_sides: list[int] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])  # training draws one
+    long_side: int = 1333
+    flip: float = 0.5
+    test_short_side: int = 800
+    test_long_side: int = 1333
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "sgd"  # sgd | adamw
+    lr: float = 0.02  # peak, for `base_batch` images a step; scaled linearly with the batch
+    base_batch: int = 16
+    momentum: float = 0.9
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 1e-4
+    clip: float | None = None  # largest allowed gradient norm
+
+
+@dataclass
+class ScheduleConfig:
+    batch: int = 16
+    epochs: float | None = 12.0
+    steps: int | None = None  # instead of epochs
+    warmup: float = 0.0  # share of the run; the rate rises linearly from `warmup_start` × peak
+    warmup_start: float = 0.001
+    shape: str = "multistep"  # multistep | cosine
+    milestones: list[float] = field(default_factory=lambda: [8 / 12, 11 / 12])  # multistep: shares of the run
+    gamma: float = 0.1  # multistep: factor at each milestone
+    final: float = 0.0  # cosine: share of the peak at the end
+
+
+@dataclass
+class TestConfig:
+    score: float = 0.05
+    nms: float = 0.5
+    max_detections: int = 100  # an image
+    mask_threshold: float = 0.5
+    batch: int = 8
+
+
+@dataclass
+class RunningConfig:
+    """How the work is done, not what comes out: no part of a stage's identity."""
+
+    workers: int = 0  # processes that read images; 0 reads in the training process
+    checkpoint_seconds: float = 300.0
+    checkpoint_steps: int = 0  # also every so many steps; 0: by the clock alone
+    log_steps: int = 20  # steps between lines of curves.jsonl
+
+
+@dataclass
+class SegmenterConfig:
+    name: str = "none"
+    backend: str = "none"  # torchvision | cascade | transformers | solov2 | detectron2 | none
+    pretrained: bool = True  # the backbone starts from its published weights
+    checkpoint: str | None = None  # the backbone's weights as a safetensors or torch file; replaces the download
+    class_agnostic: bool = False  # every category becomes one, in training
+    mask_head: bool = True  # false: a plain detector (Table 7)
+    dcn: bool = False  # deformable convolutions in stages 3-5
+    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    running: RunningConfig = field(default_factory=RunningConfig)
+
+
+CHOICES = {
+    "backend": ("torchvision", "cascade", "transformers", "solov2", "detectron2", "none"),
+    "precision": ("auto", "fp32", "bf16"),
+    "pyramid.kind": ("tiny", "resnet", "timm"),
+    "pyramid.norm": ("frozen", "batch"),
+    "optimizer.name": ("sgd", "adamw"),
+    "schedule.shape": ("multistep", "cosine"),
+}
+
+RANGES = {  # lowest and highest allowed, both included
+    "pyramid.frozen_stages": (0, 5),
+    "pyramid.channels": (1, 1 << 16),
+    "proposals.nms": (0, 1),
+    "proposals.sampled": (1, 1 << 16),
+    "heads.sampled": (1, 1 << 16),
+    "heads.positive": (0, 1),
+    "heads.box_width": (1, 1 << 16),
+    "heads.canonical_side": (1, 1 << 16),
+    "scale.long_side": (16, 1 << 16),
+    "scale.flip": (0, 1),
+    "scale.test_short_side": (16, 1 << 16),
+    "scale.test_long_side": (16, 1 << 16),
+    "optimizer.lr": (0, 100),
+    "optimizer.base_batch": (1, 1 << 20),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, 1),
+    "schedule.batch": (1, 1 << 20),
+    "schedule.warmup": (0, 1),
+    "schedule.warmup_start": (0, 1),
+    "schedule.gamma": (0, 1),
+    "schedule.final": (0, 1),
+    "test.score": (0, 1),
+    "test.nms": (0, 1),
+    "test.max_detections": (1, 1 << 20),
+    "test.mask_threshold": (0, 1),
+    "test.batch": (1, 1 << 20),
+    "running.workers": (0, 256),
+    "running.checkpoint_seconds": (0, float("inf")),
+    "running.checkpoint_steps": (0, 1 << 40),
+    "running.log_steps": (1, 1 << 40),
+}
+
+LEVELS = 5  # strides 4, 8, 16, 32 and 64 (a subsampled 32) of the feature pyramid
+
+
+def check(config: SegmenterConfig) -> None:
+    """Refuse values that would only fail later, or never.
+
+    Raises:
+        ConfigError: names the key, its value and what is allowed.
+    """
+    for key, choices in CHOICES.items():
+        if (value := _get(config, key)) not in choices:
+            raise ConfigError(f"segmenter.{key}={value} is unknown; choose one of {', '.join(choices)}")
+    for key, (low, high) in RANGES.items():
+        if not low <= (value := _get(config, key)) <= high:
+            raise ConfigError(f"segmenter.{key}={value} is out of range; choose a value from {low:g} to {high:g}")
+    schedule = config.schedule
+    if (schedule.epochs is None) == (schedule.steps is None):
+        raise ConfigError(
+            "set exactly one of segmenter.schedule.epochs and segmenter.schedule.steps (the other to null)"
+        )
+    if (schedule.epochs or schedule.steps or 0) <= 0:
+        raise ConfigError(
+            f"segmenter.schedule.epochs={schedule.epochs}, steps={schedule.steps}: the length must be positive"
+        )
+    if any(not 0 <= share <= 1 for share in schedule.milestones):
+        raise ConfigError(f"segmenter.schedule.milestones={schedule.milestones} must be shares of the run, in [0, 1]")
+    if config.optimizer.clip is not None and config.optimizer.clip <= 0:
+        raise ConfigError(f"segmenter.optimizer.clip={config.optimizer.clip} must be positive, or null for none")
+    _check_lengths(config)
+
+
+def _check_lengths(config: SegmenterConfig) -> None:
+    pairs = {"proposals.before_nms": 2, "proposals.after_nms": 2, "pyramid.mean": 3, "pyramid.std": 3}
+    exact = pairs | {"optimizer.betas": 2, "proposals.anchors": LEVELS, "pyramid.widths": 4, "pyramid.blocks": 4}
+    for key, length in exact.items():
+        if len(value := _get(config, key)) != length:
+            raise ConfigError(f"segmenter.{key}={value} must be a list of {length} numbers")
+    for key in ("scale.short_sides", "proposals.ratios", "heads.mask_widths"):
+        value = _get(config, key)
+        if not value or min(value) <= 0:
+            raise ConfigError(f"segmenter.{key}={value} must be a list of at least one positive number")
+
+
+def _get(config: SegmenterConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,157 @@
+"""Images and targets of phase 2, the same for every supervision but for the masks.
+
+Which instances are trained on, their boxes, the order of the images and what augmentation does to them depend on
+boxes, crowd flags, the seed and the position in training: never on a mask. So two runs on the same images, one with
+human masks and one with pseudo-labels, differ in their mask targets and in nothing else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as transforms
+
+from mal.annotations import CocoDict, annotations_by_image, decode_mask
+from mal.errors import AnnotationError
+from mal.images import load_for
+from mal.runtime import numpy_generator
+from mal.segmenters.config import ScaleConfig
+
+MIN_SIDE = 1.0  # pixels; a box whose part inside the image is narrower is left out, as MMDetection does
+
+
+@dataclass
+class Sample:
+    """One image as a segmenter sees it, and what it should find there."""
+
+    image: Tensor  # (3, h, w) uint8 RGB, resized
+    boxes_xyxy: Tensor  # (n, 4) float32, pixels of the resized image
+    labels: Tensor  # (n,) int64, 1 to the number of classes
+    masks: Tensor  # (n, h, w) uint8, 0 or 1; all zero where the label file's mask is empty; (0, h, w) if unread
+    image_id: int
+
+
+def instances(coco: CocoDict) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The images to train on, by rising id, each with its annotations in the order of the file.
+
+    Crowds are left out, and boxes narrower than a pixel inside the image, and images with nothing left.
+
+    Raises:
+        AnnotationError: nothing is left.
+    """
+    by_image = annotations_by_image(coco)
+    kept = []
+    for image in sorted(coco["images"], key=lambda image: image["id"]):
+        usable = [
+            annotation
+            for annotation in by_image[image["id"]]
+            if not annotation.get("iscrowd", 0) and min(_sides(annotation["bbox"], image)) >= MIN_SIDE
+        ]
+        if usable:
+            kept.append((image, usable))
+    if not kept:
+        raise AnnotationError(
+            "no image has an object that is not a crowd and at least a pixel wide: nothing to train on"
+        )
+    return kept
+
+
+def _clipped(bbox: list[float], image: dict[str, Any]) -> tuple[float, float, float, float]:
+    """xyxy of the box's part inside the image."""
+    x, y, width, height = bbox
+    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
+    return max(x, 0.0), max(y, 0.0), right, bottom
+
+
+def _sides(bbox: list[float], image: dict[str, Any]) -> tuple[float, float]:
+    left, top, right, bottom = _clipped(bbox, image)
+    return right - left, bottom - top
+
+
+def order(count: int, *, seed: int, first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """(epoch, index) of the positions `first` to `stop` in an endless sequence of shuffled epochs of `count` images."""
+    epoch, permutation = -1, None
+    for position in range(first, stop):
+        if position // count != epoch:
+            epoch = position // count
+            permutation = numpy_generator(seed, "segmenter order", epoch).permutation(count)
+        assert permutation is not None
+        yield epoch, int(permutation[position % count])
+
+
+def resized(height: int, width: int, *, short: int, long: int) -> tuple[int, int]:
+    """(height, width) with the short side at `short`, or smaller where the long side would exceed `long`."""
+    scale = min(short / min(height, width), long / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(image: Tensor, *, short: int, long: int) -> Tensor:
+    """(3, H, W) uint8 → (3, h, w) uint8, bilinear with antialiasing; training and test use the same."""
+    size = list(resized(*image.shape[-2:], short=short, long=long))
+    return transforms.resize(image, size, antialias=True)
+
+
+class TrainingSet(Dataset[Sample]):
+    """Samples by (epoch, index): the same pair gives the same sample in any process and in any order of asking.
+
+    Args:
+        coco: a COCO file with masks, human or pseudo.
+        images: folder of its images.
+        scale: sizes and flip.
+        seed: of the augmentation.
+        masks: false leaves the masks unread; samples then carry none.
+        class_agnostic: every label is 1.
+    """
+
+    def __init__(
+        self, coco: CocoDict, *, images: Path, scale: ScaleConfig, seed: int, masks: bool, class_agnostic: bool
+    ) -> None:
+        self.entries = instances(coco)
+        self.category_ids = sorted(int(category["id"]) for category in coco["categories"])
+        self.labels = {category: 1 if class_agnostic else i for i, category in enumerate(self.category_ids, start=1)}
+        self.classes = 1 if class_agnostic else len(self.category_ids)
+        self.images, self.scale, self.seed, self.masks = images, scale, seed, masks
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, at: tuple[int, int]) -> Sample:
+        epoch, index = at
+        entry, annotations = self.entries[index]
+        generator = numpy_generator(self.seed, "segmenter augment", epoch, index)
+        short = int(generator.choice(self.scale.short_sides))
+        flip = generator.random() < self.scale.flip
+        image = resize(load_for(entry, self.images), short=short, long=self.scale.long_side)
+        size = tuple(image.shape[-2:])
+        boxes = _boxes(entry, annotations, size)
+        masks = _masks(entry, annotations, size) if self.masks else torch.empty(0, *size, dtype=torch.uint8)
+        if flip:
+            image, masks = image.flip(-1), masks.flip(-1)
+            boxes = torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
+        labels = torch.tensor([self.labels[int(annotation["category_id"])] for annotation in annotations])
+        return Sample(image=image, boxes_xyxy=boxes, labels=labels, masks=masks, image_id=int(entry["id"]))
+
+
+def _boxes(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
+    """(n, 4) xyxy of the annotations' own boxes (not their masks' extents) in the resized image."""
+    boxes = torch.tensor([_clipped(annotation["bbox"], entry) for annotation in annotations], dtype=torch.float32)
+    across, down = size[1] / entry["width"], size[0] / entry["height"]
+    return boxes * torch.tensor([across, down, across, down])
+
+
+def _masks(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
+    """(n, h, w) uint8: a pixel belongs to an object where at least half of what it averages does."""
+    height, width = entry["height"], entry["width"]
+    masks = torch.stack(
+        [
+            torch.from_numpy(decode_mask(annotation["segmentation"], height=height, width=width).astype("uint8") * 255)
+            for annotation in annotations
+        ]
+    )
+    if (height, width) != size:
+        masks = transforms.resize(masks, list(size), antialias=True)
+    return (masks >= 128).to(torch.uint8)

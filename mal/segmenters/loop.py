@@ -1,0 +1,226 @@
+"""The training loop of phase 2: any model that returns its losses, from a COCO file to a checkpoint."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mal.annotations import read
+from mal.errors import TrainingError
+from mal.files import write_json
+from mal.progress import Progress
+from mal.runtime import load_checkpoint, save_checkpoint, seed_everything
+from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
+from mal.segmenters.data import Sample, TrainingSet, order
+
+Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
+Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
+
+
+@dataclass
+class Curve:
+    """Sums of the losses since the last line of curves.jsonl, on the device until they are needed."""
+
+    path: Path
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + loss.detach().float()
+        self.count += 1
+
+    def write(self, step: int, *, lr: float) -> dict[str, float]:
+        """Append the mean losses since the last line, and start anew."""
+        means = {name.removeprefix("loss_"): float(value) / self.count for name, value in self.sums.items()}
+        line = {"step": step, "loss": sum(means.values()), **means, "lr": lr}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.sums, self.count = {}, 0
+        return {"loss": line["loss"]}
+
+    def truncate(self, step: int) -> None:
+        """Drop lines after `step`: a run killed later than its checkpoint will write them again."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def run_length(schedule: ScheduleConfig, *, images: int) -> int:
+    """Steps of a run: `steps`, or images ÷ batch × epochs; at least one."""
+    if schedule.steps is not None:
+        return schedule.steps
+    assert schedule.epochs is not None
+    return max(1, round(images / schedule.batch * schedule.epochs))
+
+
+def learning_rate(step: int, *, total: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
+    """Rate of step 0 … total − 1: linear warm-up, then multi-step or cosine (which spans the whole run)."""
+    peak = optimizer.lr * schedule.batch / optimizer.base_batch
+    share, warmup = step / total, schedule.warmup
+    if schedule.shape == "cosine":
+        cosine = 0.5 * (1 + math.cos(math.pi * share))
+        factor = schedule.final + (1 - schedule.final) * cosine
+    else:
+        factor = schedule.gamma ** sum(share >= milestone for milestone in schedule.milestones)
+    if share < warmup:
+        factor *= schedule.warmup_start + (1 - schedule.warmup_start) * share / warmup
+    return peak * factor
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD decays every weight, as detectors trained with it do; AdamW spares biases and norms."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.name == "sgd":
+        return torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]))
+
+
+@dataclass
+class Run:
+    """What a run carries from step to step, and from a killed process to the next."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    curve: Curve
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "curve": {"sums": self.curve.sums, "count": self.curve.count},
+        }
+        save_checkpoint(path, state)
+
+    def resume(self, path: Path, *, device: torch.device) -> None:
+        state = load_checkpoint(path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.curve.sums = {name: value.to(device) for name, value in state["curve"]["sums"].items()}
+        self.curve.count = state["curve"]["count"]
+
+
+def train(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    build: Build,
+    losses: Losses,
+    progress: str = "train segmenter",
+) -> None:
+    """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one.
+
+    The same arguments give the same bits on a CPU, however often the run was killed: order and augmentation follow
+    (seed, epoch, index), and what the model itself draws (torchvision samples anchors and RoIs with torch's global
+    generator) follows (seed, step). folder/curves.jsonl gets a line of mean losses every `running.log_steps`.
+
+    Raises:
+        TrainingError: a loss is not a finite number.
+    """
+    if (folder / "segmenter.pt").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = TrainingSet(
+        read(annotations, masks=config.mask_head),
+        images=images,
+        scale=config.scale,
+        seed=seed,
+        masks=config.mask_head,
+        class_agnostic=config.class_agnostic,
+    )
+    seed_everything(seed, "segmenter init")
+    model = build(dataset.classes).to(device)
+    run = Run(model, build_optimizer(model, config.optimizer), Curve(folder / "curves.jsonl"))
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        run.resume(checkpoint, device=device)
+    run.curve.truncate(run.step)
+    total, saved = run_length(config.schedule, images=len(dataset)), time.monotonic()
+    with Progress(progress, total=total, done=run.step) as bar:
+        for batch in _batches(dataset, config, seed=seed, first=run.step, total=total):
+            lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
+            _step(run, batch, losses=losses, lr=lr, clip=config.optimizer.clip, seed=seed, folder=folder)
+            running = config.running
+            logged = run.step % running.log_steps == 0 or run.step == total
+            bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
+            due = running.checkpoint_steps > 0 and run.step % running.checkpoint_steps == 0
+            if run.step < total and (due or time.monotonic() - saved >= running.checkpoint_seconds):
+                run.save(checkpoint)
+                saved = time.monotonic()
+    state = {"model": model.state_dict(), "category_ids": dataset.category_ids, "classes": dataset.classes}
+    save_checkpoint(folder / "segmenter.pt", state)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _batches(
+    dataset: TrainingSet, config: SegmenterConfig, *, seed: int, first: int, total: int
+) -> Iterator[list[Sample]]:
+    """The batches of the steps `first` to `total`."""
+    size = config.schedule.batch
+    positions = order(len(dataset), seed=seed, first=first * size, stop=total * size)
+    sampler = iter(lambda: list(islice(positions, size)), [])
+    yield from DataLoader(
+        dataset,
+        batch_sampler=sampler,  # type: ignore[arg-type]  # any iterable of lists of what the dataset takes
+        collate_fn=list,
+        num_workers=config.running.workers,
+    )
+
+
+def _step(
+    run: Run,
+    batch: list[Sample],
+    *,
+    losses: Losses,
+    lr: float,
+    clip: float | None,
+    seed: int,
+    folder: Path,
+) -> None:
+    seed_everything(seed, "segmenter step", run.step)
+    run.model.train()
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    parts = losses(run.model, batch)
+    loss = torch.stack(list(parts.values())).sum()
+    if not torch.isfinite(loss):
+        raise _not_finite(parts, batch, step=run.step, lr=lr, folder=folder)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(run.model.parameters(), clip)
+    run.optimizer.step()
+    run.curve.add(parts)
+    run.step += 1
+
+
+def _not_finite(parts: dict[str, Tensor], batch: list[Sample], *, step: int, lr: float, folder: Path) -> TrainingError:
+    """The error, after the images of the batch and each loss were written down beside the checkpoint."""
+    values = {name: str(float(part)) for name, part in parts.items()}
+    ids = [sample.image_id for sample in batch]
+    write_json(folder / "not_finite.json", {"step": step, "lr": lr, "losses": values, "image_ids": ids}, indent=1)
+    culprits = ", ".join(f"{name} = {value}" for name, value in values.items() if value in ("nan", "inf", "-inf"))
+    return TrainingError(
+        f"the loss of segmenter step {step} is not a finite number ({culprits}; image ids {ids}, learning rate {lr:.3g}). "
+        f"The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set segmenter.optimizer.clip, "
+        "or use segmenter.precision=fp32"
+    )

@@ -1,0 +1,246 @@
+"""Mask R-CNN (He et al., 2017) from torchvision's parts, on a ResNet, a timm pyramid or a tiny network from scratch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+
+from mal.annotations import encode_mask, read
+from mal.errors import NotBuiltYet, WeightsError
+from mal.images import load_for
+from mal.progress import Progress
+from mal.runtime import load_checkpoint
+from mal.segmenters import loop
+from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.data import Sample, resize
+from mal.segmenters.pyramids import LEVEL_NAMES, build_pyramid
+
+BOX_SIDE, MASK_SIDE = 7, 14  # cells an RoI is pooled to; the mask comes out twice as fine
+
+
+def train(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    progress: str = "train segmenter",
+) -> None:
+    """Train on a COCO file, human or pseudo, to folder/segmenter.pt; see `loop.train`.
+
+    Raises:
+        AnnotationError, ImageError, WeightsError, TrainingError, NotBuiltYet.
+    """
+    loop.train(
+        annotations=annotations,
+        images=images,
+        config=config,
+        seed=seed,
+        folder=folder,
+        device=device,
+        build=lambda classes: _lower_precision(build(config, classes=classes), config, device),
+        losses=losses,
+        progress=progress,
+    )
+
+
+def predict(
+    *,
+    checkpoint: Path,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    device: torch.device,
+    progress: str = "predict",
+) -> list[dict[str, Any]]:
+    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+
+    Returns:
+        image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as
+        compressed RLE, in pixels of the original image; by image id, then falling score.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    model, categories = load(checkpoint, config=config, device=device)
+    entries = sorted(read(annotations, masks=False)["images"], key=lambda image: image["id"])
+    results: list[dict[str, Any]] = []
+    with Progress(progress, total=len(entries), unit="image") as bar:
+        for start in range(0, len(entries), config.test.batch):
+            batch = entries[start : start + config.test.batch]
+            inputs = [
+                resize(load_for(entry, images), short=config.scale.test_short_side, long=config.scale.test_long_side)
+                for entry in batch
+            ]
+            with torch.inference_mode():
+                outputs = model([image.to(device).float() / 255 for image in inputs])
+            for entry, image, output in zip(batch, inputs, outputs, strict=True):
+                found = {name: value.cpu() for name, value in output.items()}
+                results += _results(entry, tuple(image.shape[-2:]), found, categories, config)
+            bar.advance(len(batch))
+    return results
+
+
+def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
+    """A trained segmenter in evaluation mode, and the category id of each of its labels, from label 1.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    state = load_checkpoint(checkpoint)
+    model = build(config, classes=state["classes"], load=False)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{checkpoint} was trained with other settings than segmenter={config.name} has now: {error}; "
+            "predict with the settings it was trained with, or train again"
+        ) from error
+    categories = state["category_ids"] if state["classes"] == len(state["category_ids"]) else [1]
+    return _lower_precision(model.to(device).eval(), config, device), categories
+
+
+def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
+    """The untrained model; `classes` does not count the background. See `build_pyramid` for `load`.
+
+    Raises:
+        ConfigError, WeightsError, NotBuiltYet.
+    """
+    if config.dcn:
+        raise NotBuiltYet("segmenter.dcn=true: deformable convolutions are not built yet; use segmenter.dcn=false")
+    pyramid, channels = build_pyramid(config, load=load), config.pyramid.channels
+    proposals, heads, test = config.proposals, config.heads, config.test
+    arguments: dict[str, Any] = {
+        "num_classes": None,  # the predictor below knows it
+        "rpn_anchor_generator": AnchorGenerator(
+            tuple((side,) for side in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
+        ),
+        "rpn_pre_nms_top_n_train": proposals.before_nms[0],
+        "rpn_pre_nms_top_n_test": proposals.before_nms[1],
+        "rpn_post_nms_top_n_train": proposals.after_nms[0],
+        "rpn_post_nms_top_n_test": proposals.after_nms[1],
+        "rpn_nms_thresh": proposals.nms,
+        "rpn_batch_size_per_image": proposals.sampled,
+        "box_roi_pool": _pool(config, side=BOX_SIDE),
+        "box_head": TwoMLPHead(channels * BOX_SIDE**2, heads.box_width),
+        "box_predictor": FastRCNNPredictor(heads.box_width, classes + 1),
+        "box_score_thresh": test.score,
+        "box_nms_thresh": test.nms,
+        "box_detections_per_img": test.max_detections,
+        "box_batch_size_per_image": heads.sampled,
+        "box_positive_fraction": heads.positive,
+    }
+    if config.mask_head:
+        last = heads.mask_widths[-1]
+        arguments |= {
+            "mask_roi_pool": _pool(config, side=MASK_SIDE),
+            "mask_head": MaskRCNNHeads(channels, heads.mask_widths, dilation=1),
+            "mask_predictor": MaskRCNNPredictor(last, last, classes + 1),
+        }
+    model = (MaskRCNN if config.mask_head else FasterRCNN)(pyramid, **arguments)
+    model.transform = _Prepared(800, 1333, list(config.pyramid.mean), list(config.pyramid.std))
+    return model
+
+
+class _Prepared(GeneralizedRCNNTransform):
+    """Normalises and pads into a batch; resizing is ours, so that training and test resize alike, with antialiasing."""
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+    def postprocess(self, result: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
+        return result
+
+
+def _pool(config: SegmenterConfig, *, side: int) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign(
+        LEVEL_NAMES, output_size=side, sampling_ratio=2, canonical_scale=config.heads.canonical_side, canonical_level=4
+    )
+
+
+def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
+    """The losses of a batch: objectness, RPN boxes, classes, boxes, masks."""
+    device = next(model.parameters()).device
+    inputs = [sample.image.to(device).float() / 255 for sample in batch]
+    targets = [
+        {
+            "boxes": sample.boxes_xyxy.to(device),
+            "labels": sample.labels.to(device),
+            "masks": sample.masks.to(device),
+        }
+        for sample in batch
+    ]
+    return model(inputs, targets)
+
+
+def _lower_precision(model: nn.Module, config: SegmenterConfig, device: torch.device) -> nn.Module:
+    """Run the convolutions and wide layers in bf16 where the config asks for it.
+
+    Autocast around the whole model would also decode boxes in bf16, whose steps at coordinate 800 are 4 pixels wide:
+    so each part runs in bf16 by itself and hands float32 on.
+    """
+    if config.precision == "fp32" or (config.precision == "auto" and device.type == "cpu"):
+        return model
+    parts: list[Any] = [model.backbone, model.rpn.head, model.roi_heads.box_head]
+    if config.mask_head:
+        parts += [model.roi_heads.mask_head, model.roi_heads.mask_predictor]
+    for part in parts:
+        part.forward = _in_bf16(part.forward, device.type)
+    return model
+
+
+def _in_bf16(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    def wrapped(*arguments: Any) -> Any:
+        with torch.autocast(device_type, dtype=torch.bfloat16):
+            return _float(forward(*arguments))
+
+    return wrapped
+
+
+def _float(value: Any) -> Any:
+    """The same nest of dicts, lists and tuples with every tensor in float32."""
+    if isinstance(value, Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {key: _float(item) for key, item in value.items()}
+    return type(value)(_float(item) for item in value)
+
+
+def _results(
+    entry: dict[str, Any],
+    size: tuple[int, ...],
+    found: dict[str, Tensor],
+    categories: list[int],
+    config: SegmenterConfig,
+) -> list[dict[str, Any]]:
+    """One image's detections in its own pixels. size: (height, width) of the resized image."""
+    height, width = entry["height"], entry["width"]
+    boxes = found["boxes"] * torch.tensor([width / size[1], height / size[0]] * 2)
+    masks = None
+    if config.mask_head:
+        pasted = paste_masks_in_image(found["masks"], boxes, (height, width))
+        masks = np.asarray((pasted[:, 0] >= config.test.mask_threshold).numpy())
+    results = []
+    for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        result = {
+            "image_id": int(entry["id"]),
+            "category_id": categories[int(found["labels"][index]) - 1],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(found["scores"][index]),
+        }
+        if masks is not None:
+            result["segmentation"] = encode_mask(masks[index])
+        results.append(result)
+    return results

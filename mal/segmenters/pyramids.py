@@ -1,0 +1,198 @@
+"""Backbones with a feature pyramid: images → maps of strides 4, 8, 16, 32 and 64, equally wide."""
+
+from typing import Any
+
+import timm
+import torchvision
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from mal.errors import ConfigError, WeightsError
+from mal.segmenters.config import PyramidConfig, SegmenterConfig
+from mal.segmenters.weights import WAY_OUT, load_backbone, read_weights
+
+STRIDES = (4, 8, 16, 32)
+LEVEL_NAMES = [str(index) for index in range(len(STRIDES))]  # and "pool", the subsampled last one
+
+
+class Pyramid(nn.Module):
+    """A bottom-up body and FPN on top of it (Lin et al., 2017).
+
+    Args:
+        body: images (B, 3, H, W) → list of four maps of strides 4, 8, 16, 32.
+        widths: their channels.
+        channels: of every map given out.
+    """
+
+    def __init__(self, body: nn.Module, *, widths: list[int], channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = channels  # torchvision's detectors read this name
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """{"0", "1", "2", "3", "pool"}: (B, channels, H / stride, W / stride)."""
+        return self.fpn(dict(zip(LEVEL_NAMES, self.body(images), strict=True)))
+
+
+def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
+    """The backbone a segmenter asks for.
+
+    `norm=frozen` and `frozen_stages` keep loaded weights as they are; a backbone that trains from scratch has nothing
+    to keep, and trains whole, with batch norm.
+
+    Args:
+        config: `pyramid`, `pretrained` and `checkpoint` are used.
+        load: fill in the starting weights; false when a trained segmenter's weights will follow.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    pyramid = config.pyramid
+    if pyramid.kind == "tiny":
+        tiny = TinyBody(pyramid.widths, blocks=pyramid.blocks)
+        return Pyramid(tiny, widths=pyramid.widths, channels=pyramid.channels)
+    body = TimmBody(pyramid) if pyramid.kind == "timm" else ResnetBody(pyramid)
+    if load:
+        _load(body, config)
+    if config.pretrained or config.checkpoint is not None:
+        body.freeze(pyramid)
+    return Pyramid(body, widths=body.widths, channels=pyramid.channels)
+
+
+class TinyBody(nn.Module):
+    """A small residual network to train from scratch on a CPU: a stride-2 stem and four stages that halve again."""
+
+    def __init__(self, widths: list[int], *, blocks: list[int]) -> None:
+        super().__init__()
+        self.stem = _convolution(3, widths[0], stride=2)
+        self.stages = nn.ModuleList()
+        below = widths[0]
+        for width, count in zip(widths, blocks, strict=True):
+            stage: list[nn.Module] = [_Residual(below, width, stride=2)]
+            stage += [_Residual(width, width, stride=1) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*stage))
+            below = width
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, maps = F.relu(self.stem(images)), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class _Residual(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut."""
+
+    def __init__(self, below: int, width: int, *, stride: int) -> None:
+        super().__init__()
+        self.first = _convolution(below, width, stride=stride)
+        self.second = _convolution(width, width, stride=1)
+        self.shortcut = nn.Identity() if stride == 1 and below == width else _convolution(below, width, stride, side=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.second(F.relu(self.first(x))))
+
+
+def _convolution(below: int, width: int, stride: int, *, side: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(below, width, side, stride=stride, padding=side // 2, bias=False), nn.BatchNorm2d(width)
+    )
+
+
+class ResnetBody(nn.Module):
+    """A torchvision ResNet or ResNeXt without its classifier."""
+
+    head = "fc."
+
+    def __init__(self, config: PyramidConfig) -> None:
+        super().__init__()
+        if config.name not in torchvision.models.list_models(module=torchvision.models.resnet):
+            raise ConfigError(
+                f"segmenter.pyramid.name={config.name} is no ResNet of torchvision; see its list_models()"
+            )
+        self.name = config.name
+        self.model = torchvision.models.get_model(config.name, weights=None)
+        self.widths = [self.model.fc.in_features // factor for factor in (8, 4, 2, 1)]
+        self.model.fc = nn.Identity()
+
+    def published(self) -> dict[str, Tensor]:
+        weights = torchvision.models.get_model_weights(self.name)["IMAGENET1K_V1"]
+        return weights.get_state_dict(progress=False, check_hash=True)
+
+    def freeze(self, config: PyramidConfig) -> None:
+        if config.norm == "frozen":
+            freeze_batch_norm_2d(self.model)
+        stem = nn.ModuleList([self.model.conv1, self.model.bn1])
+        for stage in [stem, self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4][
+            : config.frozen_stages
+        ]:
+            stage.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
+        maps = []
+        for stage in (self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class TimmBody(nn.Module):
+    """Any timm model with maps at strides 4, 8, 16 and 32."""
+
+    def __init__(self, config: PyramidConfig) -> None:
+        super().__init__()
+        self.name, self.options = config.name, dict(config.options)
+        self.model = self._create(pretrained=False)
+        reductions = [int(level["reduction"]) for level in self.model.feature_info]
+        if not hasattr(self.model, "forward_intermediates") or any(stride not in reductions for stride in STRIDES):
+            raise ConfigError(
+                f"segmenter.pyramid.name={config.name} gives maps of strides {reductions}; a feature pyramid needs "
+                f"{list(STRIDES)}: choose a ResNet, ConvNeXt, Swin or another pyramid"
+            )
+        self.indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
+        self.widths = [int(self.model.feature_info[index]["num_chs"]) for index in self.indices]
+        self.head = str(self.model.pretrained_cfg.get("classifier", "head")) + "."
+
+    def _create(self, *, pretrained: bool) -> Any:
+        try:
+            return timm.create_model(self.name, pretrained=pretrained, num_classes=0, **self.options)
+        except (RuntimeError, TypeError) as error:
+            if pretrained:
+                raise
+            raise ConfigError(f"segmenter.pyramid.name={self.name} cannot be built by timm: {error}") from error
+
+    def published(self) -> dict[str, Tensor]:
+        return self._create(pretrained=True).state_dict()
+
+    def freeze(self, config: PyramidConfig) -> None:
+        if config.norm == "frozen":
+            freeze_batch_norm_2d(self.model)
+        if config.frozen_stages:
+            raise ConfigError(
+                f"segmenter.pyramid.frozen_stages={config.frozen_stages}: timm backbones train whole; set 0"
+            )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.model.forward_intermediates(
+            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True
+        )
+
+
+def _load(body: ResnetBody | TimmBody, config: SegmenterConfig) -> None:
+    if config.checkpoint is not None:
+        load_backbone(body.model, read_weights(config.checkpoint), head=body.head, source=config.checkpoint)
+    elif config.pretrained:
+        try:
+            state = body.published()
+        except Exception as error:  # hubs fail in as many ways as there are networks
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise WeightsError(
+                f"the published weights of {body.name} cannot be reached ({reason}); {WAY_OUT}"
+            ) from error
+        load_backbone(body.model, state, head=body.head, source=body.name)

@@ -1,0 +1,72 @@
+"""Weights of a backbone: published ones or a file, all of them or an error."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mal.errors import WeightsError
+
+WAY_OUT = (
+    "give the weights as a file with segmenter.checkpoint=FILE, or train from scratch with segmenter.pretrained=false"
+)
+KEYS_SHOWN = 8
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file; a wrapping `model` or `state_dict` is opened.
+
+    Raises:
+        WeightsError: the file is absent, or is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"segmenter.checkpoint={path}: there is no such file; {WAY_OUT}")
+    try:
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # each format breaks with errors of its own
+        raise WeightsError(
+            f"segmenter.checkpoint={path} is not a readable weights file ({type(error).__name__}: {error}); {WAY_OUT}"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"segmenter.checkpoint={path} holds no dictionary of tensors; {WAY_OUT}")
+    return state
+
+
+def load_backbone(model: nn.Module, state: dict[str, Tensor], *, head: str, source: str | Path) -> None:
+    """Copy weights into a backbone whose classifier was removed; only the classifier may be left over.
+
+    Args:
+        model: the backbone.
+        state: what a file or the hub gave.
+        head: prefix of the classifier's keys.
+        source: where they came from, for the error.
+
+    Raises:
+        WeightsError: lists missing keys, unexpected keys and tensors of another shape.
+    """
+    own = model.state_dict()
+    given = {key: value for key, value in state.items() if key in own or not key.startswith(head)}
+    faults = {
+        "missing": [key for key in own if key not in given and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in given if key not in own and not key.endswith("num_batches_tracked")],
+        "of another shape": [
+            f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+            for key, value in given.items()
+            if key in own and value.shape != own[key].shape
+        ],
+    }
+    if any(faults.values()):
+        lists = "; ".join(f"{kind}: {_shown(keys)}" for kind, keys in faults.items() if keys)
+        raise WeightsError(f"the weights of {source} do not fit the backbone ({lists}); {WAY_OUT}")
+    model.load_state_dict(given, strict=False)
+
+
+def _shown(keys: list[str]) -> str:
+    more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+    return ", ".join(keys[:KEYS_SHOWN]) + more

@@ -1,0 +1,217 @@
+"""Phase 1: learn masks from boxes. The loop, its schedule, and what it takes to stop and go on with the same bits."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from mal.config import Config
+from mal.errors import TrainingError
+from mal.files import atomic_write
+from mal.labelers.mal import StepLosses, build_network, build_teacher, compute_losses
+from mal.progress import Progress
+from mal.rois import RoiBatch, TrainingRois
+from mal.runtime import load_checkpoint, save_checkpoint, seed_everything
+
+CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
+
+
+class Stopped(Exception):
+    """Training left cleanly before its last step (`train.stop_after`), checkpoint written."""
+
+
+def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder: Path, device: torch.device) -> dict[str, float]:
+    """Train a labeler on boxes and write folder/labeler.pt; go on from folder/checkpoint.pt where there is one.
+
+    Args:
+        coco: box-only annotations.
+        images: folder of the image files.
+
+    Returns:
+        Figures of the run: steps, boxes, final losses.
+
+    Raises:
+        AnnotationError: no box passes the training filter.
+        TrainingError: the loss is not a number; the batch is saved.
+        Stopped: after `train.stop_after` steps of this call.
+    """
+    options = config.train
+    rois = TrainingRois(
+        coco,
+        images,
+        config=config.roi,
+        batch=options.batch,
+        pool_images=options.pool_images,
+        seed=config.seed,
+        workers=options.workers,
+    )
+    steps = total_steps(config, rois.count)
+    seed_everything(config.seed, "labeler")
+    student = build_network(config).to(device)
+    teacher = build_teacher(student, options.ema)
+    optimizer = torch.optim.AdamW(
+        [p for p in student.parameters() if p.requires_grad],
+        lr=options.lr_per_image * options.batch,
+        betas=(options.betas[0], options.betas[1]),
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=precision(options.precision, device) == torch.float16)
+    curve = _Curve(folder / "curves.jsonl", steps)
+    parts = {"student": student, "teacher": teacher, "optimizer": optimizer, "scaler": scaler, "curve": curve}
+    done = _resume(parts, folder)
+    saved = time.monotonic()
+    with Progress("train labeler", total=steps, done=done) as progress:
+        for step, batch in enumerate(rois.batches(done, steps), start=done):
+            seed_everything(config.seed, "step", step)  # stochastic depth and dropout
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
+            losses = _step(parts, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder)
+            curve.add(step + 1, losses)
+            progress.advance(1, **curve.latest)
+            last = step + 1 == steps
+            stopping = options.stop_after is not None and step + 1 - done >= options.stop_after and not last
+            if stopping or (not last and time.monotonic() - saved > options.checkpoint_seconds):
+                curve.flush()
+                save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
+                saved = time.monotonic()
+            if stopping:
+                raise Stopped(f"stopped after step {step + 1} of {steps} (train.stop_after); the same command goes on")
+    curve.flush()
+    save_labeler(folder / "labeler.pt", student, teacher, config)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return {"steps": steps, "boxes": rois.count, **curve.latest}
+
+
+def total_steps(config: Config, boxes: int) -> int:
+    """Optimiser steps of the whole run: `train.steps`, or epochs × boxes ÷ batch."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None  # checked with the config
+    return max(1, round(config.train.epochs * boxes / config.train.batch))
+
+
+def lr_factor(step: int, steps: int, config: Config) -> float:
+    """Linear warm-up, then a cosine down to `final_lr` of the peak; the first step already moves."""
+    warmup = max(1, round(config.train.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return config.train.final_lr + (1 - config.train.final_lr) * (1 + math.cos(math.pi * along)) / 2
+
+
+def loss_weights(step: int, steps: int, config: Config) -> tuple[float, float]:
+    """α_mil and α_crf at a step, each rising from 0 over its warm-up."""
+
+    def risen(fraction: float) -> float:
+        warmup = fraction * steps
+        return min(1.0, step / warmup) if warmup > 0 else 1.0
+
+    loss = config.loss
+    return loss.mil_weight * risen(loss.mil_warmup), loss.crf_weight * risen(loss.crf_warmup)
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """The autocast type: `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Config) -> None:
+    """A checkpoint that `mal.label` can use alone: both networks and the whole resolved config."""
+    save_checkpoint(
+        path,
+        {
+            "student": student.state_dict(),
+            "teacher": teacher.get_submodule("module").state_dict(),
+            "config": OmegaConf.to_yaml(OmegaConf.structured(config)),
+        },
+    )
+
+
+def _step(
+    parts: dict[str, Any], batch: RoiBatch, config: Config, *, weights: tuple[float, float], folder: Path
+) -> StepLosses:
+    student, teacher, optimizer, scaler = (parts[k] for k in ("student", "teacher", "optimizer", "scaler"))
+    device = batch.pixels.device
+    kind = precision(config.train.precision, device)
+    micro = batch.split(config.train.accumulate)
+    collected = []
+    optimizer.zero_grad(set_to_none=True)
+    for rois in micro:
+        with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
+            losses = compute_losses(
+                student, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights
+            )
+        _guard(losses, rois, folder)
+        scaler.scale(losses.total / len(micro)).backward()
+        collected.append(losses)
+    scaler.step(optimizer)
+    scaler.update()
+    teacher.update_parameters(student)
+    mean = {k: torch.stack([getattr(c, k).detach() for c in collected]).mean() for k in vars(collected[0])}
+    return StepLosses(**mean)
+
+
+def _guard(losses: StepLosses, rois: RoiBatch, folder: Path) -> None:
+    if torch.isfinite(losses.total):
+        return
+    path = folder / "bad_batch.pt"
+    save_checkpoint(path, {name: value.cpu() for name, value in vars(rois).items()})
+    raise TrainingError(
+        f"the loss is {losses.total.item()} (MIL {losses.mil.item()}, CRF {losses.crf.item()}); the batch of "
+        f"annotations {rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
+    )
+
+
+def _state(parts: dict[str, Any], step: int) -> dict[str, Any]:
+    return {"step": step, **{name: part.state_dict() for name, part in parts.items()}}
+
+
+def _resume(parts: dict[str, Any], folder: Path) -> int:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        return 0
+    state = load_checkpoint(path)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["step"]
+
+
+class _Curve:
+    """Losses averaged over CURVE_EVERY steps, summed on the device until then; part of the checkpoint."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.steps = path, steps
+        self.latest: dict[str, float] = {}
+        self._lines: list[str] = []
+        self._names: list[str] = []
+        self._sums: torch.Tensor | None = None
+        self._count = 0
+
+    def add(self, step: int, losses: StepLosses) -> None:
+        self._names = list(vars(losses))
+        values = torch.stack(list(vars(losses).values()))
+        self._sums = values if self._sums is None else self._sums + values
+        self._count += 1
+        if step % CURVE_EVERY == 0 or step == self.steps:
+            self.latest = dict(zip(self._names, (self._sums / self._count).tolist(), strict=True))
+            self._lines.append(json.dumps({"step": step, **self.latest}))
+            self._sums, self._count = None, 0
+
+    def flush(self) -> None:
+        with atomic_write(self.path) as file:
+            file.writelines(f"{line}\n" for line in self._lines)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines": self._lines, "latest": self.latest, "sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._lines, self.latest = state["lines"], state["latest"]
+        self._sums, self._count = state["sums"], state["count"]
