@@ -4,6 +4,9 @@ The single operations follow torchvision's functional API (and through it Pillow
 factor and one order per RoI.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,27 +29,34 @@ def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor
 
     Args:
         images: (B, 3, H, W) RGB in [0, 1].
-        draws: (B, 12) uniform in [0, 1).
+        draws: (B, 12) uniform in [0, 1), on the CPU.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    draws = draws.to(images)
     factors = 2 * draws[:, 0:4] - 1  # in [-1, 1), scaled by each strength
     order = draws[:, 4:8].argsort(dim=1)
-    jittered = images
+    jitter, grey, blur = (draws[:, 8 + i] < p for i, p in enumerate((config.jitter_p, config.grey_p, config.blur_p)))
+    images = images.clone()
     for place in range(4):
         for kind, operation in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, shift_hue)):
-            strength = config.jitter[kind]
-            amount = factors[:, kind] * strength if kind == 3 else 1 + factors[:, kind] * strength
-            chosen = order[:, place] == kind
-            if strength > 0:
-                jittered = torch.where(chosen[:, None, None, None], operation(jittered, amount), jittered)
-    images = _where(draws[:, 8] < config.jitter_p, jittered, images)
-    images = _where(draws[:, 9] < config.grey_p, to_grey(images).expand_as(images), images)
+            amounts = factors[:, kind] * config.jitter[kind] + (0 if kind == 3 else 1)
+            if config.jitter[kind] > 0:
+                _apply(images, jitter & (order[:, place] == kind), operation, amounts)
+    _apply(images, grey, lambda chosen, _: to_grey(chosen).expand_as(chosen), draws[:, 9])
     low, high = config.blur_sigma
-    blurred = gaussian_blur(images, low + (high - low) * draws[:, 11], largest=high)
-    return _where(draws[:, 10] < config.blur_p, blurred, images)
+    _apply(images, blur, partial(gaussian_blur, largest=high), low + (high - low) * draws[:, 11])
+    return images
+
+
+def _apply(
+    images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], amounts: Tensor
+) -> None:
+    """Replace the chosen images. What is chosen is known on the CPU, so a GPU is never waited for."""
+    rows = chosen.nonzero()[:, 0]
+    if len(rows):
+        here = rows.to(images.device)
+        images[here] = operation(images[here], amounts[rows].to(images))
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -112,6 +122,3 @@ def _blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
     factors = factors[:, None, None, None]
     return (factors * images + (1 - factors) * others).clamp(0, 1)
 
-
-def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None, None], changed, images)

@@ -12,14 +12,13 @@ import os
 import platform
 import re
 import threading
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mal.errors import MalError
-from mal.files import _explain as explain
+from mal.files import explain
 
 _NAME = re.compile(r"claim-(\d+)\.json")
 
@@ -111,7 +110,7 @@ def holder(folder: Path) -> Holder | None:
         return None
     path = folder / f"claim-{generations[-1]}.json"
     try:
-        with open(path, encoding="utf-8") as file:  # opening makes NFS look at the server's times, not its cache's
+        with path.open(encoding="utf-8") as file:  # opening makes NFS look at the server's times, not its cache's
             beat, text = os.fstat(file.fileno()).st_mtime_ns, file.read()
     except FileNotFoundError:
         return None
@@ -194,7 +193,7 @@ def _now(folder: Path) -> int:
     """The file system's clock, ns: that of the server which stamps heartbeats, not this machine's."""
     probe = folder / f".clock-{os.getpid()}-{threading.get_ident()}"
     try:
-        with open(probe, "w") as file:
+        with probe.open("w") as file:
             now = os.fstat(file.fileno()).st_mtime_ns
         probe.unlink()
     except OSError as error:

@@ -64,6 +64,7 @@ class DecoderConfig:
     key_layers: int = MISSING  # 1: FC (paper) | 2: FC-ReLU-FC (released)
     upsample_before: int = MISSING  # the ×2 sits before this convolution of V: 3 (paper) | 4 (released)
     scale: str = "released"  # released: 1/32, 1/16, 1/8 for S, M, L before V | paper: 1/16, 1/8, 1/4 (A.2)
+    key_gain: float = 1.0  # scales K's last layer at initialisation; the logits start saturated where it is too large
     strides: list[int] | None = None  # overrides scale: input ÷ map side before V's doubling, for S, M, L
 
 

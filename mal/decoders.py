@@ -24,22 +24,22 @@ class AttentionDecoder(nn.Module):
         width = config.width
         self.pool, self.upsample_before = config.pool, config.upsample_before
         self.strides = tuple(config.strides or STRIDES[config.scale])
-        layers: list[nn.Module] = [nn.Linear(last_channels, width)]
-        if config.key_layers == 2:
-            layers += [nn.ReLU(), nn.Linear(width, width)]
-        self.key = nn.Sequential(*layers)
+        first, last = nn.Linear(last_channels, width), nn.Linear(width if config.key_layers == 2 else last_channels, width)
+        self.key = nn.Sequential(first, nn.ReLU(), last) if config.key_layers == 2 else last
         self.value = nn.ModuleList(nn.Conv2d(fine_channels if i == 0 else width, width, 3, padding=1) for i in range(4))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        for convolution in self.value:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+        with torch.no_grad():
+            last.weight.mul_(config.key_gain)
+            last.bias.mul_(config.key_gain)
 
     def forward(self, features: Features, sizes: Tensor, *, image_size: int) -> list[tuple[Tensor, Tensor]]:
         """Logits, one group for each object size present.
 
         Args:
             features: of B crops.
-            sizes: (B,) int64: 0, 1, 2 for S, M, L.
+            sizes: (B,) int64 on the CPU: 0, 1, 2 for S, M, L.
             image_size: side of the crops in pixels.
 
         Returns:
@@ -49,7 +49,7 @@ class AttentionDecoder(nn.Module):
         keys = self.key(last.amax(dim=(2, 3)) if self.pool == "max" else last.mean(dim=(2, 3)))
         groups = []
         for size, stride in enumerate(self.strides):
-            chosen = (sizes == size).nonzero()[:, 0]
+            chosen = (sizes == size).nonzero()[:, 0].to(keys.device)
             if len(chosen):
                 side = max(1, image_size // stride)
                 values = self._values(resize(features.fine[chosen], side))

@@ -1,5 +1,6 @@
 """Image encoders: any timm model → feature maps in (B, C, h, w)."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -30,8 +31,8 @@ class Encoder(nn.Module):
 
     Plain ViTs give their last layer after the final norm, class and register tokens dropped, at the patch's stride;
     Swin, ConvNeXt and other pyramids their last stage. With `levels`, the named strides are fused top-down to the
-    finest: each is brought to `width` channels by a 1 × 1 convolution, and the coarser sum, resized bilinearly, is
-    added (the paper fuses nothing; §3.2 and A.2 report a drop from it on ViTs).
+    finest: each is brought to `width` channels by a 1 × 1 convolution and a group norm (stages differ in scale by an
+    order of magnitude), and the coarser sum, resized bilinearly, is added (the paper fuses nothing; §3.2 and A.2 report a drop from it on ViTs).
 
     Crops whose side is no multiple of the model's stride are resized up to the next one, so that no edge is dropped.
     """
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
             for module in _batch_norms(self.backbone):
                 module.requires_grad_(False)
         widths = [m.shape[1] for m in self._probe()]
-        self.lateral = nn.ModuleList(nn.Conv2d(width, config.width, 1) for width in widths[: len(levels)])
+        self.lateral = nn.ModuleList(_lateral(width, config.width) for width in widths[: len(levels)])
         self.last_channels = widths[-1]
         self.fine_channels = config.width if levels else widths[-1]
         self.train()
@@ -177,6 +178,10 @@ def _level_indices(config: EncoderConfig, strides: list[int]) -> list[int]:
     if not levels or any(level not in strides for level in levels):
         raise ConfigError(f"encoder.levels={config.levels}: {config.timm} has strides {sorted(set(strides))}")
     return [len(strides) - 1 - strides[::-1].index(level) for level in levels]
+
+
+def _lateral(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(math.gcd(8, width), width))
 
 
 def _takes_norm(backbone: nn.Module) -> bool:

@@ -27,7 +27,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     try:
         with os.fdopen(descriptor, mode) as file:
             yield file
@@ -38,7 +38,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _explain(error, path) from error
+            raise explain(error, path) from error
         raise
 
 
@@ -88,6 +88,7 @@ _REASONS = {
 }
 
 
-def _explain(error: OSError, path: Path) -> MalError:
+def explain(error: OSError, path: Path) -> MalError:
+    """The sentence for a write that failed."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     return MalError(f"cannot write {path}: {reason}. Nothing that was finished is lost.")

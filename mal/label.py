@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from torch.nn import functional as F
 from mal import boxes
 from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.config import Config
-from mal.errors import AnnotationError
 from mal.files import read_json, write_json
 from mal.images import load_for
-from mal.labelers import BASELINES, require_built
+from mal.labelers import BASELINES
 from mal.labelers.mal import predict
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
@@ -48,7 +46,8 @@ def label_dataset(
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
-    records = [image for image in coco["images"] if image["id"] in by_image]
+    unreadable = set(coco.get("unreadable_images", ()))
+    records = [image for image in coco["images"] if image["id"] in by_image and image["id"] not in unreadable]
     labels: dict[int, Label] = {}
     with Progress(name, total=len(records), unit="image") as progress:
         for start in range(0, len(records), shard_images):
@@ -62,7 +61,7 @@ def label_dataset(
             progress.advance(len(shard))
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
-    return {**coco, "annotations": annotations}
+    return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
 
 
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:
@@ -153,17 +152,6 @@ def outline(
     return {**_label(mask), "score": float(inside.mean()) if inside.size else 0.0}
 
 
-def check_labeler(name: str, human: CocoDict | None) -> None:
-    """Refuse a labeler that is not built, or that needs masks that are not there.
-
-    Raises:
-        NotBuiltYet, AnnotationError.
-    """
-    require_built(name)
-    if name == "gt" and human is None:
-        raise AnnotationError("labeler=gt copies human masks, and the annotations have none; choose another labeler")
-
-
 def _label(mask: np.ndarray) -> Label:
     return {"segmentation": encode_mask(mask), "area": int(np.count_nonzero(mask))}
 
@@ -173,14 +161,10 @@ def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple
     kept = {key: value for key, value in annotation.items() if key not in ("segmentation", "area")}
     if label is not None and label["area"] > 0:
         return {**kept, **label}
-    reason = "the box is too small" if label is None else "the mask is empty"
+    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
     box = torch.tensor([annotation["bbox"]], dtype=torch.float64)
     left, top, right, bottom = boxes.spans(box, torch.tensor([image_size]))[0].tolist()
     mask = np.zeros(image_size, dtype=bool)
     mask[top:bottom, left:right] = True
     return {**kept, **_label(mask), "flagged": True, "flag_reason": reason}
 
-
-def for_labelling(config: Config, options: dict[str, Any]) -> Config:
-    """A trained labeler's config with this call's labelling options."""
-    return replace(config, label=replace(config.label, **options))

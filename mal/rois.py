@@ -4,7 +4,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -46,8 +46,9 @@ class RoiBatch:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        """The same batch on another device. What Python decides by (sizes, draws, ids) stays on the CPU."""
+        moved = ("pixels", "windows", "spans", "images", "flipped", "padded")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
 
     def split(self, parts: int) -> list[Self]:
         """Equal consecutive parts (micro-batches)."""
@@ -151,8 +152,9 @@ class TrainingRois:
         self.pool_images, self.workers, self.loader = pool_images, workers, loader
         self._by_id = {image["id"]: image for image in coco["images"]}
         self._boxes: dict[int, list[Annotation]] = {}
+        unreadable = set(coco.get("unreadable_images", ()))
         for annotation in coco["annotations"]:
-            if usable(annotation, config, training=True):
+            if usable(annotation, config, training=True) and annotation["image_id"] not in unreadable:
                 self._boxes.setdefault(annotation["image_id"], []).append(annotation)
         self.count = sum(map(len, self._boxes.values()))
         if not self.count:

@@ -20,14 +20,18 @@ from mal.runtime import numpy_generator
 
 CATEGORIES = ("star", "bracket", "blob")
 OBJECTS = (5, 8)  # tried per image, both inclusive; hidden ones are dropped
-SIDES = ((16, 31), (36, 92), (104, 160))  # diameter of S, M and L in pixels, before occlusion
-SHARES = (0.38, 0.32, 0.30)  # of S, M and L among the objects tried
+SIDES = ((17, 31), (36, 92), (104, 160))  # side of a square as large as the box of S, M, L, before occlusion; pixels
+SHARES = (0.30, 0.40, 0.30)  # of S, M and L among the objects tried
 LARGEST = 0.62  # of the image's side
+BEYOND = 0.3  # of an object's side: how far it may reach over the border
 VISIBLE_SHARE, VISIBLE_PIXELS = 0.4, 30  # less of an object than this makes no fair annotation
-PALETTE = 5  # colours of an image; objects and background draw from them alike
-COLOUR_JITTER = 0.05  # standard deviation; colours are in [0, 1]
+
+PEXP, PLO, PHI, CLOUDP = 0.5, 0.7, 1.4, 0.5
+PALETTE = 4  # colours of an image; a texture runs through them in a ring
+BACKGROUND_RANGE, OBJECT_RANGE = 1.2, 1.2  # how much of the ring one texture runs through; over 1, all of it
+BACKGROUND_PATTERN, OBJECT_PATTERN = 0.15, 0.5  # the pattern's part in that, against broad clouds
 RIM = (0.15, 0.45)  # how much darker an object gets towards its contour
-NOISE = (0.01, 0.04)  # standard deviation of the sensor's noise
+NOISE = (0.01, 0.04)  # standard deviation of the sensor's noise; colours are in [0, 1]
 BLUR = (0.3, 0.8)  # sigma of the lens's blur, pixels
 SUBPIXEL = 4  # fractional bits of polygon corners
 
@@ -79,16 +83,15 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
 def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, list[Shape]]:
     """Image `index` of a split, (size, size, 3) uint8 RGB, and its objects, the farthest first."""
     rng = numpy_generator("shapes", size, seed, split, index)
-    palette = rng.uniform(0.05, 0.95, (PALETTE, 3))
+    ring = _colour_ring(rng.uniform(0.05, 0.95, (PALETTE, 3)))
     placed = [_place(rng, size) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
     shapes = _occlude(sorted(placed, key=lambda item: -item[0]), size)
-    canvas = _texture(rng, palette, size, size, scale=size / 2)
-    haze = _clouds(rng, size, size, period=size / 3)[:, :, None]
-    canvas += 0.5 * haze * (_colour(rng, palette) - canvas)
+    field = _texture(rng, size, size, scale=size / 2, pattern=BACKGROUND_PATTERN)
+    canvas = _colour(ring, rng.uniform() + BACKGROUND_RANGE * field)
     for shape in shapes:
-        _paint(rng, canvas, shape, palette)
+        _paint(rng, canvas, shape, ring)
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(*BLUR))
-    canvas += rng.normal(0, rng.uniform(*NOISE), canvas.shape)
+    canvas += np.float32(rng.uniform(*NOISE)) * rng.standard_normal(canvas.shape, dtype=np.float32)
     return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8), shapes
 
 
@@ -116,7 +119,7 @@ def _place(rng: np.random.Generator, size: int) -> tuple[float, int, np.ndarray]
     outline = outline * (stretch, 1 / stretch) @ turn.T
     low_corner, high_corner = outline.min(axis=0), outline.max(axis=0)
     outline = (outline - (low_corner + high_corner) / 2) * side / np.sqrt(np.prod(high_corner - low_corner))
-    centre = rng.uniform(0.2 * side, size - 0.2 * side, 2)  # some objects reach beyond the border
+    centre = rng.uniform((0.5 - BEYOND) * side, size - (0.5 - BEYOND) * side, 2)
     return side * np.exp(rng.normal(0, 0.4)), category, outline + centre
 
 
@@ -124,13 +127,13 @@ def _star(rng: np.random.Generator) -> np.ndarray:
     """A star of five to seven rays, some longer than others."""
     rays = int(rng.integers(5, 8))
     angles = np.arange(2 * rays) * np.pi / rays
-    radii = np.where(np.arange(2 * rays) % 2, rng.uniform(0.35, 0.55), rng.uniform(0.8, 1.2, 2 * rays))
+    radii = np.where(np.arange(2 * rays) % 2, rng.uniform(0.5, 0.7), rng.uniform(0.85, 1.15, 2 * rays))
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _bracket(rng: np.random.Generator) -> np.ndarray:
     """An L, a U or an arc that may be as thin as a crescent at its ends."""
-    kind, thick = rng.integers(3), rng.uniform(0.25, 0.4)
+    kind, thick = rng.integers(3), rng.uniform(0.3, 0.42)
     if kind == 0:
         return np.array([(0, 0), (1, 0), (1, thick), (thick, thick), (thick, 1), (0, 1)])
     if kind == 1:
@@ -138,16 +141,18 @@ def _bracket(rng: np.random.Generator) -> np.ndarray:
             [(0, 0), (thick, 0), (thick, 1 - thick), (1 - thick, 1 - thick), (1 - thick, 0), (1, 0), (1, 1), (0, 1)]
         )
     angles = np.linspace(0, rng.uniform(1.1, 1.6) * np.pi, 24)
-    taper = 1 - thick * (1 - rng.uniform(0, 0.9) * np.linspace(-1, 1, 24) ** 2) * 1.3
+    inner = 1 - 1.6 * thick * (1 - rng.uniform(0, 0.9) * np.linspace(-1, 1, 24) ** 2)
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return np.concatenate([ring, (taper[:, None] * ring)[::-1]])
+    return np.concatenate([ring, (inner[:, None] * ring)[::-1]])
 
 
 def _blob(rng: np.random.Generator) -> np.ndarray:
     """A smooth closed curve with two to four lobes."""
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     lobes = int(rng.integers(2, 5))
-    radii = 1 + rng.uniform(0.2, 0.45) * np.cos(lobes * angles) + rng.uniform(0, 0.15) * np.cos(angles - rng.uniform(0, 6))
+    radii = (
+        1 + rng.uniform(0.1, 0.35) * np.cos(lobes * angles) + rng.uniform(0, 0.15) * np.cos(angles - rng.uniform(0, 6))
+    )
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -167,53 +172,68 @@ def _occlude(placed: list[tuple[float, int, np.ndarray]], size: int) -> list[Sha
     return shapes[::-1]
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, palette: np.ndarray) -> None:
-    """Texture an object into the canvas (size, size, 3), a little darker towards its contour as round things are."""
+def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.ndarray) -> None:
+    """Texture an object into the canvas (size, size, 3), darker towards its contour as round things are."""
     rows, columns = np.flatnonzero(shape.whole.any(axis=1)), np.flatnonzero(shape.whole.any(axis=0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    whole = shape.whole[window]
+    whole, visible = shape.whole[window], shape.visible[window]
     height, width = whole.shape
-    side = np.sqrt(height * width)
-    colours = _texture(rng, palette, height, width, scale=side)
+    side = float(np.sqrt(height * width))
+    field = _texture(rng, height, width, scale=side, pattern=OBJECT_PATTERN)
+    colours = _colour(ring, rng.uniform() + OBJECT_RANGE * field)
     depth = cv2.distanceTransform(np.pad(whole, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     colours *= (1 - rng.uniform(*RIM) * np.exp(-depth / (0.06 * side)))[:, :, None]
-    canvas[window][shape.visible[window]] = colours[shape.visible[window]]
+    canvas[window][visible] = colours[visible]
 
 
-def _texture(rng: np.random.Generator, palette: np.ndarray, height: int, width: int, *, scale: float) -> np.ndarray:
-    """(height, width, 3) float32: two colours mixed by stripes, a checker, spots, clouds or a gradient."""
+def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float, pattern: float) -> np.ndarray:
+    """Broad clouds overlaid with stripes, a checker, spots, finer clouds or a gradient.
+
+    Args:
+        scale: size in pixels of what is covered; clouds and pattern grow with it.
+        pattern: share of the pattern, the rest is the clouds'.
+
+    Returns:
+        (height, width) float32 in [0, 1].
+    """
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    angle = rng.uniform(0, np.pi)
-    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    period = max(5.0, scale * rng.uniform(0.12, 0.35))
+    angle, period = rng.uniform(0, np.pi), max(4.0, scale**PEXP * rng.uniform(PLO, PHI))
+    cosine, sine = np.float32(2 * np.pi / period) * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
+    along, across = x * cosine + y * sine, y * cosine - x * sine
     kind = rng.integers(5)
     if kind == 0:
-        mix = _step(np.sin(2 * np.pi * along / period))
+        mix = _step(np.sin(along))
     elif kind == 1:
-        mix = _step(np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period) * 2)
+        mix = _step(2 * np.sin(along) * np.sin(across))
     elif kind == 2:
-        mix = _step(np.cos(2 * np.pi * along / period) + np.cos(2 * np.pi * across / period) - 0.5)
+        mix = _step(np.cos(along) + np.cos(across) - 0.5)
     elif kind == 3:
         mix = _clouds(rng, height, width, period=period)
     else:
         mix = (along - along.min()) / (np.ptp(along) + 1)
-    first, second = _colour(rng, palette), _colour(rng, palette)
-    return first + (second - first) * mix[:, :, None]
+    return pattern * mix + (1 - pattern) * _clouds(rng, height, width, period=scale * CLOUDP)
 
 
 def _step(wave: np.ndarray) -> np.ndarray:
-    """A wave turned into a smooth-edged two-level pattern in [0, 1]."""
+    """A wave turned into a soft-edged pattern of two levels, 0 and 1."""
     return np.clip(0.5 + 1.5 * wave, 0, 1)
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, *, period: float) -> np.ndarray:
-    """(height, width) float32 in [0, 1]: random values on a coarse grid, smoothly interpolated."""
-    cells = int(np.ceil(height / period)) + 3, int(np.ceil(width / period)) + 3
-    coarse = rng.uniform(0, 1, cells).astype(np.float32)
-    target = int(cells[1] * period), int(cells[0] * period)
-    fine = cv2.resize(coarse, (max(width, target[0]), max(height, target[1])), interpolation=cv2.INTER_CUBIC)
-    return np.clip(fine[:height, :width], 0, 1)
+    """(height, width) float32 in [0, 1]: random values every `period` pixels, smoothly interpolated."""
+    rows, columns = int(height / period) + 3, int(width / period) + 3
+    coarse = rng.uniform(0, 1, (rows, columns)).astype(np.float32)
+    shape = max(width, round(columns * period)), max(height, round(rows * period))
+    return np.clip(cv2.resize(coarse, shape, interpolation=cv2.INTER_CUBIC)[:height, :width], 0, 1)
 
 
-def _colour(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
-    return (palette[rng.integers(len(palette))] + rng.normal(0, COLOUR_JITTER, 3)).clip(0, 1).astype(np.float32)
+def _colour_ring(palette: np.ndarray) -> np.ndarray:
+    """(1024, 3) float32: the palette's colours (K, 3) blended one into the next, the last into the first."""
+    closed = np.concatenate([palette, palette[:1]])
+    position = np.arange(1024) / 1024 * len(palette)
+    return np.stack([np.interp(position, np.arange(len(closed)), c) for c in closed.T], axis=1).astype(np.float32)
+
+
+def _colour(ring: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Colours (h, w, 3) at places `field` (h, w) of the ring; 0 and 1 are the same place."""
+    return ring[(field * len(ring)).astype(np.int32) % len(ring)]

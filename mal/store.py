@@ -4,7 +4,6 @@ results/runs/<stage>/<key>/run.json      written last; a folder without it is ha
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -104,7 +103,7 @@ class Store:
             yield True
         finally:
             del self._held[folder]
-            claim.release(done=(folder / RECORD).exists() and claim.is_ours())
+            claim.release(done=self.is_done(stage, key))
 
     def is_claimed(self, stage: str, key: str) -> bool:
         """Whether somebody is computing the stage now."""
@@ -217,7 +216,7 @@ class Fingerprints:
 
 def _state(path: str) -> list[int]:
     """Size, and times of modification and of status change (ns): copying a file's times cannot fake the latter."""
-    status = os.stat(path)
+    status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 

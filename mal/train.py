@@ -202,7 +202,7 @@ class _Curve:
         self._count += 1
         if step % CURVE_EVERY == 0 or step == self.steps:
             self.latest = dict(zip(self._names, (self._sums / self._count).tolist(), strict=True))
-            self._lines.append(json.dumps({"step": step, **self.latest}))
+            self._lines.append(json.dumps({"step": step, "time": round(time.time(), 1), **self.latest}))
             self._sums, self._count = None, 0
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def pixel_edges(box: np.ndarray, *, height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the pixels that a box xywh touches, right and bottom exclusive, inside the image."""
+    """(left, top, right, bottom) of the pixels inside the image that a box xywh touches; right and bottom exclusive."""
     x, y, w, h = map(float, box)
     left, right = (min(max(int(edge), 0), width) for edge in (x, math.ceil(x + w)))
     top, bottom = (min(max(int(edge), 0), height) for edge in (y, math.ceil(y + h)))

@@ -62,7 +62,7 @@ def build_network(config: Config) -> MaskNetwork:
 def build_teacher(student: MaskNetwork, momentum: float) -> AveragedModel:
     """An EMA of every parameter and buffer, starting as a copy of the student."""
     teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True)
-    teacher.requires_grad_(False)
+    teacher.requires_grad_(False).eval()
     teacher.n_averaged.fill_(1)  # else torch's first update copies the student instead of averaging
     return teacher
 

@@ -65,7 +65,7 @@ def _objects(human: CocoDict, *, iou_type: str, class_agnostic: bool) -> list[di
     sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in human["images"]}
     objects = []
     for number, annotation in enumerate(human["annotations"], start=1):
-        item = {
+        item: dict[str, Any] = {
             "id": number,
             "image_id": int(annotation["image_id"]),
             "category_id": 1 if class_agnostic else int(annotation["category_id"]),
@@ -91,7 +91,7 @@ def _detections(results: list[dict[str, Any]], *, iou_type: str, class_agnostic:
     """Copies for the evaluator. A detection's size is its mask's area for `segm`, its box's for `bbox`."""
     detections = []
     for number, result in enumerate(results, start=1):
-        item = {
+        item: dict[str, Any] = {
             "id": number,
             "image_id": int(result["image_id"]),
             "category_id": 1 if class_agnostic else int(result["category_id"]),

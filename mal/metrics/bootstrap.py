@@ -52,7 +52,7 @@ def ap_samples(matches: MatchArrays, weights: NDArray[np.int64], *, metric: str 
     """AP for each row of image counts `weights` (R, N); see `ap_from_matches`. Returns (R,)."""
     area_name, threshold = METRICS[metric]
     area = list(AREAS).index(area_name)
-    columns = range(len(matches.thresholds))
+    columns = list(range(len(matches.thresholds)))
     if threshold is not None:
         columns = [int(np.flatnonzero(np.isclose(matches.thresholds, threshold))[0])]
     total, present = np.zeros(len(weights)), np.zeros(len(weights), dtype=np.int64)
@@ -74,7 +74,7 @@ def _category_ap(
     objects: NDArray[np.int64],
     category: int,
     area: int,
-    columns: range | list[int],
+    columns: list[int],
 ) -> NDArray[np.float64]:
     """Mean over thresholds of one category's AP, (R,) for `weights` (R, N) and positive object counts (R,)."""
     chosen = np.flatnonzero(matches.det_category == category)
@@ -142,12 +142,7 @@ def retention(
     above, below = ap_samples(pseudo, weights, metric=metric), ap_samples(human, weights, metric=metric)
     defined = below > 0
     ratios = np.divide(above, below, out=np.full(len(above), math.nan), where=defined)
-    low = _quantile(np.where(defined, ratios, 0.0)[1:], 0.025)
-    high = _quantile(np.where(defined, ratios, math.inf)[1:], 0.975)
-    return Interval(value=float(ratios[0]), low=low, high=high)
-
-
-def _quantile(values: NDArray[np.float64], share: float) -> float:
-    """Percentile that may be infinite, which NumPy's interpolation turns into NaN."""
-    method = "lower" if share < 0.5 else "higher"
-    return float(np.quantile(values, share, method=method))
+    # "lower" and "higher" pick a value: between one and infinity, interpolation gives NaN
+    low = np.quantile(np.where(defined, ratios, 0.0)[1:], 0.025, method="lower")
+    high = np.quantile(np.where(defined, ratios, math.inf)[1:], 0.975, method="higher")
+    return Interval(value=float(ratios[0]), low=float(low), high=float(high))

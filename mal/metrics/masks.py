@@ -30,7 +30,7 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
             in image pixels, `flagged` is the predicted annotation's own flag (a box the labeler skipped).
 
     Raises:
-        AnnotationError: a scored annotation is absent from `predicted`, has no mask there or belongs to another
+        AnnotationError: an annotation to be scored is absent from `predicted`, has no mask there or belongs to another
             image; or nothing is left to score.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in human["images"]}
@@ -141,7 +141,7 @@ def _check_present(by_id: dict[int, dict[str, Any]], human: CocoDict) -> None:
 
 
 def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:
-    """The pixels of a bool mask (H, W) within `distance` steps of a pixel outside it; all beyond the array is outside."""
+    """Pixels of a bool mask (H, W) within `distance` steps of one outside it; all beyond the array is outside."""
     square = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & ~inner.astype(bool)

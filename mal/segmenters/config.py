@@ -44,6 +44,9 @@ class HeadConfig:
 
     sampled: int = 512  # RoIs an image in the loss
     positive: float = 0.25  # share of them that may be positive
+    box_cells: int = 7  # side of the grid an RoI is pooled to for its box and class
+    mask_cells: int = 14  # the same for its mask, which comes out twice as fine
+    samples: int = 2  # each cell averages samples × samples points of the map
     box_width: int = 1024  # of the two fully connected layers
     mask_widths: list[int] = field(default_factory=lambda: [256, 256, 256, 256])  # of the 3 × 3 convolutions
     canonical_side: int = 224  # an RoI of this side is read from the stride-16 map (FPN, Eq. 1)
@@ -139,6 +142,9 @@ RANGES = {  # lowest and highest allowed, both included
     "proposals.sampled": (1, 1 << 16),
     "heads.sampled": (1, 1 << 16),
     "heads.positive": (0, 1),
+    "heads.box_cells": (1, 256),
+    "heads.mask_cells": (1, 256),
+    "heads.samples": (1, 16),
     "heads.box_width": (1, 1 << 16),
     "heads.canonical_side": (1, 1 << 16),
     "scale.long_side": (16, 1 << 16),

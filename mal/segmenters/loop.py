@@ -41,7 +41,7 @@ class Curve:
         """Append the mean losses since the last line, and start anew."""
         means = {name.removeprefix("loss_"): float(value) / self.count for name, value in self.sums.items()}
         line = {"step": step, "loss": sum(means.values()), **means, "lr": lr}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.sums, self.count = {}, 0
         return {"loss": line["loss"]}
@@ -180,7 +180,7 @@ def _batches(
     sampler = iter(lambda: list(islice(positions, size)), [])
     yield from DataLoader(
         dataset,
-        batch_sampler=sampler,  # type: ignore[arg-type]  # any iterable of lists of what the dataset takes
+        batch_sampler=sampler,  # of lists of what the dataset takes, not only of indices
         collate_fn=list,
         num_workers=config.running.workers,
     )
@@ -215,12 +215,12 @@ def _step(
 
 def _not_finite(parts: dict[str, Tensor], batch: list[Sample], *, step: int, lr: float, folder: Path) -> TrainingError:
     """The error, after the images of the batch and each loss were written down beside the checkpoint."""
-    values = {name: str(float(part)) for name, part in parts.items()}
+    values = {name: str(part.item()) for name, part in parts.items()}
     ids = [sample.image_id for sample in batch]
     write_json(folder / "not_finite.json", {"step": step, "lr": lr, "losses": values, "image_ids": ids}, indent=1)
     culprits = ", ".join(f"{name} = {value}" for name, value in values.items() if value in ("nan", "inf", "-inf"))
     return TrainingError(
-        f"the loss of segmenter step {step} is not a finite number ({culprits}; image ids {ids}, learning rate {lr:.3g}). "
-        f"The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set segmenter.optimizer.clip, "
-        "or use segmenter.precision=fp32"
+        f"the loss of segmenter step {step} is not a finite number ({culprits}; image ids {ids}, learning rate "
+        f"{lr:.3g}). The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set "
+        "segmenter.optimizer.clip, or use segmenter.precision=fp32"
     )

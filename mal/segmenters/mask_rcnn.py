@@ -25,8 +25,6 @@ from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample, resize
 from mal.segmenters.pyramids import LEVEL_NAMES, build_pyramid
 
-BOX_SIDE, MASK_SIDE = 7, 14  # cells an RoI is pooled to; the mask comes out twice as fine
-
 
 def train(
     *,
@@ -133,8 +131,8 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
         "rpn_post_nms_top_n_test": proposals.after_nms[1],
         "rpn_nms_thresh": proposals.nms,
         "rpn_batch_size_per_image": proposals.sampled,
-        "box_roi_pool": _pool(config, side=BOX_SIDE),
-        "box_head": TwoMLPHead(channels * BOX_SIDE**2, heads.box_width),
+        "box_roi_pool": _pool(config, cells=heads.box_cells),
+        "box_head": TwoMLPHead(channels * heads.box_cells**2, heads.box_width),
         "box_predictor": FastRCNNPredictor(heads.box_width, classes + 1),
         "box_score_thresh": test.score,
         "box_nms_thresh": test.nms,
@@ -145,7 +143,7 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     if config.mask_head:
         last = heads.mask_widths[-1]
         arguments |= {
-            "mask_roi_pool": _pool(config, side=MASK_SIDE),
+            "mask_roi_pool": _pool(config, cells=heads.mask_cells),
             "mask_head": MaskRCNNHeads(channels, heads.mask_widths, dilation=1),
             "mask_predictor": MaskRCNNPredictor(last, last, classes + 1),
         }
@@ -164,9 +162,10 @@ class _Prepared(GeneralizedRCNNTransform):
         return result
 
 
-def _pool(config: SegmenterConfig, *, side: int) -> MultiScaleRoIAlign:
+def _pool(config: SegmenterConfig, *, cells: int) -> MultiScaleRoIAlign:
+    heads = config.heads
     return MultiScaleRoIAlign(
-        LEVEL_NAMES, output_size=side, sampling_ratio=2, canonical_scale=config.heads.canonical_side, canonical_level=4
+        LEVEL_NAMES, cells, heads.samples, canonical_scale=heads.canonical_side, canonical_level=4
     )
 
 
@@ -193,10 +192,9 @@ def _lower_precision(model: nn.Module, config: SegmenterConfig, device: torch.de
     """
     if config.precision == "fp32" or (config.precision == "auto" and device.type == "cpu"):
         return model
-    parts: list[Any] = [model.backbone, model.rpn.head, model.roi_heads.box_head]
-    if config.mask_head:
-        parts += [model.roi_heads.mask_head, model.roi_heads.mask_predictor]
-    for part in parts:
+    names = ["backbone", "rpn.head", "roi_heads.box_head"]
+    for name in names + (["roi_heads.mask_head", "roi_heads.mask_predictor"] if config.mask_head else []):
+        part = model.get_submodule(name)
         part.forward = _in_bf16(part.forward, device.type)
     return model
 

@@ -15,6 +15,11 @@ from mal.segmenters.config import PyramidConfig, SegmenterConfig
 from mal.segmenters.weights import WAY_OUT, load_backbone, read_weights
 
 STRIDES = (4, 8, 16, 32)
+RESNETS = tuple(
+    name
+    for name in torchvision.models.list_models(module=torchvision.models)
+    if name.startswith(("resnet", "resnext", "wide_resnet"))
+)
 LEVEL_NAMES = [str(index) for index in range(len(STRIDES))]  # and "pool", the subsampled last one
 
 
@@ -111,10 +116,8 @@ class ResnetBody(nn.Module):
 
     def __init__(self, config: PyramidConfig) -> None:
         super().__init__()
-        if config.name not in torchvision.models.list_models(module=torchvision.models.resnet):
-            raise ConfigError(
-                f"segmenter.pyramid.name={config.name} is no ResNet of torchvision; see its list_models()"
-            )
+        if config.name not in RESNETS:
+            raise ConfigError(f"segmenter.pyramid.name={config.name} is unknown; choose one of {', '.join(RESNETS)}")
         self.name = config.name
         self.model = torchvision.models.get_model(config.name, weights=None)
         self.widths = [self.model.fc.in_features // factor for factor in (8, 4, 2, 1)]

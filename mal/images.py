@@ -1,0 +1,137 @@
+"""Image files → pixels. Every kind of image becomes 8-bit RGB by a stated rule, or is an error; none is guessed at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mal.annotation_checks import file_name
+from mal.errors import ImageError
+
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by a quarter
+
+
+def load(path: str | Path) -> Tensor:
+    """The pixels of an image file as they are stored: no EXIF rotation.
+
+    - grey, palette, 1-bit, CMYK: as Pillow converts them (no colour profiles);
+    - alpha, or a transparent colour: composited over white, as a viewer on a light page shows it, so that the colours
+      which hide under full transparency do not turn up;
+    - 16-bit grey: the full range 0 … 65535 to 0 … 255, the same for every image, whatever its own brightest pixel;
+    - several frames: the first.
+
+    Returns:
+        uint8 (3, H, W), RGB, 0 … 255; a view of an (H, W, 3) array, so its strides are channels-last.
+
+    Raises:
+        ImageError: the file is absent, is no image, is cut off, is too large, or holds values without a known range
+            (32-bit, floating point).
+    """
+    with _opened(path) as image:
+        return _rgb(image, path)
+
+
+def load_for(image: dict[str, Any], folder: Path) -> Tensor:
+    """The pixels of an annotated image, at the size and turn that its annotations are drawn on.
+
+    The annotation's width and height decide. Where the stored size matches, the stored pixels are taken (COCO's
+    convention; EXIF turns by 180°, mirror images and turned square images, which size cannot tell, included). Where
+    only the size after the EXIF rotation matches, it is applied. Anything else is an error.
+
+    Args:
+        image: an entry of a COCO file's `images`.
+        folder: what its `file_name` is relative to.
+
+    Returns:
+        uint8 (3, height, width), as `load`.
+
+    Raises:
+        ImageError: as `load`, or the size is not the annotation's.
+    """
+    path = folder / file_name(image)
+    annotated = (image["width"], image["height"])
+    with _opened(path) as stored:
+        if stored.size == annotated:
+            return _rgb(stored, path)
+        turns = stored.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        if turns and stored.size[::-1] == annotated:
+            return _rgb(ImageOps.exif_transpose(stored), path)
+        raise ImageError(
+            f"{path} is {_size(stored.size)} pixels{' and its EXIF tag turns it by a quarter' if turns else ''}, but "
+            f"image {image['id']} of the annotations is {_size(annotated)} (width x height); "
+            f"{_size_advice(stored.size, annotated)}"
+        )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A decoded image; whatever Pillow says about a bad file becomes an ImageError."""
+    try:
+        image = Image.open(path)
+    except Exception as error:
+        raise _open_error(error, path) from error
+    with image:
+        try:
+            image.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds for a broken file
+            raise _damaged(error, path) from error
+        yield image
+
+
+def _rgb(image: Image.Image, path: str | Path) -> Tensor:
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image, dtype=np.uint16)
+        grey = ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2)).permute(2, 0, 1)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"{path} has {'32-bit integer' if image.mode == 'I' else 'floating-point'} pixels, whose range is not "
+            "known; save it with 8 or 16 bits a channel"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode != "RGB":
+        try:
+            image = image.convert("RGB")
+        except ValueError as error:
+            raise ImageError(f"{path} has colours of kind {image.mode} ({error}); save it as RGB") from error
+    # np.array copies, which np.asarray does not: torch warns about arrays that cannot be written
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _open_error(error: Exception, path: str | Path) -> Exception:
+    """What to raise when a file does not open as an image."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ImageError(f"there is no image at {path}; check the image folder and the annotation's file_name")
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return ImageError(f"{path} has more than {limit:,} pixels, too many to work on; cut it into tiles or shrink it")
+    if isinstance(error, UnidentifiedImageError):
+        if Path(path).stat().st_size == 0:
+            return ImageError(f"{path} is an empty file; copy or download it again")
+        return ImageError(f"{path} is not an image that can be read; save it as JPEG or PNG, or remove it")
+    if isinstance(error, OSError) and error.errno is not None:
+        return ImageError(f"cannot open the image {path} ({error.strerror}); check the file and its rights")
+    return _damaged(error, path)
+
+
+def _damaged(error: Exception, path: str | Path) -> ImageError:
+    return ImageError(f"{path} is cut off or damaged ({error}); copy or download it again")
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _size_advice(stored: tuple[int, int], annotated: tuple[int, int]) -> str:
+    if stored == annotated[::-1]:
+        return "width and height seem swapped: correct them in the annotations, or turn the image"
+    return "give the image that was annotated, or scale the annotations to this one"

@@ -1,0 +1,129 @@
+"""What a mask is in a file: polygons, or run lengths (RLE) as text or as a list."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from mal.errors import AnnotationError
+
+_RLE_TEXT = re.compile(r"[0-o]*[0-O]")  # six bits a character; the last of a number lacks the continuation bit
+
+
+def decode_mask(segmentation: Any, *, height: int, width: int) -> np.ndarray:
+    """The pixels of a mask in a file.
+
+    Args:
+        segmentation: polygons [[x1, y1, x2, y2, ...], ...] in pixels (their union, rasterised as pycocotools does), or
+            an RLE {"size": [height, width], "counts": text or list of run lengths, column by column}.
+
+    Returns:
+        bool (height, width), in Fortran order, which `encode_mask` takes without a copy.
+
+    Raises:
+        AnnotationError: it is not a mask for an image of this size.
+    """
+    problem = mask_problem(segmentation, height=height, width=width)
+    if problem:
+        raise AnnotationError(problem)
+    if isinstance(segmentation, list):
+        runs = run_lengths(rle.merge(rle.frPyObjects(segmentation, height, width))["counts"].decode("ascii"))
+    elif isinstance(segmentation["counts"], list):
+        runs = np.array(segmentation["counts"])
+    else:
+        runs = run_lengths(segmentation["counts"])
+        # pycocotools' own decoder gives uninitialised memory for runs that end early
+        if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
+            raise AnnotationError(
+                f"the RLE's counts {show(segmentation['counts'])} do not fill {height} x {width} pixels; "
+                "write the mask again"
+            )
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A mask as compressed RLE {"size": [height, width], "counts": text}.
+
+    Args:
+        mask: bool (height, width), any memory order.
+    """
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise TypeError(f"a mask is a bool array of two dimensions, not {mask.dtype} of shape {mask.shape}")
+    coded = rle.encode(np.asfortranarray(mask).view(np.uint8))
+    return {"size": [int(side) for side in coded["size"]], "counts": coded["counts"].decode("ascii")}
+
+
+def run_lengths(counts: str) -> np.ndarray:
+    """Run lengths of a compressed RLE: int64, background first, column by column.
+
+    Five bits a character, low ones first, in two's complement; from the fourth on a number is the difference to the
+    last but one (pycocotools, maskApi.c, rleFrString).
+    """
+    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    last = (codes & 32) == 0
+    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    stops = np.flatnonzero(last)
+    place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
+    values = np.add.reduceat((codes & 31) << np.minimum(5 * place, 55), starts)
+    values -= ((codes[stops] & 16) > 0) * (np.int64(1) << np.minimum(5 * (place[stops] + 1), 60))
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def mask_problem(segmentation: Any, *, height: int, width: int) -> str | None:
+    """What is wrong with a segmentation for an image of this size; None where it is polygons or an RLE.
+
+    Of a compressed RLE only the size and the alphabet are checked; `annotations.decode_mask` checks the rest.
+    """
+    if not segmentation:
+        return f"segmentation is {show(segmentation)}, and a mask is needed; draw it, or remove the annotation"
+    if isinstance(segmentation, list):
+        return next(filter(None, (_polygon_problem(p, height, width) for p in segmentation)), None)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        return f"segmentation is {show(segmentation)}; it must be a list of polygons or an RLE with size and counts"
+    size, counts = segmentation.get("size"), segmentation["counts"]
+    if size != [height, width]:
+        turned = "; the two seem swapped" if size == [width, height] else ""
+        return (
+            f"the RLE's size is {show(size)} and [height, width] of the image is {[height, width]}{turned}; correct it"
+        )
+    if isinstance(counts, str):
+        if not _RLE_TEXT.fullmatch(counts):
+            return f"the RLE's counts {show(counts)} are not COCO's compressed text; write it again with pycocotools"
+        return None
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        return f"the RLE's counts are {show(counts)}; they must be text or a list of whole numbers >= 0"
+    if sum(counts) != height * width:
+        return (
+            f"the RLE's counts sum to {sum(counts)} and the image has {height} x {width} = {height * width} pixels; "
+            "write the mask again"
+        )
+    return None
+
+
+def _polygon_problem(polygon: Any, height: int, width: int) -> str | None:
+    if type(polygon) is not list:
+        return f"a polygon is {show(polygon)}; segmentation must be a list of lists [[x1, y1, x2, y2, ...], ...]"
+    if len(polygon) < 6 or len(polygon) % 2:
+        return f"polygon {show(polygon)} has {len(polygon)} numbers; it needs an even number, at least 6; remove it"
+    if not set(map(type, polygon)) <= {int, float}:
+        wrong = next(value for value in polygon if type(value) not in (int, float))
+        return f"polygon {show(polygon)} holds {show(wrong)}, which is not a number; write numbers without quotes"
+    if min(polygon) < -(side := max(height, width)) or max(polygon) > 2 * side:
+        # a mistaken unit; and rasterising far corners would eat all memory
+        return (
+            f"polygon {show(polygon)} reaches from {min(polygon):g} to {max(polygon):g}, far from its image of "
+            f"{width} x {height} pixels; its coordinates must be pixels"
+        )
+    if math.isnan(sum(polygon)):
+        return f"polygon {show(polygon)} holds NaN, which is no pixel position; draw it again"
+    return None
+
+
+def show(value: Any) -> str:
+    """A value for an error message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]} ... {text[-12:]}"

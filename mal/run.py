@@ -1,0 +1,89 @@
+"""One run: plan its stages, refuse what cannot work, compute what is missing, show what came out."""
+
+import sys
+
+import torch
+
+from analysis.sheet import draw_sheet
+from analysis.tables import summary
+from mal import segmenters
+from mal.config import Config, check
+from mal.graph import Stage, execute, in_order
+from mal.labelers import require_built
+from mal.labelers.mal import build_network
+from mal.mirror import start_mirror, ui_command
+from mal.runtime import pick_device
+from mal.segmenters.config import check as check_segmenter
+from mal.stages import Graph
+from mal.store import Store
+
+
+def run(config: Config) -> None:
+    """Do all that a config asks for, reusing what the store holds.
+
+    Raises:
+        MalError: something in the request, the data or the machine, before the first step wherever it can be known.
+    """
+    check(config)
+    device = pick_device(config.device)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    for name in (config.labeler.name, *config.compare):
+        require_built(name)
+    if config.segmenter.name != "none":
+        check_segmenter(config.segmenter)
+        segmenters.check_built(config.segmenter)
+    store = Store(config.store)
+    graph = Graph(config, store, device)
+    stages = in_order(graph.targets())
+    todo = [stage for stage in stages if not store.is_done(stage.name, stage.key)]
+    say(plan_lines(stages, todo) if config.dry_run else f"{len(stages)} stages, {len(stages) - len(todo)} of them done")
+    for note in graph.notes():
+        say(f"note: {note}")
+    if config.dry_run:
+        return
+    preflight(config, {stage.name for stage in todo})
+    tracking = config.tracking
+    mirror = start_mirror(store.root, enabled=tracking.enabled, uri=tracking.uri, experiment=tracking.experiment)
+    try:
+        for stage in todo:
+            execute(stage, store, device=device)
+        show(config, graph, store, stages)
+        if tracking.enabled:
+            say(f"MLflow:   {ui_command(tracking.uri)}")
+    finally:
+        mirror.stop()
+
+
+def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:
+    """A line a stage: is it done, its name and key."""
+    return "\n".join(f"{'to do' if stage in todo else 'done ':5}  {stage.name:<16} {stage.key}" for stage in stages)
+
+
+def preflight(config: Config, names: set[str]) -> None:
+    """Build every network that will be trained, with its weights, so that what cannot be had is known now.
+
+    Raises:
+        ConfigError, WeightsError, NotBuiltYet.
+    """
+    if "train_labeler" in names:
+        build_network(config)
+    if "train_segmenter" in names:
+        segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
+
+
+def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
+    """Print the run's table, and draw a sheet of its masks."""
+    say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
+    split = graph.val if graph.val is not None else graph.train
+    labels = graph.label(split, config.labeler.name)
+    folder = store.folder(labels.name, labels.key)
+    sheet = draw_sheet(
+        folder / "labels.json", split.images, human=split.annotations if split.has_masks else None, out=folder / "sheet.png"
+    )
+    say(f"\nmasks:    {folder / 'labels.json'}\npictures: {sheet}")
+
+
+def say(text: str) -> None:
+    """Print to standard output at once, so that a log keeps its order."""
+    print(text, file=sys.stdout, flush=True)

@@ -1,0 +1,108 @@
+"""Where a split's annotations and images are, and what identifies them before anything is read."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mal.annotations import CocoDict, read
+from mal.config import DataConfig
+from mal.errors import ConfigError, ImageError
+from mal.files import digest
+from mal.graph import Stage
+from mal.images import load_for
+from mal.progress import Progress
+from mal.store import Fingerprints
+
+
+@dataclass(frozen=True)
+class Split:
+    """Annotations and images of one split: files of the user's, or drawn by a stage."""
+
+    name: str  # train | val
+    annotations: Path
+    images: Path
+    has_masks: bool
+    drawn: Stage | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        """The stage that draws it, as an input of what reads it."""
+        return {} if self.drawn is None else {"data": self.drawn}
+
+    def human(self) -> CocoDict:
+        """The annotations with their human masks."""
+        return read(self.annotations, masks=True)
+
+
+def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:
+    """A split in files; None where the config names no annotations for it.
+
+    A practitioner's command names train.annotations and train.images and nothing else; the paths of val that
+    `data=coco` suggests belong to `data.root`, so without a root val exists only if it was named in full.
+
+    Raises:
+        ConfigError, MalError: a path that is not set or does not exist.
+    """
+    split = getattr(data, name)
+    if split.annotations is None or split.images is None:
+        return None
+    root = Path(data.root) if data.root else Path()
+    annotations, images = root / split.annotations, root / split.images
+    if data.root is None and not annotations.exists():
+        if name == "val":
+            return None
+        raise ConfigError(
+            f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; give data.root=FOLDER "
+            f"(where {split.annotations} and {split.images} lie), or data.{name}.annotations=FILE data.{name}.images=FOLDER"
+        )
+    if not images.is_dir():
+        raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")
+    sources = {"annotations": fingerprints.file(annotations), "images": digest(sorted(_names(images)))}
+    return Split(name, annotations, images, mentions_masks(annotations), sources=tuple(sources.items()))
+
+
+def mentions_masks(annotations: Path) -> bool:
+    """Whether a file has any segmentation at all, without parsing it (COCO's takes ten seconds)."""
+    with annotations.open("rb") as file:
+        tail = b""
+        while chunk := file.read(1 << 22):
+            if b'"segmentation"' in tail + chunk:
+                return True
+            tail = chunk[-16:]
+    return False
+
+
+def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:
+    """Ids of the images that cannot be decoded, each reported by name. Decodes every image once.
+
+    For `data.on_bad_image=skip`: what is skipped is known, and counted, before training starts.
+    """
+
+    def problem(image: dict[str, Any]) -> str | None:
+        try:
+            load_for(image, folder)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    bad = []
+    with ThreadPoolExecutor(workers) as threads, Progress("check images", total=len(coco["images"]), unit="image") as bar:
+        for image, reason in zip(coco["images"], threads.map(problem, coco["images"]), strict=True):
+            bar.advance()
+            if reason is not None:
+                print(f"skipped: {reason}", file=sys.stderr, flush=True)
+                bad.append(image["id"])
+    return bad
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """File names in a folder and one level below (LVIS images lie in train2017/ and val2017/ of one folder)."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from (f"{entry.name}/{below.name}" for below in entry.iterdir())
+        else:
+            yield entry.name

@@ -1,0 +1,283 @@
+"""The stage graph of a run: boxes → labeler → pseudo-labels → mask quality, segmenters → AP → retention."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from mal import label as labelling
+from mal import segmenters, shapes
+from mal.annotations import CocoDict, check_images, read, strip, write
+from mal.config import Config
+from mal.errors import MalError
+from mal.files import read_json, write_json
+from mal.graph import Result, Stage, Workplace
+from mal.labelers.mal import load_networks
+from mal.metrics.ap import average_precision
+from mal.metrics.bootstrap import retention
+from mal.metrics.masks import mask_quality, select_images
+from mal.metrics.matches import MatchArrays
+from mal.runtime import load_checkpoint
+from mal.sources import Split, files_split, unreadable
+from mal.store import Fingerprints, Store
+from mal.train import precision, train_labeler
+
+Json = dict[str, Any]
+
+
+class Graph:
+    """Builds the stages of one run. Each method is one kind of stage: what defines it, and what it does.
+
+    Args:
+        config: checked.
+        store: its root holds the cache of file fingerprints.
+        device: decides the precision, which is part of a result's identity.
+    """
+
+    def __init__(self, config: Config, store: Store, device: torch.device) -> None:
+        self.config, self.store, self.device = config, store, device
+        self.fingerprints = Fingerprints(store.root)
+        self.train, self.val = self._split("train"), self._split("val")
+        if self.train is None:
+            raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
+
+    def targets(self) -> list[Stage]:
+        """The stages a run asks for; their inputs follow from them."""
+        config, stages = self.config, []
+        labelers = [config.labeler.name, *(n for n in config.compare if n != config.labeler.name)]
+        for split in filter(None, (self.train, self.val)):
+            for name in labelers if split.name == "val" else labelers[:1]:
+                labels = self.label(split, name)
+                stages.append(self.quality(split, labels) if split.has_masks else labels)
+        if config.segmenter.name != "none" and self.train.has_masks and self.val is not None and self.val.has_masks:
+            pseudo = self.score(self.detect(self.train_segmenter(self.label(self.train, config.labeler.name))))
+            human = self.score(self.detect(self.train_segmenter(None)))
+            stages.append(self.retention(pseudo, human))
+        return stages
+
+    def notes(self) -> list[str]:
+        """What this run leaves out, and why."""
+        notes = []
+        if not self.train.has_masks:
+            notes.append(f"{self.train.annotations} has boxes only: nothing to compare the masks with, so no segmenter is trained")
+        if self.val is None:
+            notes.append("no validation split is named (data.val.annotations, data.val.images): nothing is scored on one")
+        if self.config.segmenter.name == "none":
+            notes.append("segmenter=none: the run ends at mask quality")
+        return notes
+
+    # data
+
+    def draw_shapes(self, split: str) -> Stage:
+        """Procedural images with exact masks."""
+        options = self.config.data.shapes
+        count = options.train_images if split == "train" else options.val_images
+        settings = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+
+        def work(place: Workplace) -> Result:
+            shapes.generate(place.folder, **settings)
+            return Result({"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count})
+
+        return Stage(f"shapes_{split}", 1, settings, work, columns=self._columns())
+
+    def boxes(self, split: Split) -> Stage:
+        """The box-only view: what phase 1 cannot read, it cannot cheat with."""
+        skip = self.config.data.on_bad_image == "skip"
+
+        def work(place: Workplace) -> Result:
+            coco = strip(read(split.annotations, masks=False))
+            check_images(coco, split.images)
+            bad = unreadable(coco, split.images, workers=self.config.train.workers) if skip else []
+            write(place.folder / "boxes.json", {**coco, "unreadable_images": bad} if bad else coco)
+            return Result({"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}, {"": len(coco["images"])})
+
+        sources, settings = dict(split.sources), {"skip_unreadable": skip}
+        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._columns())
+
+    # phase 1
+
+    def train_labeler(self) -> Stage:
+        """Student and teacher learn masks from the training boxes."""
+        config, split = self.config, self.train
+        settings = _plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
+        for key in ("checkpoint_seconds", "stop_after", "workers"):  # how the work is done, not what comes out
+            del settings["train"][key]
+        del settings["roi"]["label_expansion"]
+        settings["train"]["precision"] = str(precision(config.train.precision, self.device))
+        sources = dict(split.sources)
+        if settings["encoder"].pop("checkpoint"):
+            sources["encoder"] = self.fingerprints.file(config.encoder.checkpoint or "")
+
+        def work(place: Workplace) -> Result:
+            coco = read_json(place.inputs["boxes"] / "boxes.json")
+            figures = train_labeler(coco, split.images, config, folder=place.folder, device=place.device)
+            return Result(figures, {"": int(figures["boxes"])})
+
+        inputs = {"boxes": self.boxes(split)}
+        return Stage("train_labeler", 1, settings, work, inputs, sources, self._labeler_columns("mal"))
+
+    def label(self, split: Split, name: str) -> Stage:
+        """A mask for every box."""
+        config = self.config
+        settings: Json = {"labeler": name, "on_bad_image": config.data.on_bad_image}
+        inputs = {"boxes": self.boxes(split)}
+        if name == "mal":
+            inputs["labeler"] = self.train_labeler()
+            settings |= {"label": _plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
+            settings["precision"] = str(precision(config.train.precision, self.device))
+            del settings["label"]["shard_images"], settings["label"]["batch"]
+
+        def work(place: Workplace) -> Result:
+            coco = read_json(place.inputs["boxes"] / "boxes.json")
+            labels = labelling.label_dataset(
+                coco,
+                split.images,
+                self._shard_labeler(name, split, place),
+                folder=place.folder,
+                shard_images=config.label.shard_images,
+                name=f"label {split.name} ({name})",
+            )
+            write(place.folder / "labels.json", labels)
+            flagged = sum(a.get("flagged", False) for a in labels["annotations"])
+            return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
+
+        return Stage(f"label_{split.name}", 1, settings, work, inputs, dict(split.sources), self._labeler_columns(name))
+
+    def quality(self, split: Split, labels: Stage) -> Stage:
+        """IoU of the masks against human ones."""
+        which = self.config.data.val_images if split.name == "val" else "all"
+
+        def work(place: Workplace) -> Result:
+            predicted = read_json(place.inputs["labels"] / "labels.json")
+            metrics, instances = mask_quality(predicted, select_images(split.human(), which))
+            instances.to_csv(place.folder / "instances.csv", index=False)
+            counts = {name: int(metrics[f"n{name.removeprefix('iou')}"]) for name in metrics if f"n{name.removeprefix('iou')}" in metrics}
+            return Result({k: v for k, v in metrics.items() if not k.startswith("n")}, {"": int(metrics["n"]), **counts})
+
+        inputs = {"labels": labels, **split.inputs}
+        return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
+
+    # phase 2
+
+    def train_segmenter(self, labels: Stage | None) -> Stage:
+        """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
+        config, split = self.config, self.train
+        settings = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
+        settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
+        for key in ("running", "test"):
+            del settings["segmenter"][key]
+        sources = dict(split.sources)
+        if settings["segmenter"].pop("checkpoint"):
+            sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
+
+        def work(place: Workplace) -> Result:
+            annotations = split.annotations if labels is None else place.inputs["labels"] / "labels.json"
+            segmenters.backend(config.segmenter).train(
+                annotations=annotations,
+                images=split.images,
+                config=self._segmenter(),
+                seed=config.seed,
+                folder=place.folder,
+                device=place.device,
+            )
+            return Result()
+
+        inputs = {} if labels is None else {"labels": labels}
+        columns = self._segmenter_columns(labels)
+        return Stage("train_segmenter", 1, settings, work, {**inputs, **split.inputs}, sources, columns)
+
+    def detect(self, segmenter: Stage) -> Stage:
+        """The segmenter's predictions on the validation images, in COCO's results format."""
+        split, config = self._val(), self._segmenter()
+        settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=split.annotations,
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            write_json(place.folder / "predictions.json", results)
+            return Result({"predictions": len(results)})
+
+        inputs = {"segmenter": segmenter, **split.inputs}
+        return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+
+    def score(self, predictions: Stage) -> Stage:
+        """AP of masks and boxes, and the per-image matches behind it."""
+        split, which = self._val(), self.config.data.val_images
+        agnostic, limit = self.config.data.class_agnostic, self.config.segmenter.test.max_detections
+        settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
+
+        def work(place: Workplace) -> Result:
+            human = select_images(split.human(), which)
+            kept = {image["id"] for image in human["images"]}
+            results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
+            metrics: dict[str, float] = {}
+            for kind, prefix in (("segm", "mask"), ("bbox", "box")):
+                figures, matches = average_precision(human, results, iou_type=kind, max_detections=limit, class_agnostic=agnostic)
+                matches.save(place.folder / f"matches_{kind}.npz")
+                metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
+            return Result(metrics, {"": len(kept)})
+
+        inputs = {"predictions": predictions, **split.inputs}
+        return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
+
+    def retention(self, pseudo: Stage, human: Stage) -> Stage:
+        """Mask AP with pseudo-labels ÷ mask AP with human masks, and its paired bootstrap interval over images."""
+        settings = {"resamples": self.config.evaluate.bootstrap, "seed": self.config.seed}
+
+        def work(place: Workplace) -> Result:
+            both = [MatchArrays.load(place.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
+            interval = retention(*both, **settings)
+            figures = {"retention": interval.value, "retention_low": interval.low, "retention_high": interval.high}
+            finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
+            return Result(figures if finite else {}, {"": len(both[0].image_ids)})
+
+        return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
+
+    # what the stages above share
+
+    def _split(self, name: str) -> Split | None:
+        if self.config.data.format != "shapes":
+            return files_split(name, self.config.data, self.fingerprints)
+        drawn = self.draw_shapes(name)
+        folder = self.store.folder(drawn.name, drawn.key)
+        return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
+
+    def _val(self) -> Split:
+        assert self.val is not None  # targets() asks for these stages only then
+        return self.val
+
+    def _segmenter(self) -> Any:
+        return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
+
+    def _shard_labeler(self, name: str, split: Split, place: Workplace) -> labelling.ShardLabeler:
+        if name == "gt":
+            return labelling.human_labeler(split.human())
+        if name != "mal":
+            return labelling.baseline_labeler(name)
+        networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)
+        return labelling.mal_labeler(networks, self.config, place.device)
+
+    def _columns(self) -> Json:
+        return {"profile": self.config.profile, "data": self.config.data.name, "seed": self.config.seed}
+
+    def _labeler_columns(self, name: str) -> Json:
+        config = self.config
+        learned = {"recipe": config.recipe, "encoder": config.encoder.name, "decoder": config.decoder.name, "theta": config.roi.theta}
+        return {**self._columns(), "labeler": name, **(learned if name == "mal" else {})}
+
+    def _segmenter_columns(self, labels: Stage | None) -> Json:
+        columns = self._columns() if labels is None else labels.columns
+        supervision = "human" if labels is None else "pseudo"
+        return {**columns, "segmenter": self.config.segmenter.name, "supervision": supervision}
+
+
+def _plain(config: Config, *names: str) -> Json:
+    """Parts of the config as plain values."""
+    whole = dataclasses.asdict(config)
+    return {name: whole[name] for name in names}
