@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 CORES  := $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist worksteal
 
-.PHONY: help setup demo test test-all lint lock clean
+.PHONY: help setup demo test test-slow test-all lint lock clean
 help:      ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
 
@@ -25,8 +25,10 @@ demo: $(READY) ## boxes in, masks out, retention measured: offline, on CPU, at m
 test: $(READY) ## the suite to run before each commit (at most 10 minutes on two cores)
 	$(PYTEST) -m "not slow"
 
-test-all: $(READY) ## everything: kills, end to end, real data (at most 70 minutes on two cores)
-	$(PYTEST)
+test-slow: $(READY) ## kills, end to end, every experiment at smoke scale, real data
+	$(PYTEST) -m slow
+
+test-all: test test-slow ## everything (at most 70 minutes on two cores)
 
 lint: $(READY) ## ruff (lint and format) and mypy
 	$(PY) -m ruff check .

@@ -42,11 +42,12 @@ def check(coco: Any, *, source: str | Path, masks: bool) -> None:
         image = _image_of(annotation, images)
         if image is None:
             return _reference_problem(annotation, "image_id", images)
-        if type(annotation.get("category_id")) is not int or annotation["category_id"] not in categories:
-            return _reference_problem(annotation, "category_id", categories)
         found = box_problem(annotation.get("bbox"), image["width"], image["height"])
         if found is None and overhang(annotation["bbox"], image["width"], image["height"]) > BORDER_TOLERANCE:
             found = _overhang_problem(annotation, images, coco["annotations"])
+        category = annotation.get("category_id")
+        if found is None and (type(category) is not int or category not in categories):
+            found = _reference_problem(annotation, "category_id", categories)
         if found is None and annotation.get("iscrowd", 0) not in (0, 1):
             found = f"iscrowd is {show(annotation['iscrowd'])}; it must be 0 or 1"
         if found is None and masks:
@@ -227,8 +228,8 @@ def _overhang_problem(annotation: dict[str, Any], images: dict[int, dict[str, An
         advice = "every box of the file would fit as two corners [x1, y1, x2, y2]: write [x1, y1, x2 - x1, y2 - y1]"
     return (
         f"bbox {show(annotation['bbox'])} sticks out of its image of {width} x {height} pixels by "
-        f"{overhang(annotation['bbox'], width, height):g} (as do {out} of {total} boxes by more than "
-        f"{BORDER_TOLERANCE:g}); {advice}"
+        f"{overhang(annotation['bbox'], width, height):g}, more than the {BORDER_TOLERANCE:g} allowed "
+        f"({out} of the file's {total} boxes do); {advice}"
     )
 
 

@@ -208,7 +208,7 @@ def _not_finite_place(coco: CocoDict) -> str:
             if keys is not None:
                 name = f"entry {entry['id']} of {kind}" if isinstance(entry, dict) and "id" in entry else kind
                 return f"{name} holds NaN or an infinity" + (f" in {'.'.join(keys)}" if keys else "")
-    return "a value is NaN, infinite or circular"
+    return "a value is NaN or infinite"
 
 
 def _path_to_not_finite(value: Any) -> list[str] | None:

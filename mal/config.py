@@ -134,7 +134,7 @@ class TrainConfig:
     weight_decay: float = MISSING
     ema: float = MISSING
     precision: str = MISSING  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
-    checkpoint_seconds: float = 300.0
+    checkpoint_seconds: float = 120.0
     stop_after: int | None = None  # leave cleanly after this many steps of this call, checkpoint written
     pool_images: int = MISSING  # images whose boxes are shuffled together; each is decoded once an epoch
     workers: int = 2  # threads that decode and crop

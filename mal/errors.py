@@ -27,3 +27,7 @@ class NotBuiltYet(MalError):
 
 class TrainingError(MalError):
     """Training that went wrong, such as a loss that is not a number."""
+
+
+class Stopped(MalError):
+    """Work that left cleanly before its end, checkpoint written; the same command goes on."""

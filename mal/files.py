@@ -37,8 +37,11 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise explain(error, path) from error
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch.save on a full disk ends in a RuntimeError that hides the OSError
+        if cause is not None and isinstance(error, Exception):
+            raise explain(cause, path) from error
         raise
 
 

@@ -6,10 +6,13 @@ import os
 import platform
 import random
 import resource
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,6 +44,34 @@ def seed_everything(*parts: int | str) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+class StopSignals:
+    """Notices SIGINT, SIGTERM and SIGUSR2 (a scheduler's notice) for the length of a `with` block.
+
+    Long work asks `raised` between steps, writes its checkpoint and leaves. A second Ctrl-C ends it at once. Outside
+    the main thread, where Python allows no handlers, it notices nothing.
+    """
+
+    WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self.raised: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._notice) for number in self.WATCHED}
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number: int, _frame: FrameType | None) -> None:
+        if self.raised is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.raised = signal.Signals(number).name
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:

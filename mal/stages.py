@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from mal import label as labelling
-from mal import segmenters, shapes
+from mal import labelling, segmenters, shapes
 from mal.annotations import CocoDict, check_images, read, strip, write
 from mal.config import Config
 from mal.errors import MalError

@@ -11,18 +11,14 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mal.config import Config
-from mal.errors import TrainingError
+from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
 from mal.labelers.mal import StepLosses, build_network, build_teacher, compute_losses
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
-from mal.runtime import load_checkpoint, save_checkpoint, seed_everything
+from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
-
-
-class Stopped(Exception):
-    """Training left cleanly before its last step (`train.stop_after`), checkpoint written."""
 
 
 def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder: Path, device: torch.device) -> dict[str, float]:
@@ -66,7 +62,7 @@ def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder:
     parts = {"student": student, "teacher": teacher, "optimizer": optimizer, "scaler": scaler, "curve": curve}
     done = _resume(parts, folder)
     saved = time.monotonic()
-    with Progress("train labeler", total=steps, done=done) as progress:
+    with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
         for step, batch in enumerate(rois.batches(done, steps), start=done):
             seed_everything(config.seed, "step", step)  # stochastic depth and dropout
             for group in optimizer.param_groups:
@@ -74,14 +70,15 @@ def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder:
             losses = _step(parts, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder)
             curve.add(step + 1, losses)
             progress.advance(1, **curve.latest)
-            last = step + 1 == steps
-            stopping = options.stop_after is not None and step + 1 - done >= options.stop_after and not last
-            if stopping or (not last and time.monotonic() - saved > options.checkpoint_seconds):
+            if step + 1 == steps:
+                break
+            reason = "train.stop_after" if step + 1 - done == options.stop_after else signals.raised
+            if reason or time.monotonic() - saved > options.checkpoint_seconds:
                 curve.flush()
                 save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
                 saved = time.monotonic()
-            if stopping:
-                raise Stopped(f"stopped after step {step + 1} of {steps} (train.stop_after); the same command goes on")
+            if reason:
+                raise Stopped(f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there")
     curve.flush()
     save_labeler(folder / "labeler.pt", student, teacher, config)
     (folder / "checkpoint.pt").unlink(missing_ok=True)

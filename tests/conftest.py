@@ -1,13 +1,36 @@
 """Fixtures every test file may use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mal.config import Config
+from mal.config import check as check_config
 
 torch.set_num_threads(1)  # two processes with two threads each on two cores slow each other down up to fifty-fold
 
+CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Config]:
+    """Composes and checks a config from overrides, as experiments/run.py does."""
+    ConfigStore.instance().store("schema", Config)
+
+    def build(*overrides: str) -> Config:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = OmegaConf.to_object(hydra_compose("config", overrides=list(overrides)))
+        check_config(config)
+        return config
+
+    return build
 
 
 @pytest.fixture(scope="session")

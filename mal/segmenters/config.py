@@ -17,11 +17,13 @@ class PyramidConfig:
     kind: str = "resnet"  # tiny (ours, from scratch) | resnet (torchvision) | timm
     name: str = "resnet50"  # torchvision's or timm's model name; unused for tiny
     options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+    stem: list[int] = field(default_factory=lambda: [32])  # tiny: channels of the stride-2 convolutions before it
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
     blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])  # tiny: residual blocks a stage
     norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | batch
     frozen_stages: int = 0  # resnet: the stem (1) and this many stages less one keep their weights
     channels: int = 256  # of every map of the feature pyramid
+    fpn_norm: bool = False  # batch norm after each of its convolutions, for training from scratch
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in [0, 1]
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
 
@@ -30,7 +32,7 @@ class PyramidConfig:
 class ProposalConfig:
     """Region proposals. Pairs are (training, test)."""
 
-    anchors: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])  # side, one a pyramid level
+    anchors: list[list[int]] = field(default_factory=lambda: [[32], [64], [128], [256], [512]])  # sides, by level
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
     before_nms: list[int] = field(default_factory=lambda: [2000, 1000])  # kept by score, a level
     after_nms: list[int] = field(default_factory=lambda: [2000, 1000])
@@ -207,7 +209,9 @@ def _check_lengths(config: SegmenterConfig) -> None:
     exact = pairs | {"optimizer.betas": 2, "proposals.anchors": LEVELS, "pyramid.widths": 4, "pyramid.blocks": 4}
     for key, length in exact.items():
         if len(value := _get(config, key)) != length:
-            raise ConfigError(f"segmenter.{key}={value} must be a list of {length} numbers")
+            raise ConfigError(f"segmenter.{key}={value} must be a list of {length}")
+    if len({len(sides) for sides in config.proposals.anchors}) > 1 or not config.proposals.anchors[0]:
+        raise ConfigError(f"segmenter.proposals.anchors={config.proposals.anchors}: each level needs as many sides")
     for key in ("scale.short_sides", "proposals.ratios", "heads.mask_widths"):
         value = _get(config, key)
         if not value or min(value) <= 0:

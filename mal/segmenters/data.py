@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from mal.annotations import CocoDict, annotations_by_image, decode_mask
@@ -144,14 +145,14 @@ def _boxes(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple
 
 
 def _masks(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
-    """(n, h, w) uint8: a pixel belongs to an object where at least half of what it averages does."""
+    """(n, h, w) uint8: a pixel belongs to an object where the nearest pixel of the original does."""
     height, width = entry["height"], entry["width"]
     masks = torch.stack(
         [
-            torch.from_numpy(decode_mask(annotation["segmentation"], height=height, width=width).astype("uint8") * 255)
+            torch.from_numpy(decode_mask(annotation["segmentation"], height=height, width=width).view("uint8"))
             for annotation in annotations
         ]
     )
     if (height, width) != size:
-        masks = transforms.resize(masks, list(size), antialias=True)
-    return (masks >= 128).to(torch.uint8)
+        masks = transforms.resize(masks, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
+    return masks

@@ -123,7 +123,7 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     arguments: dict[str, Any] = {
         "num_classes": None,  # the predictor below knows it
         "rpn_anchor_generator": AnchorGenerator(
-            tuple((side,) for side in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
+            tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
         ),
         "rpn_pre_nms_top_n_train": proposals.before_nms[0],
         "rpn_pre_nms_top_n_test": proposals.before_nms[1],

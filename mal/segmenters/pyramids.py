@@ -29,14 +29,15 @@ class Pyramid(nn.Module):
     Args:
         body: images (B, 3, H, W) → list of four maps of strides 4, 8, 16, 32.
         widths: their channels.
-        channels: of every map given out.
+        config: `channels` and `fpn_norm` are used.
     """
 
-    def __init__(self, body: nn.Module, *, widths: list[int], channels: int) -> None:
+    def __init__(self, body: nn.Module, *, widths: list[int], config: PyramidConfig) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
-        self.out_channels = channels  # torchvision's detectors read this name
+        norm = nn.BatchNorm2d if config.fpn_norm else None
+        self.fpn = FeaturePyramidNetwork(widths, config.channels, extra_blocks=LastLevelMaxPool(), norm_layer=norm)
+        self.out_channels = config.channels  # torchvision's detectors read this name
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """{"0", "1", "2", "3", "pool"}: (B, channels, H / stride, W / stride)."""
@@ -58,32 +59,36 @@ def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
     """
     pyramid = config.pyramid
     if pyramid.kind == "tiny":
-        tiny = TinyBody(pyramid.widths, blocks=pyramid.blocks)
-        return Pyramid(tiny, widths=pyramid.widths, channels=pyramid.channels)
+        tiny = TinyBody(pyramid)
+        return Pyramid(tiny, widths=pyramid.widths, config=pyramid)
     body = TimmBody(pyramid) if pyramid.kind == "timm" else ResnetBody(pyramid)
     if load:
         _load(body, config)
     if config.pretrained or config.checkpoint is not None:
         body.freeze(pyramid)
-    return Pyramid(body, widths=body.widths, channels=pyramid.channels)
+    return Pyramid(body, widths=body.widths, config=pyramid)
 
 
 class TinyBody(nn.Module):
     """A small residual network to train from scratch on a CPU: a stride-2 stem and four stages that halve again."""
 
-    def __init__(self, widths: list[int], *, blocks: list[int]) -> None:
+    def __init__(self, config: PyramidConfig) -> None:
         super().__init__()
-        self.stem = _convolution(3, widths[0], stride=2)
+        stem: list[nn.Module] = []
+        below = 3
+        for width in config.stem:
+            stem += [_convolution(below, width, stride=2), nn.ReLU()]
+            below = width
+        self.stem = nn.Sequential(*stem)
         self.stages = nn.ModuleList()
-        below = widths[0]
-        for width, count in zip(widths, blocks, strict=True):
+        for width, count in zip(config.widths, config.blocks, strict=True):
             stage: list[nn.Module] = [_Residual(below, width, stride=2)]
             stage += [_Residual(width, width, stride=1) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(*stage))
             below = width
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, maps = F.relu(self.stem(images)), []
+        x, maps = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

@@ -1,0 +1,170 @@
+"""Boxes → masks: label a data set shard by shard, whatever the labeler."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mal import boxes
+from mal.annotations import CocoDict, decode_mask, encode_mask
+from mal.config import Config
+from mal.files import read_json, write_json
+from mal.images import load_for
+from mal.labelers import BASELINES
+from mal.labelers.mal import predict
+from mal.progress import Progress
+from mal.rois import RoiBatch, labelling_batches
+from mal.train import precision
+
+Label = dict[str, Any]  # segmentation, area and what else an annotation gains
+ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
+
+
+def label_dataset(
+    coco: CocoDict, images: Path, labeler: ShardLabeler, *, folder: Path, shard_images: int, name: str = "label"
+) -> CocoDict:
+    """Give every annotation a mask.
+
+    The images are labelled in shards; each finished shard is a file, so an interrupted run goes on where it was.
+
+    Args:
+        coco: boxes; masks in it are ignored and replaced.
+        images: folder of the image files.
+        labeler: labels the images of a shard.
+        folder: where shards are kept.
+
+    Returns:
+        The same file with new segmentations: images, categories, ids and every other field survive. An annotation
+        that the labeler gave no mask, or an empty one, is filled with its box and carries `"flagged": true` and
+        `"flag_reason"`.
+    """
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in coco["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    unreadable = set(coco.get("unreadable_images", ()))
+    records = [image for image in coco["images"] if image["id"] in by_image and image["id"] not in unreadable]
+    labels: dict[int, Label] = {}
+    with Progress(name, total=len(records), unit="image") as progress:
+        for start in range(0, len(records), shard_images):
+            shard = records[start : start + shard_images]
+            path = folder / "shards" / f"{start:08}.json"
+            if not path.is_file():
+                annotations = [a for image in shard for a in by_image[image["id"]]]
+                found = labeler({**coco, "images": shard, "annotations": annotations}, images)
+                write_json(path, {str(key): label for key, label in found.items()})
+            labels.update({int(key): label for key, label in read_json(path).items()})
+            progress.advance(len(shard))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
+    return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
+
+
+def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:
+    """Label with trained networks: crops in batches across images, masks pasted and encoded in threads."""
+
+    def label(shard: CocoDict, images: Path) -> dict[int, Label]:
+        sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
+        kind = precision(config.train.precision, device)
+        waiting = {}
+        with ThreadPoolExecutor(config.train.workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            for annotations, rois in labelling_batches(
+                shard, images, config=config.roi, batch=config.label.batch, workers=config.train.workers
+            ):
+                with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
+                    found = predict(networks, rois.to(device), flip=config.label.flip)
+                found = (found * box_masks(rois).to(device)).float().cpu()
+                for row, annotation in enumerate(annotations):
+                    waiting[annotation["id"]] = threads.submit(
+                        outline,
+                        found[row],
+                        window=rois.windows[row],
+                        span=rois.spans[row],
+                        image_size=sizes[annotation["image_id"]],
+                        threshold=config.label.threshold[int(rois.sizes[row])],
+                    )
+            return {key: future.result() for key, future in waiting.items()}
+
+    return label
+
+
+def baseline_labeler(name: str) -> ShardLabeler:
+    """Label with a method that looks at one image and its boxes (box, ellipse, grabcut)."""
+
+    def label(shard: CocoDict, images: Path) -> dict[int, Label]:
+        labels = {}
+        for image in shard["images"]:
+            annotations = [a for a in shard["annotations"] if a["image_id"] == image["id"]]
+            pixels = np.ascontiguousarray(load_for(image, images).permute(1, 2, 0).numpy())
+            masks = BASELINES[name](pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
+            labels.update({a["id"]: _label(mask) for a, mask in zip(annotations, masks, strict=True)})
+        return labels
+
+    return label
+
+
+def human_labeler(human: CocoDict) -> ShardLabeler:
+    """Copy human masks: the upper bound of mask quality."""
+    by_id = {annotation["id"]: annotation for annotation in human["annotations"]}
+
+    def label(shard: CocoDict, _images: Path) -> dict[int, Label]:
+        sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
+        labels = {}
+        for annotation in shard["annotations"]:
+            height, width = sizes[annotation["image_id"]]
+            mask = decode_mask(by_id[annotation["id"]]["segmentation"], height=height, width=width)
+            labels[annotation["id"]] = _label(mask)
+        return labels
+
+    return label
+
+
+def box_masks(rois: RoiBatch) -> Tensor:
+    """The boxes on the grid of the crops: (B, S, S) bool."""
+    rows, columns = rois.box_lines(rois.pixels.shape[-1])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def outline(
+    values: Tensor, *, window: Tensor, span: Tensor, image_size: tuple[int, int], threshold: float
+) -> Label:
+    """A crop's mask probabilities → a label in the image: resized to the window, pasted, cut at the box, thresholded.
+
+    Args:
+        values: (S, S) in [0, 1].
+        window: (4,) int64 crop window. span: (4,) int64 whole pixels of the box.
+        image_size: height, width.
+    """
+    x0, y0, x1, y1 = window.tolist()
+    at_size = F.interpolate(
+        values[None, None], size=(y1 - y0, x1 - x0), mode="bilinear", align_corners=False, antialias=True
+    )[0, 0]
+    pasted = boxes.paste(at_size, (x0, y0, x1, y1), image_size)
+    left, top, right, bottom = span.tolist()
+    mask = np.zeros(image_size, dtype=bool)
+    region = pasted[top:bottom, left:right].numpy()
+    mask[top:bottom, left:right] = region > threshold
+    inside = region[region > threshold]
+    return {**_label(mask), "score": float(inside.mean()) if inside.size else 0.0}
+
+
+def _label(mask: np.ndarray) -> Label:
+    return {"segmentation": encode_mask(mask), "area": int(np.count_nonzero(mask))}
+
+
+def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int]) -> dict[str, Any]:
+    """An annotation with its new mask; with its box and a flag where it has none."""
+    kept = {key: value for key, value in annotation.items() if key not in ("segmentation", "area")}
+    if label is not None and label["area"] > 0:
+        return {**kept, **label}
+    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
+    box = torch.tensor([annotation["bbox"]], dtype=torch.float64)
+    left, top, right, bottom = boxes.spans(box, torch.tensor([image_size]))[0].tolist()
+    mask = np.zeros(image_size, dtype=bool)
+    mask[top:bottom, left:right] = True
+    return {**kept, **_label(mask), "flagged": True, "flag_reason": reason}
+
