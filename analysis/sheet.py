@@ -69,7 +69,7 @@ def _draw_row(line: np.ndarray, annotation: Json, truth: Json | None, iou: float
     if truth is not None:
         pictures.append(overlay(pixels, decode(truth["segmentation"], record), HUMAN))
         line[2].set_title(f"IoU {iou:.2f}", fontsize=8)
-    for axes, picture in zip(line, pictures, strict=True):
+    for axes, picture in zip(line, pictures, strict=False):
         axes.imshow(picture[top:bottom, left:right], interpolation="nearest")
     corner = (x - left - 0.5, y - top - 0.5)
     line[1].add_patch(Rectangle(corner, width, height, fill=False, color="lime", linewidth=1.5))

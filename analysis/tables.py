@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-
 Record = dict[str, Any]
 WEAKEST = {"shapes": 0.20}  # human-mask AP under which a ratio to it means nothing; elsewhere .15
 WEAKEST_ELSEWHERE = 0.15
-IDENTITY = ("labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision", "seed")
+PAPER_DATA = ("coco", "lvis")
+IDENTITY = ("recipe", "encoder", "decoder", "theta", "segmenter", "seed", "key")  # `key` differs where no other does
 QUALITY = {
     "iou": "IoU",
     "iou_class": "IoU (class mean)",
@@ -23,112 +23,153 @@ QUALITY = {
     "boundary_iou": "boundary IoU",
 }
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
-NAMES = {"mal": "MAL", "box": "filled box", "ellipse": "inscribed ellipse", "grabcut": "GrabCut", "gt": "human masks"}
+LABELERS = {
+    "mal": "MAL",
+    "box": "filled box",
+    "ellipse": "inscribed ellipse",
+    "grabcut": "GrabCut",
+    "gt": "human masks",
+}
 
 
 def summary(records: Iterable[Record]) -> str:
     """Markdown tables of some stages' records: one part for each profile and data set among them."""
     groups: dict[tuple[str, str], list[Record]] = {}
+    scores = {}  # of all groups: a detector trained under one profile serves every other that asks for the same one
     for record in records:
         columns = record["columns"]
         groups.setdefault((columns["profile"], columns["data"]), []).append(record)
-    return "\n\n".join(_group(profile, data, group) for (profile, data), group in sorted(groups.items()))
+        if record["stage"] == "ap_val":
+            scores[f"ap_val/{record['key']}"] = record
+    return "\n\n".join(_group(*names, group, scores) for names, group in sorted(groups.items()))
 
 
-def _group(profile: str, data: str, records: list[Record]) -> str:
-    parts = [f"profile {profile}, data {data}: {_schedule(records)}"]
-    if profile != "paper":
+def _group(profile: str, data: str, records: list[Record], scores: dict[str, Record]) -> str:
+    parts = [f"profile {profile}, data {data}: {_labeler_schedules(records)}"]
+    if profile != "paper" or data not in PAPER_DATA:
         parts.append("Not comparable with the paper's numbers: another scale, other data.")
     for stage, where in (("quality_val", "validation"), ("quality_train", "training")):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
-            count = " or ".join(sorted({str(r["metrics"]["iou"]["n"]) for r in chosen}))
-            parts.append(f"Mask quality on the {where} images ({count} instances)\n\n" + _quality(chosen))
-    if any(r["stage"] == "ap_val" for r in records):
-        parts.append(_retention(data, records))
+            parts.append(f"Mask quality on the {where} images ({_counts(chosen, 'iou')} instances)")
+            parts.append(_quality(chosen))
+    chosen = [r for r in records if r["stage"] == "ap_val"]
+    if chosen:
+        ratios = [r for r in records if r["stage"] == "retention"]
+        parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'mask_ap')} validation images")
+        parts.append(_retention(chosen, ratios, scores, weakest=WEAKEST.get(data, WEAKEST_ELSEWHERE)))
     return "\n\n".join(parts)
 
 
-def _schedule(records: list[Record]) -> str:
+def _labeler_schedules(records: list[Record]) -> str:
     """How the labelers among the records were trained, in words."""
     lines = []
     for record in records:
         if record["stage"] == "train_labeler":
             columns, config = record["columns"], record["config"]
             lines.append(
-                f"encoder {columns['encoder']}, recipe {columns['recipe']}, {record['metrics']['steps']['value']:g} steps "
-                f"of {config['train']['batch']} RoIs at {config['roi']['size']}², seed {columns['seed']}, "
-                f"{record['seconds'] / 60:.1f} min"
+                f"encoder {columns['encoder']}, recipe {columns['recipe']}, "
+                f"{record['metrics']['steps']['value']:g} steps of {config['train']['batch']} RoIs at "
+                f"{config['roi']['size']}², seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
     return "; ".join(dict.fromkeys(lines)) or "no labeler trained"
 
 
+def _segmenters(records: list[Record], scores: list[Record]) -> str:
+    """Which segmenters gave the scores and how long they were trained, in words."""
+    schedules = {}
+    for record in records:
+        if record["stage"] == "train_segmenter":
+            plan = record["config"]["segmenter"]["schedule"]
+            length = f"{plan['epochs']:g} epochs" if plan["steps"] is None else f"{plan['steps']} steps"
+            schedules[record["columns"]["segmenter"]] = f" ({length} of {plan['batch']} images a step)"
+    names = sorted({record["columns"]["segmenter"] for record in scores})
+    return "Segmenter " + ", ".join(name + schedules.get(name, "") for name in names)
+
+
 def _quality(records: list[Record]) -> str:
-    order = list(NAMES)
-    records = sorted(records, key=lambda r: (order.index(n) if (n := r["columns"]["labeler"]) in order else 99, r["key"]))
-    header, identify = _identity(records, "labeler")
-    rows = [[*identify(r), *(_number(r, metric) for metric in QUALITY)] for r in records]
-    return table([*header, *QUALITY.values()], rows)
+    header, identified = _identified(records, lambda r: LABELERS.get(name := r["columns"]["labeler"], name))
+    rows = [[*cells, *(_number(r, metric) for metric in QUALITY)] for r, cells in identified]
+    return table(["labeler", *header, *QUALITY.values()], rows)
 
 
-def _retention(data: str, records: list[Record]) -> str:
+def _retention(scores: list[Record], ratios: list[Record], all_scores: dict[str, Record], *, weakest: float) -> str:
     """AP with human masks and with pseudo-labels, and their ratio where the former is enough to divide by."""
-    scores = sorted(
-        (r for r in records if r["stage"] == "ap_val"), key=lambda r: (r["columns"]["supervision"] != "human", r["key"])
-    )
-    ratios = {r["inputs"]["pseudo"]: r for r in records if r["stage"] == "retention"}
-    by_address = {f"ap_val/{r['key']}": r for r in scores}
-    weakest = WEAKEST.get(data, WEAKEST_ELSEWHERE)
-    header, identify = _identity(scores, "supervision")
-    rows = []
-    for record in scores:
-        ratio = ratios.get(f"ap_val/{record['key']}")
-        text = ""
-        if ratio is not None:
-            denominator = by_address[ratio["inputs"]["human"]]["metrics"]["mask_ap"]["value"]
-            text = _interval(ratio) if denominator >= weakest else f"too weak to divide by (human < {weakest:g})"
-        rows.append([*identify(record), *(_number(record, metric) for metric in AP), text])
-    images = scores[0]["metrics"]["mask_ap"]["n"]
-    title = f"Segmenter {scores[0]['columns']['segmenter']} on {images} validation images (retention: 95 % interval)"
-    return title + "\n\n" + table([*header, *AP.values(), "retention"], rows)
+
+    def ratio(record: Record) -> str:
+        found = by_pseudo.get(f"ap_val/{record['key']}")
+        if found is None:
+            return "-"
+        human = all_scores.get(found["inputs"]["human"])
+        if human is None:
+            return "the AP with human masks is missing"
+        if human["metrics"]["mask_ap"]["value"] < weakest:
+            return f"too weak to divide by (human < {weakest:g})"
+        return _interval(found)
+
+    by_pseudo = {r["inputs"]["pseudo"]: r for r in ratios}
+    header, identified = _identified(scores, _supervision)
+    rows = [[*cells, *(_number(r, metric) for metric in AP), ratio(r)] for r, cells in identified]
+    return table(["trained on", *header, *AP.values(), "retention [95 % interval]"], rows)
 
 
-def _identity(records: list[Record], first: str) -> tuple[list[str], Callable[[Record], list[str]]]:
-    """Columns that tell the records apart: `first`, and every other in which records that agree so far differ."""
-    shown = [first]
-    for name in IDENTITY:
-        seen: dict[tuple[Any, ...], set[Any]] = {}
+def _supervision(record: Record) -> str:
+    """What a segmenter was trained on, in words."""
+    columns = record["columns"]
+    if columns["supervision"] == "human":
+        return "human masks"
+    if columns["labeler"] == "gt":
+        return "human masks, copied"
+    return f"{LABELERS.get(columns['labeler'], columns['labeler'])} masks"
+
+
+def _identified(
+    records: list[Record], name: Callable[[Record], str]
+) -> tuple[list[str], list[tuple[Record, list[str]]]]:
+    """What tells the records of a table apart: a name, and every setting in which two of the same name differ.
+
+    Returns:
+        The settings' names; the records in the table's order, each with the cells of its name and settings.
+    """
+    shown: list[str] = []
+
+    def values(record: Record) -> list[Any]:
+        return [_setting(record, setting) for setting in shown]
+
+    for setting in IDENTITY:
+        alike: dict[tuple[Any, ...], set[Any]] = {}
         for record in records:
-            columns = record["columns"]
-            seen.setdefault(tuple(columns.get(s) for s in shown), set()).add(columns.get(name))
-        if name != first and any(len(values) > 1 for values in seen.values()):
-            shown.append(name)
+            alike.setdefault((name(record), *values(record)), set()).add(_setting(record, setting))
+        if any(len(different) > 1 for different in alike.values()):
+            shown.append(setting)
 
-    def identify(record: Record) -> list[str]:
-        columns = record["columns"]
-        cells = ["" if columns.get(name) is None else str(columns[name]) for name in shown]
-        if first == "labeler":
-            cells[0] = NAMES.get(cells[0], cells[0])
-        elif cells[0] == "human":
-            cells[0] = "human masks"
-        else:
-            cells[0] = f"{NAMES.get(columns['labeler'], columns['labeler'])} masks"
-        return cells
+    def rank(record: Record) -> tuple[Any, ...]:
+        labeler, names = _setting(record, "labeler"), list(LABELERS)
+        place = names.index(labeler) if labeler in names else len(names)
+        sortable = [(value is not None, value) for value in values(record)]
+        return _setting(record, "supervision") != "human", place, name(record), sortable, record["key"]
 
-    names = {"labeler": "labeler", "supervision": "trained on"}
-    return [names.get(name, name) for name in shown], identify
+    ordered = sorted(records, key=rank)
+    return shown, [(r, [name(r), *("" if value is None else str(value) for value in values(r))]) for r in ordered]
+
+
+def _setting(record: Record, name: str) -> Any:
+    return record["key"][:8] if name == "key" else record["columns"].get(name)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, aligned to be read in a terminal too: the first column left, the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in [header, *rows]]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]  # a rule takes three characters
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    padded = [
+        [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [padded[0], rule, *padded[1:]])
 
-    def line(cells: list[str]) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
 
-    rule = [("-" * w) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, rows)])
+def _counts(records: list[Record], metric: str) -> str:
+    return " or ".join(map(str, sorted({r["metrics"][metric]["n"] for r in records})))
 
 
 def _number(record: Record, metric: str) -> str:
@@ -138,7 +179,7 @@ def _number(record: Record, metric: str) -> str:
 
 def _interval(record: Record) -> str:
     if "retention" not in record["metrics"]:
-        return "human-mask AP 0: nothing to divide by"
+        return "without a finite interval"  # a resample of the images has a human-mask AP of 0
     value, low, high = (record["metrics"][f"retention{part}"]["value"] for part in ("", "_low", "_high"))
     return f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
@@ -147,8 +188,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the tables of a store."""
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("results/runs"), help="folder of run.json files")
-    files = sorted(parser.parse_args(arguments).store.glob("*/*/run.json"))
-    records = [record for file in files if (record := json.loads(file.read_text()))["status"] == "done"]
+    records = []
+    for path in sorted(parser.parse_args(arguments).store.glob("*/*/run.json")):
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            print(f"error: {path} cannot be read: {error}; compute it again, or remove it", file=sys.stderr)
+            return 1
+    records = [record for record in records if record["status"] == "done"]
     if not records:
         print("the store holds no finished run; `make demo` makes one", file=sys.stderr)
         return 1

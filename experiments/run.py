@@ -21,7 +21,9 @@ CONF = Path(__file__).parent / "conf"
 ConfigStore.instance().store("schema", Config)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="local" if (CONF / "local.yaml").exists() else "config")
+@hydra.main(
+    version_base="1.3", config_path=str(CONF), config_name="local" if (CONF / "local.yaml").exists() else "config"
+)
 def main(config: DictConfig) -> None:
     try:
         run(OmegaConf.to_object(config))  # type: ignore[arg-type]

@@ -49,9 +49,7 @@ def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor
     return images
 
 
-def _apply(
-    images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], amounts: Tensor
-) -> None:
+def _apply(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], amounts: Tensor) -> None:
     """Replace the chosen images. What is chosen is known on the CPU, so a GPU is never waited for."""
     rows = chosen.nonzero()[:, 0]
     if len(rows):
@@ -121,4 +119,3 @@ def gaussian_blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
 def _blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
     factors = factors[:, None, None, None]
     return (factors * images + (1 - factors) * others).clamp(0, 1)
-

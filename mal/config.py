@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from mal.boxes import BORDERS, EXPANSIONS
-from mal.errors import ConfigError
+from mal.errors import ConfigError, NotBuiltYet
 from mal.segmenters.config import SegmenterConfig
 
 
@@ -241,13 +241,18 @@ RANGES = {  # lowest and highest allowed, both included
     "data.shapes.size": (64, 4096),
 }
 
+EXPERIMENTS_BUILT = ("baselines",)
+
 
 def check(config: Config) -> None:
     """Refuse values that would only fail later, or never.
 
     Raises:
         ConfigError: names the key, its value and what is allowed.
+        NotBuiltYet: an experiment that is a name only so far.
     """
+    if config.experiment is not None and config.experiment not in EXPERIMENTS_BUILT:
+        raise NotBuiltYet(f"experiment={config.experiment} is not built yet; built: {', '.join(EXPERIMENTS_BUILT)}")
     for key, choices in CHOICES.items():
         value = _get(config, key)
         if value not in choices:

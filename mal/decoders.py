@@ -24,13 +24,16 @@ class AttentionDecoder(nn.Module):
         width = config.width
         self.pool, self.upsample_before = config.pool, config.upsample_before
         self.strides = tuple(config.strides or STRIDES[config.scale])
-        first, last = nn.Linear(last_channels, width), nn.Linear(width if config.key_layers == 2 else last_channels, width)
-        self.key = nn.Sequential(first, nn.ReLU(), last) if config.key_layers == 2 else last
-        self.value = nn.ModuleList(nn.Conv2d(fine_channels if i == 0 else width, width, 3, padding=1) for i in range(4))
-        for convolution in self.value:
+        hidden = [nn.Linear(last_channels, width), nn.ReLU()] if config.key_layers == 2 else []
+        last = nn.Linear(width if hidden else last_channels, width)
+        self.key = nn.Sequential(*hidden, last)
+        convolutions = [nn.Conv2d(fine_channels if i == 0 else width, width, 3, padding=1) for i in range(4)]
+        self.value = nn.ModuleList(convolutions)
+        for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)
         with torch.no_grad():
+            for convolution in convolutions:
+                convolution.bias.zero_()  # type: ignore[union-attr]
             last.weight.mul_(config.key_gain)
             last.bias.mul_(config.key_gain)
 

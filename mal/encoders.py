@@ -32,10 +32,13 @@ class Encoder(nn.Module):
     Plain ViTs give their last layer after the final norm, class and register tokens dropped, at the patch's stride;
     Swin, ConvNeXt and other pyramids their last stage. With `levels`, the named strides are fused top-down to the
     finest: each is brought to `width` channels by a 1 × 1 convolution and a group norm (stages differ in scale by an
-    order of magnitude), and the coarser sum, resized bilinearly, is added (the paper fuses nothing; §3.2 and A.2 report a drop from it on ViTs).
+    order of magnitude), and the coarser sum, resized bilinearly, is added (the paper fuses nothing; §3.2
+    and A.2 report a drop from it on ViTs).
 
     Crops whose side is no multiple of the model's stride are resized up to the next one, so that no edge is dropped.
     """
+
+    backbone: Any  # timm's models share no type
 
     def __init__(self, config: EncoderConfig, *, image_size: int) -> None:
         super().__init__()
@@ -88,7 +91,8 @@ class Encoder(nn.Module):
     def _probe(self) -> list[Tensor]:
         """The maps of one blank crop: what the model says of its widths is not always so."""
         mode = self.backbone.training
-        maps = self.backbone.eval() and self._maps(torch.zeros(1, 3, self.image_size, self.image_size))
+        self.backbone.eval()
+        maps = self._maps(torch.zeros(1, 3, self.image_size, self.image_size))
         self.backbone.train(mode)
         return maps
 
@@ -104,10 +108,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         return load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format raises kinds of its own
-        raise WeightsError(f"encoder.checkpoint={path} is not a readable weights file: {_first(error)}; {WAY_OUT}") from error
+        raise WeightsError(
+            f"encoder.checkpoint={path} is not a readable weights file: {_first(error)}; {WAY_OUT}"
+        ) from error
 
 
-def _backbone(config: EncoderConfig, image_size: int) -> tuple[nn.Module, int]:
+def _backbone(config: EncoderConfig, image_size: int) -> tuple[Any, int]:
     """The timm model, its classifier removed, and the input side it wants (a multiple of its stride)."""
     if not timm.is_model(config.timm.split(".")[0]):
         raise ConfigError(f"encoder.timm={config.timm} is no model of timm's; see timm.list_models()")
@@ -133,7 +139,9 @@ def _inspect(config: EncoderConfig, image_size: int) -> tuple[int, bool]:
     for extra in ({"img_size": image_size}, {}):
         try:
             with torch.device("meta"):
-                model = timm.create_model(config.timm, pretrained=False, num_classes=0, **{**config.options, **extra})
+                model: Any = timm.create_model(
+                    config.timm, pretrained=False, num_classes=0, **{**config.options, **extra}
+                )
         except TypeError as error:
             if extra and "img_size" in str(error):
                 continue
@@ -146,7 +154,7 @@ def _inspect(config: EncoderConfig, image_size: int) -> tuple[int, bool]:
     raise AssertionError("the second attempt returns or raises")
 
 
-def _from_file(config: EncoderConfig, arguments: dict[str, Any]) -> nn.Module:
+def _from_file(config: EncoderConfig, arguments: dict[str, Any]) -> Any:
     """Load a file into the backbone, every key and shape accounted for.
 
     The model is built with as many classes as the file's head has, so that timm's loading (which renames keys and

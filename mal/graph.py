@@ -112,7 +112,11 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
                 device=device,
             )
         )
-        store.finish(stage.name, stage.key, _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device))
+        store.finish(
+            stage.name,
+            stage.key,
+            _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device),
+        )
     return True
 
 

@@ -7,18 +7,19 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from analysis.sheet import draw_sheet
 from mal.annotations import check_images, read, strip, write
 from mal.config import Config, check
 from mal.errors import ConfigError, MalError
-from mal.export import FORMATS
-from mal.files import digest, sha256
+from mal.export import FOLDERS, FORMATS, file_names
+from mal.files import digest, sha256, write_json
 from mal.labelers.mal import load_networks
 from mal.labelling import label_dataset, mal_labeler
 from mal.runtime import load_checkpoint, pick_device
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -44,56 +48,88 @@ def label_files(options: argparse.Namespace) -> str:
     Raises:
         MalError: an input that cannot be used, or an output that cannot be written.
     """
+    out = check_output(options)
     device = pick_device(options.device)
     checkpoint = load_checkpoint(options.checkpoint)
     config = restore(checkpoint, options)
     coco = strip(read(options.boxes, masks=False))
     check_images(coco, options.images)
+    if options.format in FOLDERS:
+        file_names(coco, options.format)
+    networks = load_networks(checkpoint, config, device)
     if options.on_bad_image == "skip":
-        coco = {**coco, "unreadable_images": unreadable(coco, options.images, workers=options.workers)}
-    identity = [sha256(options.checkpoint), sha256(options.boxes), OmegaConf.to_yaml(OmegaConf.structured(config.label))]
-    shards = options.out.with_name(f".{options.out.name}.{digest(identity)[:12]}")
+        coco["unreadable_images"] = unreadable(coco, options.images, workers=options.workers)
+    call = {
+        "checkpoint": sha256(options.checkpoint),
+        "boxes": sha256(options.boxes),
+        "images": str(options.images.resolve()),
+        "skipped": coco.get("unreadable_images", []),
+        "label": asdict(config.label),
+    }
+    shards = out.with_name(f".{out.name}.{digest(call)[:12]}")
+    write_json(shards / "call.json", call)  # before hours of work: can anything be written here?
     labels = label_dataset(
         coco,
         options.images,
-        mal_labeler(load_networks(checkpoint, config, device), config, device),
+        mal_labeler(networks, config, device),
         folder=shards,
         shard_images=config.label.shard_images,
     )
-    FORMATS[options.format](labels, options.out)
+    FORMATS[options.format](labels, out)
     said = [f"{len(labels['annotations'])} masks: {options.out}"]
     flagged = sum(a.get("flagged", False) for a in labels["annotations"])
     if flagged:
         said.append(f"{flagged} of them are their filled box, flagged: too small, unreadable or empty")
     if options.preview:
-        plain = shards / "labels.json"
+        plain, sheet = shards / "labels.json", out.with_name(f"{out.stem}_preview.png")
         write(plain, labels)
-        sheet = options.out.with_name(f"{options.out.stem}_preview.png")
         said.append(f"preview: {draw_sheet(plain, options.images, human=None, out=sheet, examples=options.preview)}")
     shutil.rmtree(shards, ignore_errors=True)
     return "\n".join(said)
 
 
-def restore(checkpoint: dict[str, Any], options: argparse.Namespace) -> Config:
+def check_output(options: argparse.Namespace) -> Path:
+    """Where to write, once nothing of the user's would be overwritten.
+
+    Raises:
+        ConfigError: a file is named where the format writes a folder, or the reverse, or the output is an input.
+    """
+    out: Path = options.out.resolve()
+    if options.format in FOLDERS and out.is_file():
+        raise ConfigError(
+            f"--out {options.out} is a file, and --format {options.format} writes a folder; name a folder"
+        )
+    if options.format not in FOLDERS and out.is_dir():
+        raise ConfigError(f"--out {options.out} is a folder, and --format {options.format} writes a file; name a file")
+    for name in ("images", "boxes", "checkpoint"):
+        if out == getattr(options, name).resolve():
+            raise ConfigError(f"--out {options.out} is also --{name}, which would be overwritten; name another place")
+    return out
+
+
+def restore(checkpoint: Any, options: argparse.Namespace) -> Config:
     """The config a labeler was trained with, and this call's labelling options.
 
     Raises:
         ConfigError: the file is no labeler, or an option is out of range.
     """
-    if not {"student", "teacher", "config"} <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not {"student", "teacher", "config"} <= checkpoint.keys():
         raise ConfigError(f"{options.checkpoint} is not a labeler; give the labeler.pt of a train_labeler stage")
-    saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
-    config: Config = OmegaConf.to_object(saved)  # type: ignore[assignment]
-    given = {name: getattr(options, name) for name in ("network", "flip", "batch") if getattr(options, name) is not None}
-    if options.threshold is not None:
-        given["threshold"] = options.threshold * 3 if len(options.threshold) == 1 else options.threshold
-    assert set(given) <= {f.name for f in fields(config.label)}
-    encoder = replace(config.encoder, pretrained=False, checkpoint=None)  # the labeler's own weights follow
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
+        config: Config = OmegaConf.to_object(saved)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{options.checkpoint} was written by another version of this program: {reason}") from error
+    given = {name: getattr(options, name) for name in ("network", "flip", "batch", "threshold")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given.get("threshold", ())) == 1:
+        given["threshold"] *= 3
     config = replace(
         config,
         label=replace(config.label, **given),
         train=replace(config.train, workers=options.workers),
-        encoder=encoder,
+        encoder=replace(config.encoder, pretrained=False, checkpoint=None),  # the labeler's own weights follow
     )
     check(config)
     return config
@@ -108,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="C", help="labeler.pt of a training run")
     parser.add_argument("--out", type=Path, required=True, help="file (rle, polygon) or folder (png, yolo) to write")
     parser.add_argument("--format", choices=list(FORMATS), default="rle", help="default: rle, COCO's compressed masks")
-    parser.add_argument("--preview", type=int, default=0, metavar="N", help="also draw N examples beside the output")
+    parser.add_argument("--preview", type=_count, default=0, metavar="N", help="also draw N examples beside the output")
     parser.add_argument("--network", choices=["student", "teacher", "both"], help="default: as trained")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
     parser.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
@@ -117,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of examples; give 0 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -129,9 +129,7 @@ def box_masks(rois: RoiBatch) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def outline(
-    values: Tensor, *, window: Tensor, span: Tensor, image_size: tuple[int, int], threshold: float
-) -> Label:
+def outline(values: Tensor, *, window: Tensor, span: Tensor, image_size: tuple[int, int], threshold: float) -> Label:
     """A crop's mask probabilities → a label in the image: resized to the window, pasted, cut at the box, thresholded.
 
     Args:
@@ -167,4 +165,3 @@ def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple
     mask = np.zeros(image_size, dtype=bool)
     mask[top:bottom, left:right] = True
     return {**kept, **_label(mask), "flagged": True, "flag_reason": reason}
-

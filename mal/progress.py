@@ -57,7 +57,11 @@ class Progress:
         now = time.monotonic()
         self._last_line = now
         spent, made = now - self._started, self.done - self._first
-        clock = f"took {_clock(spent)}" if last else f"{_clock(spent)}, ETA {_clock(spent / made * (self.total - self.done))}"
+        clock = (
+            f"took {_clock(spent)}"
+            if last
+            else f"{_clock(spent)}, ETA {_clock(spent / made * (self.total - self.done))}"
+        )
         values = "".join(f"  {key} {value}" for key, value in _format(self._values).items())
         print(f"{self.name}: {self.done}/{self.total} {self.unit}s, {clock}{values}", file=self._file, flush=True)
 

@@ -253,9 +253,7 @@ def labelling_batches(
         annotations, crops, image_sizes, windows = zip(*rois, strict=True)
         yield (
             list(annotations),
-            assemble(
-                list(crops), list(annotations), torch.cat(image_sizes), windows=torch.cat(windows), config=config
-            ),
+            assemble(list(crops), list(annotations), torch.cat(image_sizes), windows=torch.cat(windows), config=config),
         )
 
 

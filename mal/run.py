@@ -75,11 +75,14 @@ def preflight(config: Config, names: set[str]) -> None:
 def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks."""
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
-    split = graph.val if graph.val is not None else graph.train
+    split = graph.val or graph.train
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
     sheet = draw_sheet(
-        folder / "labels.json", split.images, human=split.annotations if split.has_masks else None, out=folder / "sheet.png"
+        folder / "labels.json",
+        split.images,
+        human=split.annotations if split.has_masks else None,
+        out=folder / "sheet.png",
     )
     say(f"\nmasks:    {folder / 'labels.json'}\npictures: {sheet}")
 

@@ -19,19 +19,19 @@ from mal.progress import Progress
 from mal.runtime import numpy_generator
 
 CATEGORIES = ("star", "bracket", "blob")
-OBJECTS = (5, 8)  # tried per image, both inclusive; hidden ones are dropped
+OBJECTS = (4, 7)  # tried per image, both inclusive; hidden ones are dropped
 SIDES = ((17, 31), (36, 92), (104, 160))  # side of a square as large as the box of S, M, L, before occlusion; pixels
 SHARES = (0.30, 0.40, 0.30)  # of S, M and L among the objects tried
 LARGEST = 0.62  # of the image's side
 BEYOND = 0.3  # of an object's side: how far it may reach over the border
 VISIBLE_SHARE, VISIBLE_PIXELS = 0.4, 30  # less of an object than this makes no fair annotation
 
-PEXP, PLO, PHI, CLOUDP = 0.5, 0.7, 1.4, 0.5
+PEXP, PLO, PHI, CLOUDP = 1, 0.3, 0.7, 0.5
 PALETTE = 4  # colours of an image; a texture runs through them in a ring
 BACKGROUND_RANGE, OBJECT_RANGE = 1.2, 1.2  # how much of the ring one texture runs through; over 1, all of it
-BACKGROUND_PATTERN, OBJECT_PATTERN = 0.15, 0.5  # the pattern's part in that, against broad clouds
+BACKGROUND_PATTERN, OBJECT_PATTERN = 0.1, 0.5  # the pattern's part in that, against broad clouds
 RIM = (0.15, 0.45)  # how much darker an object gets towards its contour
-NOISE = (0.01, 0.04)  # standard deviation of the sensor's noise; colours are in [0, 1]
+NOISE = (0.03, 0.06)  # standard deviation of the sensor's noise; colours are in [0, 1]
 BLUR = (0.3, 0.8)  # sigma of the lens's blur, pixels
 SUBPIXEL = 4  # fractional bits of polygon corners
 
@@ -127,13 +127,13 @@ def _star(rng: np.random.Generator) -> np.ndarray:
     """A star of five to seven rays, some longer than others."""
     rays = int(rng.integers(5, 8))
     angles = np.arange(2 * rays) * np.pi / rays
-    radii = np.where(np.arange(2 * rays) % 2, rng.uniform(0.5, 0.7), rng.uniform(0.85, 1.15, 2 * rays))
+    radii = np.where(np.arange(2 * rays) % 2, rng.uniform(0.52, 0.72), rng.uniform(0.85, 1.15, 2 * rays))
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _bracket(rng: np.random.Generator) -> np.ndarray:
     """An L, a U or an arc that may be as thin as a crescent at its ends."""
-    kind, thick = rng.integers(3), rng.uniform(0.3, 0.42)
+    kind, thick = rng.integers(3), rng.uniform(0.34, 0.44)
     if kind == 0:
         return np.array([(0, 0), (1, 0), (1, thick), (thick, thick), (thick, 1), (0, 1)])
     if kind == 1:
@@ -151,7 +151,7 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     lobes = int(rng.integers(2, 5))
     radii = (
-        1 + rng.uniform(0.1, 0.35) * np.cos(lobes * angles) + rng.uniform(0, 0.15) * np.cos(angles - rng.uniform(0, 6))
+        1 + rng.uniform(0.1, 0.3) * np.cos(lobes * angles) + rng.uniform(0, 0.15) * np.cos(angles - rng.uniform(0, 6))
     )
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 

@@ -56,8 +56,9 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         if name == "val":
             return None
         raise ConfigError(
-            f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; give data.root=FOLDER "
-            f"(where {split.annotations} and {split.images} lie), or data.{name}.annotations=FILE data.{name}.images=FOLDER"
+            f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; give "
+            f"data.root=FOLDER, where {split.annotations} and {split.images} lie, or both data.{name}.annotations=FILE and "
+            f"data.{name}.images=FOLDER"
         )
     if not images.is_dir():
         raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")
@@ -90,7 +91,10 @@ def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:
         return None
 
     bad = []
-    with ThreadPoolExecutor(workers) as threads, Progress("check images", total=len(coco["images"]), unit="image") as bar:
+    with (
+        ThreadPoolExecutor(workers) as threads,
+        Progress("check images", total=len(coco["images"]), unit="image") as bar,
+    ):
         for image, reason in zip(coco["images"], threads.map(problem, coco["images"]), strict=True):
             bar.advance()
             if reason is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mal import labelling, segmenters, shapes
-from mal.annotations import CocoDict, check_images, read, strip, write
+from mal.annotations import check_images, read, strip, write
 from mal.config import Config
 from mal.errors import MalError
 from mal.files import read_json, write_json
@@ -37,9 +37,11 @@ class Graph:
     def __init__(self, config: Config, store: Store, device: torch.device) -> None:
         self.config, self.store, self.device = config, store, device
         self.fingerprints = Fingerprints(store.root)
-        self.train, self.val = self._split("train"), self._split("val")
-        if self.train is None:
+        train = self._split("train")
+        if train is None:
             raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
+        self.train: Split = train
+        self.val: Split | None = self._split("val")
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
@@ -59,9 +61,13 @@ class Graph:
         """What this run leaves out, and why."""
         notes = []
         if not self.train.has_masks:
-            notes.append(f"{self.train.annotations} has boxes only: nothing to compare the masks with, so no segmenter is trained")
+            notes.append(
+                f"{self.train.annotations} has boxes only: no masks to compare with, so no segmenter is trained"
+            )
         if self.val is None:
-            notes.append("no validation split is named (data.val.annotations, data.val.images): nothing is scored on one")
+            notes.append(
+                "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
+            )
         if self.config.segmenter.name == "none":
             notes.append("segmenter=none: the run ends at mask quality")
         return notes
@@ -72,11 +78,13 @@ class Graph:
         """Procedural images with exact masks."""
         options = self.config.data.shapes
         count = options.train_images if split == "train" else options.val_images
-        settings = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+        settings: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
 
         def work(place: Workplace) -> Result:
             shapes.generate(place.folder, **settings)
-            return Result({"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count})
+            return Result(
+                {"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count}
+            )
 
         return Stage(f"shapes_{split}", 1, settings, work, columns=self._columns())
 
@@ -151,8 +159,14 @@ class Graph:
             predicted = read_json(place.inputs["labels"] / "labels.json")
             metrics, instances = mask_quality(predicted, select_images(split.human(), which))
             instances.to_csv(place.folder / "instances.csv", index=False)
-            counts = {name: int(metrics[f"n{name.removeprefix('iou')}"]) for name in metrics if f"n{name.removeprefix('iou')}" in metrics}
-            return Result({k: v for k, v in metrics.items() if not k.startswith("n")}, {"": int(metrics["n"]), **counts})
+            counts = {
+                name: int(metrics[f"n{name.removeprefix('iou')}"])
+                for name in metrics
+                if f"n{name.removeprefix('iou')}" in metrics
+            }
+            return Result(
+                {k: v for k, v in metrics.items() if not k.startswith("n")}, {"": int(metrics["n"]), **counts}
+            )
 
         inputs = {"labels": labels, **split.inputs}
         return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
@@ -162,7 +176,7 @@ class Graph:
     def train_segmenter(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
         config, split = self.config, self.train
-        settings = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
+        settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
         for key in ("running", "test"):
             del settings["segmenter"][key]
@@ -217,7 +231,9 @@ class Graph:
             results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
             metrics: dict[str, float] = {}
             for kind, prefix in (("segm", "mask"), ("bbox", "box")):
-                figures, matches = average_precision(human, results, iou_type=kind, max_detections=limit, class_agnostic=agnostic)
+                figures, matches = average_precision(
+                    human, results, iou_type=kind, max_detections=limit, class_agnostic=agnostic
+                )
                 matches.save(place.folder / f"matches_{kind}.npz")
                 metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
             return Result(metrics, {"": len(kept)})
@@ -231,7 +247,7 @@ class Graph:
 
         def work(place: Workplace) -> Result:
             both = [MatchArrays.load(place.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
-            interval = retention(*both, **settings)
+            interval = retention(*both, resamples=settings["resamples"], seed=settings["seed"])
             figures = {"retention": interval.value, "retention_low": interval.low, "retention_high": interval.high}
             finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
             return Result(figures if finite else {}, {"": len(both[0].image_ids)})
@@ -267,7 +283,12 @@ class Graph:
 
     def _labeler_columns(self, name: str) -> Json:
         config = self.config
-        learned = {"recipe": config.recipe, "encoder": config.encoder.name, "decoder": config.decoder.name, "theta": config.roi.theta}
+        learned = {
+            "recipe": config.recipe,
+            "encoder": config.encoder.name,
+            "decoder": config.decoder.name,
+            "theta": config.roi.theta,
+        }
         return {**self._columns(), "labeler": name, **(learned if name == "mal" else {})}
 
     def _segmenter_columns(self, labels: Stage | None) -> Json:

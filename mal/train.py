@@ -21,7 +21,9 @@ from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_ever
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
 
 
-def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder: Path, device: torch.device) -> dict[str, float]:
+def train_labeler(
+    coco: dict[str, Any], images: Path, config: Config, *, folder: Path, device: torch.device
+) -> dict[str, float]:
     """Train a labeler on boxes and write folder/labeler.pt; go on from folder/checkpoint.pt where there is one.
 
     Args:
@@ -67,7 +69,9 @@ def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder:
             seed_everything(config.seed, "step", step)  # stochastic depth and dropout
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
-            losses = _step(parts, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder)
+            losses = training_step(
+                parts, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder
+            )
             curve.add(step + 1, losses)
             progress.advance(1, **curve.latest)
             if step + 1 == steps:
@@ -78,7 +82,9 @@ def train_labeler(coco: dict[str, Any], images: Path, config: Config, *, folder:
                 save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
                 saved = time.monotonic()
             if reason:
-                raise Stopped(f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there")
+                raise Stopped(
+                    f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
+                )
     curve.flush()
     save_labeler(folder / "labeler.pt", student, teacher, config)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -132,9 +138,19 @@ def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Con
     )
 
 
-def _step(
+def training_step(
     parts: dict[str, Any], batch: RoiBatch, config: Config, *, weights: tuple[float, float], folder: Path
 ) -> StepLosses:
+    """One optimiser step on a batch, in micro-batches, and the teacher's update.
+
+    Args:
+        parts: student, teacher, optimizer, scaler.
+        weights: α_mil and α_crf now.
+        folder: where a batch whose loss is no number is saved.
+
+    Raises:
+        TrainingError: the loss is no number.
+    """
     student, teacher, optimizer, scaler = (parts[k] for k in ("student", "teacher", "optimizer", "scaler"))
     device = batch.pixels.device
     kind = precision(config.train.precision, device)

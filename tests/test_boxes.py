@@ -29,7 +29,10 @@ draws = st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6)
 def test_an_expanded_window_contains_its_box(placed, uniform, form, theta):
     _, (x, y, w, h) = placed
     window = boxes.expand(
-        torch.tensor([[x, y, w, h]], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64), theta=theta, form=form
+        torch.tensor([[x, y, w, h]], dtype=torch.float64),
+        torch.tensor([uniform], dtype=torch.float64),
+        theta=theta,
+        form=form,
     )
     x0, y0, x1, y1 = window[0].tolist()
     assert x0 <= x
@@ -100,9 +103,7 @@ def test_a_clipped_window_lies_in_the_image_and_holds_the_box(placed, rate):
     assert (x0 <= left, y0 <= top, x1 >= right, y1 >= bottom) == (True, True, True, True)
 
 
-@pytest.mark.parametrize(
-    ("border", "numpy_mode"), [("wrap", "wrap"), ("reflect", "symmetric"), ("constant", "edge")]
-)
+@pytest.mark.parametrize(("border", "numpy_mode"), [("wrap", "wrap"), ("reflect", "symmetric"), ("constant", "edge")])
 def test_borders_agree_with_numpy_padding(border, numpy_mode):
     size, before, after = 5, 7, 9
     expected = np.pad(np.arange(size), (before, after), mode=numpy_mode)
@@ -113,7 +114,9 @@ def test_borders_agree_with_numpy_padding(border, numpy_mode):
 @given(placed_boxes())
 def test_spans_are_truncated_corners_inclusive(placed):
     (height, width), (x, y, w, h) = placed
-    left, top, right, bottom = boxes.spans(torch.tensor([[x, y, w, h]], dtype=torch.float64), torch.tensor([[height, width]]))[0].tolist()
+    left, top, right, bottom = boxes.spans(
+        torch.tensor([[x, y, w, h]], dtype=torch.float64), torch.tensor([[height, width]])
+    )[0].tolist()
     assert (left, top) == (int(x), int(y))
     assert right == min(int(x + w) + 1, width)
     assert bottom == min(int(y + h) + 1, height)
@@ -128,9 +131,7 @@ def test_grid_lines_are_those_whose_centre_the_box_covers(placed, cells, rate):
     rows, columns = boxes.grid_inside(window, span, cells)
     for lines, axis in ((columns, 0), (rows, 1)):
         low, high = window[0, axis].item(), window[0, axis + 2].item()
-        covered = [
-            span[0, axis] <= low + (i + 0.5) * (high - low) / cells < span[0, axis + 2] for i in range(cells)
-        ]
+        covered = [span[0, axis] <= low + (i + 0.5) * (high - low) / cells < span[0, axis + 2] for i in range(cells)]
         assert lines.any()  # a bag that is positive, however thin the box
         if any(covered):
             assert lines[0].tolist() == [bool(c) for c in covered]

@@ -55,7 +55,9 @@ def scene(seed: int, *, smooth: bool) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("smooth", [True, False], ids=["regions", "noise"])
-@pytest.mark.parametrize("config", [RELEASED, PAPER, DILATED, WIDE, LITERAL], ids=["released", "paper", "dilated", "wide", "literal"])
+@pytest.mark.parametrize(
+    "config", [RELEASED, PAPER, DILATED, WIDE, LITERAL], ids=["released", "paper", "dilated", "wide", "literal"]
+)
 def test_agrees_with_the_per_pixel_loop(config, smooth):
     scenes = [scene(seed, smooth=smooth) for seed in range(4)]
     masks, images, boxes = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
@@ -88,13 +90,17 @@ def test_nothing_outside_the_box_becomes_foreground():
 
 def test_the_literal_algorithm_fills_the_box():
     mask, image, box = scene(1, smooth=True)
-    found = mean_field(torch.from_numpy(mask)[None], torch.from_numpy(image)[None], torch.from_numpy(box)[None].bool(), LITERAL)
+    found = mean_field(
+        torch.from_numpy(mask)[None], torch.from_numpy(image)[None], torch.from_numpy(box)[None].bool(), LITERAL
+    )
     assert torch.equal(found[0], torch.from_numpy(box).bool())
 
 
 def test_colour_edges_stop_the_two_label_mean_field():
     mask, image, box = scene(2, smooth=True)
-    found = mean_field(torch.from_numpy(mask)[None], torch.from_numpy(image)[None], torch.from_numpy(box)[None].bool(), RELEASED)
+    found = mean_field(
+        torch.from_numpy(mask)[None], torch.from_numpy(image)[None], torch.from_numpy(box)[None].bool(), RELEASED
+    )
     blob = image.mean(0) > 0.25
     assert (found[0].numpy() == blob).mean() > 0.95
 

@@ -29,7 +29,9 @@ def test_joint_mil_is_one_dice_over_all_bags(smooth):
     for index, mask in enumerate(masks.numpy()):
         bags = [max(row) for row in mask] + [max(column) for column in mask.T]
         labels = [*rows[index].tolist(), *columns[index].tolist()]
-        assert found[index].item() == pytest.approx(literal_dice(np.array(bags), np.array(labels, float), smooth), abs=1e-12)
+        assert found[index].item() == pytest.approx(
+            literal_dice(np.array(bags), np.array(labels, float), smooth), abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.001])

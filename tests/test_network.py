@@ -16,7 +16,9 @@ from mal.labelers.mal import MaskNetwork, build_teacher
 
 NANO = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 VIT = EncoderConfig("vit_nano", "vit_tiny_patch16_224", pretrained=False, options=NANO)
-MOBILE = EncoderConfig("mobilenetv2", "mobilenetv2_100", pretrained=False, freeze_norm=True, options={"pad_type": "same"})
+MOBILE = EncoderConfig(
+    "mobilenetv2", "mobilenetv2_100", pretrained=False, freeze_norm=True, options={"pad_type": "same"}
+)
 PAPER = DecoderConfig("attention", 32, "max", 1, 3, "released")
 RELEASED = DecoderConfig("attention", 32, "mean", 2, 4, "released")
 
@@ -104,7 +106,9 @@ def test_unreachable_weights_name_both_ways_out(monkeypatch):
 def test_a_checkpoint_file_loads_every_tensor(tmp_path, ending):
     source = timm.create_model("vit_tiny_patch16_224", num_classes=11, img_size=32, **NANO)
     path = tmp_path / f"weights.{ending}"
-    save_file(source.state_dict(), path) if ending == "safetensors" else torch.save({"model": source.state_dict()}, path)
+    save_file(source.state_dict(), path) if ending == "safetensors" else torch.save(
+        {"model": source.state_dict()}, path
+    )
     encoder = Encoder(replace(VIT, checkpoint=str(path)), image_size=64)  # another side: positions are resampled
     theirs = source.state_dict()
     for key, value in encoder.backbone.state_dict().items():
@@ -152,7 +156,9 @@ def test_frozen_batch_norms_keep_their_statistics_in_training():
     before = {k: v.clone() for k, v in encoder.state_dict().items() if "running" in k}
     encoder(torch.rand(4, 3, 64, 64))
     assert all(torch.equal(encoder.state_dict()[k], v) for k, v in before.items())
-    assert not any(p.requires_grad for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters())
+    assert not any(
+        p.requires_grad for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()
+    )
 
 
 @pytest.mark.parametrize("scale", ["released", "paper"])

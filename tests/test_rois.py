@@ -41,10 +41,19 @@ class Decoder:
         return torch.stack([rows * 2, columns * 2, torch.full_like(rows, image["id"])]).to(torch.uint8)
 
 
-def stream(config: RoiConfig = CONFIG, *, workers: int = 2, batch: int = 4, pool: int = 3, **kwargs: Any) -> tuple[rois.TrainingRois, Decoder]:
+def stream(
+    config: RoiConfig = CONFIG, *, workers: int = 2, batch: int = 4, pool: int = 3, **kwargs: Any
+) -> tuple[rois.TrainingRois, Decoder]:
     decoder = Decoder()
     made = rois.TrainingRois(
-        dataset(**kwargs), NOWHERE, config=config, batch=batch, pool_images=pool, seed=0, workers=workers, loader=decoder
+        dataset(**kwargs),
+        NOWHERE,
+        config=config,
+        batch=batch,
+        pool_images=pool,
+        seed=0,
+        workers=workers,
+        loader=decoder,
     )
     return made, decoder
 
@@ -82,7 +91,11 @@ def test_neither_workers_nor_pools_nor_the_first_step_change_a_roi():
         assert torch.equal(a.ids, b.ids)
         assert torch.equal(a.pixels, b.pixels)
     windows = {i: w for batch in reference[:8] for i, w in zip(batch.ids.tolist(), batch.windows.tolist(), strict=True)}
-    pooled = {i: w for batch in stream(pool=7)[0].batches(0, 8) for i, w in zip(batch.ids.tolist(), batch.windows.tolist(), strict=True)}
+    pooled = {
+        i: w
+        for batch in stream(pool=7)[0].batches(0, 8)
+        for i, w in zip(batch.ids.tolist(), batch.windows.tolist(), strict=True)
+    }
     assert all(windows[i] == window for i, window in pooled.items() if i in windows)  # boxes both met in epoch 0
 
 
@@ -159,7 +172,11 @@ def test_crops_of_a_photograph_agree_with_pillow(coco_mini):
 
     path = sorted((coco_mini / "val2017").glob("*.jpg"))[0]
     image = Image.open(path).convert("RGB")
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(image.height, image.width, 3).permute(2, 0, 1)
+    pixels = (
+        torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        .reshape(image.height, image.width, 3)
+        .permute(2, 0, 1)
+    )
     for window in ((10, 20, 200, 180), (50, 50, 80, 75)):
         ours = rois.cut(pixels, window, size=96, border="wrap").int()
         theirs = torch.tensor(bytearray(image.crop(window).resize((96, 96), Image.Resampling.BICUBIC).tobytes()))

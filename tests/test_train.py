@@ -146,7 +146,8 @@ from mal.train import train_labeler
 torch.set_num_threads(1)
 config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(sys.argv[1])))
 drawn = Path(sys.argv[2])
-train_labeler(strip(read(drawn / "annotations.json", masks=False)), drawn / "images", config, folder=Path(sys.argv[3]), device=torch.device("cpu"))
+coco = strip(read(drawn / "annotations.json", masks=False))
+train_labeler(coco, drawn / "images", config, folder=Path(sys.argv[3]), device=torch.device("cpu"))
 """
 
 
