@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its warnings on numpy 2
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
-from pycocotools import mask as rle
 
 EXAMPLES = 10
 SMALLEST = 16  # pixels; in a smaller box there is nothing to see

@@ -63,7 +63,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """A mask (H, W) bool and the background that it encloses (from which no way along pixel edges leads out)."""
-    canvas = np.pad(mask, 1).astype(np.uint8)
+    canvas = np.pad(mask, 1).astype(np.uint8, order="C")  # OpenCV takes no other order
     cv2.floodFill(canvas, None, (0, 0), 2)
     return canvas[1:-1, 1:-1] != 2
 

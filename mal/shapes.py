@@ -26,12 +26,12 @@ LARGEST = 0.62  # of the image's side
 BEYOND = 0.3  # of an object's side: how far it may reach over the border
 VISIBLE_SHARE, VISIBLE_PIXELS = 0.4, 30  # less of an object than this makes no fair annotation
 
-PEXP, PLO, PHI, CLOUDP = 1, 0.3, 0.7, 0.5
-PALETTE = 4  # colours of an image; a texture runs through them in a ring
+PERIOD = (0.2, 0.35)  # of a pattern, as a share of what it covers
+PALETTE = 3  # colours of an image; a texture runs through them in a ring
 BACKGROUND_RANGE, OBJECT_RANGE = 1.2, 1.2  # how much of the ring one texture runs through; over 1, all of it
-BACKGROUND_PATTERN, OBJECT_PATTERN = 0.1, 0.5  # the pattern's part in that, against broad clouds
-RIM = (0.15, 0.45)  # how much darker an object gets towards its contour
-NOISE = (0.03, 0.06)  # standard deviation of the sensor's noise; colours are in [0, 1]
+BACKGROUND_PATTERN, OBJECT_PATTERN = 0.0, 0.5  # the pattern's part in that, against broad clouds
+RIM = (0.1, 0.35)  # how much darker an object gets towards its contour
+NOISE = (0.01, 0.04)  # standard deviation of the sensor's noise; colours are in [0, 1]
 BLUR = (0.3, 0.8)  # sigma of the lens's blur, pixels
 SUBPIXEL = 4  # fractional bits of polygon corners
 
@@ -187,7 +187,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float, pattern: float) -> np.ndarray:
-    """Broad clouds overlaid with stripes, a checker, spots, finer clouds or a gradient.
+    """Broad clouds overlaid with stripes, a checker or spots.
 
     Args:
         scale: size in pixels of what is covered; clouds and pattern grow with it.
@@ -197,21 +197,17 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float,
         (height, width) float32 in [0, 1].
     """
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    angle, period = rng.uniform(0, np.pi), max(4.0, scale**PEXP * rng.uniform(PLO, PHI))
+    angle, period = rng.uniform(0, np.pi), max(4.0, scale * rng.uniform(*PERIOD))
     cosine, sine = np.float32(2 * np.pi / period) * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
     along, across = x * cosine + y * sine, y * cosine - x * sine
-    kind = rng.integers(5)
+    kind = rng.integers(3)
     if kind == 0:
         mix = _step(np.sin(along))
     elif kind == 1:
         mix = _step(2 * np.sin(along) * np.sin(across))
-    elif kind == 2:
-        mix = _step(np.cos(along) + np.cos(across) - 0.5)
-    elif kind == 3:
-        mix = _clouds(rng, height, width, period=period)
     else:
-        mix = (along - along.min()) / (np.ptp(along) + 1)
-    return pattern * mix + (1 - pattern) * _clouds(rng, height, width, period=scale * CLOUDP)
+        mix = _step(np.cos(along) + np.cos(across) - 0.5)
+    return pattern * mix + (1 - pattern) * _clouds(rng, height, width, period=scale / 2)
 
 
 def _step(wave: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ class HeadConfig:
     samples: int = 2  # each cell averages samples × samples points of the map
     box_width: int = 1024  # of the two fully connected layers
     mask_widths: list[int] = field(default_factory=lambda: [256, 256, 256, 256])  # of the 3 × 3 convolutions
+    mask_up_width: int = 256  # of the transposed convolution after them
     canonical_side: int = 224  # an RoI of this side is read from the stride-16 map (FPN, Eq. 1)
 
 
@@ -148,6 +149,7 @@ RANGES = {  # lowest and highest allowed, both included
     "heads.mask_cells": (1, 256),
     "heads.samples": (1, 16),
     "heads.box_width": (1, 1 << 16),
+    "heads.mask_up_width": (1, 1 << 16),
     "heads.canonical_side": (1, 1 << 16),
     "scale.long_side": (16, 1 << 16),
     "scale.flip": (0, 1),
