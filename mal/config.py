@@ -48,7 +48,8 @@ class EncoderConfig:
     timm: str = MISSING  # any timm model name
     pretrained: bool = True
     checkpoint: str | None = None  # safetensors or torch file; replaces the download
-    levels: list[int] | None = None  # strides fused top-down, e.g. [4, 8, 16, 32]; null: the last stage alone
+    levels: list[int] | None = None  # strides fused top-down, e.g. [8, 16, 32]; null: as `fuse` says
+    fuse: bool = False  # true: every stride of a pyramid from 4 up (a plain ViT has one); false: the last stage alone
     width: int = 128  # channels of the fused map, where levels are fused
     freeze_norm: bool = False  # batch-norm statistics and affine parameters stay as loaded
     mean: list[float] | None = None  # null: the model's own, as timm states it

@@ -15,6 +15,7 @@ from mal.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.config import EncoderConfig
 from mal.errors import ConfigError, WeightsError
 
+FINEST = 4  # the smallest stride that `encoder.fuse` takes
 WAY_OUT = "give the weights as a file with encoder.checkpoint=FILE, or train from scratch with encoder.pretrained=false"
 
 
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.image_size = _backbone(config, image_size)
         strides = [int(info["reduction"]) for info in self.backbone.feature_info]
-        levels = [] if config.levels is None else _level_indices(config, strides)
+        levels = _level_indices(config, strides)
         self.indices = sorted({*levels, len(strides) - 1})
         self.norm = _takes_norm(self.backbone)
         if hasattr(self.backbone, "prune_intermediate_layers"):
@@ -177,7 +178,15 @@ def _from_file(config: EncoderConfig, arguments: dict[str, Any]) -> Any:
 
 
 def _level_indices(config: EncoderConfig, strides: list[int]) -> list[int]:
-    levels = sorted(set(config.levels or []))
+    """Which of the model's maps are fused, finest first; none where the last stage stands alone."""
+    if config.levels is None:
+        pyramid = config.fuse and len(set(strides)) > 1
+        return (
+            [i for i, stride in enumerate(strides) if stride >= FINEST and stride not in strides[i + 1 :]]
+            if pyramid
+            else []
+        )
+    levels = sorted(set(config.levels))
     if len(set(strides)) == 1:
         raise ConfigError(
             f"encoder.levels={config.levels}: {config.timm} is a plain ViT whose layers all have stride {strides[0]}; "

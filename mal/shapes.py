@@ -18,7 +18,7 @@ from mal.files import atomic_write
 from mal.progress import Progress
 from mal.runtime import numpy_generator
 
-CATEGORIES = ("star", "bracket", "blob")
+CATEGORIES = ("striped", "checkered", "spotted")  # by texture: a star of each is as likely as a blob
 OBJECTS = (4, 7)  # tried per image, both inclusive; hidden ones are dropped
 SIDES = ((17, 31), (36, 92), (104, 160))  # side of a square as large as the box of S, M, L, before occlusion; pixels
 SHARES = (0.30, 0.40, 0.30)  # of S, M and L among the objects tried
@@ -29,7 +29,7 @@ VISIBLE_SHARE, VISIBLE_PIXELS = 0.4, 30  # less of an object than this makes no 
 PERIOD = (0.2, 0.35)  # of a pattern, as a share of what it covers
 PALETTE = 3  # colours of an image; a texture runs through them in a ring
 BACKGROUND_RANGE, OBJECT_RANGE = 1.2, 1.2  # how much of the ring one texture runs through; over 1, all of it
-BACKGROUND_PATTERN, OBJECT_PATTERN = 0.0, 0.5  # the pattern's part in that, against broad clouds
+PATTERN = 0.5  # its share in an object's texture, against broad clouds; the ground is clouds alone
 RIM = (0.1, 0.35)  # how much darker an object gets towards its contour
 NOISE = (0.01, 0.04)  # standard deviation of the sensor's noise; colours are in [0, 1]
 BLUR = (0.3, 0.8)  # sigma of the lens's blur, pixels
@@ -86,7 +86,7 @@ def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, l
     ring = _colour_ring(rng.uniform(0.05, 0.95, (PALETTE, 3)))
     placed = [_place(rng, size) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
     shapes = _occlude(sorted(placed, key=lambda item: -item[0]), size)
-    field = _texture(rng, size, size, scale=size / 2, pattern=BACKGROUND_PATTERN)
+    field = _clouds(rng, size, size, period=size / 4)
     canvas = _colour(ring, rng.uniform() + BACKGROUND_RANGE * field)
     for shape in shapes:
         _paint(rng, canvas, shape, ring)
@@ -112,7 +112,7 @@ def _place(rng: np.random.Generator, size: int) -> tuple[float, int, np.ndarray]
     low, high = SIDES[rng.choice(len(SIDES), p=SHARES)]
     side = min(np.exp(rng.uniform(np.log(low), np.log(high))), LARGEST * size)
     category = int(rng.integers(len(CATEGORIES)))
-    outline = (_star, _bracket, _blob)[category](rng)
+    outline = (_star, _bracket, _blob)[rng.integers(3)](rng)
     stretch = np.exp(rng.uniform(-0.3, 0.3))
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -179,19 +179,19 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.
     whole, visible = shape.whole[window], shape.visible[window]
     height, width = whole.shape
     side = float(np.sqrt(height * width))
-    field = _texture(rng, height, width, scale=side, pattern=OBJECT_PATTERN)
+    field = _texture(rng, height, width, scale=side, kind=shape.category)
     colours = _colour(ring, rng.uniform() + OBJECT_RANGE * field)
     depth = cv2.distanceTransform(np.pad(whole, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     colours *= (1 - rng.uniform(*RIM) * np.exp(-depth / (0.06 * side)))[:, :, None]
     canvas[window][visible] = colours[visible]
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float, pattern: float) -> np.ndarray:
+def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float, kind: int) -> np.ndarray:
     """Broad clouds overlaid with stripes, a checker or spots.
 
     Args:
         scale: size in pixels of what is covered; clouds and pattern grow with it.
-        pattern: share of the pattern, the rest is the clouds'.
+        kind: of the pattern, as an index into CATEGORIES.
 
     Returns:
         (height, width) float32 in [0, 1].
@@ -200,14 +200,13 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float,
     angle, period = rng.uniform(0, np.pi), max(4.0, scale * rng.uniform(*PERIOD))
     cosine, sine = np.float32(2 * np.pi / period) * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
     along, across = x * cosine + y * sine, y * cosine - x * sine
-    kind = rng.integers(3)
     if kind == 0:
         mix = _step(np.sin(along))
     elif kind == 1:
         mix = _step(2 * np.sin(along) * np.sin(across))
     else:
         mix = _step(np.cos(along) + np.cos(across) - 0.5)
-    return pattern * mix + (1 - pattern) * _clouds(rng, height, width, period=scale / 2)
+    return PATTERN * mix + (1 - PATTERN) * _clouds(rng, height, width, period=scale / 2)
 
 
 def _step(wave: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def _grabcut(crop: np.ndarray, inside: np.ndarray) -> np.ndarray:
         return inside
     labels = np.where(probable, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     cv2.setRNGSeed(0)  # its k-means starts from random centres
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return cv2.resize(foreground.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    no_rectangle, background, foreground = (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65))  # its own work space
+    cv2.grabCut(small, labels, no_rectangle, background, foreground, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

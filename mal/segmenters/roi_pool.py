@@ -41,7 +41,7 @@ class RoiPool(MultiScaleRoIAlign):
         pooled = F.embedding_bag(
             rows.flatten(0, 2), table, mode="sum", per_sample_weights=weights.flatten(0, 2).to(table.dtype)
         )
-        return pooled.view(len(rois), self.cells, self.cells, -1).permute(0, 3, 1, 2)
+        return pooled.view(len(rois), self.cells, self.cells, table.shape[1]).permute(0, 3, 1, 2)
 
     def _rows(self, levels: list[Tensor], rois: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the table and their weights, both (n, cells, cells, samples² · 4)."""
