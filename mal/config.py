@@ -1,7 +1,7 @@
 """The schema of every setting. Hydra composes experiments/conf into it; an unknown key or a wrong type fails there,
 a value that makes no sense fails in `check`, both before any work starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING
@@ -252,6 +252,7 @@ def check(config: Config) -> None:
         ConfigError: names the key, its value and what is allowed.
         NotBuiltYet: an experiment that is a name only so far.
     """
+    _check_keys(config, "")
     if config.experiment is not None and config.experiment not in EXPERIMENTS_BUILT:
         raise NotBuiltYet(f"experiment={config.experiment} is not built yet; built: {', '.join(EXPERIMENTS_BUILT)}")
     for key, choices in CHOICES.items():
@@ -263,6 +264,18 @@ def check(config: Config) -> None:
         if not low <= value <= high:
             raise ConfigError(f"{key}={value} is out of range; choose a value from {low:g} to {high:g}")
     _check_relations(config)
+
+
+def _check_keys(part: Any, place: str) -> None:
+    """Hydra's `+key=value` adds keys that no code reads: refuse them."""
+    known = {entry.name for entry in fields(part)}
+    for key, value in vars(part).items():
+        if key not in known:
+            raise ConfigError(
+                f"there is no setting {place}{key}; {place or 'the top level'} has {', '.join(sorted(known))}"
+            )
+        if is_dataclass(value):
+            _check_keys(value, f"{place}{key}.")
 
 
 def _check_relations(config: Config) -> None:

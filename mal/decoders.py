@@ -67,14 +67,23 @@ class AttentionDecoder(nn.Module):
         return maps
 
 
+def require_built(name: str) -> None:
+    """Refuse a decoder that the paper compares and this version does not have.
+
+    Raises:
+        NotBuiltYet.
+    """
+    if name not in DECODERS:
+        raise NotBuiltYet(f"decoder={name} is not built yet; built: {', '.join(DECODERS)}")
+
+
 def build_decoder(config: DecoderConfig, encoder: Encoder) -> nn.Module:
     """The decoder a config names.
 
     Raises:
-        NotBuiltYet: fc, fcn or query, which the paper compares and this version does not have.
+        NotBuiltYet: see `require_built`.
     """
-    if config.name not in DECODERS:
-        raise NotBuiltYet(f"decoder={config.name} is not built yet; built: {', '.join(DECODERS)}")
+    require_built(config.name)
     return DECODERS[config.name](config, last_channels=encoder.last_channels, fine_channels=encoder.fine_channels)
 
 

@@ -84,10 +84,10 @@ _UMASK = _umask()  # read once: changing it later, even for a moment, would race
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only; name another place with store=FOLDER",
-    errno.EACCES: "permission is denied; name another place with store=FOLDER, or change its rights",
-    errno.EPERM: "permission is denied; name another place with store=FOLDER, or change its rights",
-    errno.ENOTDIR: "part of the path is a file; name another place with store=FOLDER",
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.EACCES: "permission is denied; name another place, or change its rights",
+    errno.EPERM: "permission is denied; name another place, or change its rights",
+    errno.ENOTDIR: "part of the path is a file; name another place",
 }
 
 

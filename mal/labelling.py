@@ -25,6 +25,9 @@ Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
 
+REPLACED = ("segmentation", "area", "score", "flagged", "flag_reason")  # of an annotation, by its label
+
+
 def label_dataset(
     coco: CocoDict, images: Path, labeler: ShardLabeler, *, folder: Path, shard_images: int, name: str = "label"
 ) -> CocoDict:
@@ -156,7 +159,7 @@ def _label(mask: np.ndarray) -> Label:
 
 def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int]) -> dict[str, Any]:
     """An annotation with its new mask; with its box and a flag where it has none."""
-    kept = {key: value for key, value in annotation.items() if key not in ("segmentation", "area")}
+    kept = {key: value for key, value in annotation.items() if key not in REPLACED}
     if label is not None and label["area"] > 0:
         return {**kept, **label}
     reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"

@@ -6,10 +6,9 @@ import torch
 
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
-from mal import segmenters
+from mal import decoders, labelers, segmenters
 from mal.config import Config, check
 from mal.graph import Stage, execute, in_order
-from mal.labelers import require_built
 from mal.labelers.mal import build_network
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
@@ -29,7 +28,9 @@ def run(config: Config) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     for name in (config.labeler.name, *config.compare):
-        require_built(name)
+        labelers.require_built(name)
+    if config.labeler.name == "mal":
+        decoders.require_built(config.decoder.name)
     if config.segmenter.name != "none":
         check_segmenter(config.segmenter)
         segmenters.check_built(config.segmenter)

@@ -102,13 +102,16 @@ def pick_device(name: str) -> torch.device:
     """`auto` is the first GPU where there is one, else the CPU.
 
     Raises:
-        MalError: a GPU is asked for and none is there.
+        MalError: a GPU is asked for that is not there, or the name means nothing.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MalError(f"device={name}, but torch sees no GPU here; use device=cpu or device=auto")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MalError(f"device={name} is no device of torch's; use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MalError(f"device={name}, but torch sees {torch.cuda.device_count()} GPUs here; use device=auto or cpu")
     return device
 
 
