@@ -91,7 +91,8 @@ def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, l
     for shape in shapes:
         _paint(rng, canvas, shape, ring)
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(*BLUR))
-    canvas += np.float32(rng.uniform(*NOISE)) * rng.standard_normal(canvas.shape, dtype=np.float32)
+    grain = np.float32(rng.uniform(*NOISE))
+    canvas = canvas + grain * rng.standard_normal(canvas.shape, dtype=np.float32)
     return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8), shapes
 
 
