@@ -56,9 +56,9 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         if name == "val":
             return None
         raise ConfigError(
-            f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; give "
-            f"data.root=FOLDER, where {split.annotations} and {split.images} lie, or both data.{name}.annotations=FILE and "
-            f"data.{name}.images=FOLDER"
+            f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; "
+            f"give data.root=FOLDER, where {split.annotations} and {split.images} lie, "
+            f"or both data.{name}.annotations=FILE and data.{name}.images=FOLDER"
         )
     if not images.is_dir():
         raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")

@@ -81,8 +81,9 @@ def main() -> None:
     memory = ", ".join(f"{name} {value:.2f}" for name, value in peak_memory_gib(device).items())
     print(
         f"{config.encoder.name} at {config.roi.size}², batch {count} in {config.train.accumulate} parts, {kind}, "
-        f"{device}, {torch.get_num_threads()} threads: training step {step:.2f} s ({count / step:.1f} RoIs/s), labelling "
-        f"{labelling:.2f} s ({count / labelling:.1f} RoIs/s), {memory}"
+        f"{device}, {torch.get_num_threads()} threads: "
+        f"training step {step:.2f} s ({count / step:.1f} RoIs/s), "
+        f"labelling {labelling:.2f} s ({count / labelling:.1f} RoIs/s), {memory}"
     )
 
 

@@ -1,0 +1,119 @@
+"""Labelling: masks come back where their boxes are, every annotation gets one, and finished shards are kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mal import shapes
+from mal.annotations import decode_mask, encode_mask, read, strip
+from mal.errors import ImageError
+from mal.labelling import baseline_labeler, human_labeler, label_dataset, outline
+from mal.metrics.masks import mask_quality
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    shapes.generate(folder, images=5, size=128, seed=3, split="val")
+    return folder
+
+
+def decoded(label: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    return decode_mask(label["segmentation"], height=size[0], width=size[1])
+
+
+def test_a_mask_at_its_windows_own_size_comes_back_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.random((20, 20), dtype=np.float32))
+    window, span = torch.tensor([-3, 5, 17, 25]), torch.tensor([0, 7, 15, 22])
+    label = outline(values, window=window, span=span, image_size=(30, 40), threshold=0.4)
+    expected = np.zeros((30, 40), dtype=bool)
+    expected[7:22, 0:15] = values.numpy()[2:17, 3:18] > 0.4
+    assert np.array_equal(decoded(label, (30, 40)), expected)
+    assert label["area"] == expected.sum()
+    assert label["score"] == pytest.approx(values.numpy()[2:17, 3:18][expected[7:22, 0:15]].mean())
+
+
+def test_nothing_is_labelled_outside_the_box_and_an_empty_mask_scores_zero():
+    span = torch.tensor([5, 5, 15, 15])
+    full = outline(torch.ones(8, 8), window=torch.tensor([0, 0, 20, 20]), span=span, image_size=(20, 20), threshold=0.5)
+    assert decoded(full, (20, 20)).sum() == 100
+    empty = outline(
+        torch.zeros(8, 8), window=torch.tensor([0, 0, 20, 20]), span=span, image_size=(20, 20), threshold=0.5
+    )
+    assert (empty["area"], empty["score"]) == (0, 0.0)
+
+
+def test_human_masks_copied_score_one(drawn, tmp_path):
+    human = read(drawn / "annotations.json", masks=True)
+    labels = label_dataset(
+        strip(human), drawn / "images", human_labeler(human), folder=tmp_path, shard_images=2, name="label"
+    )
+    metrics, _ = mask_quality(labels, human)
+    assert metrics["iou"] == 1.0
+    assert metrics["boundary_iou"] == 1.0
+
+
+def test_every_field_survives_but_those_a_label_replaces(drawn, tmp_path):
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    coco["annotations"][0] |= {"track": 7, "flagged": True, "flag_reason": "old"}
+    coco["info"]["note"] = "kept"
+    labels = label_dataset(coco, drawn / "images", baseline_labeler("ellipse"), folder=tmp_path, shard_images=3)
+    assert [a["id"] for a in labels["annotations"]] == [a["id"] for a in coco["annotations"]]
+    assert labels["annotations"][0]["track"] == 7
+    assert "flagged" not in labels["annotations"][0]
+    assert {k: v for k, v in labels.items() if k != "annotations"} == {
+        k: v for k, v in coco.items() if k != "annotations"
+    }
+
+
+def test_a_box_without_a_mask_is_filled_and_flagged(drawn, tmp_path):
+    coco = strip(read(drawn / "annotations.json", masks=False))
+
+    def only_the_first(shard: dict[str, Any], _images: Path) -> dict[int, dict[str, Any]]:
+        size = (shard["images"][0]["height"], shard["images"][0]["width"])
+        empty = {"segmentation": encode_mask(np.zeros(size, dtype=bool)), "area": 0}
+        some = {"segmentation": encode_mask(np.ones(size, dtype=bool)), "area": size[0] * size[1]}
+        return {1: some, 2: empty}
+
+    labels = label_dataset(coco, drawn / "images", only_the_first, folder=tmp_path, shard_images=100)["annotations"]
+    assert "flagged" not in labels[0]
+    assert labels[1]["flag_reason"] == "the mask is empty"
+    assert labels[2]["flagged"]
+    for label in labels[1:]:
+        x, y, w, h = label["bbox"]
+        mask = decoded(label, (128, 128))
+        assert mask.sum() == label["area"] > 0
+        rows, columns = np.nonzero(mask)
+        assert (columns.min(), rows.min()) == (int(x), int(y))
+        assert columns.max() <= x + w
+        assert rows.max() <= y + h
+
+
+def test_an_unreadable_image_is_left_out_and_its_boxes_are_flagged(drawn, tmp_path):
+    coco = strip(read(drawn / "annotations.json", masks=False)) | {"unreadable_images": [2]}
+    labels = label_dataset(coco, drawn / "images", baseline_labeler("box"), folder=tmp_path, shard_images=2)
+    assert "unreadable_images" not in labels
+    assert {a["image_id"] for a in labels["annotations"] if a.get("flagged")} == {2}
+
+
+def test_finished_shards_are_not_labelled_again(drawn, tmp_path):
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    seen: list[int] = []
+
+    def counting(shard: dict[str, Any], images: Path) -> dict[int, dict[str, Any]]:
+        seen.extend(image["id"] for image in shard["images"])
+        if len(seen) == 4:
+            raise ImageError("killed here")
+        return baseline_labeler("box")(shard, images)
+
+    with pytest.raises(ImageError):
+        label_dataset(coco, drawn / "images", counting, folder=tmp_path / "a", shard_images=2)
+    labels = label_dataset(coco, drawn / "images", counting, folder=tmp_path / "a", shard_images=2)
+    assert seen == [1, 2, 3, 4, 3, 4, 5]
+    assert labels == label_dataset(
+        coco, drawn / "images", baseline_labeler("box"), folder=tmp_path / "b", shard_images=5
+    )
