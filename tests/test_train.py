@@ -181,13 +181,13 @@ def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(compose, d
     config = smoke(compose, "train.steps=400")
     OmegaConf.save(OmegaConf.structured(config), tmp_path / "config.yaml")
     command = [sys.executable, "-c", SCRIPT, tmp_path / "config.yaml", drawn, tmp_path]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("train labeler"):
-            child.send_signal(signal.SIGTERM)
-            break
-    rest = child.stderr.read()
-    assert child.wait() == 1
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("train labeler"):
+                child.send_signal(signal.SIGTERM)
+                break
+        rest = child.stderr.read()
+    assert child.returncode == 1
     assert "SIGTERM" in rest
     assert 0 < load_checkpoint(tmp_path / "checkpoint.pt")["step"] < 400
