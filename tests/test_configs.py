@@ -161,7 +161,7 @@ def test_unknown_keys_and_wrong_types_fail_at_composition(override, named):
         ("data.format", "voc", "data.format=voc"),
         ("segmenter.scale.flip", 2, "segmenter.scale.flip=2"),
         ("segmenter.optimizer.name", "lion", "segmenter.optimizer.name=lion"),
-        ("segmenter.schedule.steps", 5, "segmenter.schedule.epochs and segmenter.schedule.steps"),
+        ("segmenter.schedule.epochs", 5, "segmenter.schedule.epochs and segmenter.schedule.steps"),
         ("segmenter.pyramid.widths", [8], "segmenter.pyramid.widths=[8]"),
     ],
 )
@@ -271,6 +271,7 @@ def test_the_defaults_are_the_demo_on_shapes(demo):
 
 
 def test_baselines_sweeps_the_labelers_by_itself():
+    ConfigStore.instance().store("schema", Config)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = compose("config", ["experiment=baselines"], return_hydra_config=True).hydra
     assert hydra.mode.name == "MULTIRUN"

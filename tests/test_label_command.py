@@ -175,7 +175,7 @@ def test_network_chooses_student_teacher_or_their_mean(place, tmp_path):
     assert len(set(different)) == 3
 
 
-@pytest.mark.parametrize(("option", "flip"), [("--flip", True), ("--no-flip", False), (None, False)])
+@pytest.mark.parametrize(("option", "flip"), [("--flip", True), ("--no-flip", False), (None, True)])
 def test_flip_averages_with_the_mirrored_crop(place, tmp_path, monkeypatch, option, flip):
     seen = []
     original = labelling.predict
@@ -235,7 +235,7 @@ def test_shards_of_another_call_are_not_reused(place, tmp_path, monkeypatch):
     calls = [((), each) for each in inputs] + [
         (("--threshold", 0.3), {}),
         (("--network", "teacher"), {}),
-        (("--flip",), {}),
+        (("--no-flip",), {}),
     ]
     for count, (more, instead) in enumerate(calls, start=1):
         assert main(place.arguments(tmp_path / "out.json", *more, **instead)) == 130
