@@ -1,6 +1,5 @@
 """Mask R-CNN (He et al., 2017) from torchvision's parts, on a ResNet, a timm pyramid or a tiny network from scratch."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from mal.annotations import encode_mask, read
-from mal.errors import NotBuiltYet, WeightsError
-from mal.images import load_for
-from mal.progress import Progress
-from mal.runtime import load_checkpoint
+from mal.annotations import encode_mask
+from mal.errors import NotBuiltYet
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.data import Sample, resize
+from mal.segmenters.data import Sample
+from mal.segmenters.inference import load_trained, predict_images
+from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES, build_pyramid
 from mal.segmenters.roi_pool import RoiPool
 
@@ -48,7 +46,9 @@ def train(
         seed=seed,
         folder=folder,
         device=device,
-        build=lambda classes: _lower_precision(build(config, classes=classes), config, device),
+        build=lambda classes: lower_precision(
+            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+        ),
         losses=losses,
         progress=progress,
     )
@@ -73,22 +73,16 @@ def predict(
         WeightsError: the checkpoint is of another segmenter.
     """
     model, categories = load(checkpoint, config=config, device=device)
-    entries = sorted(read(annotations, masks=False)["images"], key=lambda image: image["id"])
-    results: list[dict[str, Any]] = []
-    with Progress(progress, total=len(entries), unit="image") as bar:
-        for start in range(0, len(entries), config.test.batch):
-            batch = entries[start : start + config.test.batch]
-            inputs = [
-                resize(load_for(entry, images), short=config.scale.test_short_side, long=config.scale.test_long_side)
-                for entry in batch
-            ]
-            with torch.inference_mode():
-                outputs = model([image.to(device).float() / 255 for image in inputs])
-            for entry, image, output in zip(batch, inputs, outputs, strict=True):
-                found = {name: value.cpu() for name, value in output.items()}
-                results += _results(entry, tuple(image.shape[-2:]), found, categories, config)
-            bar.advance(len(batch))
-    return results
+
+    def detect(entries: list[dict[str, Any]], inputs: list[Tensor]) -> list[dict[str, Any]]:
+        outputs = model([image.to(device).float() / 255 for image in inputs])
+        results: list[dict[str, Any]] = []
+        for entry, image, output in zip(entries, inputs, outputs, strict=True):
+            found = {name: value.cpu() for name, value in output.items()}
+            results += _results(entry, tuple(image.shape[-2:]), found, categories, config)
+        return results
+
+    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
 
 
 def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
@@ -97,17 +91,10 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     Raises:
         WeightsError: the checkpoint is of another segmenter.
     """
-    state = load_checkpoint(checkpoint)
-    model = build(config, classes=state["classes"], load=False)
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{checkpoint} was trained with other settings than segmenter={config.name} has now: {error}; "
-            "predict with the settings it was trained with, or train again"
-        ) from error
-    categories = state["category_ids"] if state["classes"] == len(state["category_ids"]) else [1]
-    return _lower_precision(model.to(device).eval(), config, device), categories
+    model, categories = load_trained(
+        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
+    )
+    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
@@ -186,36 +173,10 @@ def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     return model(inputs, targets)
 
 
-def _lower_precision(model: nn.Module, config: SegmenterConfig, device: torch.device) -> nn.Module:
-    """Run the convolutions and wide layers in bf16 where the config asks for it.
-
-    Autocast around the whole model would also decode boxes in bf16, whose steps at coordinate 800 are 4 pixels wide:
-    so each part runs in bf16 by itself and hands float32 on.
-    """
-    if config.precision == "fp32" or (config.precision == "auto" and device.type == "cpu"):
-        return model
-    names = ["backbone", "rpn.head", "roi_heads.box_head"]
-    for name in names + (["roi_heads.mask_head", "roi_heads.mask_predictor"] if config.mask_head else []):
-        part = model.get_submodule(name)
-        part.forward = _in_bf16(part.forward, device.type)
-    return model
-
-
-def _in_bf16(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
-    def wrapped(*arguments: Any) -> Any:
-        with torch.autocast(device_type, dtype=torch.bfloat16):
-            return _float(forward(*arguments))
-
-    return wrapped
-
-
-def _float(value: Any) -> Any:
-    """The same nest of dicts, lists and tuples with every tensor in float32."""
-    if isinstance(value, Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return {key: _float(item) for key, item in value.items()}
-    return type(value)(_float(item) for item in value)
+def bf16_parts(config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in bf16."""
+    masks = ["roi_heads.mask_head", "roi_heads.mask_predictor"] if config.mask_head else []
+    return ["backbone", "rpn.head", "roi_heads.box_head", *masks]
 
 
 def _results(
