@@ -12,6 +12,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from mal.config import Config
 from mal.errors import MalError
@@ -27,6 +28,8 @@ ConfigStore.instance().store("schema", Config)
 def main(config: DictConfig) -> None:
     try:
         run(OmegaConf.to_object(config))  # type: ignore[arg-type]
+    except MissingMandatoryValue as error:
+        raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
     except MalError as error:
         raise CompactHydraException(f"error: {error}") from error
 

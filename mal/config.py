@@ -213,6 +213,9 @@ RANGES = {  # lowest and highest allowed, both included
     "roi.label_expansion": (0, 10),
     "roi.flip": (0, 1),
     "roi.min_side": (0, float("inf")),
+    "encoder.width": (1, 1 << 16),
+    "decoder.width": (1, 1 << 16),
+    "decoder.key_gain": (0, float("inf")),
     "augment.jitter_p": (0, 1),
     "augment.grey_p": (0, 1),
     "augment.blur_p": (0, 1),
@@ -232,6 +235,9 @@ RANGES = {  # lowest and highest allowed, both included
     "train.warmup": (0, 1),
     "train.final_lr": (0, 1),
     "train.ema": (0, 1),
+    "train.eps": (0, 1),
+    "train.weight_decay": (0, float("inf")),
+    "train.checkpoint_seconds": (0, float("inf")),
     "train.pool_images": (1, 1 << 20),
     "train.workers": (1, 256),
     "label.batch": (1, 1 << 20),
@@ -240,6 +246,16 @@ RANGES = {  # lowest and highest allowed, both included
     "data.shapes.train_images": (1, 1 << 24),
     "data.shapes.val_images": (1, 1 << 24),
     "data.shapes.size": (64, 4096),
+}
+
+LENGTHS = {  # lists that must have so many numbers, and lowest and highest of each
+    "augment.jitter": (4, 0, float("inf")),
+    "augment.blur_sigma": (2, 1e-3, float("inf")),
+    "encoder.mean": (3, -float("inf"), float("inf")),
+    "encoder.std": (3, 1e-6, float("inf")),
+    "train.betas": (2, 0, 0.999999),
+    "label.threshold": (3, 0, 0.999999),
+    "decoder.strides": (3, 1, 4096),
 }
 
 EXPERIMENTS_BUILT = ("baselines",)
@@ -263,6 +279,10 @@ def check(config: Config) -> None:
         value = _get(config, key)
         if not low <= value <= high:
             raise ConfigError(f"{key}={value} is out of range; choose a value from {low:g} to {high:g}")
+    for key, (length, low, high) in LENGTHS.items():
+        value = _get(config, key)
+        if value is not None and (len(value) != length or not all(low <= number <= high for number in value)):
+            raise ConfigError(f"{key}={value} must be {length} numbers from {low:g} to {high:g}")
     _check_relations(config)
 
 
@@ -291,10 +311,10 @@ def _check_relations(config: Config) -> None:
         raise ConfigError(f"roi.size={roi.size} is not divisible by loss.stride={config.loss.stride}")
     if crf.kernel < 3 or crf.kernel % 2 == 0:
         raise ConfigError(f"crf.kernel={crf.kernel} must be odd and at least 3")
-    if len(config.label.threshold) != 3 or not all(0 <= t < 1 for t in config.label.threshold):
-        raise ConfigError(f"label.threshold={config.label.threshold} must be three numbers in [0, 1), for S, M, L")
-    if config.decoder.strides is not None and len(config.decoder.strides) != 3:
-        raise ConfigError(f"decoder.strides={config.decoder.strides} must be three numbers, for S, M, L")
+    if roi.max_area <= roi.min_area:
+        raise ConfigError(f"roi.max_area={roi.max_area:g} must exceed roi.min_area={roi.min_area:g}")
+    if train.stop_after is not None and train.stop_after < 1:
+        raise ConfigError(f"train.stop_after={train.stop_after} must be at least 1, or null")
     for name in config.compare:
         if name not in CHOICES["labeler.name"]:
             raise ConfigError(f"compare names {name}; choose from {', '.join(map(str, CHOICES['labeler.name']))}")

@@ -12,7 +12,9 @@ CHECK_EVERY = 10  # iterations between looks for a fixed point
 
 
 @torch.no_grad()
-def mean_field(masks: Tensor, images: Tensor, boxes: Tensor, config: CrfConfig) -> Tensor:
+def mean_field(
+    masks: Tensor, images: Tensor, boxes: Tensor, config: CrfConfig, *, valid: Tensor | None = None
+) -> Tensor:
     """Refine soft masks into hard ones.
 
     Two labels compete (`form="two_label"`, the released program's update, used with the paper's constants by
@@ -25,29 +27,32 @@ def mean_field(masks: Tensor, images: Tensor, boxes: Tensor, config: CrfConfig) 
         masks: (B, H, W) in [0, 1], the mean of student and teacher (mᵃ).
         images: (B, 3, H, W) RGB normalised by ImageNet's mean and standard deviation.
         boxes: (B, H, W) bool.
+        valid: (B, H, W) bool, pixels that count (`border=constant` pads with pixels that do not); all where left out.
 
     Returns:
         (B, H, W) bool.
     """
     with torch.autocast(masks.device.type, enabled=False):
         masks, images, inside = masks.float(), images.float(), boxes.float()
-        kernel = pairwise_kernel(images, config)
+        kernel = pairwise_kernel(images, config, valid=valid)
         refine = _two_label if config.form == "two_label" else _literal
         return refine(masks, kernel, inside, config) & boxes
 
 
-def pairwise_kernel(images: Tensor, config: CrfConfig) -> Tensor:
+def pairwise_kernel(images: Tensor, config: CrfConfig, *, valid: Tensor | None = None) -> Tensor:
     """K_ij = ω·exp(−|I_i − I_j|² / 2ζ²) of Eq. 4 for every pixel i and neighbour j.
 
     Args:
         images: (B, 3, H, W).
+        valid: (B, H, W) bool, pixels that lie in the image; all where left out.
 
     Returns:
         (B, N, H, W), one channel an offset of `offsets(config)`; 0 where the neighbour lies outside the image.
     """
     reach = _reach(config)
     padded = F.pad(images, (reach, reach, reach, reach))
-    seen = F.pad(images.new_ones(1, *images.shape[-2:]), (reach, reach, reach, reach))
+    counted = images.new_ones(1, *images.shape[-2:]) if valid is None else valid.float()
+    seen = F.pad(counted, (reach, reach, reach, reach))
     weights = []
     for offset in offsets(config):
         distance = (images - _shifted(padded, offset, reach)).square().sum(dim=1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mal.files import write_json
-from mal.runtime import peak_memory_gib, provenance
+from mal.runtime import peak_memory_gib, provenance, reset_peak_memory
 from mal.store import Store, stage_key
 
 Metrics = dict[str, float]
@@ -104,6 +104,7 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
             return False
         folder = store.folder(stage.name, stage.key)
         started, clock = datetime.now(UTC), time.monotonic()
+        reset_peak_memory(device)
         write_json(folder / "stage.json", {"config": stage.config, "sources": stage.sources}, indent=1)
         result = stage.work(
             Workplace(

@@ -129,9 +129,18 @@ def restore(checkpoint: Any, options: argparse.Namespace) -> Config:
         config,
         label=replace(config.label, **given),
         train=replace(config.train, workers=options.workers),
-        encoder=replace(config.encoder, pretrained=False, checkpoint=None),  # the labeler's own weights follow
     )
-    check(config)
+    try:
+        check(config)
+    except ConfigError as error:  # it names the settings that these options stand for
+        text = str(error)
+        for setting, option in (
+            ("label.threshold", "threshold"),
+            ("label.batch", "batch"),
+            ("train.workers", "workers"),
+        ):
+            text = text.replace(f"{setting}=", f"--{option} ")
+        raise ConfigError(text) from error
     return config
 
 

@@ -55,7 +55,7 @@ def label_dataset(
     with Progress(name, total=len(records), unit="image") as progress:
         for start in range(0, len(records), shard_images):
             shard = records[start : start + shard_images]
-            path = folder / "shards" / f"{start:08}.json"
+            path = folder / "shards" / f"{start:08}-{start + len(shard):08}.json"  # another shard size: other files
             if not path.is_file():
                 annotations = [a for image in shard for a in by_image[image["id"]]]
                 found = labeler({**coco, "images": shard, "annotations": annotations}, images)

@@ -47,6 +47,10 @@ def run(config: Config) -> None:
     tracking = config.tracking
     mirror = start_mirror(store.root, enabled=tracking.enabled, uri=tracking.uri, experiment=tracking.experiment)
     try:
+        data = graph.data()
+        for stage in [s for s in in_order(data) if s in todo]:
+            execute(stage, store, device=device)
+        graph.check_categories()
         for stage in todo:
             execute(stage, store, device=device)
         show(config, graph, store, stages)
@@ -85,7 +89,10 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
         human=split.annotations if split.has_masks else None,
         out=folder / "sheet.png",
     )
-    say(f"\nmasks:    {folder / 'labels.json'}\npictures: {sheet}")
+    if config.labeler.name == "mal":
+        labeler = graph.train_labeler()
+        say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
+    say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
 
 
 def say(text: str) -> None:

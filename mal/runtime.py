@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -115,13 +116,28 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Start the peaks of `peak_memory_gib` anew; where the system cannot (not Linux), the CPU's is the process's."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak resident set becomes the present one
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_gib(device: torch.device) -> dict[str, float]:
-    """Peak resident memory of this process and, on a GPU, peak allocated device memory, in GiB."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peaks = {"peak_memory_gib": kib * (1 if sys.platform == "darwin" else 1024) / 2**30}
+    """Peak resident memory of this process and, on a GPU, peak allocated device memory, since the reset, in GiB."""
+    peaks = {"peak_memory_gib": _peak_resident_kib() / 2**20}
     if device.type == "cuda":
         peaks["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return peaks
+
+
+def _peak_resident_kib() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 
 
 def provenance() -> dict[str, Any]:

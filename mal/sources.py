@@ -1,5 +1,6 @@
 """Where a split's annotations and images are, and what identifies them before anything is read."""
 
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,13 @@ from mal.graph import Stage
 from mal.images import load_for
 from mal.progress import Progress
 from mal.store import Fingerprints
+
+SUGGESTED_VAL = (
+    "annotations/instances_val2017.json",
+    "lvis_v1_val.json",
+)  # what data=coco and data=lvis name below a root
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MASK = re.compile(rb'"segmentation"\s{0,64}:\s{0,64}(?:\{|\[\s{0,64}[^\]\s])')  # not null, not an empty list
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     """A split in files; None where the config names no annotations for it.
 
     A practitioner's command names train.annotations and train.images and nothing else; the paths of val that
-    `data=coco` suggests belong to `data.root`, so without a root val exists only if it was named in full.
+    `data=coco` suggests belong to `data.root`, so without a root they name nothing.
 
     Raises:
         ConfigError, MalError: a path that is not set or does not exist.
@@ -53,7 +61,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     root = Path(data.root) if data.root else Path()
     annotations, images = root / split.annotations, root / split.images
     if data.root is None and not annotations.exists():
-        if name == "val":
+        if name == "val" and split.annotations in SUGGESTED_VAL:
             return None
         raise ConfigError(
             f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; "
@@ -62,18 +70,22 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         )
     if not images.is_dir():
         raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")
-    sources = {"annotations": fingerprints.file(annotations), "images": digest(sorted(_names(images)))}
+    names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
+    sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
     return Split(name, annotations, images, mentions_masks(annotations), sources=tuple(sources.items()))
 
 
 def mentions_masks(annotations: Path) -> bool:
-    """Whether a file has any segmentation at all, without parsing it (COCO's takes ten seconds)."""
+    """Whether a file has any mask at all, without parsing it (COCO's takes ten seconds).
+
+    An empty list or null, as box-only exports write it, is none.
+    """
     with annotations.open("rb") as file:
         tail = b""
         while chunk := file.read(1 << 22):
-            if b'"segmentation"' in tail + chunk:
+            if MASK.search(tail + chunk):
                 return True
-            tail = chunk[-16:]
+            tail = chunk[-256:]
     return False
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ import torch
 from mal import labelling, segmenters, shapes
 from mal.annotations import check_images, read, strip, write
 from mal.config import Config
-from mal.errors import MalError
+from mal.errors import AnnotationError, MalError
 from mal.files import read_json, write_json
 from mal.graph import Result, Stage, Workplace
 from mal.labelers.mal import load_networks
@@ -43,15 +45,19 @@ class Graph:
         self.train: Split = train
         self.val: Split | None = self._split("val")
 
+    def data(self) -> list[Stage]:
+        """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
+        return [self.boxes(split) for split in filter(None, (self.train, self.val))]
+
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
-        config, stages = self.config, []
+        config, stages = self.config, self.data()
         labelers = [config.labeler.name, *(n for n in config.compare if n != config.labeler.name)]
         for split in filter(None, (self.train, self.val)):
-            for name in labelers if split.name == "val" else labelers[:1]:
+            for name in labelers if split.name == "val" and split.has_masks else labelers[:1]:
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if split.has_masks else labels)
-        if config.segmenter.name != "none" and self.train.has_masks and self.val is not None and self.val.has_masks:
+        if self._trains_segmenters():
             pseudo = self.score(self.detect(self.train_segmenter(self.label(self.train, config.labeler.name))))
             human = self.score(self.detect(self.train_segmenter(None)))
             stages.append(self.retention(pseudo, human))
@@ -72,6 +78,24 @@ class Graph:
             notes.append("segmenter=none: the run ends at mask quality")
         return notes
 
+    def check_categories(self) -> None:
+        """Refuse validation images whose categories no segmenter could learn; the stages of `data` must be done.
+
+        Raises:
+            AnnotationError: names the categories.
+        """
+        if not self._trains_segmenters() or self.config.data.class_agnostic:
+            return
+        folders = [self.store.folder(stage.name, stage.key) for stage in self.data()]
+        train, val = (read_json(folder / "boxes.json")["categories"] for folder in folders)
+        known = {category["id"] for category in val}
+        unknown = [f"{category['name']} (id {category['id']})" for category in train if category["id"] not in known]
+        if unknown:
+            raise AnnotationError(
+                f"{self._val().annotations} lacks categories of {self.train.annotations}: {', '.join(unknown)}; give "
+                "both splits the same list of categories, or set data.class_agnostic=true or segmenter=none"
+            )
+
     # data
 
     def draw_shapes(self, split: str) -> Stage:
@@ -86,21 +110,21 @@ class Graph:
                 {"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count}
             )
 
-        return Stage(f"shapes_{split}", 1, settings, work, columns=self._columns())
+        return Stage(f"shapes_{split}", 1, settings, work, columns=self._data_columns())
 
     def boxes(self, split: Split) -> Stage:
         """The box-only view: what phase 1 cannot read, it cannot cheat with."""
         skip = self.config.data.on_bad_image == "skip"
 
         def work(place: Workplace) -> Result:
-            coco = strip(read(split.annotations, masks=False))
+            coco = strip(read(split.annotations, masks=split.has_masks))  # bad masks are to be known before training
             check_images(coco, split.images)
             bad = unreadable(coco, split.images, workers=self.config.train.workers) if skip else []
             write(place.folder / "boxes.json", {**coco, "unreadable_images": bad} if bad else coco)
             return Result({"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}, {"": len(coco["images"])})
 
         sources, settings = dict(split.sources), {"skip_unreadable": skip}
-        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._columns())
+        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._data_columns())
 
     # phase 1
 
@@ -146,6 +170,7 @@ class Graph:
                 name=f"label {split.name} ({name})",
             )
             write(place.folder / "labels.json", labels)
+            shutil.rmtree(place.folder / "shards", ignore_errors=True)
             flagged = sum(a.get("flagged", False) for a in labels["annotations"])
             return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
 
@@ -180,6 +205,8 @@ class Graph:
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
         for key in ("running", "test"):
             del settings["segmenter"][key]
+        for key in ("test_short_side", "test_long_side"):
+            del settings["segmenter"]["scale"][key]
         sources = dict(split.sources)
         if settings["segmenter"].pop("checkpoint"):
             sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
@@ -187,7 +214,7 @@ class Graph:
         def work(place: Workplace) -> Result:
             annotations = split.annotations if labels is None else place.inputs["labels"] / "labels.json"
             segmenters.backend(config.segmenter).train(
-                annotations=annotations,
+                annotations=self._readable(annotations, place),
                 images=split.images,
                 config=self._segmenter(),
                 seed=config.seed,
@@ -197,8 +224,8 @@ class Graph:
             return Result()
 
         inputs = {} if labels is None else {"labels": labels}
-        columns = self._segmenter_columns(labels)
-        return Stage("train_segmenter", 1, settings, work, {**inputs, **split.inputs}, sources, columns)
+        inputs |= {**split.inputs, **self._skipped(split)}
+        return Stage("train_segmenter", 1, settings, work, inputs, sources, self._segmenter_columns(labels))
 
     def detect(self, segmenter: Stage) -> Stage:
         """The segmenter's predictions on the validation images, in COCO's results format."""
@@ -208,7 +235,7 @@ class Graph:
         def work(place: Workplace) -> Result:
             results = segmenters.backend(config).predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
-                annotations=split.annotations,
+                annotations=self._readable(split.annotations, place),
                 images=split.images,
                 config=config,
                 device=place.device,
@@ -216,7 +243,7 @@ class Graph:
             write_json(place.folder / "predictions.json", results)
             return Result({"predictions": len(results)})
 
-        inputs = {"segmenter": segmenter, **split.inputs}
+        inputs = {"segmenter": segmenter, **split.inputs, **self._skipped(split)}
         return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
 
     def score(self, predictions: Stage) -> Stage:
@@ -226,7 +253,7 @@ class Graph:
         settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
 
         def work(place: Workplace) -> Result:
-            human = select_images(split.human(), which)
+            human = select_images(read(self._readable(split.annotations, place), masks=True), which)
             kept = {image["id"] for image in human["images"]}
             results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
             metrics: dict[str, float] = {}
@@ -238,7 +265,7 @@ class Graph:
                 metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
             return Result(metrics, {"": len(kept)})
 
-        inputs = {"predictions": predictions, **split.inputs}
+        inputs = {"predictions": predictions, **split.inputs, **self._skipped(split)}
         return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
 
     def retention(self, pseudo: Stage, human: Stage) -> Stage:
@@ -267,6 +294,26 @@ class Graph:
         assert self.val is not None  # targets() asks for these stages only then
         return self.val
 
+    def _trains_segmenters(self) -> bool:
+        masks = self.train.has_masks and self.val is not None and self.val.has_masks
+        return masks and self.config.segmenter.name != "none"
+
+    def _skipped(self, split: Split) -> dict[str, Stage]:
+        """The stage that knows which images cannot be read, as an input of what must do without them."""
+        return {"boxes": self.boxes(split)} if self.config.data.on_bad_image == "skip" else {}
+
+    def _readable(self, annotations: Path, place: Workplace) -> Path:
+        """The file, or a copy without the images that `data.on_bad_image=skip` skips: AP does not count them."""
+        boxes = place.inputs.get("boxes")
+        bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
+        if not bad:
+            return annotations
+        coco = read_json(annotations)
+        images = [image for image in coco["images"] if image["id"] not in bad]
+        kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] not in bad]
+        write(place.folder / "readable.json", {**coco, "images": images, "annotations": kept})
+        return place.folder / "readable.json"
+
     def _segmenter(self) -> Any:
         return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
 
@@ -278,8 +325,11 @@ class Graph:
         networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)
         return labelling.mal_labeler(networks, self.config, place.device)
 
+    def _data_columns(self) -> Json:
+        return {"profile": self.config.profile, "data": self.config.data.name}
+
     def _columns(self) -> Json:
-        return {"profile": self.config.profile, "data": self.config.data.name, "seed": self.config.seed}
+        return {**self._data_columns(), "seed": self.config.seed}
 
     def _labeler_columns(self, name: str) -> Json:
         config = self.config
@@ -289,10 +339,14 @@ class Graph:
             "decoder": config.decoder.name,
             "theta": config.roi.theta,
         }
-        return {**self._columns(), "labeler": name, **(learned if name == "mal" else {})}
+        return (
+            {**self._columns(), "labeler": name, **learned}
+            if name == "mal"
+            else {**self._data_columns(), "labeler": name}
+        )
 
     def _segmenter_columns(self, labels: Stage | None) -> Json:
-        columns = self._columns() if labels is None else labels.columns
+        columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}
         supervision = "human" if labels is None else "pseudo"
         return {**columns, "segmenter": self.config.segmenter.name, "supervision": supervision}
 

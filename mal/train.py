@@ -86,6 +86,7 @@ def train_labeler(
                     f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
                 )
     curve.flush()
+    _guard_weights(student)
     save_labeler(folder / "labeler.pt", student, teacher, config)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return {"steps": steps, "boxes": rois.count, **curve.latest}
@@ -181,6 +182,16 @@ def _guard(losses: StepLosses, rois: RoiBatch, folder: Path) -> None:
         f"the loss is {losses.total.item()} (MIL {losses.mil.item()}, CRF {losses.crf.item()}); the batch of "
         f"annotations {rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
     )
+
+
+def _guard_weights(student: nn.Module) -> None:
+    """The losses of a step cannot tell what its update did; after the last one nobody else looks."""
+    bad = [name for name, weight in student.named_parameters() if not torch.isfinite(weight).all()]
+    if bad:
+        raise TrainingError(
+            f"the last steps left weights that are no numbers ({bad[0]} and {len(bad) - 1} more); lower "
+            "train.lr_per_image, or use train.precision=fp32"
+        )
 
 
 def _state(parts: dict[str, Any], step: int) -> dict[str, Any]:

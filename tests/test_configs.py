@@ -153,6 +153,18 @@ def test_unknown_keys_and_wrong_types_fail_at_composition(override, named):
         ("label.threshold", [0.5], "label.threshold=[0.5]"),
         ("label.threshold", [0.5, 0.5, 1], "label.threshold=[0.5, 0.5, 1.0]"),
         ("decoder.strides", [8], "decoder.strides=[8]"),
+        ("decoder.strides", [0, 0, 0], "decoder.strides=[0, 0, 0]"),
+        ("decoder.width", 0, "decoder.width=0"),
+        ("encoder.width", 0, "encoder.width=0"),
+        ("encoder.mean", [0.5], "encoder.mean=[0.5] must be 3 numbers"),
+        ("augment.jitter", [0.4], "augment.jitter=[0.4] must be 4 numbers"),
+        ("augment.blur_sigma", [0, 0], "augment.blur_sigma=[0.0, 0.0]"),
+        ("train.betas", [0.9], "train.betas=[0.9]"),
+        ("train.betas", [0.9, 2], "train.betas=[0.9, 2.0]"),
+        ("train.eps", -1, "train.eps=-1"),
+        ("train.weight_decay", -1, "train.weight_decay=-1"),
+        ("train.stop_after", 0, "train.stop_after=0"),
+        ("roi.max_area", 10, "roi.max_area=10 must exceed roi.min_area="),
         ("train.accumulate", 5, "train.accumulate=5"),
         ("train.epochs", 3, "train.epochs and train.steps"),
         ("train.steps", None, "train.epochs and train.steps"),
@@ -160,6 +172,7 @@ def test_unknown_keys_and_wrong_types_fail_at_composition(override, named):
         ("compare", ["box", "sphere"], "compare names sphere"),
         ("data.format", "voc", "data.format=voc"),
         ("segmenter.scale.flip", 2, "segmenter.scale.flip=2"),
+        ("segmenter.optimizer.betas", [2, 2], "segmenter.optimizer.betas=[2.0, 2.0]"),
         ("segmenter.optimizer.name", "lion", "segmenter.optimizer.name=lion"),
         ("segmenter.schedule.epochs", 5, "segmenter.schedule.epochs and segmenter.schedule.steps"),
         ("segmenter.pyramid.widths", [8], "segmenter.pyramid.widths=[8]"),
@@ -253,9 +266,11 @@ def test_recipes_have_the_published_values_at_the_papers_scale(recipe):
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "mini"])
-def test_the_small_profiles_change_nothing_of_the_method_but_the_decoders_size(profile):
+def test_the_small_profiles_change_nothing_of_the_method_but_the_decoders_size_and_the_teachers_lag(profile):
     config = OmegaConf.structured(compose_config(f"profile={profile}", "recipe=paper"))
-    expected = {k: v for k, v in (SHARED | OWN["paper"]).items() if k not in ("decoder.width", "decoder.strides")}
+    expected = {
+        k: v for k, v in (SHARED | OWN["paper"]).items() if k not in ("decoder.width", "decoder.strides", "train.ema")
+    }
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
 
 

@@ -109,3 +109,19 @@ def test_stopping_at_a_fixed_point_changes_nothing():
     mask, image, box = (torch.from_numpy(part)[None] for part in scene(3, smooth=True))
     many = CrfConfig(**{**vars(RELEASED), "iterations": 1000})
     assert torch.equal(mean_field(mask, image, box.bool(), RELEASED), mean_field(mask, image, box.bool(), many))
+
+
+def test_pixels_of_the_padding_do_not_vote():
+    """A crop that reaches beyond the image refines to what the image's part of it alone does."""
+    image, inside = torch.zeros(1, 3, 24, 24), torch.zeros(1, 24, 24, dtype=torch.bool)  # one colour all over
+    valid = torch.zeros(1, 24, 24, dtype=torch.bool)
+    valid[:, :, 4:20] = inside[:, 2:22, 4:20] = True
+    masks = 0.55 * inside
+    for config in (RELEASED, PAPER):
+        alone = mean_field(masks[..., 4:20], image[..., 4:20], inside[..., 4:20], config)
+        padded = mean_field(masks, image, inside, config, valid=valid)
+        assert torch.equal(padded[..., 4:20], alone)
+    assert not torch.equal(
+        mean_field(masks, image, inside, RELEASED)[..., 4:20],
+        mean_field(masks[..., 4:20], image[..., 4:20], inside[..., 4:20], RELEASED),
+    )

@@ -117,3 +117,17 @@ def test_finished_shards_are_not_labelled_again(drawn, tmp_path):
     assert labels == label_dataset(
         coco, drawn / "images", baseline_labeler("box"), folder=tmp_path / "b", shard_images=5
     )
+
+
+def test_shards_of_another_size_are_not_taken_for_those_of_this_one(drawn, tmp_path):
+    human = read(drawn / "annotations.json", masks=True)
+
+    def interrupted(shard, images):
+        if shard["images"][0]["id"] != human["images"][0]["id"]:
+            raise KeyboardInterrupt
+        return baseline_labeler("ellipse")(shard, images)
+
+    with pytest.raises(KeyboardInterrupt):
+        label_dataset(strip(human), drawn / "images", interrupted, folder=tmp_path, shard_images=2)
+    labels = label_dataset(strip(human), drawn / "images", baseline_labeler("ellipse"), folder=tmp_path, shard_images=4)
+    assert not any(annotation.get("flagged") for annotation in labels["annotations"])

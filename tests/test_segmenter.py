@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
-from mal.errors import AnnotationError, ConfigError, NotBuiltYet, TrainingError, WeightsError
+from mal.errors import AnnotationError, ConfigError, NotBuiltYet, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig, check
@@ -353,6 +353,27 @@ def test_an_interrupted_run_ends_in_the_same_bits(
     assert same(first, second)
     assert (tmp_path / "whole" / "curves.jsonl").read_text() == (tmp_path / "cut" / "curves.jsonl").read_text()
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+
+
+def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("running.log_steps=2")
+    train(dataset, tmp_path / "whole", config)
+    real = loop._step
+
+    def noticed_in_the_third(run: Any, *arguments: Any, **named: Any) -> None:
+        real(run, *arguments, **named)
+        if run.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "_step", noticed_in_the_third)
+    with pytest.raises(Stopped, match=r"after segmenter step 3 of .* \(SIGTERM\)"):
+        train(dataset, tmp_path / "cut", config)
+    monkeypatch.undo()
+    train(dataset, tmp_path / "cut", config)
+    first, second = (torch.load(tmp_path / name / "segmenter.pt", weights_only=True) for name in ("whole", "cut"))
+    assert same(first, second)
 
 
 KILLED = """

@@ -108,6 +108,19 @@ def test_a_loss_that_is_no_number_stops_training_and_saves_the_batch(compose, dr
     assert not (tmp_path / "labeler.pt").exists()
 
 
+def test_weights_that_the_last_step_broke_are_not_saved(compose, drawn, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def breaking(self, *arguments, **named):
+        step(self, *arguments, **named)
+        self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+    with pytest.raises(TrainingError, match="no numbers"):
+        train(compose("profile=smoke", "train.steps=1"), drawn, tmp_path)
+    assert not (tmp_path / "labeler.pt").exists()
+
+
 def test_a_damaged_checkpoint_is_named(compose, drawn, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(MalError, match=r"checkpoint\.pt is not a readable checkpoint"):

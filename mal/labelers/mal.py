@@ -1,6 +1,6 @@
 """Mask Auto-Labeler: a student learns masks from boxes, an EMA teacher steadies it (§3.2, §3.3, Fig. 2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,7 +89,8 @@ def compute_losses(
     side = plain.shape[-1] // loss.stride
     rows, columns = rois.box_lines(side)
     valid_rows, valid_columns = rois.valid_lines(side)
-    valid = (valid_rows[:, :, None] & valid_columns[:, None, :]).float()
+    in_image = valid_rows[:, :, None] & valid_columns[:, None, :]
+    valid = in_image.float()
     inside = rows[:, :, None] & columns[:, None, :]
 
     masks = student(jittered, rois.sizes, side=side).sigmoid() * valid
@@ -97,7 +98,7 @@ def compute_losses(
         teacher_masks = teacher(plain, rois.sizes, side=side).sigmoid() * valid
     seen = jittered if crf.image == "student" else plain
     small = F.interpolate(seen, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    refined = mean_field((masks.detach() + teacher_masks) / 2, normalise(small), inside, crf)
+    refined = mean_field((masks.detach() + teacher_masks) / 2, normalise(small), inside, crf, valid=in_image)
 
     mil = mil_loss(masks, rows, columns, form=loss.mil, smooth=loss.smooth).mean()
     self_training = crf_loss(masks, refined, smooth=loss.smooth).mean()
@@ -125,7 +126,11 @@ def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool) -> Tensor:
 
 
 def load_networks(checkpoint: dict[str, Any], config: Config, device: torch.device) -> list[nn.Module]:
-    """The labelling networks of a checkpoint: student, teacher, or both (`label.network`)."""
+    """The labelling networks of a checkpoint: student, teacher, or both (`label.network`).
+
+    All weights come from the checkpoint, so none are downloaded.
+    """
+    config = replace(config, encoder=replace(config.encoder, pretrained=False, checkpoint=None))
     names = {"student": ["student"], "teacher": ["teacher"], "both": ["student", "teacher"]}[config.label.network]
     networks: list[nn.Module] = []
     for name in names:

@@ -203,6 +203,8 @@ def check(config: SegmenterConfig) -> None:
         raise ConfigError(f"segmenter.schedule.milestones={schedule.milestones} must be shares of the run, in [0, 1]")
     if config.optimizer.clip is not None and config.optimizer.clip <= 0:
         raise ConfigError(f"segmenter.optimizer.clip={config.optimizer.clip} must be positive, or null for none")
+    if any(not 0 <= beta < 1 for beta in config.optimizer.betas):
+        raise ConfigError(f"segmenter.optimizer.betas={config.optimizer.betas} must be numbers from 0 to below 1")
     _check_lengths(config)
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mal.annotations import read
-from mal.errors import TrainingError
+from mal.errors import Stopped, TrainingError
 from mal.files import write_json
 from mal.progress import Progress
-from mal.runtime import load_checkpoint, save_checkpoint, seed_everything
+from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
 from mal.segmenters.data import Sample, TrainingSet, order
 
@@ -135,6 +135,7 @@ def train(
 
     Raises:
         TrainingError: a loss is not a finite number.
+        Stopped: by a signal, checkpoint written.
     """
     if (folder / "segmenter.pt").exists():
         return
@@ -155,7 +156,7 @@ def train(
         run.resume(checkpoint, device=device)
     run.curve.truncate(run.step)
     total, saved = run_length(config.schedule, images=len(dataset)), time.monotonic()
-    with Progress(progress, total=total, done=run.step) as bar:
+    with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:
         for batch in _batches(dataset, config, seed=seed, first=run.step, total=total):
             lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
             _step(run, batch, losses=losses, lr=lr, clip=config.optimizer.clip, seed=seed, folder=folder)
@@ -163,9 +164,15 @@ def train(
             logged = run.step % running.log_steps == 0 or run.step == total
             bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
             due = running.checkpoint_steps > 0 and run.step % running.checkpoint_steps == 0
-            if run.step < total and (due or time.monotonic() - saved >= running.checkpoint_seconds):
+            late = time.monotonic() - saved >= running.checkpoint_seconds
+            if run.step < total and (due or late or signals.raised):
                 run.save(checkpoint)
                 saved = time.monotonic()
+            if run.step < total and signals.raised:
+                raise Stopped(
+                    f"stopped after segmenter step {run.step} of {total} ({signals.raised}); the same command goes on "
+                    "from there"
+                )
     state = {"model": model.state_dict(), "category_ids": dataset.category_ids, "classes": dataset.classes}
     save_checkpoint(folder / "segmenter.pt", state)
     checkpoint.unlink(missing_ok=True)
