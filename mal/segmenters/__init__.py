@@ -27,7 +27,15 @@ SEGMENTERS = {
 }
 
 MODULES = {"torchvision": "mal.segmenters.mask_rcnn"}  # imported when used: some backends are optional
-BUILT = ("mask_rcnn_tiny", "mask_rcnn_r50", "mask_rcnn_timm")
+BUILT = (
+    "mask_rcnn_tiny",
+    "mask_rcnn_r50",
+    "mask_rcnn_timm",
+    "mask_rcnn_r101",
+    "mask_rcnn_x101_32x4d",
+    "mask_rcnn_x101_64x4d",
+)
+DEFORMABLE = ("torchvision", "cascade", "solov2")  # backends whose backbones can have deformable convolutions
 
 
 def check_built(config: SegmenterConfig) -> None:
@@ -46,11 +54,8 @@ def check_built(config: SegmenterConfig) -> None:
             f"segmenter={config.name} (backend {config.backend}) is not built yet; built are {', '.join(BUILT)}, "
             "with the backend torchvision"
         )
-    if config.dcn:
-        raise NotBuiltYet(
-            f"segmenter={config.name} with segmenter.dcn=true (deformable convolutions) is not built yet; "
-            "use segmenter.dcn=false"
-        )
+    if config.dcn and config.backend not in DEFORMABLE:
+        raise ConfigError(f"segmenter={config.name} has no deformable convolutions; use segmenter.dcn=false")
 
 
 def backend(config: SegmenterConfig) -> ModuleType:

@@ -21,7 +21,8 @@ class PyramidConfig:
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
     blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])  # tiny: residual blocks a stage
     norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | batch
-    frozen_stages: int = 0  # resnet: the stem (1) and this many stages less one keep their weights
+    frozen_stages: int = 0  # the stem (1) and this many stages less one keep their weights
+    map_norm: bool = False  # layer norm over the channels of each of the body's maps, as detectors on ConvNeXt have it
     channels: int = 256  # of every map of the feature pyramid
     fpn_norm: bool = False  # batch norm after each of its convolutions, for training from scratch
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in [0, 1]
@@ -205,6 +206,8 @@ def check(config: SegmenterConfig) -> None:
         raise ConfigError(f"segmenter.optimizer.clip={config.optimizer.clip} must be positive, or null for none")
     if any(not 0 <= beta < 1 for beta in config.optimizer.betas):
         raise ConfigError(f"segmenter.optimizer.betas={config.optimizer.betas} must be numbers from 0 to below 1")
+    if config.dcn and config.pyramid.kind == "tiny":
+        raise ConfigError("segmenter.dcn=true needs a ResNet or ResNeXt, and segmenter.pyramid.kind=tiny is none")
     _check_lengths(config)
 
 

@@ -14,7 +14,6 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from mal.annotations import encode_mask
-from mal.errors import NotBuiltYet
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
@@ -101,10 +100,8 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     """The untrained model; `classes` does not count the background. See `build_pyramid` for `load`.
 
     Raises:
-        ConfigError, WeightsError, NotBuiltYet.
+        ConfigError, WeightsError.
     """
-    if config.dcn:
-        raise NotBuiltYet("segmenter.dcn=true: deformable convolutions are not built yet; use segmenter.dcn=false")
     pyramid, channels = build_pyramid(config, load=load), config.pyramid.channels
     proposals, heads, test = config.proposals, config.heads, config.test
     arguments: dict[str, Any] = {

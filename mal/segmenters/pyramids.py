@@ -4,7 +4,9 @@ from typing import Any
 
 import timm
 import torchvision
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import LayerNorm2d, freeze_batch_norm_2d
+from timm.models import group_parameters
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
@@ -12,6 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import PyramidConfig, SegmenterConfig
+from mal.segmenters.deformable import deform
 from mal.segmenters.weights import WAY_OUT, load_backbone, read_weights
 
 STRIDES = (4, 8, 16, 32)
@@ -29,19 +32,22 @@ class Pyramid(nn.Module):
     Args:
         body: images (B, 3, H, W) → list of four maps of strides 4, 8, 16, 32.
         widths: their channels.
-        config: `channels` and `fpn_norm` are used.
+        config: `map_norm`, `channels` and `fpn_norm` are used.
     """
 
     def __init__(self, body: nn.Module, *, widths: list[int], config: PyramidConfig) -> None:
         super().__init__()
         self.body = body
+        norms = [LayerNorm2d(width, eps=1e-6) if config.map_norm else nn.Identity() for width in widths]
+        self.map_norms = nn.ModuleList(norms)
         norm = nn.BatchNorm2d if config.fpn_norm else None
         self.fpn = FeaturePyramidNetwork(widths, config.channels, extra_blocks=LastLevelMaxPool(), norm_layer=norm)
         self.out_channels = config.channels  # torchvision's detectors read this name
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """{"0", "1", "2", "3", "pool"}: (B, channels, H / stride, W / stride)."""
-        return self.fpn(dict(zip(LEVEL_NAMES, self.body(images), strict=True)))
+        maps = [norm(level) for norm, level in zip(self.map_norms, self.body(images), strict=True)]
+        return self.fpn(dict(zip(LEVEL_NAMES, maps, strict=True)))
 
 
 def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
@@ -51,7 +57,7 @@ def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
     to keep, and trains whole, with batch norm.
 
     Args:
-        config: `pyramid`, `pretrained` and `checkpoint` are used.
+        config: `pyramid`, `dcn`, `pretrained` and `checkpoint` are used.
         load: fill in the starting weights; false when a trained segmenter's weights will follow.
 
     Raises:
@@ -64,6 +70,8 @@ def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
     body = TimmBody(pyramid) if pyramid.kind == "timm" else ResnetBody(pyramid)
     if load:
         _load(body, config)
+    if config.dcn:
+        deform(body.stages()[1:])  # 3-5 in the field's count, in which the stem is stage 1
     if config.pretrained or config.checkpoint is not None:
         body.freeze(pyramid)
     return Pyramid(body, widths=body.widths, config=pyramid)
@@ -136,15 +144,16 @@ class ResnetBody(nn.Module):
         if config.norm == "frozen":
             freeze_batch_norm_2d(self.model)
         stem = nn.ModuleList([self.model.conv1, self.model.bn1])
-        for stage in [stem, self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4][
-            : config.frozen_stages
-        ]:
+        for stage in [stem, *self.stages()][: config.frozen_stages]:
             stage.requires_grad_(False)
+
+    def stages(self) -> list[nn.Module]:
+        return [self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
         maps = []
-        for stage in (self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4):
+        for stage in self.stages():
             x = stage(x)
             maps.append(x)
         return maps
@@ -182,9 +191,19 @@ class TimmBody(nn.Module):
         if config.norm == "frozen":
             freeze_batch_norm_2d(self.model)
         if config.frozen_stages:
-            raise ConfigError(
-                f"segmenter.pyramid.frozen_stages={config.frozen_stages}: timm backbones train whole; set 0"
-            )
+            groups = group_parameters(self.model, self.model.group_matcher(coarse=True))  # the stem, then each stage
+            for number in range(config.frozen_stages):
+                for name in groups[number]:
+                    self.model.get_parameter(name).requires_grad_(False)
+
+    def stages(self) -> list[nn.Module]:
+        """
+        Raises:
+            ConfigError: the model has no stages of 3 × 3 convolutions that it could give.
+        """
+        if not isinstance(self.model, ResNet):
+            raise ConfigError(f"segmenter.dcn=true needs a ResNet or ResNeXt, and timm's {self.name} is none")
+        return [self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.model.forward_intermediates(
