@@ -22,6 +22,7 @@ from mal.segmenters.data import Sample, TrainingSet, order
 
 Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
 Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
+Factors = Callable[[str, nn.Parameter], tuple[float, float]]  # name, weight → × learning rate, × weight decay
 
 
 @dataclass
@@ -76,14 +77,29 @@ def learning_rate(step: int, *, total: int, optimizer: OptimizerConfig, schedule
     return peak * factor
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD decays every weight, as detectors trained with it do; AdamW spares biases and norms."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def usual_factors(_name: str, parameter: nn.Parameter) -> tuple[float, float]:
+    """One learning rate for all; biases and norms do not decay."""
+    return 1.0, float(parameter.ndim > 1)
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, *, factors: Factors = usual_factors
+) -> torch.optim.Optimizer:
+    """SGD decays every weight, as detectors trained with it do; AdamW what `factors` says.
+
+    Its groups carry `factor`, by which each step multiplies the learning rate.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if config.name == "sgd":
-        return torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(
+            trained.values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        alike.setdefault(factors(name, parameter), []).append(parameter)
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "factor": rate, "weight_decay": config.weight_decay * decay}
+        for (rate, decay), parameters in sorted(alike.items(), reverse=True)
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
 
@@ -125,6 +141,7 @@ def train(
     device: torch.device,
     build: Build,
     losses: Losses,
+    factors: Factors = usual_factors,
     progress: str = "train segmenter",
 ) -> None:
     """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one.
@@ -150,7 +167,7 @@ def train(
     )
     seed_everything(seed, "segmenter init")
     model = build(dataset.classes).to(device)
-    run = Run(model, build_optimizer(model, config.optimizer), Curve(folder / "curves.jsonl"))
+    run = Run(model, build_optimizer(model, config.optimizer, factors=factors), Curve(folder / "curves.jsonl"))
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         run.resume(checkpoint, device=device)
@@ -206,7 +223,7 @@ def _step(
     seed_everything(seed, "segmenter step", run.step)
     run.model.train()
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
     parts = losses(run.model, batch)
     loss = torch.stack(list(parts.values())).sum()
     if not torch.isfinite(loss):
