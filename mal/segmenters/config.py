@@ -58,10 +58,13 @@ class HeadConfig:
 
 @dataclass
 class ScaleConfig:
-    """Sizes images are resized to, aspect kept, and the flip."""
+    """Sizes images, or crops of them, are resized to, aspect kept, and the flip."""
 
     short_sides: list[int] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])  # training draws one
     long_side: int = 1333
+    crop: float = 0.0  # share of the training images of which a random part is shown
+    crop_short_sides: list[int] = field(default_factory=lambda: [400, 500, 600])  # of the image its sides are meant in
+    crop_sides: list[int] = field(default_factory=lambda: [384, 600])  # shortest and longest
     flip: float = 0.5
     test_short_side: int = 800
     test_long_side: int = 1333
@@ -75,6 +78,8 @@ class OptimizerConfig:
     momentum: float = 0.9
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 1e-4
+    layer_decay: float = 1.0  # × lr from each layer of the backbone to the one below it; 1: all train alike
+    layers: int = 12  # that many; only ConvNeXt's are known
     clip: float | None = None  # largest allowed gradient norm
 
 
@@ -153,6 +158,7 @@ RANGES = {  # lowest and highest allowed, both included
     "heads.mask_up_width": (1, 1 << 16),
     "heads.canonical_side": (1, 1 << 16),
     "scale.long_side": (16, 1 << 16),
+    "scale.crop": (0, 1),
     "scale.flip": (0, 1),
     "scale.test_short_side": (16, 1 << 16),
     "scale.test_long_side": (16, 1 << 16),
@@ -160,6 +166,8 @@ RANGES = {  # lowest and highest allowed, both included
     "optimizer.base_batch": (1, 1 << 20),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, 1),
+    "optimizer.layer_decay": (0, 1),
+    "optimizer.layers": (4, 1 << 10),
     "schedule.batch": (1, 1 << 20),
     "schedule.warmup": (0, 1),
     "schedule.warmup_start": (0, 1),
@@ -208,18 +216,34 @@ def check(config: SegmenterConfig) -> None:
         raise ConfigError(f"segmenter.optimizer.betas={config.optimizer.betas} must be numbers from 0 to below 1")
     if config.dcn and config.pyramid.kind == "tiny":
         raise ConfigError("segmenter.dcn=true needs a ResNet or ResNeXt, and segmenter.pyramid.kind=tiny is none")
+    if config.optimizer.layer_decay != 1 and (config.optimizer.name != "adamw" or config.pyramid.kind != "timm"):
+        raise ConfigError(
+            f"segmenter.optimizer.layer_decay={config.optimizer.layer_decay} needs AdamW and timm's ConvNeXt; set 1"
+        )
     _check_lengths(config)
+    if config.scale.crop_sides[0] > config.scale.crop_sides[1]:
+        raise ConfigError(f"segmenter.scale.crop_sides={config.scale.crop_sides} must be the shorter, then the longer")
 
 
 def _check_lengths(config: SegmenterConfig) -> None:
     pairs = {"proposals.before_nms": 2, "proposals.after_nms": 2, "pyramid.mean": 3, "pyramid.std": 3}
-    exact = pairs | {"optimizer.betas": 2, "proposals.anchors": LEVELS, "pyramid.widths": 4, "pyramid.blocks": 4}
+    exact = (
+        pairs
+        | {"scale.crop_sides": 2}
+        | {"optimizer.betas": 2, "proposals.anchors": LEVELS, "pyramid.widths": 4, "pyramid.blocks": 4}
+    )
     for key, length in exact.items():
         if len(value := _get(config, key)) != length:
             raise ConfigError(f"segmenter.{key}={value} must be a list of {length}")
     if len({len(sides) for sides in config.proposals.anchors}) > 1 or not config.proposals.anchors[0]:
         raise ConfigError(f"segmenter.proposals.anchors={config.proposals.anchors}: each level needs as many sides")
-    for key in ("scale.short_sides", "proposals.ratios", "heads.mask_widths"):
+    for key in (
+        "scale.short_sides",
+        "scale.crop_short_sides",
+        "scale.crop_sides",
+        "proposals.ratios",
+        "heads.mask_widths",
+    ):
         value = _get(config, key)
         if not value or min(value) <= 0:
             raise ConfigError(f"segmenter.{key}={value} must be a list of at least one positive number")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,6 +22,7 @@ from mal.errors import AnnotationError
 from mal.images import load_for
 from mal.runtime import numpy_generator
 from mal.segmenters.config import ScaleConfig
+from mal.segmenters.crop import View, random_view
 
 MIN_SIDE = 1.0  # pixels; a box whose part inside the image is narrower is left out, as MMDetection does
 
@@ -50,7 +52,7 @@ def instances(coco: CocoDict) -> list[tuple[dict[str, Any], list[dict[str, Any]]
         usable = [
             annotation
             for annotation in by_image[image["id"]]
-            if not annotation.get("iscrowd", 0) and min(_sides(annotation["bbox"], image)) >= MIN_SIDE
+            if not annotation.get("iscrowd", 0) and _seen(annotation["bbox"], _whole(image))
         ]
         if usable:
             kept.append((image, usable))
@@ -61,16 +63,13 @@ def instances(coco: CocoDict) -> list[tuple[dict[str, Any], list[dict[str, Any]]
     return kept
 
 
-def _clipped(bbox: list[float], image: dict[str, Any]) -> tuple[float, float, float, float]:
-    """xyxy of the box's part inside the image."""
-    x, y, width, height = bbox
-    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
-    return max(x, 0.0), max(y, 0.0), right, bottom
+def _whole(image: dict[str, Any]) -> View:
+    return View(left=0, top=0, right=image["width"], bottom=image["height"])
 
 
-def _sides(bbox: list[float], image: dict[str, Any]) -> tuple[float, float]:
-    left, top, right, bottom = _clipped(bbox, image)
-    return right - left, bottom - top
+def _seen(bbox: list[float], view: View) -> bool:
+    left, top, right, bottom = view.clip(bbox)
+    return min(right - left, bottom - top) >= MIN_SIDE
 
 
 def order(count: int, *, seed: int, first: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -102,7 +101,7 @@ class TrainingSet(Dataset[Sample]):
     Args:
         coco: a COCO file with masks, human or pseudo.
         images: folder of its images.
-        scale: sizes and flip.
+        scale: sizes, crops and flip.
         seed: of the augmentation.
         masks: false leaves the masks unread; samples then carry none.
         class_agnostic: every label is 1.
@@ -126,33 +125,45 @@ class TrainingSet(Dataset[Sample]):
         generator = numpy_generator(self.seed, "segmenter augment", epoch, index)
         short = int(generator.choice(self.scale.short_sides))
         flip = generator.random() < self.scale.flip
-        image = resize(load_for(entry, self.images), short=short, long=self.scale.long_side)
+        view = self._view(entry, generator)
+        annotations = [annotation for annotation in annotations if _seen(annotation["bbox"], view)]
+        image = resize(view.cut(load_for(entry, self.images)), short=short, long=self.scale.long_side)
         size = tuple(image.shape[-2:])
-        boxes = _boxes(entry, annotations, size)
-        masks = _masks(entry, annotations, size) if self.masks else torch.empty(0, *size, dtype=torch.uint8)
+        boxes = _boxes(view, annotations, size)
+        masks = _masks(entry, view, annotations if self.masks else [], size)
         if flip:
             image, masks = image.flip(-1), masks.flip(-1)
             boxes = torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
-        labels = torch.tensor([self.labels[int(annotation["category_id"])] for annotation in annotations])
+        numbers = [self.labels[int(annotation["category_id"])] for annotation in annotations]
+        labels = torch.tensor(numbers, dtype=torch.int64)
         return Sample(image=image, boxes_xyxy=boxes, labels=labels, masks=masks, image_id=int(entry["id"]))
 
+    def _view(self, entry: dict[str, Any], generator: np.random.Generator) -> View:
+        """The whole image or a crop of it, which may hold no object."""
+        scale, height, width = self.scale, entry["height"], entry["width"]
+        if scale.crop == 0 or generator.random() >= scale.crop:
+            return _whole(entry)
+        short = int(generator.choice(scale.crop_short_sides))
+        shown = resized(height, width, short=short, long=scale.long_side)
+        return random_view(
+            height, width, shown=shown, sides=(scale.crop_sides[0], scale.crop_sides[1]), generator=generator
+        )
 
-def _boxes(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
-    """(n, 4) xyxy of the annotations' own boxes (not their masks' extents) in the resized image."""
-    boxes = torch.tensor([_clipped(annotation["bbox"], entry) for annotation in annotations], dtype=torch.float32)
-    across, down = size[1] / entry["width"], size[0] / entry["height"]
-    return boxes * torch.tensor([across, down, across, down])
+
+def _boxes(view: View, annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
+    """(n, 4) xyxy of the annotations' own boxes (not their masks' extents) in the resized view."""
+    boxes = [view.clip(annotation["bbox"]) for annotation in annotations]
+    across, down = size[1] / view.width, size[0] / view.height
+    return torch.tensor(boxes, dtype=torch.float32).view(-1, 4) * torch.tensor([across, down, across, down])
 
 
-def _masks(entry: dict[str, Any], annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
-    """(n, h, w) uint8: a pixel belongs to an object where the nearest pixel of the original does."""
+def _masks(entry: dict[str, Any], view: View, annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:
+    """(n, h, w) uint8: a pixel belongs to an object where the nearest pixel of the original's view does."""
+    if not annotations:
+        return torch.empty(0, *size, dtype=torch.uint8)
     height, width = entry["height"], entry["width"]
-    masks = torch.stack(
-        [
-            torch.from_numpy(decode_mask(annotation["segmentation"], height=height, width=width).view("uint8"))
-            for annotation in annotations
-        ]
-    )
-    if (height, width) != size:
-        masks = transforms.resize(masks, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
-    return masks
+    masks = [decode_mask(annotation["segmentation"], height=height, width=width) for annotation in annotations]
+    seen = view.cut(torch.stack([torch.from_numpy(mask.view("uint8")) for mask in masks]))
+    if tuple(seen.shape[-2:]) != size:
+        seen = transforms.resize(seen, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
+    return seen

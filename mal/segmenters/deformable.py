@@ -37,9 +37,10 @@ class DeformableConv(DeformConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', H', W'), as the plain convolution."""
-        displacements, strengths = self.sampling(x).float().split([2 * self.taps, self.taps], dim=1)
-        with torch.autocast(x.device.type, enabled=False):  # torchvision's has no bf16 on a CPU, and float32 on a GPU
-            return super().forward(x.float(), displacements, 2 * strengths.sigmoid()).to(x.dtype)
+        dtype = self.weight.dtype  # not autocast's: torchvision samples in float32, on a CPU in nothing else
+        displacements, strengths = self.sampling(x).to(dtype).split([2 * self.taps, self.taps], dim=1)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(dtype), displacements, 2 * strengths.sigmoid()).to(x.dtype)
 
 
 def deform(stages: Iterable[nn.Module]) -> None:

@@ -18,6 +18,7 @@ from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import load_trained, predict_images
+from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES, build_pyramid
 from mal.segmenters.roi_pool import RoiPool
@@ -49,6 +50,7 @@ def train(
             build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
         ),
         losses=losses,
+        factors=layer_factors(config.optimizer),
         progress=progress,
     )
 
