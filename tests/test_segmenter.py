@@ -32,6 +32,7 @@ from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConf
 from mal.segmenters.data import TrainingSet, instances, order, resized
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
+from mal.segmenters.rcnn import coco_results
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 MENU = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
@@ -524,7 +525,7 @@ def test_detections_come_back_in_the_pixels_of_the_original() -> None:
         "scores": torch.tensor([0.75]),
         "masks": torch.cat([torch.ones(1, 1, 28, 14), torch.zeros(1, 1, 28, 14)], dim=3),  # the left half
     }
-    [result] = mask_rcnn._results(entry, (30, 40), found, [3, 8], tiny())
+    [result] = coco_results(entry, (30, 40), found, [3, 8], tiny())
     assert result["bbox"] == pytest.approx([12, 10, 24, 30])
     assert (result["image_id"], result["category_id"], result["score"]) == (5, 8, 0.75)
     rows, columns = decode_mask(result["segmentation"], height=60, width=120).nonzero()

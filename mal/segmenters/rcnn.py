@@ -1,0 +1,110 @@
+"""What Mask R-CNN and Cascade Mask R-CNN share: torchvision's parts as our configs set them, and COCO results."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from mal.annotations import encode_mask
+from mal.segmenters.config import ProposalConfig, SegmenterConfig
+from mal.segmenters.data import Sample
+from mal.segmenters.inference import Detect, Json
+from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
+from mal.segmenters.roi_pool import RoiPool
+
+
+class Prepared(GeneralizedRCNNTransform):
+    """Normalises and pads into a channels-last batch. Resizing is ours: antialiased, and alike in training and test."""
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__(1, 1, list(config.pyramid.mean), list(config.pyramid.std))  # sizes it never gets to use
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        return super().batch_images(images, size_divisible).contiguous(memory_format=torch.channels_last)
+
+    def postprocess(self, result: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
+        return result
+
+
+def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
+    """Anchors of every side and ratio at each level."""
+    return AnchorGenerator(
+        tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
+    )
+
+
+def roi_pool(config: SegmenterConfig, *, cells: int) -> RoiPool:
+    """RoIAlign over the pyramid, to cells × cells."""
+    heads = config.heads
+    return RoiPool(
+        LEVEL_NAMES, strides=STRIDES, cells=cells, samples=heads.samples, canonical_side=heads.canonical_side
+    )
+
+
+def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
+    """The losses of a batch: objectness, RPN boxes, classes, boxes, masks."""
+    device = next(model.parameters()).device
+    inputs = [sample.image.to(device).float() / 255 for sample in batch]
+    targets = [
+        {
+            "boxes": sample.boxes_xyxy.to(device),
+            "labels": sample.labels.to(device),
+            "masks": sample.masks.to(device),
+        }
+        for sample in batch
+    ]
+    return model(inputs, targets)
+
+
+def detector(model: nn.Module, *, categories: list[int], config: SegmenterConfig, device: torch.device) -> Detect:
+    """What `predict_images` asks for: a batch's images → COCO results, in pixels of the original images.
+
+    Args:
+        model: in evaluation mode, on the device.
+        categories: category id of each label, from label 1.
+    """
+
+    def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
+        outputs = model([image.to(device).float() / 255 for image in inputs])
+        results: list[Json] = []
+        for entry, image, output in zip(entries, inputs, outputs, strict=True):
+            found = {name: value.cpu() for name, value in output.items()}
+            results += coco_results(entry, tuple(image.shape[-2:]), found, categories, config)
+        return results
+
+    return detect
+
+
+def coco_results(
+    entry: Json,
+    size: tuple[int, ...],
+    found: dict[str, Tensor],
+    categories: list[int],
+    config: SegmenterConfig,
+) -> list[Json]:
+    """One image's detections in its own pixels. size: (height, width) of the resized image."""
+    height, width = entry["height"], entry["width"]
+    boxes = found["boxes"] * torch.tensor([width / size[1], height / size[0]] * 2)
+    masks = None
+    if config.mask_head:
+        pasted = paste_masks_in_image(found["masks"], boxes, (height, width))
+        masks = np.asarray((pasted[:, 0] >= config.test.mask_threshold).numpy())
+    results = []
+    for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        result = {
+            "image_id": int(entry["id"]),
+            "category_id": categories[int(found["labels"][index]) - 1],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(found["scores"][index]),
+        }
+        if masks is not None:
+            result["segmentation"] = encode_mask(masks[index])
+        results.append(result)
+    return results
