@@ -58,6 +58,26 @@ class EncoderConfig:
 
 
 @dataclass
+class FcConfig:
+    """Sizes of the fully connected decoder (Fig. 3a)."""
+
+    hidden: int = 2048  # of the one hidden layer (§4.5)
+    pool: int = 7  # the encoder's map is averaged to pool × pool cells first
+    side: int = 56  # of the mask map
+
+
+@dataclass
+class QueryConfig:
+    """The transformer of the query-based decoder (Fig. 3d); its width is `decoder.width`."""
+
+    layers: int = 9
+    heads: int = 8
+    queries: int = 100
+    ffn: int = 8  # hidden width of the feed-forward layers ÷ width
+    combine: str = "score"  # how the queries' masks become one: score (weighted by a learned score) | max | mean
+
+
+@dataclass
 class DecoderConfig:
     name: str = MISSING  # attention | fc | fcn | query
     width: int = 256
@@ -65,8 +85,12 @@ class DecoderConfig:
     key_layers: int = MISSING  # 1: FC (paper) | 2: FC-ReLU-FC (released)
     upsample_before: int = MISSING  # the ×2 sits before this convolution of V: 3 (paper) | 4 (released)
     scale: str = "released"  # released: 1/32, 1/16, 1/8 for S, M, L before V | paper: 1/16, 1/8, 1/4 (A.2)
-    key_gain: float = 1.0  # scales K's last layer at initialisation; the logits start saturated where it is too large
+    key_gain: float = (
+        1.0  # scales the last layer (of K, of the mask embedding) at initialisation: large logits saturate
+    )
     strides: list[int] | None = None  # overrides scale: input ÷ map side before V's doubling, for S, M, L
+    fc: FcConfig = field(default_factory=FcConfig)
+    query: QueryConfig = field(default_factory=QueryConfig)
 
 
 @dataclass
@@ -197,6 +221,7 @@ CHOICES = {
     "decoder.key_layers": (1, 2),
     "decoder.upsample_before": (1, 2, 3, 4),
     "decoder.scale": ("released", "paper"),
+    "decoder.query.combine": ("score", "max", "mean"),
     "labeler.name": ("mal", "box", "ellipse", "grabcut", "gt", "file", "sam"),
     "roi.expansion": EXPANSIONS,
     "roi.border": BORDERS,
@@ -208,6 +233,13 @@ CHOICES = {
 }
 
 RANGES = {  # lowest and highest allowed, both included
+    "decoder.fc.hidden": (1, 1 << 16),
+    "decoder.fc.pool": (1, 64),
+    "decoder.fc.side": (1, 512),
+    "decoder.query.layers": (1, 64),
+    "decoder.query.heads": (1, 64),
+    "decoder.query.queries": (1, 1 << 12),
+    "decoder.query.ffn": (1, 64),
     "roi.size": (16, 4096),
     "roi.theta": (0, 10),
     "roi.label_expansion": (0, 10),

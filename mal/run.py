@@ -6,7 +6,7 @@ import torch
 
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
-from mal import decoders, labelers, segmenters
+from mal import labelers, segmenters
 from mal.config import Config, check
 from mal.graph import Stage, execute, in_order
 from mal.labelers.mal import build_network
@@ -29,8 +29,6 @@ def run(config: Config) -> None:
         torch.use_deterministic_algorithms(True)
     for name in (config.labeler.name, *config.compare):
         labelers.require_built(name)
-    if config.labeler.name == "mal":
-        decoders.require_built(config.decoder.name)
     if config.segmenter.name != "none":
         check_segmenter(config.segmenter)
         segmenters.check_built(config.segmenter)

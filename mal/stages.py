@@ -135,6 +135,8 @@ class Graph:
         for key in ("checkpoint_seconds", "stop_after", "workers"):  # how the work is done, not what comes out
             del settings["train"][key]
         del settings["roi"]["label_expansion"]
+        for name in {"fc", "query"} - {config.decoder.name}:  # the sizes of decoders that are not used
+            del settings["decoder"][name]
         settings["train"]["precision"] = str(precision(config.train.precision, self.device))
         sources = dict(split.sources)
         if settings["encoder"].pop("checkpoint"):

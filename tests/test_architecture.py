@@ -15,7 +15,7 @@ LAYERS = (
     "config runtime annotation_checks",
     "annotations images augment crf losses shapes mirror payload",
     "encoders rois",
-    "decoders",
+    "decoders decoders.*",
     "labelers labelers.box labelers.ellipse labelers.grabcut labelers.mal",
     "train export segmenters metrics segmenters.* metrics.*",
     "labelling store",

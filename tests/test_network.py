@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mal.config import DecoderConfig, EncoderConfig
 from mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
 from mal.encoders import Encoder, Features
-from mal.errors import ConfigError, NotBuiltYet, WeightsError
+from mal.errors import ConfigError, WeightsError
 from mal.labelers.mal import MaskNetwork, build_teacher
 
 NANO = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -191,12 +191,6 @@ def test_gather_puts_every_group_back_in_its_place():
     groups = [(torch.tensor([2, 0]), torch.full((2, 4, 4), 5.0)), (torch.tensor([1]), torch.full((1, 8, 8), 7.0))]
     whole = gather(groups, 3, 8)
     assert whole.amax((1, 2)).tolist() == [5.0, 7.0, 5.0]
-
-
-@pytest.mark.parametrize("name", ["fc", "fcn", "query"])
-def test_a_decoder_that_is_not_built_says_so(name):
-    with pytest.raises(NotBuiltYet, match=f"decoder={name}"):
-        build_decoder(replace(PAPER, name=name), Encoder(VIT, image_size=32))
 
 
 def test_the_teacher_starts_as_a_copy_and_follows_by_its_momentum():
