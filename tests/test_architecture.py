@@ -13,7 +13,7 @@ LAYERS = (
     "errors files claims progress mask_formats",
     "segmenters.config boxes",
     "config runtime annotation_checks",
-    "annotations images augment crf losses shapes mirror payload",
+    "annotations images augment backbones crf losses shapes mirror payload",
     "encoders rois",
     "decoders decoders.*",
     "labelers labelers.box labelers.ellipse labelers.grabcut labelers.mal",
