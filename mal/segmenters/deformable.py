@@ -1,6 +1,7 @@
 """Deformable convolutions, version 2 (Zhu et al., 2019), in the place of a backbone's plain ones."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class DeformableConv(DeformConv2d):
     def __init__(self, plain: nn.Conv2d) -> None:
         assert not isinstance(plain.padding, str)  # "same" and "valid" are not torchvision's
         height, width = plain.kernel_size
-        shape = {"kernel_size": (height, width), "stride": plain.stride, "padding": plain.padding}
+        shape: dict[str, Any] = {"kernel_size": (height, width), "stride": plain.stride, "padding": plain.padding}
         shape["dilation"] = plain.dilation
         super().__init__(
             plain.in_channels, plain.out_channels, groups=plain.groups, bias=plain.bias is not None, **shape

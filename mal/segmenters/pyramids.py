@@ -203,7 +203,7 @@ class TimmBody(nn.Module):
         """
         if not isinstance(self.model, ResNet):
             raise ConfigError(f"segmenter.dcn=true needs a ResNet or ResNeXt, and timm's {self.name} is none")
-        return [self.model.layer1, self.model.layer2, self.model.layer3, self.model.layer4]
+        return [self.model.get_submodule(f"layer{number}") for number in (1, 2, 3, 4)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.model.forward_intermediates(
