@@ -166,11 +166,17 @@ def test_what_is_not_built_says_what_is(name: str) -> None:
         segmenters.backend(composed(name))
 
 
+def test_the_mask_head_is_left_out_by_either_spelling() -> None:
+    assert composed("mask_rcnn_tiny").mask_head is True
+    assert [composed("mask_rcnn_tiny", f"mask_head={word}").mask_head for word in ("none", "false")] == [False, False]
+
+
 def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
     for name in segmenters.BUILT:
         assert segmenters.backend(composed(name)) is mask_rcnn
-    with pytest.raises(NotBuiltYet, match=r"segmenter\.dcn=false"):
-        segmenters.backend(composed("mask_rcnn_r50", "dcn=true"))
+    assert segmenters.backend(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn
+    with pytest.raises(NotBuiltYet, match="segmenter=mask2former_swin_s"):
+        segmenters.backend(composed("mask2former_swin_s", "dcn=true"))
     with pytest.raises(ConfigError, match="segmenter=none trains nothing"):
         segmenters.backend(composed("none"))
     with pytest.raises(ConfigError, match=r"segmenter\.name=yolo is unknown"):
@@ -188,6 +194,10 @@ def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
         ("optimizer.clip=0", "must be positive, or null"),
         ("proposals.anchors=[[8],[16]]", "segmenter.proposals.anchors=[[8], [16]] must be a list of 5"),
         ("proposals.anchors=[[8],[16],[32],[64],[64,128]]", "each level needs as many sides"),
+        ("mask_head=conv", "segmenter.mask_head=conv is unknown; choose true, or none for boxes alone"),
+        ("dcn=true", "segmenter.dcn=true needs a ResNet or ResNeXt, and segmenter.pyramid.kind=tiny is none"),
+        ("optimizer.layer_decay=.7", "segmenter.optimizer.layer_decay=0.7 needs AdamW and timm's ConvNeXt; set 1"),
+        ("scale.crop_sides=[600,384]", "must be the shorter, then the longer"),
         ("scale.short_sides=[]", "must be a list of at least one positive number"),
     ],
 )
@@ -540,7 +550,7 @@ def test_a_detector_without_masks_trains_on_boxes_alone(dataset: Path, tmp_path:
             del annotation["segmentation"]
 
     edited(dataset, strip, "annotations.json")
-    config = tiny("mask_head=false", "schedule.steps=2", "test.score=0")
+    config = tiny("mask_head=none", "schedule.steps=2", "test.score=0")
     train(dataset, tmp_path / "run", config)
     results = predict(dataset, tmp_path / "run", config)
     assert results

@@ -122,7 +122,7 @@ class SegmenterConfig:
     pretrained: bool = True  # the backbone starts from its published weights
     checkpoint: str | None = None  # the backbone's weights as a safetensors or torch file; replaces the download
     class_agnostic: bool = False  # every category becomes one, in training
-    mask_head: bool = True  # false: a plain detector (Table 7)
+    mask_head: Any = True  # true | none (or false): a plain detector (Table 7)
     dcn: bool = False  # deformable convolutions in stages 3-5
     precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
@@ -133,6 +133,10 @@ class SegmenterConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     test: TestConfig = field(default_factory=TestConfig)
     running: RunningConfig = field(default_factory=RunningConfig)
+
+    def __post_init__(self) -> None:
+        if self.mask_head == "none":  # as Table 7's rows are named on the command line; code reads a bool
+            self.mask_head = False
 
 
 CHOICES = {
@@ -199,6 +203,8 @@ def check(config: SegmenterConfig) -> None:
     for key, (low, high) in RANGES.items():
         if not low <= (value := _get(config, key)) <= high:
             raise ConfigError(f"segmenter.{key}={value} is out of range; choose a value from {low:g} to {high:g}")
+    if not isinstance(config.mask_head, bool):
+        raise ConfigError(f"segmenter.mask_head={config.mask_head} is unknown; choose true, or none for boxes alone")
     schedule = config.schedule
     if (schedule.epochs is None) == (schedule.steps is None):
         raise ConfigError(
