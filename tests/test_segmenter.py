@@ -27,7 +27,7 @@ from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
 from mal.errors import AnnotationError, ConfigError, NotBuiltYet, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop, mask_rcnn
+from mal.segmenters import cascade, loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig, check
 from mal.segmenters.data import TrainingSet, instances, order, resized
 from mal.segmenters.precision import lower_precision
@@ -173,7 +173,7 @@ def test_the_mask_head_is_left_out_by_either_spelling() -> None:
 
 def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
     for name in segmenters.BUILT:
-        assert segmenters.backend(composed(name)) is mask_rcnn
+        assert segmenters.backend(composed(name)) is (cascade if name.startswith("cascade") else mask_rcnn)
     assert segmenters.backend(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn
     with pytest.raises(NotBuiltYet, match="segmenter=mask2former_swin_s"):
         segmenters.backend(composed("mask2former_swin_s", "dcn=true"))

@@ -10,7 +10,7 @@ from types import ModuleType
 from mal.errors import ConfigError, NotBuiltYet
 from mal.segmenters.config import SegmenterConfig
 
-# Tables 1, 2 and 7 of the paper, and two of ours: name → the backend that its config names.
+# Tables 1, 2 and 7 of the paper, and three of ours: name → the backend that its config names.
 SEGMENTERS = {
     "mask_rcnn_tiny": "torchvision",
     "mask_rcnn_r50": "torchvision",
@@ -18,6 +18,7 @@ SEGMENTERS = {
     "mask_rcnn_r101": "torchvision",
     "mask_rcnn_x101_32x4d": "torchvision",
     "mask_rcnn_x101_64x4d": "torchvision",
+    "cascade_tiny": "cascade",
     "cascade_convnext_s": "cascade",
     "cascade_convnext_b": "cascade",
     "mask2former_swin_s": "transformers",
@@ -26,7 +27,10 @@ SEGMENTERS = {
     "solov2_x101_dcn": "solov2",
 }
 
-MODULES = {"torchvision": "mal.segmenters.mask_rcnn"}  # imported when used: some backends are optional
+MODULES = {  # imported when used: some backends are optional
+    "torchvision": "mal.segmenters.mask_rcnn",
+    "cascade": "mal.segmenters.cascade",
+}
 BUILT = (
     "mask_rcnn_tiny",
     "mask_rcnn_r50",
@@ -34,6 +38,9 @@ BUILT = (
     "mask_rcnn_r101",
     "mask_rcnn_x101_32x4d",
     "mask_rcnn_x101_64x4d",
+    "cascade_tiny",
+    "cascade_convnext_s",
+    "cascade_convnext_b",
 )
 DEFORMABLE = ("torchvision", "cascade", "solov2")  # backends whose backbones can have deformable convolutions
 
@@ -52,7 +59,7 @@ def check_built(config: SegmenterConfig) -> None:
     if config.name not in BUILT or config.backend not in MODULES:
         raise NotBuiltYet(
             f"segmenter={config.name} (backend {config.backend}) is not built yet; built are {', '.join(BUILT)}, "
-            "with the backend torchvision"
+            f"with the backends {' and '.join(MODULES)}"
         )
     if config.dcn and config.backend not in DEFORMABLE:
         raise ConfigError(f"segmenter={config.name} has no deformable convolutions; use segmenter.dcn=false")

@@ -57,6 +57,19 @@ class HeadConfig:
 
 
 @dataclass
+class CascadeConfig:
+    """Stages of Cascade R-CNN (Cai & Vasconcelos, 2018); one entry a stage."""
+
+    ious: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7])  # from which a proposal is positive
+    weights: list[float] = field(default_factory=lambda: [1.0, 0.5, 0.25])  # of the losses
+    box_stds: list[list[float]] = field(  # encoded x, y, w and h are divided by
+        default_factory=lambda: [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]
+    )
+    box_convs: list[int] = field(default_factory=lambda: [256] * 4)  # channels, before one fully connected layer
+    box_weight: float = 10.0  # of the generalised IoU loss
+
+
+@dataclass
 class ScaleConfig:
     """Sizes images, or crops of them, are resized to, aspect kept, and the flip."""
 
@@ -128,6 +141,7 @@ class SegmenterConfig:
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -161,6 +175,7 @@ RANGES = {  # lowest and highest allowed, both included
     "heads.box_width": (1, 1 << 16),
     "heads.mask_up_width": (1, 1 << 16),
     "heads.canonical_side": (1, 1 << 16),
+    "cascade.box_weight": (0, 1e6),
     "scale.long_side": (16, 1 << 16),
     "scale.crop": (0, 1),
     "scale.flip": (0, 1),
@@ -226,9 +241,25 @@ def check(config: SegmenterConfig) -> None:
         raise ConfigError(
             f"segmenter.optimizer.layer_decay={config.optimizer.layer_decay} needs AdamW and timm's ConvNeXt; set 1"
         )
+    _check_cascade(config.cascade)
     _check_lengths(config)
     if config.scale.crop_sides[0] > config.scale.crop_sides[1]:
         raise ConfigError(f"segmenter.scale.crop_sides={config.scale.crop_sides} must be the shorter, then the longer")
+
+
+def _check_cascade(cascade: CascadeConfig) -> None:
+    count = len(cascade.ious)
+    if not count or len(cascade.weights) != count or len(cascade.box_stds) != count:
+        raise ConfigError(
+            f"segmenter.cascade: ious={cascade.ious}, weights={cascade.weights} and box_stds={cascade.box_stds} must "
+            "have one entry a stage each, and at least one"
+        )
+    if not all(0 < iou < 1 for iou in cascade.ious) or min(cascade.weights) < 0:
+        raise ConfigError(
+            f"segmenter.cascade: ious={cascade.ious} must lie between 0 and 1, weights={cascade.weights} not below 0"
+        )
+    if any(len(stds) != 4 or min(stds) <= 0 for stds in cascade.box_stds):
+        raise ConfigError(f"segmenter.cascade.box_stds={cascade.box_stds}: each stage needs four positive numbers")
 
 
 def _check_lengths(config: SegmenterConfig) -> None:

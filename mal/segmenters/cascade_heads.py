@@ -1,0 +1,212 @@
+"""Cascade R-CNN's RoI heads (Cai & Vasconcelos, 2018): each stage refines the boxes of the one before, and is trained
+to a higher IoU. Boxes are xyxy in pixels of the resized image throughout."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference, maskrcnn_loss
+from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
+
+from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.rcnn import roi_pool
+
+Maps = dict[str, Tensor]
+Target = dict[str, Tensor]  # boxes (n, 4), labels (n,) from 1, masks (n, h, w)
+
+
+@dataclass
+class Sampled:
+    """RoIs a stage is trained on; a list has one tensor an image."""
+
+    boxes: list[Tensor]  # (r, 4)
+    labels: list[Tensor]  # (r,), 0 for the background
+    matched: list[Tensor]  # (r,), index of the target; meaningless for the background
+    own: list[Tensor]  # (r,) bool: a target's own box, not a proposal
+
+    def positive(self, values: list[Tensor]) -> list[Tensor]:
+        return [value[labels > 0] for value, labels in zip(values, self.labels, strict=True)]
+
+
+class BoxPredictor(nn.Module):
+    """A class's logit and one box for all classes."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.logits, self.deltas = nn.Linear(width, classes + 1), nn.Linear(width, 4)
+        for layer, spread in ((self.logits, 0.01), (self.deltas, 0.001)):  # starts near the proposals themselves
+            nn.init.normal_(layer.weight, std=spread)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(r, width) → class logits (r, classes + 1), background first, and encoded boxes (r, 4)."""
+        return self.logits(x), self.deltas(x)
+
+
+class CascadeStage(RoIHeads):
+    """One stage: torchvision's matching, sampling and box coding, with a box head of convolutions with batch norm.
+
+    Args:
+        config: `heads`, `cascade`, `test`, `mask_head` and `pyramid.channels` are used.
+        number: which stage, from 0.
+        classes: the background not counted.
+    """
+
+    def __init__(self, config: SegmenterConfig, *, number: int, classes: int) -> None:
+        heads, cascade, channels = config.heads, config.cascade, config.pyramid.channels
+        shape = (channels, heads.box_cells, heads.box_cells)
+        masks = {}
+        if config.mask_head:
+            masks = {
+                "mask_roi_pool": roi_pool(config, cells=heads.mask_cells),
+                "mask_head": MaskRCNNHeads(channels, heads.mask_widths, dilation=1),
+                "mask_predictor": MaskRCNNPredictor(heads.mask_widths[-1], heads.mask_up_width, classes + 1),
+            }
+        super().__init__(
+            roi_pool(config, cells=heads.box_cells),
+            FastRCNNConvFCHead(shape, cascade.box_convs, [heads.box_width], norm_layer=nn.BatchNorm2d),
+            BoxPredictor(heads.box_width, classes),
+            fg_iou_thresh=cascade.ious[number],
+            bg_iou_thresh=cascade.ious[number],
+            batch_size_per_image=heads.sampled,
+            positive_fraction=heads.positive,
+            bbox_reg_weights=tuple(1 / std for std in cascade.box_stds[number]),
+            score_thresh=config.test.score,
+            nms_thresh=config.test.nms,
+            detections_per_img=config.test.max_detections,
+            **masks,
+        )
+
+    def sample(self, proposals: list[Tensor], targets: list[Target]) -> Sampled:
+        """Match proposals and the targets' own boxes to the targets at this stage's IoU; draw some of them."""
+        boxes = [target["boxes"].to(given.dtype) for given, target in zip(proposals, targets, strict=True)]
+        candidates = self.add_gt_proposals(proposals, boxes)
+        matched, labels = self.assign_targets_to_proposals(candidates, boxes, [target["labels"] for target in targets])
+        drawn = self.subsample(labels)
+        own = [index >= len(given) for index, given in zip(drawn, proposals, strict=True)]
+        rois, labels, matched = (
+            [value[index] for value, index in zip(values, drawn, strict=True)]
+            for values in (candidates, labels, matched)
+        )
+        return Sampled(boxes=rois, labels=labels, matched=matched, own=own)
+
+    def classify(self, features: Maps, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Class logits (Σr, classes + 1) and encoded boxes (Σr, 4)."""
+        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, shapes)))
+
+    def decoded(self, deltas: Tensor, boxes: list[Tensor]) -> Tensor:
+        """(Σr, 4): the boxes that `deltas` make of `boxes`."""
+        return self.box_coder.decode(deltas, boxes).view(-1, 4)
+
+    def refined(self, deltas: Tensor, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> list[Tensor]:
+        """The next stage's proposals; no gradient flows through them."""
+        split = self.decoded(deltas.detach(), boxes).split([len(given) for given in boxes])
+        return [clip_boxes_to_image(given, shape) for given, shape in zip(split, shapes, strict=True)]
+
+    def box_losses(
+        self, logits: Tensor, deltas: Tensor, sampled: Sampled, targets: list[Target]
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, and generalised IoU of the positives' decoded boxes; both sums over the number of RoIs."""
+        labels, count = torch.cat(sampled.labels), max(1, len(logits))
+        wanted = [
+            target["boxes"][index] for target, index in zip(targets, sampled.positive(sampled.matched), strict=True)
+        ]
+        found = self.decoded(deltas, sampled.boxes)[labels > 0]
+        boxes = generalized_box_iou_loss(found, torch.cat(wanted).to(found.dtype), reduction="sum")
+        return F.cross_entropy(logits, labels, reduction="sum") / count, boxes / count
+
+    def mask_logits(self, features: Maps, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
+        """(Σr, classes + 1, 2 · mask_cells, 2 · mask_cells)."""
+        return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, shapes)))
+
+    def mask_loss(
+        self, features: Maps, sampled: Sampled, shapes: list[tuple[int, int]], targets: list[Target]
+    ) -> Tensor:
+        """Binary cross-entropy over the cells of the positive RoIs' masks of their own class."""
+        boxes = sampled.positive(sampled.boxes)
+        masks, labels = ([target[key] for target in targets] for key in ("masks", "labels"))
+        logits = self.mask_logits(features, boxes, shapes)
+        return maskrcnn_loss(logits, boxes, masks, labels, sampled.positive(sampled.matched))
+
+
+class CascadeHeads(nn.Module):
+    """Takes the place of `RoIHeads` in torchvision's detectors.
+
+    Args:
+        config: see `CascadeStage`; `cascade.weights` weighs the losses of its stages.
+        classes: the background not counted.
+    """
+
+    def __init__(self, config: SegmenterConfig, *, classes: int) -> None:
+        super().__init__()
+        self.weights, self.box_weight = config.cascade.weights, config.cascade.box_weight
+        numbers = range(len(config.cascade.ious))
+        self.stages = nn.ModuleList(CascadeStage(config, number=number, classes=classes) for number in numbers)
+
+    def ordered(self) -> list[CascadeStage]:
+        return [stage for stage in self.stages if isinstance(stage, CascadeStage)]
+
+    def forward(
+        self,
+        features: Maps,
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[Target] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """What `RoIHeads` returns: detections (evaluation) and losses (training), the other one empty.
+
+        Args:
+            features: the pyramid's maps.
+            proposals: (p, 4) an image.
+            shapes: (height, width) of each resized image.
+            targets: in training.
+        """
+        if self.training:
+            assert targets is not None
+            return [], self.losses(features, proposals, shapes, targets)
+        return self.detections(features, proposals, shapes), {}
+
+    def losses(
+        self, features: Maps, proposals: list[Tensor], shapes: list[tuple[int, int]], targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """Every stage's, weighted. Between stages the targets' own boxes are dropped: the next adds them itself."""
+        losses: dict[str, Tensor] = {}
+        for number, (stage, weight) in enumerate(zip(self.ordered(), self.weights, strict=True), start=1):
+            sampled = stage.sample(proposals, targets)
+            logits, deltas = stage.classify(features, sampled.boxes, shapes)
+            classes, boxes = stage.box_losses(logits, deltas, sampled, targets)
+            losses |= {f"loss_class_{number}": weight * classes, f"loss_box_{number}": weight * self.box_weight * boxes}
+            if stage.has_mask():
+                losses[f"loss_mask_{number}"] = weight * stage.mask_loss(features, sampled, shapes, targets)
+            refined = stage.refined(deltas, sampled.boxes, shapes)
+            proposals = [boxes[~own] for boxes, own in zip(refined, sampled.own, strict=True)]
+        return losses
+
+    def detections(
+        self, features: Maps, proposals: list[Tensor], shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Boxes (d, 4) of the last stage, labels, scores and, with a mask head, masks (d, 1, m, m) in [0, 1].
+
+        Scores are the softmax of the stages' mean logits, as MMDetection has them (Detectron2 averages the stages'
+        softmaxes); masks are the mean of the stages' masks.
+        """
+        logits, stages = [], self.ordered()
+        for stage in stages:
+            found, deltas = stage.classify(features, proposals, shapes)
+            logits.append(found)
+            before, proposals = proposals, stage.refined(deltas, proposals, shapes)
+        mean = torch.stack(logits).mean(dim=0)
+        last = stages[-1]
+        boxes, scores, labels = last.postprocess_detections(mean, deltas.repeat(1, mean.shape[1]), before, shapes)
+        results = [
+            {"boxes": box, "scores": score, "labels": label}
+            for box, score, label in zip(boxes, scores, labels, strict=True)
+        ]
+        if last.has_mask():
+            masks = [maskrcnn_inference(stage.mask_logits(features, boxes, shapes), labels) for stage in stages]
+            for result, *of_stages in zip(results, *masks, strict=True):
+                result["masks"] = torch.stack(of_stages).mean(dim=0)
+        return results
