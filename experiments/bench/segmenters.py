@@ -1,0 +1,81 @@
+"""Seconds and peak memory of a training step of an R-CNN at its largest image size, on noise with random boxes.
+
+python experiments/bench/segmenters.py segmenter=cascade_convnext_s segmenter.pretrained=false \\
+    segmenter.schedule.batch=1
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mal import segmenters
+from mal.config import Config, check
+from mal.runtime import peak_memory_gib, pick_device, seed_everything
+from mal.segmenters import config as schema
+from mal.segmenters import loop
+from mal.segmenters.config import ScaleConfig
+from mal.segmenters.data import Sample, resized
+from mal.segmenters.precision import lower_precision
+
+REPEATS = 1
+OBJECTS, CLASSES = 8, 80  # about COCO's
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def noise(scale: ScaleConfig) -> Sample:
+    """A 4 : 3 image at the longest of the short sides, with filled boxes of all sizes."""
+    height, width = resized(480, 640, short=max(scale.short_sides), long=scale.long_side)
+    sides = torch.logspace(-1.5, -0.2, OBJECTS)[:, None] * torch.tensor([width, height])
+    corners = torch.rand(OBJECTS, 2) * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat([corners, corners + sides], dim=1)
+    masks = torch.zeros(OBJECTS, height, width, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.round().int().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return Sample(image, boxes, torch.randint(1, CLASSES + 1, (OBJECTS,)), masks, image_id=1)
+
+
+def main() -> None:
+    ConfigStore.instance().store("schema", Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole: Config = OmegaConf.to_object(compose("config", overrides=sys.argv[1:]))  # type: ignore[assignment]
+    check(whole)
+    config, device = whole.segmenter, pick_device(whole.device)
+    schema.check(config)
+    backend = segmenters.backend(config)
+    seed_everything(0)
+    model = backend.build(config, classes=CLASSES).to(device).train()
+    lower_precision(model, backend.bf16_parts(config), precision=config.precision, device=device)
+    optimizer = loop.build_optimizer(model, config.optimizer)
+    batch = [noise(config.scale) for _ in range(config.schedule.batch)]
+
+    def step() -> tuple[float, float]:
+        clock, cpu = time.perf_counter(), time.process_time()
+        loss = torch.stack(list(backend.losses(model, batch).values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - clock, time.process_time() - cpu
+
+    step()  # warms up
+    seconds, cpu = (statistics.median(times) for times in zip(*(step() for _ in range(REPEATS)), strict=True))
+    memory = ", ".join(f"{name} {value:.2f}" for name, value in peak_memory_gib(device).items())
+    height, width = batch[0].image.shape[1:]
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    print(
+        f"{config.name}{' dcn' if config.dcn else ''}, {millions:.0f} M parameters, {height} × {width}, batch "
+        f"{len(batch)}, {config.precision}, {device}, {torch.get_num_threads()} threads: training step {seconds:.1f} s "
+        f"({cpu:.1f} s of CPU), {memory}"
+    )
+
+
+if __name__ == "__main__":
+    main()
