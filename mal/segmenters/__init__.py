@@ -22,6 +22,7 @@ SEGMENTERS = {
     "cascade_convnext_s": "cascade",
     "cascade_convnext_b": "cascade",
     "mask2former_swin_s": "transformers",
+    "solov2_tiny": "solov2",
     "solov2_r50": "solov2",
     "solov2_r101_dcn": "solov2",
     "solov2_x101_dcn": "solov2",
@@ -30,6 +31,7 @@ SEGMENTERS = {
 MODULES = {  # imported when used: some backends are optional
     "torchvision": "mal.segmenters.mask_rcnn",
     "cascade": "mal.segmenters.cascade",
+    "solov2": "mal.segmenters.solov2",
 }
 BUILT = (
     "mask_rcnn_tiny",
@@ -41,15 +43,20 @@ BUILT = (
     "cascade_tiny",
     "cascade_convnext_s",
     "cascade_convnext_b",
+    "solov2_tiny",
+    "solov2_r50",
+    "solov2_r101_dcn",
+    "solov2_x101_dcn",
 )
 DEFORMABLE = ("torchvision", "cascade", "solov2")  # backends whose backbones can have deformable convolutions
+MASKS_ONLY = ("solov2",)  # backends that find objects by their masks: without masks they find none
 
 
 def check_built(config: SegmenterConfig) -> None:
     """Refuse a segmenter that cannot be trained, before any work.
 
     Raises:
-        ConfigError: the name is unknown, or there is none.
+        ConfigError: the name is unknown, or there is none, or it cannot do without a mask head.
         NotBuiltYet: the paper has it and the suite does not yet.
     """
     if config.name == "none":
@@ -59,7 +66,12 @@ def check_built(config: SegmenterConfig) -> None:
     if config.name not in BUILT or config.backend not in MODULES:
         raise NotBuiltYet(
             f"segmenter={config.name} (backend {config.backend}) is not built yet; built are {', '.join(BUILT)}, "
-            f"with the backends {' and '.join(MODULES)}"
+            f"with the backends {', '.join(MODULES)}"
+        )
+    if config.backend in MASKS_ONLY and not config.mask_head:
+        raise ConfigError(
+            f"segmenter={config.name} with segmenter.mask_head=false: its boxes are the extents of its masks, so "
+            "without masks nothing is left; for Table 7's detector without masks choose a Mask R-CNN or a Cascade"
         )
     if config.dcn and config.backend not in DEFORMABLE:
         raise ConfigError(f"segmenter={config.name} has no deformable convolutions; use segmenter.dcn=false")

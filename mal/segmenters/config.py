@@ -70,6 +70,22 @@ class CascadeConfig:
 
 
 @dataclass
+class GridConfig:
+    """SOLOv2: an object is predicted by the cells around its center, on the grids of the levels its size belongs to."""
+
+    cells: list[int] = field(default_factory=lambda: [40, 36, 24, 16, 12])  # along a side, by level
+    scales: list[list[int]] = field(  # √(box area) of a level's objects, from and to, both included
+        default_factory=lambda: [[1, 96], [48, 192], [96, 384], [192, 768], [384, 2048]]
+    )
+    center: float = 0.2  # sides of the center region, as a share of the box's
+    convs: int = 4  # of each of the two branches, before their last
+    width: int = 512  # channels of those
+    mask_width: int = 128  # channels of the mask-feature branch
+    kernel: int = 256  # channels of the mask features, and so of each predicted 1 × 1 kernel
+    dice: float = 3.0  # weight of the mask loss; the focal loss has 1
+
+
+@dataclass
 class ScaleConfig:
     """Sizes images, or crops of them, are resized to, aspect kept, and the flip."""
 
@@ -116,6 +132,9 @@ class TestConfig:
     max_detections: int = 100  # an image
     mask_threshold: float = 0.5
     batch: int = 8
+    before_nms: int = 500  # matrix NMS: candidates an image, by score
+    sigma: float = 2.0  # matrix NMS: of its Gaussian, exp(−σ · IoU²)
+    decayed_score: float = 0.05  # matrix NMS: what still scores this much afterwards is a detection
 
 
 @dataclass
@@ -142,6 +161,7 @@ class SegmenterConfig:
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -176,6 +196,12 @@ RANGES = {  # lowest and highest allowed, both included
     "heads.mask_up_width": (1, 1 << 16),
     "heads.canonical_side": (1, 1 << 16),
     "cascade.box_weight": (0, 1e6),
+    "grid.center": (0, 1),
+    "grid.convs": (1, 64),
+    "grid.width": (4, 1 << 16),
+    "grid.mask_width": (4, 1 << 16),
+    "grid.kernel": (4, 1 << 16),
+    "grid.dice": (0, 1e6),
     "scale.long_side": (16, 1 << 16),
     "scale.crop": (0, 1),
     "scale.flip": (0, 1),
@@ -197,6 +223,9 @@ RANGES = {  # lowest and highest allowed, both included
     "test.max_detections": (1, 1 << 20),
     "test.mask_threshold": (0, 1),
     "test.batch": (1, 1 << 20),
+    "test.before_nms": (1, 1 << 20),
+    "test.sigma": (0, 1e6),
+    "test.decayed_score": (0, 1),
     "running.workers": (0, 256),
     "running.checkpoint_seconds": (0, float("inf")),
     "running.checkpoint_steps": (0, 1 << 40),
@@ -264,22 +293,25 @@ def _check_cascade(cascade: CascadeConfig) -> None:
 
 def _check_lengths(config: SegmenterConfig) -> None:
     pairs = {"proposals.before_nms": 2, "proposals.after_nms": 2, "pyramid.mean": 3, "pyramid.std": 3}
-    exact = (
-        pairs
-        | {"scale.crop_sides": 2}
-        | {"optimizer.betas": 2, "proposals.anchors": LEVELS, "pyramid.widths": 4, "pyramid.blocks": 4}
-    )
+    levels = {"proposals.anchors": LEVELS, "grid.cells": LEVELS, "grid.scales": LEVELS}
+    exact = pairs | levels | {"scale.crop_sides": 2, "optimizer.betas": 2, "pyramid.widths": 4, "pyramid.blocks": 4}
     for key, length in exact.items():
         if len(value := _get(config, key)) != length:
             raise ConfigError(f"segmenter.{key}={value} must be a list of {length}")
     if len({len(sides) for sides in config.proposals.anchors}) > 1 or not config.proposals.anchors[0]:
         raise ConfigError(f"segmenter.proposals.anchors={config.proposals.anchors}: each level needs as many sides")
+    if any(len(scale) != 2 or not 0 <= scale[0] < scale[1] for scale in config.grid.scales):
+        raise ConfigError(f"segmenter.grid.scales={config.grid.scales}: each level needs a lower and a higher number")
+    for key in ("grid.width", "grid.mask_width", "grid.kernel"):
+        if (value := _get(config, key)) % 4:
+            raise ConfigError(f"segmenter.{key}={value} must be a multiple of 4, the least that a norm averages")
     for key in (
         "scale.short_sides",
         "scale.crop_short_sides",
         "scale.crop_sides",
         "proposals.ratios",
         "heads.mask_widths",
+        "grid.cells",
     ):
         value = _get(config, key)
         if not value or min(value) <= 0:

@@ -1,0 +1,165 @@
+"""SOLOv2 (Wang et al., 2020): every grid cell predicts a kernel, which draws its object's mask from shared features."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from mal.losses import dice
+from mal.segmenters import loop
+from mal.segmenters.config import GridConfig, SegmenterConfig
+from mal.segmenters.data import Sample
+from mal.segmenters.inference import load_trained, predict_images
+from mal.segmenters.layer_decay import layer_factors
+from mal.segmenters.precision import lower_precision
+from mal.segmenters.solov2_detections import best_masks, to_results
+from mal.segmenters.solov2_head import Outputs, Solov2, dynamic_masks
+from mal.segmenters.solov2_targets import mask_targets, owners
+
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
+SMOOTH = 0.001  # added to both sums of the dice, as the released program does
+DIVISOR = 32  # pixels: the sides of a batch are multiples of it
+BF16_PARTS = ("backbone", "grid_head", "mask_features")
+
+
+def train(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    progress: str = "train segmenter",
+) -> None:
+    """Train on a COCO file, human or pseudo, to folder/segmenter.pt; see `loop.train`.
+
+    Raises:
+        AnnotationError, ImageError, WeightsError, TrainingError, ConfigError.
+    """
+    loop.train(
+        annotations=annotations,
+        images=images,
+        config=config,
+        seed=seed,
+        folder=folder,
+        device=device,
+        build=lambda classes: lower_precision(
+            build(config, classes=classes), BF16_PARTS, precision=config.precision, device=device
+        ),
+        losses=losses,
+        factors=layer_factors(config.optimizer),
+        progress=progress,
+    )
+
+
+def predict(
+    *,
+    checkpoint: Path,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    device: torch.device,
+    progress: str = "predict",
+) -> list[dict[str, Any]]:
+    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+
+    The network sees one image at a time: its grids divide the padded batch, so that beside a larger image it would
+    find other objects.
+
+    Returns:
+        image_id, category_id (1 if class-agnostic), score, `segmentation` as compressed RLE and its extent as `bbox`
+        xywh, in pixels of the original image; by image id, then falling score.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    model, categories = load(checkpoint, config=config, device=device)
+
+    def detect(entries: list[dict[str, Any]], inputs: list[Tensor]) -> list[dict[str, Any]]:
+        results: list[dict[str, Any]] = []
+        for entry, image in zip(entries, inputs, strict=True):
+            kernels, logits, features = model(normalised([image.to(device)], config))
+            found = best_masks(kernels[0], logits[0], features[0], cells=config.grid.cells, test=config.test)
+            results += to_results(found, entry, size=tuple(image.shape[-2:]), categories=categories, test=config.test)
+        return results
+
+    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+
+
+def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
+    """A trained segmenter in evaluation mode, and the category id of each of its labels, from label 1.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    model, categories = load_trained(
+        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
+    )
+    return lower_precision(model.to(device), BF16_PARTS, precision=config.precision, device=device), categories
+
+
+def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
+    """The untrained model; there is no background class. See `build_pyramid` for `load`.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    return Solov2(config, classes=classes, load=load).to(memory_format=torch.channels_last)
+
+
+def normalised(images: list[Tensor], config: SegmenterConfig) -> Tensor:
+    """(3, h, w) uint8 RGB of any sizes → (B, 3, H, W), normalised, zeros right and below, sides multiples of 32."""
+    device = images[0].device
+    mean, std = (
+        torch.tensor(values, device=device)[:, None, None] for values in (config.pyramid.mean, config.pyramid.std)
+    )
+    height, width = (-(-max(image.shape[axis] for image in images) // DIVISOR) * DIVISOR for axis in (-2, -1))
+    batch = torch.zeros(len(images), 3, height, width, device=device)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[-2], : image.shape[-1]] = (image.float() / 255 - mean) / std
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
+    """The losses of a batch: focal loss of the categories and dice loss of the masks."""
+    assert isinstance(model, Solov2)
+    config, device = model.config, next(model.parameters()).device
+    images = normalised([sample.image.to(device) for sample in batch], config)
+    canvas = (int(images.shape[-2]), int(images.shape[-1]))
+    assigned = []
+    for sample in batch:
+        boxes, masks = sample.boxes_xyxy.to(device), sample.masks.to(device)
+        owner = owners(boxes, masks, canvas=canvas, grid=config.grid)
+        assigned.append((owner, sample.labels.to(device), mask_targets(masks, canvas=canvas)))
+    return grid_losses(model(images), assigned, grid=config.grid)
+
+
+def grid_losses(
+    outputs: Outputs, assigned: list[tuple[Tensor, Tensor, Tensor]], *, grid: GridConfig
+) -> dict[str, Tensor]:
+    """Focal loss over all cells ÷ (positive cells + 1), and the mean dice loss of the positive cells, weighted.
+
+    Args:
+        assigned: by image: owner (cells,) from `owners`; labels (n,) from 1; masks (n, h, w) at stride 4.
+
+    Returns:
+        loss_category and loss_mask; the latter is 0 where no cell has an object.
+    """
+    wanted = torch.zeros_like(outputs.logits)
+    parts = [outputs.features.sum()[None] * 0]  # so that a batch without objects has gradients, all zero
+    positives = 0
+    for image, (owner, labels, masks) in enumerate(assigned):
+        cells = (owner >= 0).nonzero()[:, 0]
+        objects = owner[cells]
+        wanted[image, cells, labels[objects] - 1] = 1
+        drawn = dynamic_masks(outputs.kernels[image, cells], outputs.features[image]).sigmoid()
+        parts.append(dice(drawn.flatten(1), masks[objects].flatten(1), smooth=SMOOTH))
+        positives += len(cells)
+    category = sigmoid_focal_loss(outputs.logits, wanted, alpha=ALPHA, gamma=GAMMA, reduction="sum")
+    return {
+        "loss_category": category / (positives + 1),
+        "loss_mask": grid.dice * torch.cat(parts).sum() / max(positives, 1),
+    }
