@@ -27,7 +27,7 @@ from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
 from mal.errors import AnnotationError, ConfigError, NotBuiltYet, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import cascade, loop, mask_rcnn
+from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig, check
 from mal.segmenters.data import TrainingSet, instances, order, resized
 from mal.segmenters.precision import lower_precision
