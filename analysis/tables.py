@@ -23,6 +23,13 @@ QUALITY = {
     "boundary_iou": "boundary IoU",
 }
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
+CLUSTERING = {
+    "clustering": "score",
+    "clustering_S": "S",
+    "clustering_M": "M",
+    "clustering_L": "L",
+    "clustering_global": "one pair of centres for all",
+}
 LABELERS = {
     "mal": "MAL",
     "box": "filled box",
@@ -53,6 +60,10 @@ def _group(profile: str, data: str, records: list[Record], scores: dict[str, Rec
         if chosen:
             parts.append(f"Mask quality on the {where} images ({_counts(chosen, 'iou')} instances)")
             parts.append(_quality(chosen))
+    chosen = [r for r in records if r["stage"] == "clustering_val"]
+    if chosen:
+        parts.append(f"Clustering score (Eq. 6; smaller is better), {_counts(chosen, 'clustering')} crops or images")
+        parts.append(_clustering(chosen))
     chosen = [r for r in records if r["stage"] == "ap_val"]
     if chosen:
         ratios = [r for r in records if r["stage"] == "retention"]
@@ -111,6 +122,16 @@ def _retention(scores: list[Record], ratios: list[Record], all_scores: dict[str,
     header, identified = _identified(scores, _supervision)
     rows = [[*cells, *(_number(r, metric) for metric in AP), ratio(r)] for r, cells in identified]
     return table(["trained on", *header, *AP.values(), "retention [95 % interval]"], rows)
+
+
+def _clustering(records: list[Record]) -> str:
+    def name(record: Record) -> str:
+        weights = "trained by MAL" if "labeler" in record["columns"] else "as given"
+        return f"{record['columns']['encoder']}, {weights}, {record['config']['source']}"
+
+    header, identified = _identified(records, name)
+    rows = [[*cells, *(_number(r, metric) for metric in CLUSTERING)] for r, cells in identified]
+    return table(["encoder", *header, *CLUSTERING.values()], rows)
 
 
 def _supervision(record: Record) -> str:

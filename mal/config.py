@@ -95,7 +95,7 @@ class DecoderConfig:
 
 @dataclass
 class LabelerConfig:
-    name: str = MISSING  # mal | box | ellipse | grabcut | gt
+    name: str = MISSING  # mal | box | ellipse | grabcut | gt | file | sam | none
 
 
 @dataclass
@@ -175,6 +175,26 @@ class LabelConfig:
 
 
 @dataclass
+class ClusteringConfig:
+    """Clustering score (Eq. 6, Table 6) of the encoder's features on the validation images."""
+
+    enabled: bool = False
+    source: str = "crops"  # crops | images (each resized to roi.size)
+    encoder: str = "pretrained"  # pretrained (as encoder= gives it: no training) | trained (by MAL, in this run)
+
+
+@dataclass
+class AttentionConfig:
+    """Attention maps of a plain ViT's layers on some validation crops (Figure 5)."""
+
+    enabled: bool = False
+    encoder: str = "trained"  # pretrained | trained
+    layers: list[int] = field(default_factory=lambda: [4, 8, 12])
+    query: str = "centre"  # whose attention is shown: centre (of the crop) | mean (of all patches) | class (token)
+    examples: int = 8
+
+
+@dataclass
 class EvaluateConfig:
     bootstrap: int = 1000  # resamples of the images behind each interval
 
@@ -208,6 +228,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -222,7 +244,7 @@ CHOICES = {
     "decoder.upsample_before": (1, 2, 3, 4),
     "decoder.scale": ("released", "paper"),
     "decoder.query.combine": ("score", "max", "mean"),
-    "labeler.name": ("mal", "box", "ellipse", "grabcut", "gt", "file", "sam"),
+    "labeler.name": ("mal", "box", "ellipse", "grabcut", "gt", "file", "sam", "none"),
     "roi.expansion": EXPANSIONS,
     "roi.border": BORDERS,
     "loss.mil": ("joint", "separate"),
@@ -230,6 +252,10 @@ CHOICES = {
     "crf.image": ("student", "plain"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "label.network": ("student", "teacher", "both"),
+    "clustering.source": ("crops", "images"),
+    "clustering.encoder": ("pretrained", "trained"),
+    "attention.encoder": ("pretrained", "trained"),
+    "attention.query": ("centre", "mean", "class"),
 }
 
 RANGES = {  # lowest and highest allowed, both included
@@ -274,6 +300,7 @@ RANGES = {  # lowest and highest allowed, both included
     "train.workers": (1, 256),
     "label.batch": (1, 1 << 20),
     "label.shard_images": (1, 1 << 20),
+    "attention.examples": (1, 1000),
     "evaluate.bootstrap": (2, 1 << 20),
     "data.shapes.train_images": (1, 1 << 24),
     "data.shapes.val_images": (1, 1 << 24),
@@ -347,6 +374,10 @@ def _check_relations(config: Config) -> None:
         raise ConfigError(f"roi.max_area={roi.max_area:g} must exceed roi.min_area={roi.min_area:g}")
     if train.stop_after is not None and train.stop_after < 1:
         raise ConfigError(f"train.stop_after={train.stop_after} must be at least 1, or null")
+    if config.labeler.name == "none" and not (config.clustering.enabled or config.attention.enabled):
+        raise ConfigError("labeler=none leaves nothing to do; set clustering.enabled=true or attention.enabled=true")
+    if not config.attention.layers:
+        raise ConfigError("attention.layers=[] is empty; give layers counted from 1, such as [4,8,12]")
     for name in config.compare:
         if name not in CHOICES["labeler.name"]:
             raise ConfigError(f"compare names {name}; choose from {', '.join(map(str, CHOICES['labeler.name']))}")

@@ -4,10 +4,13 @@ import sys
 
 import torch
 
+from analysis.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
 from mal import labelers, segmenters
+from mal.attention import check_layers
 from mal.config import Config, check
+from mal.encoder_stages import pretrained
 from mal.graph import Stage, execute, in_order
 from mal.labelers.mal import build_network
 from mal.mirror import start_mirror, ui_command
@@ -71,6 +74,10 @@ def preflight(config: Config, names: set[str]) -> None:
     """
     if "train_labeler" in names:
         build_network(config)
+    if names & {"clustering_val", "attention_val"}:
+        encoder = pretrained(config)
+        if "attention_val" in names:
+            check_layers(encoder, config.attention.layers)
     if "train_segmenter" in names:
         segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
 
@@ -78,6 +85,12 @@ def preflight(config: Config, names: set[str]) -> None:
 def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks."""
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
+    for stage in stages:
+        if stage.name == "attention_val":
+            folder = store.folder(stage.name, stage.key)
+            say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
+    if config.labeler.name == "none":
+        return
     split = graph.val or graph.train
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)

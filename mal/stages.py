@@ -11,6 +11,7 @@ import torch
 from mal import labelling, segmenters, shapes
 from mal.annotations import check_images, read, strip, write
 from mal.config import Config
+from mal.encoder_stages import EncoderSource, attention_stage, clustering_stage, encoder_source
 from mal.errors import AnnotationError, MalError
 from mal.files import read_json, write_json
 from mal.graph import Result, Stage, Workplace
@@ -52,15 +53,20 @@ class Graph:
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
         config, stages = self.config, self.data()
-        labelers = [config.labeler.name, *(n for n in config.compare if n != config.labeler.name)]
+        own = [] if config.labeler.name == "none" else [config.labeler.name]
         for split in filter(None, (self.train, self.val)):
-            for name in labelers if split.name == "val" and split.has_masks else labelers[:1]:
+            compared = config.compare if split.name == "val" and split.has_masks else []
+            for name in dict.fromkeys([*own, *compared]):
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if split.has_masks else labels)
         if self._trains_segmenters():
             pseudo = self.score(self.detect(self.train_segmenter(self.label(self.train, config.labeler.name))))
             human = self.score(self.detect(self.train_segmenter(None)))
             stages.append(self.retention(pseudo, human))
+        if config.clustering.enabled and scored:
+            stages.append(self.clustering())
+        if config.attention.enabled and self.val is not None:
+            stages.append(self.attention())
         return stages
 
     def notes(self) -> list[str]:
@@ -74,8 +80,13 @@ class Graph:
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
             )
-        if self.config.segmenter.name == "none":
+        if self.config.labeler.name == "none":
+            notes.append("labeler=none: the run makes no masks")
+        elif self.config.segmenter.name == "none":
             notes.append("segmenter=none: the run ends at mask quality")
+        looked_at = [part.encoder for part in (self.config.clustering, self.config.attention) if part.enabled]
+        if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
+            notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
 
     def check_categories(self) -> None:
@@ -283,6 +294,26 @@ class Graph:
 
         return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
 
+    # the encoder alone
+
+    def clustering(self) -> Stage:
+        """Clustering score of the encoder's features (Eq. 6, Table 6)."""
+        return clustering_stage(self.config, *self._looked_at(self.config.clustering.encoder), device=self.device)
+
+    def attention(self) -> Stage:
+        """Attention maps of the encoder's layers (Figure 5)."""
+        return attention_stage(self.config, *self._looked_at(self.config.attention.encoder))
+
+    def _looked_at(self, which: str) -> tuple[Split, Stage, EncoderSource]:
+        """The validation images, their boxes, and the encoder as given or as trained here."""
+        split, labeler = self._val(), self.train_labeler() if which == "trained" else None
+        encoder = {"encoder": self.config.encoder.name}
+        columns = labeler.columns if labeler is not None else {**self._columns(), **encoder}
+        source = encoder_source(
+            self.config, labeler, device=self.device, fingerprints=self.fingerprints, columns=columns
+        )
+        return split, self.boxes(split), source
+
     # what the stages above share
 
     def _split(self, name: str) -> Split | None:
@@ -298,7 +329,7 @@ class Graph:
 
     def _trains_segmenters(self) -> bool:
         masks = self.train.has_masks and self.val is not None and self.val.has_masks
-        return masks and self.config.segmenter.name != "none"
+        return masks and "none" not in (self.config.segmenter.name, self.config.labeler.name)
 
     def _skipped(self, split: Split) -> dict[str, Stage]:
         """The stage that knows which images cannot be read, as an input of what must do without them."""

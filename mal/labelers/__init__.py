@@ -12,7 +12,7 @@ from mal.labelers import box, ellipse, grabcut
 
 ImageLabeler = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]  # (H, W, 3) uint8, (N, 4) xywh → N × (H, W) bool
 BASELINES: dict[str, ImageLabeler] = {"box": box.masks, "ellipse": ellipse.masks, "grabcut": grabcut.masks}
-BUILT = ("mal", *BASELINES, "gt")
+BUILT = ("mal", *BASELINES, "gt", "none")
 
 
 def require_built(name: str) -> None:

@@ -37,7 +37,7 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
     by_id = {annotation["id"]: annotation for annotation in predicted["annotations"]}
     _check_present(by_id, human)
     rows = []
-    for truth in filter(_is_candidate, human["annotations"]):
+    for truth in filter(is_scored, human["annotations"]):
         height, width = sizes[truth["image_id"]]
         mask = decode_mask(truth["segmentation"], height=height, width=width)
         if not mask.any():
@@ -116,14 +116,15 @@ def select_images(coco: CocoDict, which: str) -> CocoDict:
     }
 
 
-def _is_candidate(annotation: dict[str, Any]) -> bool:
+def is_scored(annotation: dict[str, Any]) -> bool:
+    """Whether a human annotation is no crowd and its box wider and higher than 2 pixels (MAL.md)."""
     _, _, width, height = annotation["bbox"]
     return not annotation.get("iscrowd", 0) and width > SMALLEST_SIDE and height > SMALLEST_SIDE
 
 
 def _check_present(by_id: dict[int, dict[str, Any]], human: CocoDict) -> None:
     missing, maskless, moved = [], [], []
-    for truth in filter(_is_candidate, human["annotations"]):
+    for truth in filter(is_scored, human["annotations"]):
         guess = by_id.get(truth["id"])
         if guess is None:
             missing.append(truth["id"])

@@ -1,0 +1,174 @@
+"""Stages that look at an encoder instead of at masks: clustering score (Table 6), attention maps (Figure 5)."""
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mal.annotations import CocoDict
+from mal.attention import attention_maps, attention_picture
+from mal.boxes import SIZE_NAMES
+from mal.config import Config
+from mal.encoders import Encoder
+from mal.errors import AnnotationError
+from mal.files import atomic_write, read_json
+from mal.graph import Result, Stage, Workplace
+from mal.labelers.mal import load_networks
+from mal.metrics.clustering import clustering_score
+from mal.metrics.masks import select_images
+from mal.rois import labelling_batches, usable
+from mal.runtime import load_checkpoint, seed_everything
+from mal.sources import Split
+from mal.store import Fingerprints
+from mal.train import precision
+
+Json = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSource:
+    """Where a stage's encoder comes from, and what of that defines its result."""
+
+    config: Config
+    labeler: Stage | None  # the training whose encoder is meant; None for the weights that encoder= names
+    settings: Json
+    sources: dict[str, str]
+    columns: Json
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        return {} if self.labeler is None else {"labeler": self.labeler}
+
+    def load(self, place: Workplace) -> Encoder:
+        """The encoder on the stage's device, in evaluation mode.
+
+        Raises:
+            ConfigError, WeightsError.
+        """
+        if self.labeler is not None:
+            checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt")
+            encoder = load_networks(checkpoint, self.config, place.device)[0].get_submodule("encoder")
+            assert isinstance(encoder, Encoder)
+            return encoder
+        return pretrained(self.config).to(place.device).eval()
+
+
+def encoder_source(
+    config: Config, labeler: Stage | None, *, device: torch.device, fingerprints: Fingerprints, columns: Json
+) -> EncoderSource:
+    """What a result depends on: the crops' side and border, the precision, and the encoder's weights.
+
+    A trained encoder is the labelling network's (`label.network`; of `both`, the student's).
+    """
+    settings: Json = {
+        "roi": dataclasses.asdict(config.roi),
+        "precision": str(precision(config.train.precision, device)),
+    }
+    settings["roi"] = {k: settings["roi"][k] for k in ("size", "label_expansion", "border", "min_side")}
+    sources = {}
+    if labeler is not None:
+        settings["network"] = config.label.network
+    else:
+        settings["encoder"] = {k: v for k, v in dataclasses.asdict(config.encoder).items() if k not in _UNUSED}
+        if config.encoder.checkpoint is not None:
+            sources["encoder"] = fingerprints.file(config.encoder.checkpoint)
+        elif not config.encoder.pretrained:
+            settings["seed"] = config.seed  # the weights are drawn
+    return EncoderSource(config, labeler, settings, sources, columns)
+
+
+_UNUSED = ("name", "checkpoint", "levels", "fuse", "width", "freeze_norm")  # of an encoder whose last map alone is read
+
+
+def pretrained(config: Config) -> Encoder:
+    """The encoder as `encoder=` gives it; without weights, as training would start it.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    seed_everything(config.seed, "labeler")
+    return Encoder(replace(config.encoder, levels=None, fuse=False), image_size=config.roi.size)
+
+
+def clustering_stage(
+    config: Config, split: Split, boxes: Stage, source: EncoderSource, *, device: torch.device
+) -> Stage:
+    """Clustering score of the encoder's features against human masks."""
+    settings = {**source.settings, "source": config.clustering.source, "images": config.data.val_images}
+
+    def work(place: Workplace) -> Result:
+        human = _readable(select_images(split.human(), config.data.val_images), place)
+        metrics, instances = clustering_score(
+            human,
+            split.images,
+            source.load(place),
+            config=config.roi,
+            source=config.clustering.source,
+            batch=config.label.batch,
+            workers=config.train.workers,
+            device=place.device,
+            kind=precision(config.train.precision, device),
+        )
+        instances.to_csv(place.folder / "instances.csv", index=False)
+        counts = {f"clustering_{size}": int(metrics[f"n_{size}"]) for size in SIZE_NAMES if f"n_{size}" in metrics}
+        figures = {k: v for k, v in metrics.items() if k.startswith("clustering")}
+        return Result({**figures, "left_out": metrics["n_left_out"]}, {"": int(metrics["n"]), **counts})
+
+    inputs = {"boxes": boxes, **source.inputs, **split.inputs}
+    return Stage("clustering_val", 1, settings, work, inputs, dict(split.sources) | source.sources, source.columns)
+
+
+def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderSource) -> Stage:
+    """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.attention`."""
+    options = dataclasses.asdict(config.attention)
+    settings = {**source.settings, **{k: options[k] for k in ("layers", "query", "examples")}}
+
+    def work(place: Workplace) -> Result:
+        coco = _readable(read_json(place.inputs["boxes"] / "boxes.json"), place)
+        encoder = source.load(place)
+        ids, pixels, pictures = [], [], []
+        for annotations, rois in labelling_batches(
+            _examples(coco, config), split.images, config=config.roi, batch=1, workers=1
+        ):
+            maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
+            prefix = getattr(encoder.backbone, "num_prefix_tokens", 0)
+            shown = [attention_picture(m, prefix=prefix, query=config.attention.query) for m in maps.values()]
+            ids.append(annotations[0]["id"])
+            pixels.append(rois.pixels[0].permute(1, 2, 0).numpy())
+            pictures.append(torch.cat(shown).cpu().numpy())
+        layers = np.array(config.attention.layers)
+        with atomic_write(place.folder / "attention.npz", "wb") as file:
+            np.savez_compressed(
+                file, pixels=np.stack(pixels), maps=np.stack(pictures), layers=layers, ids=np.array(ids)
+            )
+        return Result({}, {"": len(pixels)})
+
+    inputs = {"boxes": boxes, **source.inputs, **split.inputs}
+    return Stage("attention_val", 1, settings, work, inputs, dict(split.sources) | source.sources, source.columns)
+
+
+def _readable(coco: CocoDict, place: Workplace) -> CocoDict:
+    """Without the images that `data.on_bad_image=skip` found unreadable."""
+    bad = set(read_json(place.inputs["boxes"] / "boxes.json").get("unreadable_images", ()))
+    if not bad:
+        return coco
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] not in bad],
+        "annotations": [a for a in coco["annotations"] if a["image_id"] not in bad],
+    }
+
+
+def _examples(coco: CocoDict, config: Config) -> CocoDict:
+    """Boxes at equal steps of the file's order, among those that training would use: nothing is picked by hand.
+
+    Raises:
+        AnnotationError: there is none.
+    """
+    annotations = [a for a in coco["annotations"] if usable(a, config.roi, training=True) and not a.get("iscrowd")]
+    if not annotations:
+        raise AnnotationError("no validation box is large enough to show attention on; lower roi.min_area")
+    places = np.linspace(0, len(annotations) - 1, min(config.attention.examples, len(annotations))).round().astype(int)
+    return {**coco, "annotations": [annotations[place] for place in places]}

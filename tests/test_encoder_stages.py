@@ -1,0 +1,99 @@
+"""Clustering and attention stages: what their results depend on, and that they need no training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_configs import changed
+
+from mal.config import Config
+from mal.errors import ConfigError
+from mal.graph import Stage, in_order
+from mal.run import run
+from mal.stages import Graph
+from mal.store import Store
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def smoke(compose) -> Config:
+    overrides = ["profile=smoke", "labeler=none", "segmenter=none", "tracking=none", "compare=[]"]
+    return compose(*overrides, "clustering.enabled=true", "attention.enabled=true", "attention.layers=[1,3]")
+
+
+def stage(config: Config, tmp_path: Path, kind: str = "clustering", **settings: object) -> Stage:
+    return getattr(Graph(changed(config, **settings), Store(tmp_path), CPU), kind)()
+
+
+def test_a_run_without_labeler_scores_and_looks_and_trains_nothing(smoke, tmp_path, capsys):
+    config = changed(smoke, **{"store": str(tmp_path), "clustering.encoder": "pretrained",
+                               "attention.encoder": "pretrained"})  # fmt: skip
+    run(config)
+    done = {path.parent.parent.name: path for path in tmp_path.glob("*/*/run.json")}
+    assert set(done) == {"shapes_val", "boxes_val", "clustering_val", "attention_val"}
+    record = json.loads(done["clustering_val"].read_text())
+    instances = pd.read_csv(done["clustering_val"].parent / "instances.csv")
+    assert record["metrics"]["clustering"]["n"] == len(instances)
+    assert record["metrics"]["clustering"]["value"] == pytest.approx(instances["score"].mean())
+    for size, group in instances.groupby("size"):
+        assert record["metrics"][f"clustering_{size}"]["n"] == len(group)
+    with np.load(done["attention_val"].parent / "attention.npz") as arrays:
+        assert arrays["maps"].shape == (len(arrays["ids"]), 2, 4, 4)
+        assert arrays["pixels"].shape[1:] == (32, 32, 3)
+    assert (done["attention_val"].parent / "attention.png").stat().st_size > 5_000
+    said = capsys.readouterr().out
+    assert "Clustering score (Eq. 6" in said
+    assert "vit_nano, as given, crops" in said
+    assert "its features are random ones" in said
+
+
+def test_weights_that_are_given_serve_every_seed_recipe_and_decoder(smoke, tmp_path):
+    weights = tmp_path / "w.pth"
+    torch.save({}, weights)
+    given = changed(smoke, **{"encoder.checkpoint": str(weights)})
+    key = stage(given, tmp_path).key
+    for settings in ({"seed": 1}, {"recipe": "paper"}, {"decoder.name": "fcn"}, {"encoder.fuse": True}):
+        assert stage(given, tmp_path, **settings).key == key, settings
+    others = ({"clustering.source": "images"}, {"roi.size": 64}, {"data.val_images": "odd"}, {"data.shapes.seed": 5})
+    for settings in (*others, {"clustering.encoder": "trained"}):
+        assert stage(given, tmp_path, **settings).key != key, settings
+    torch.save({"other": torch.zeros(1)}, weights)
+    assert stage(given, tmp_path).key != key
+
+
+def test_drawn_weights_depend_on_the_seed(smoke, tmp_path):
+    assert stage(smoke, tmp_path, seed=1).key != stage(smoke, tmp_path).key
+
+
+def test_a_trained_encoder_is_that_of_the_runs_labeler(smoke, tmp_path):
+    found = stage(smoke, tmp_path, "attention")
+    graph = Graph(smoke, Store(tmp_path), CPU)
+    assert found.inputs["labeler"] == graph.train_labeler()
+    assert "train_labeler" in [s.name for s in in_order(graph.targets())]
+    assert stage(smoke, tmp_path, **{"clustering.encoder": "trained"}).columns["recipe"] == "best"
+
+
+def test_boxes_without_masks_are_looked_at_but_not_scored(smoke, tmp_path):
+    graph = Graph(smoke, Store(tmp_path), CPU)
+    graph.val = replace(graph.val, has_masks=False)
+    assert {s.name for s in graph.targets()} == {"attention_val"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"clustering.enabled": False, "attention.enabled": False}, "labeler=none leaves nothing to do"),
+        ({"attention.layers": []}, r"attention.layers=\[\]"),
+        ({"attention.layers": [4], "attention.encoder": "pretrained"}, "layers 1 to 3"),
+        ({"clustering.source": "photos"}, "clustering.source=photos"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_before_any_work(smoke, tmp_path, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        run(changed(smoke, store=str(tmp_path), **settings))
+    assert not list(tmp_path.glob("*/*/run.json"))
