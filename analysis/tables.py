@@ -35,6 +35,8 @@ LABELERS = {
     "box": "filled box",
     "ellipse": "inscribed ellipse",
     "grabcut": "GrabCut",
+    "sam": "SAM",
+    "file": "given file",
     "gt": "human masks",
 }
 

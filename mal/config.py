@@ -96,6 +96,9 @@ class DecoderConfig:
 @dataclass
 class LabelerConfig:
     name: str = MISSING  # mal | box | ellipse | grabcut | gt | file | sam | none
+    file: str | None = None  # of labeler=file: COCO file with masks of the training images
+    val_file: str | None = None  # … of the validation images
+    checkpoint: str = "facebook/sam-vit-base"  # of labeler=sam: a name on the Hugging Face hub, or a local folder
 
 
 @dataclass
@@ -376,11 +379,25 @@ def _check_relations(config: Config) -> None:
         raise ConfigError(f"train.stop_after={train.stop_after} must be at least 1, or null")
     if config.labeler.name == "none" and not (config.clustering.enabled or config.attention.enabled):
         raise ConfigError("labeler=none leaves nothing to do; set clustering.enabled=true or attention.enabled=true")
+    _check_files(config)
     if not config.attention.layers:
         raise ConfigError("attention.layers=[] is empty; give layers counted from 1, such as [4,8,12]")
     for name in config.compare:
         if name not in CHOICES["labeler.name"]:
             raise ConfigError(f"compare names {name}; choose from {', '.join(map(str, CHOICES['labeler.name']))}")
+
+
+def _check_files(config: Config) -> None:
+    """labeler=file needs its files; which ones follows from what is asked of them."""
+    labeler = config.labeler
+    if (
+        labeler.name == "file"
+        and labeler.file is None
+        and (config.segmenter.name != "none" or labeler.val_file is None)
+    ):
+        raise ConfigError("labeler=file needs labeler.file=FILE, a COCO file with masks of the training images")
+    if "file" in config.compare and labeler.val_file is None:
+        raise ConfigError("compare names file: give labeler.val_file=FILE, a COCO file with masks of the val images")
 
 
 def _get(config: Config, key: str) -> Any:

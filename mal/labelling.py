@@ -15,7 +15,8 @@ from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.config import Config
 from mal.files import read_json, write_json
 from mal.images import load_for
-from mal.labelers import BASELINES
+from mal.labelers import BASELINES, ImageLabeler
+from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
@@ -96,14 +97,19 @@ def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device)
 
 
 def baseline_labeler(name: str) -> ShardLabeler:
-    """Label with a method that looks at one image and its boxes (box, ellipse, grabcut)."""
+    """Label with box, ellipse or grabcut."""
+    return image_labeler(BASELINES[name])
+
+
+def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
+    """Label with a method that looks at one image and its boxes at a time."""
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
         labels = {}
         for image in shard["images"]:
             annotations = [a for a in shard["annotations"] if a["image_id"] == image["id"]]
             pixels = np.ascontiguousarray(load_for(image, images).permute(1, 2, 0).numpy())
-            masks = BASELINES[name](pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
+            masks = masks_of(pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
             labels.update({a["id"]: _label(mask) for a, mask in zip(annotations, masks, strict=True)})
         return labels
 
@@ -122,6 +128,23 @@ def human_labeler(human: CocoDict) -> ShardLabeler:
             mask = decode_mask(by_id[annotation["id"]]["segmentation"], height=height, width=width)
             labels[annotation["id"]] = _label(mask)
         return labels
+
+    return label
+
+
+def file_labeler(path: Path, coco: CocoDict) -> ShardLabeler:
+    """Take the masks, and what else a label may carry, from a pseudo-label file.
+
+    Raises:
+        AnnotationError: it does not label the boxes of `coco`; before any is labelled.
+    """
+    by_id = read_labels(path, coco)
+    copy = human_labeler({"annotations": list(by_id.values())})
+
+    def label(shard: CocoDict, images: Path) -> dict[int, Label]:
+        extras = ("score", "flagged", "flag_reason")
+        found = copy(shard, images)
+        return {key: mask | {k: by_id[key][k] for k in extras if k in by_id[key]} for key, mask in found.items()}
 
     return label
 

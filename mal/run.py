@@ -7,12 +7,13 @@ import torch
 from analysis.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
-from mal import labelers, segmenters
+from mal import segmenters
 from mal.attention import check_layers
 from mal.config import Config, check
 from mal.encoder_stages import pretrained
 from mal.graph import Stage, execute, in_order
 from mal.labelers.mal import build_network
+from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
 from mal.segmenters.config import check as check_segmenter
@@ -30,8 +31,6 @@ def run(config: Config) -> None:
     device = pick_device(config.device)
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
-    for name in (config.labeler.name, *config.compare):
-        labelers.require_built(name)
     if config.segmenter.name != "none":
         check_segmenter(config.segmenter)
         segmenters.check_built(config.segmenter)
@@ -44,7 +43,7 @@ def run(config: Config) -> None:
         say(f"note: {note}")
     if config.dry_run:
         return
-    preflight(config, {stage.name for stage in todo})
+    preflight(config, todo, device)
     tracking = config.tracking
     mirror = start_mirror(store.root, enabled=tracking.enabled, uri=tracking.uri, experiment=tracking.experiment)
     try:
@@ -66,12 +65,15 @@ def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:
     return "\n".join(f"{'to do' if stage in todo else 'done ':5}  {stage.name:<16} {stage.key}" for stage in stages)
 
 
-def preflight(config: Config, names: set[str]) -> None:
-    """Build every network that will be trained, with its weights, so that what cannot be had is known now.
+def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
+    """Build every network that will be needed, with its weights, so that what cannot be had is known now.
 
     Raises:
         ConfigError, WeightsError, NotBuiltYet.
     """
+    names = {stage.name for stage in todo}
+    if any(stage.columns.get("labeler") == "sam" and stage.name.startswith("label_") for stage in todo):
+        Sam(config.labeler.checkpoint, device)
     if "train_labeler" in names:
         build_network(config)
     if names & {"clustering_val", "attention_val"}:
@@ -91,7 +93,7 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
             say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
     if config.labeler.name == "none":
         return
-    split = graph.val or graph.train
+    split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
     sheet = draw_sheet(

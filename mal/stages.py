@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from mal import labelling, segmenters, shapes
-from mal.annotations import check_images, read, strip, write
+from mal.annotations import CocoDict, check_images, read, strip, write
 from mal.config import Config
 from mal.encoder_stages import EncoderSource, attention_stage, clustering_stage, encoder_source
 from mal.errors import AnnotationError, MalError
 from mal.files import read_json, write_json
 from mal.graph import Result, Stage, Workplace
+from mal.labelers import file, sam
 from mal.labelers.mal import load_networks
 from mal.metrics.ap import average_precision
 from mal.metrics.bootstrap import retention
@@ -57,13 +58,15 @@ class Graph:
         for split in filter(None, (self.train, self.val)):
             compared = config.compare if split.name == "val" and split.has_masks else []
             for name in dict.fromkeys([*own, *compared]):
+                if not self.labels(split, name):
+                    continue
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if split.has_masks else labels)
         if self._trains_segmenters():
             pseudo = self.score(self.detect(self.train_segmenter(self.label(self.train, config.labeler.name))))
             human = self.score(self.detect(self.train_segmenter(None)))
             stages.append(self.retention(pseudo, human))
-        if config.clustering.enabled and scored:
+        if config.clustering.enabled and self.val is not None and self.val.has_masks:
             stages.append(self.clustering())
         if config.attention.enabled and self.val is not None:
             stages.append(self.attention())
@@ -161,9 +164,13 @@ class Graph:
         inputs = {"boxes": self.boxes(split)}
         return Stage("train_labeler", 1, settings, work, inputs, sources, self._labeler_columns("mal"))
 
+    def labels(self, split: Split, name: str) -> bool:
+        """Whether a labeler has masks for a split: `file` may have them for one alone."""
+        return name != "file" or file.path_for(self.config.labeler, split.name) is not None
+
     def label(self, split: Split, name: str) -> Stage:
         """A mask for every box."""
-        config = self.config
+        config, sources = self.config, dict(split.sources)
         settings: Json = {"labeler": name, "on_bad_image": config.data.on_bad_image}
         inputs = {"boxes": self.boxes(split)}
         if name == "mal":
@@ -171,13 +178,19 @@ class Graph:
             settings |= {"label": _plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
             settings["precision"] = str(precision(config.train.precision, self.device))
             del settings["label"]["shard_images"], settings["label"]["batch"]
+        elif name == "file":
+            sources["labels"] = self.fingerprints.file(str(file.path_for(config.labeler, split.name)))
+        elif name == "sam":
+            weights = sam.weight_files(config.labeler.checkpoint)
+            sources |= {path.name: self.fingerprints.file(path) for path in weights}
+            settings |= {} if weights else {"checkpoint": config.labeler.checkpoint}
 
         def work(place: Workplace) -> Result:
             coco = read_json(place.inputs["boxes"] / "boxes.json")
             labels = labelling.label_dataset(
                 coco,
                 split.images,
-                self._shard_labeler(name, split, place),
+                self._shard_labeler(name, split, coco, place),
                 folder=place.folder,
                 shard_images=config.label.shard_images,
                 name=f"label {split.name} ({name})",
@@ -187,7 +200,7 @@ class Graph:
             flagged = sum(a.get("flagged", False) for a in labels["annotations"])
             return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
 
-        return Stage(f"label_{split.name}", 1, settings, work, inputs, dict(split.sources), self._labeler_columns(name))
+        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, self._labeler_columns(name))
 
     def quality(self, split: Split, labels: Stage) -> Stage:
         """IoU of the masks against human ones."""
@@ -350,9 +363,15 @@ class Graph:
     def _segmenter(self) -> Any:
         return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
 
-    def _shard_labeler(self, name: str, split: Split, place: Workplace) -> labelling.ShardLabeler:
+    def _shard_labeler(self, name: str, split: Split, coco: CocoDict, place: Workplace) -> labelling.ShardLabeler:
         if name == "gt":
             return labelling.human_labeler(split.human())
+        if name == "file":
+            path = file.path_for(self.config.labeler, split.name)
+            assert path is not None  # `labels` says so
+            return labelling.file_labeler(path, coco)
+        if name == "sam":
+            return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
         if name != "mal":
             return labelling.baseline_labeler(name)
         networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)

@@ -16,7 +16,7 @@ LAYERS = (
     "annotations images augment backbones crf losses shapes mirror payload",
     "encoders rois",
     "attention decoders decoders.*",
-    "labelers labelers.box labelers.ellipse labelers.grabcut labelers.mal",
+    "labelers labelers.*",
     "train export segmenters metrics segmenters.* metrics.*",
     "labelling store",
     "graph tracking",

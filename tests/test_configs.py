@@ -19,7 +19,6 @@ from omegaconf.errors import MissingMandatoryValue
 
 from mal.config import EXPERIMENTS_BUILT, Config, check
 from mal.errors import ConfigError, NotBuiltYet
-from mal.labelers import BUILT as BUILT_LABELERS
 from mal.run import run
 from mal.segmenters import BUILT as BUILT_SEGMENTERS
 from mal.segmenters import SEGMENTERS
@@ -51,10 +50,17 @@ def changed(config: Config, **settings: object) -> Config:
     return OmegaConf.to_object(copy)
 
 
+NEEDS = {  # what an entry cannot do without
+    "encoder=timm": "encoder.timm=resnet18",
+    "labeler=file": "labeler.file=train.json labeler.val_file=val.json",
+    "labeler=none": "clustering.enabled=true",
+}
+
+
 def of_menu(group: str, place: int) -> str:
-    """The override that chooses a group's entry; place counts round and round."""
-    name = MENU[group][place % len(MENU[group])]
-    return f"{group}={name}" + (" encoder.timm=resnet18" if name == "timm" else "")
+    """The overrides that choose a group's entry; place counts round and round."""
+    chosen = f"{group}={MENU[group][place % len(MENU[group])]}"
+    return f"{chosen} {NEEDS.get(chosen, '')}"
 
 
 def crossings() -> Iterator[Any]:
@@ -106,7 +112,6 @@ def test_any_timm_model_must_be_named():
 
 NOT_BUILT = [
     *(("experiment", name) for name in MENU["experiment"] if name not in EXPERIMENTS_BUILT),
-    *(("labeler.name", name) for name in MENU["labeler"] if name not in BUILT_LABELERS),
     *(("segmenter.name", name) for name in MENU["segmenter"] if name not in (*BUILT_SEGMENTERS, "none")),
 ]
 
@@ -169,6 +174,10 @@ def test_unknown_keys_and_wrong_types_fail_at_composition(override, named):
         ("train.steps", None, "train.epochs and train.steps"),
         ("train.steps", 0, "train.steps=0"),
         ("compare", ["box", "sphere"], "compare names sphere"),
+        ("compare", ["box", "file"], "labeler.val_file=FILE"),
+        ("labeler.name", "file", "labeler.file=FILE"),
+        ("decoder.query.combine", "vote", "decoder.query.combine=vote"),
+        ("decoder.fc.side", 0, "decoder.fc.side=0"),
         ("data.format", "voc", "data.format=voc"),
         ("segmenter.scale.flip", 2, "segmenter.scale.flip=2"),
         ("segmenter.optimizer.betas", [2, 2], "segmenter.optimizer.betas=[2.0, 2.0]"),
