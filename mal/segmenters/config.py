@@ -123,6 +123,7 @@ class ScheduleConfig:
     milestones: list[float] = field(default_factory=lambda: [8 / 12, 11 / 12])  # multistep: shares of the run
     gamma: float = 0.1  # multistep: factor at each milestone
     final: float = 0.0  # cosine: share of the peak at the end
+    repeat_threshold: float | None = None  # images with a category on a smaller share of the images are repeated
 
 
 @dataclass
@@ -257,6 +258,11 @@ def check(config: SegmenterConfig) -> None:
     if (schedule.epochs or schedule.steps or 0) <= 0:
         raise ConfigError(
             f"segmenter.schedule.epochs={schedule.epochs}, steps={schedule.steps}: the length must be positive"
+        )
+    if schedule.repeat_threshold is not None and not 0 < schedule.repeat_threshold <= 1:
+        raise ConfigError(
+            f"segmenter.schedule.repeat_threshold={schedule.repeat_threshold} must be a share of the images, above 0 "
+            "and at most 1, or null for no repeats"
         )
     if any(not 0 <= share <= 1 for share in schedule.milestones):
         raise ConfigError(f"segmenter.schedule.milestones={schedule.milestones} must be shares of the run, in [0, 1]")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
@@ -23,8 +24,10 @@ from mal.images import load_for
 from mal.runtime import numpy_generator
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.crop import View, random_view
+from mal.segmenters.sampling import copies, repeat_factors
 
 MIN_SIDE = 1.0  # pixels; a box whose part inside the image is narrower is left out, as MMDetection does
+FURTHER_COPY = 1 << 32  # more epochs than a run has
 
 
 @dataclass
@@ -72,15 +75,25 @@ def _seen(bbox: list[float], view: View) -> bool:
     return min(right - left, bottom - top) >= MIN_SIDE
 
 
-def order(count: int, *, seed: int, first: int, stop: int) -> Iterator[tuple[int, int]]:
-    """(epoch, index) of the positions `first` to `stop` in an endless sequence of shuffled epochs of `count` images."""
-    epoch, permutation = -1, None
-    for position in range(first, stop):
-        if position // count != epoch:
-            epoch = position // count
-            permutation = numpy_generator(seed, "segmenter order", epoch).permutation(count)
-        assert permutation is not None
-        yield epoch, int(permutation[position % count])
+def order(
+    count: int, *, seed: int, first: int, stop: int, factors: NDArray[np.float64] | None = None
+) -> Iterator[tuple[int, int]]:
+    """(draw, index) of the positions `first` to `stop` in an endless sequence of shuffled epochs of `count` images.
+
+    With `factors` (see `sampling`) an epoch has copies of some images. The draw is what augmentation follows: the
+    epoch, but for the n-th further copy of an image epoch + n · 2³², so that copies are augmented differently.
+    """
+    epoch, start = 0, 0
+    while start < stop:
+        often = np.ones(count, dtype=np.int64) if factors is None else copies(factors, seed=seed, epoch=epoch)
+        length = int(often.sum())
+        if first < start + length:
+            images = np.repeat(np.arange(count), often)
+            draws = epoch + FURTHER_COPY * (np.arange(length) - np.repeat(often.cumsum() - often, often))
+            permutation = numpy_generator(seed, "segmenter order", epoch).permutation(length)
+            for place in permutation[max(first - start, 0) : stop - start].tolist():
+                yield int(draws[place]), int(images[place])
+        epoch, start = epoch + 1, start + length
 
 
 def resized(height: int, width: int, *, short: int, long: int) -> tuple[int, int]:
@@ -96,7 +109,7 @@ def resize(image: Tensor, *, short: int, long: int) -> Tensor:
 
 
 class TrainingSet(Dataset[Sample]):
-    """Samples by (epoch, index): the same pair gives the same sample in any process and in any order of asking.
+    """Samples by (draw, index), as `order` gives them: the same pair, the same sample, in any process and order.
 
     Args:
         coco: a COCO file with masks, human or pseudo.
@@ -119,10 +132,17 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def repeat_factors(self, threshold: float | None) -> NDArray[np.float64] | None:
+        """How often an epoch shows each image, on average (see `sampling`); None without a threshold."""
+        if threshold is None:
+            return None
+        shown = [[self.labels[int(annotation["category_id"])] for annotation in there] for _, there in self.entries]
+        return repeat_factors(shown, threshold=threshold)
+
     def __getitem__(self, at: tuple[int, int]) -> Sample:
-        epoch, index = at
+        draw, index = at
         entry, annotations = self.entries[index]
-        generator = numpy_generator(self.seed, "segmenter augment", epoch, index)
+        generator = numpy_generator(self.seed, "segmenter augment", draw, index)
         short = int(generator.choice(self.scale.short_sides))
         flip = generator.random() < self.scale.flip
         view = self._view(entry, generator)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -55,8 +57,8 @@ class Curve:
             self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
-def run_length(schedule: ScheduleConfig, *, images: int) -> int:
-    """Steps of a run: `steps`, or images ÷ batch × epochs; at least one."""
+def run_length(schedule: ScheduleConfig, *, images: float) -> int:
+    """Steps of a run: `steps`, or images ÷ batch × epochs; at least one. With repeats, `images` is an epoch's mean."""
     if schedule.steps is not None:
         return schedule.steps
     assert schedule.epochs is not None
@@ -172,9 +174,11 @@ def train(
     if checkpoint.exists():
         run.resume(checkpoint, device=device)
     run.curve.truncate(run.step)
-    total, saved = run_length(config.schedule, images=len(dataset)), time.monotonic()
+    repeats = dataset.repeat_factors(config.schedule.repeat_threshold)
+    total = run_length(config.schedule, images=len(dataset) if repeats is None else float(repeats.sum()))
+    saved = time.monotonic()
     with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:
-        for batch in _batches(dataset, config, seed=seed, first=run.step, total=total):
+        for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total):
             lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
             _step(run, batch, losses=losses, lr=lr, clip=config.optimizer.clip, seed=seed, folder=folder)
             running = config.running
@@ -196,11 +200,17 @@ def train(
 
 
 def _batches(
-    dataset: TrainingSet, config: SegmenterConfig, *, seed: int, first: int, total: int
+    dataset: TrainingSet,
+    config: SegmenterConfig,
+    repeats: NDArray[np.float64] | None,
+    *,
+    seed: int,
+    first: int,
+    total: int,
 ) -> Iterator[list[Sample]]:
     """The batches of the steps `first` to `total`."""
     size = config.schedule.batch
-    positions = order(len(dataset), seed=seed, first=first * size, stop=total * size)
+    positions = order(len(dataset), seed=seed, first=first * size, stop=total * size, factors=repeats)
     sampler = iter(lambda: list(islice(positions, size)), [])
     yield from DataLoader(
         dataset,
