@@ -1,4 +1,4 @@
-"""Average precision by COCO's protocol, computed by faster-coco-eval, with the matches behind it kept by image."""
+"""Average precision by COCO's and LVIS's protocols, by faster-coco-eval, and the matches behind it, kept by image."""
 
 from collections import defaultdict
 from typing import Any
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from mal.annotations import CocoDict, decode_mask, encode_mask
-from mal.errors import AnnotationError
+from mal.errors import AnnotationError, ConfigError
+from mal.metrics.federated import federation
 from mal.metrics.matches import AREAS, THRESHOLDS, MatchArrays, match
 
 METRICS = {
@@ -20,6 +21,7 @@ METRICS = {
     "ap_M": "AP_medium",
     "ap_L": "AP_large",
 }
+BY_FREQUENCY = {"ap_r": "APr", "ap_c": "APc", "ap_f": "APf"}  # LVIS: mean over rare, common, frequent categories
 
 
 def average_precision(
@@ -29,6 +31,7 @@ def average_precision(
     iou_type: str = "segm",
     max_detections: int = 100,
     class_agnostic: bool = False,
+    federated: bool = False,
 ) -> tuple[dict[str, float], MatchArrays]:
     """AP of detections against human annotations.
 
@@ -37,16 +40,23 @@ def average_precision(
             box's for `bbox`) is taken.
         results: COCO results: image_id, category_id, score, and `segmentation` as RLE or `bbox`.
         iou_type: `segm` or `bbox`.
-        max_detections: of an image and category; the rest, by score, are dropped.
+        max_detections: of an image and category, for LVIS of an image; the rest, by score, are dropped.
         class_agnostic: all categories count as one.
+        federated: LVIS's protocol. In each image only the categories it was searched for are judged, and a detection
+            too many is no fault where a category is not exhaustively annotated.
 
     Returns:
-        ({"ap", "ap50", "ap75", "ap_S", "ap_M", "ap_L"} in [0, 1], a size without objects left out; the matches).
-        AP averages IoU .5 to .95, 101 recalls, and categories that have objects.
+        ({"ap", "ap50", "ap75", "ap_S", "ap_M", "ap_L"} and, for LVIS, {"ap_r", "ap_c", "ap_f"}, in [0, 1], those
+        without objects left out; the matches). AP averages IoU .5 to .95, 101 recalls, and categories that have
+        objects. For LVIS, the matches hold only the detections that are judged.
 
     Raises:
-        AnnotationError: nothing to find, or a result that belongs to no image or category of the file.
+        AnnotationError: nothing to find, a result that belongs to no image or category of the file, or a file without
+            what LVIS's protocol needs.
     """
+    if federated and class_agnostic:
+        raise ConfigError("LVIS's protocol judges each category by itself; use data.class_agnostic=false")
+    known = federation(human) if federated else None
     images = sorted(int(image["id"]) for image in human["images"])
     categories = [1] if class_agnostic else sorted(int(category["id"]) for category in human["categories"])
     objects = _objects(human, iou_type=iou_type, class_agnostic=class_agnostic)
@@ -54,10 +64,17 @@ def average_precision(
         raise AnnotationError("the annotations hold no object that is not a crowd: there is nothing to measure AP on")
     detections = _detections(results, iou_type=iou_type, class_agnostic=class_agnostic)
     _check_known(detections, images=set(images), categories=set(categories))
-    evaluator = _evaluate(human["images"], categories, objects, detections, iou_type, max_detections)
-    values = evaluator.stats_as_dict
-    metrics = {name: values[theirs] for name, theirs in METRICS.items() if values[theirs] > -1}
-    return metrics, _matches(evaluator.ious, images, categories, objects, detections, max_detections)
+    if known is not None:
+        detections = known.judged(detections, max_detections=max_detections)
+    header = {
+        "images": human["images"],
+        "categories": [{"id": 1, "name": "object"}] if class_agnostic else human["categories"],
+    }
+    evaluator = _evaluate(header, objects, detections, iou_type, max_detections, lvis_style=federated)
+    values, names = evaluator.stats_as_dict, METRICS | (BY_FREQUENCY if federated else {})
+    metrics = {name: values[theirs] for name, theirs in names.items() if values[theirs] > -1}
+    unlisted = known.not_exhaustive if known is not None else {}
+    return metrics, _matches(evaluator.ious, images, categories, objects, detections, max_detections, unlisted)
 
 
 def _objects(human: CocoDict, *, iou_type: str, class_agnostic: bool) -> list[dict[str, Any]]:
@@ -120,18 +137,18 @@ def _check_known(detections: list[dict[str, Any]], *, images: set[int], categori
 
 
 def _evaluate(
-    images: list[dict[str, Any]],
-    categories: list[int],
+    header: dict[str, Any],
     objects: list[dict[str, Any]],
     detections: list[dict[str, Any]],
     iou_type: str,
     max_detections: int,
+    *,
+    lvis_style: bool,
 ) -> COCOeval_faster:
     """Run faster-coco-eval. The data sets are built by hand: its `loadRes` refuses an empty list."""
-    header = {"images": images, "categories": [{"id": category, "name": str(category)} for category in categories]}
     truth = COCO({**header, "annotations": objects})
     found = COCO({**header, "annotations": detections})
-    evaluator = COCOeval_faster(truth, found, iouType=iou_type, print_function=lambda *_: None)
+    evaluator = COCOeval_faster(truth, found, iouType=iou_type, print_function=lambda *_: None, lvis_style=lvis_style)
     evaluator.params.maxDets = [max_detections]
     evaluator.run()
     return evaluator
@@ -144,29 +161,26 @@ def _matches(
     objects: list[dict[str, Any]],
     detections: list[dict[str, Any]],
     max_detections: int,
+    not_exhaustive: dict[int, set[int]],
 ) -> MatchArrays:
-    """The matches behind an evaluation, from its IoUs."""
+    """The matches behind an evaluation, from its IoUs. not_exhaustive: see `Federation`; empty for COCO."""
     image_index = {image: index for index, image in enumerate(images)}
     objects_at, detections_at = _by_cell(objects), _by_cell(detections)
     kept: list[dict[str, Any]] = []
     states = [np.zeros((len(AREAS), len(THRESHOLDS), 0), dtype=np.int8)]
-    for category in categories:
-        for image in images:
-            here = detections_at.get((image, category), [])
-            if not here:
-                continue
-            here = [here[i] for i in np.argsort([-item["score"] for item in here], kind="stable")[:max_detections]]
-            there = objects_at.get((image, category), [])
-            crowd = np.array([bool(item["iscrowd"]) for item in there], dtype=bool)
-            states.append(
-                match(
-                    np.asarray(ious[image, category], dtype=np.float64).reshape(len(here), len(there)),
-                    crowd=crowd,
-                    ignored=_outside(there) | crowd,
-                    outside=_outside(here),
-                )
+    for category, image in sorted((category, image) for image, category in detections_at):
+        here = sorted(detections_at[image, category], key=lambda item: -item["score"])[:max_detections]
+        there = objects_at.get((image, category), [])
+        crowd = np.array([bool(item["iscrowd"]) for item in there], dtype=bool)
+        states.append(
+            match(
+                np.asarray(ious[image, category], dtype=np.float64).reshape(len(here), len(there)),
+                crowd=crowd,
+                ignored=_outside(there) | crowd,
+                outside=_outside(here) | (category in not_exhaustive.get(image, ())),
             )
-            kept += here
+        )
+        kept += here
     category_index = {category: index for index, category in enumerate(categories)}
     return MatchArrays(
         image_ids=np.array(images, dtype=np.int64),

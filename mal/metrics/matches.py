@@ -30,7 +30,7 @@ class MatchArrays:
     det_image: NDArray[np.int64]  # (D,) index into image_ids
     det_category: NDArray[np.int64]  # (D,) index into category_ids
     det_score: NDArray[np.float64]  # (D,)
-    det_state: NDArray[np.int8]  # (A, T, D): TRUE, FALSE or IGNORED (matches a crowd, or is of another size)
+    det_state: NDArray[np.int8]  # (A, T, D): TRUE, FALSE or IGNORED (matches a crowd, is of another size, …)
     gt_image: NDArray[np.int64]  # (G,)
     gt_category: NDArray[np.int64]  # (G,)
     gt_counted: NDArray[np.bool_]  # (A, G): not a crowd, and of this size
@@ -66,13 +66,14 @@ def match(
 
     In the order of their scores, each detection takes the free object of highest IoU, an object that counts before
     one that is ignored; a crowd is never used up. A detection that takes an ignored object, or takes none and is
-    itself of another size, is ignored.
+    itself `outside`, is ignored.
 
     Args:
         ious: (D, G), detections by falling score; with a crowd, the IoU is over the detection's own area.
         crowd: (G,).
         ignored: (A, G): crowds, and objects of another size.
-        outside: (A, D): detections of another size.
+        outside: (A, D): detections that are no fault where they match nothing: of another size, or (LVIS) of a category
+            that is not exhaustively annotated in the image.
         thresholds: (T,).
 
     Returns:

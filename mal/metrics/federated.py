@@ -1,0 +1,61 @@
+"""LVIS's federated annotation: what of an image's detections may be judged (Gupta et al., "LVIS", CVPR 2019, §3).
+
+An LVIS image was searched for some of the categories only: those it has objects of, and those listed as absent from it
+(`neg_category_ids`). Whether it shows any other is not known. Of the categories in `not_exhaustive_category_ids` not
+every object is annotated.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from mal.annotations import CocoDict
+from mal.errors import AnnotationError
+
+FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, by the training images that a category is on
+WAY_OUT = "give an LVIS file (v0.5 or v1), or choose data.format=coco"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """By image id, the categories it was searched for, and those of which it may have further objects."""
+
+    searched: dict[int, set[int]]
+    not_exhaustive: dict[int, set[int]]
+
+    def judged(self, detections: list[dict[str, Any]], *, max_detections: int) -> list[dict[str, Any]]:
+        """The detections that count: of each image the best by score, whatever their categories, and of these the
+        ones whose category the image was searched for. Equal scores keep their order."""
+        by_image = defaultdict(list)
+        for item in detections:
+            by_image[item["image_id"]].append(item)
+        return [
+            item
+            for image, here in by_image.items()
+            for item in sorted(here, key=lambda item: -item["score"])[:max_detections]
+            if item["category_id"] in self.searched[image]
+        ]
+
+
+def federation(human: CocoDict) -> Federation:
+    """What an LVIS file says of its images.
+
+    Raises:
+        AnnotationError: it is no LVIS file: an image lacks its two lists, or a category its frequency.
+    """
+    searched, not_exhaustive = {}, {}
+    for image in human["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if key not in image:
+                raise AnnotationError(f"image {image['id']} has no {key}, which LVIS's evaluation needs; {WAY_OUT}")
+        searched[int(image["id"])] = set(image["neg_category_ids"])
+        not_exhaustive[int(image["id"])] = set(image["not_exhaustive_category_ids"])
+    for category in human["categories"]:
+        if category.get("frequency") not in FREQUENCIES:
+            raise AnnotationError(
+                f"category {category['id']} ({category['name']}) has the frequency {category.get('frequency')!r}; "
+                f"LVIS's evaluation needs one of {', '.join(FREQUENCIES)}; {WAY_OUT}"
+            )
+    for annotation in human["annotations"]:
+        searched[int(annotation["image_id"])].add(int(annotation["category_id"]))
+    return Federation(searched, not_exhaustive)
