@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from analysis.seeds import by_address, over_seeds, spread
+
 Record = dict[str, Any]
 WEAKEST = {"shapes": 0.20}  # human-mask AP under which a ratio to it means nothing; elsewhere .15
 WEAKEST_ELSEWHERE = 0.15
@@ -44,16 +46,15 @@ LABELERS = {
 def summary(records: Iterable[Record]) -> str:
     """Markdown tables of some stages' records: one part for each profile and data set among them."""
     groups: dict[tuple[str, str], list[Record]] = {}
-    scores = {}  # of all groups: a detector trained under one profile serves every other that asks for the same one
+    records = list(records)
     for record in records:
         columns = record["columns"]
         groups.setdefault((columns["profile"], columns["data"]), []).append(record)
-        if record["stage"] == "ap_val":
-            scores[f"ap_val/{record['key']}"] = record
-    return "\n\n".join(_group(*names, group, scores) for names, group in sorted(groups.items()))
+    known = by_address(records)  # of all groups: a detector trained under one profile serves every other
+    return "\n\n".join(_group(*names, group, known) for names, group in sorted(groups.items()))
 
 
-def _group(profile: str, data: str, records: list[Record], scores: dict[str, Record]) -> str:
+def _group(profile: str, data: str, records: list[Record], known: dict[str, Record]) -> str:
     parts = [f"profile {profile}, data {data}: {_labeler_schedules(records)}"]
     if profile != "paper" or data not in PAPER_DATA:
         parts.append("Not comparable with the paper's numbers: another scale, other data.")
@@ -68,9 +69,10 @@ def _group(profile: str, data: str, records: list[Record], scores: dict[str, Rec
         parts.append(_clustering(chosen))
     chosen = [r for r in records if r["stage"] == "ap_val"]
     if chosen:
-        ratios = [r for r in records if r["stage"] == "retention"]
-        parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'mask_ap')} validation images")
-        parts.append(_retention(chosen, ratios, scores, weakest=WEAKEST.get(data, WEAKEST_ELSEWHERE)))
+        ratios = {r["inputs"]["pseudo"]: r for r in records if r["stage"] == "retention"}
+        parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'box_ap')} validation images")
+        parts.append(_retention(chosen, ratios, known))
+        parts += _over_seeds(chosen, ratios, known)
     return "\n\n".join(parts)
 
 
@@ -101,28 +103,19 @@ def _segmenters(records: list[Record], scores: list[Record]) -> str:
 
 
 def _quality(records: list[Record]) -> str:
-    header, identified = _identified(records, lambda r: LABELERS.get(name := r["columns"]["labeler"], name))
+    header, identified = _identified(records, lambda r: labeler_name(r["columns"]["labeler"]))
     rows = [[*cells, *(_number(r, metric) for metric in QUALITY)] for r, cells in identified]
     return table(["labeler", *header, *QUALITY.values()], rows)
 
 
-def _retention(scores: list[Record], ratios: list[Record], all_scores: dict[str, Record], *, weakest: float) -> str:
+def _retention(scores: list[Record], ratios: dict[str, Record], known: dict[str, Record]) -> str:
     """AP with human masks and with pseudo-labels, and their ratio where the former is enough to divide by."""
-
-    def ratio(record: Record) -> str:
-        found = by_pseudo.get(f"ap_val/{record['key']}")
-        if found is None:
-            return "-"
-        human = all_scores.get(found["inputs"]["human"])
-        if human is None:
-            return "the AP with human masks is missing"
-        if human["metrics"]["mask_ap"]["value"] < weakest:
-            return f"too weak to divide by (human < {weakest:g})"
-        return _interval(found)
-
-    by_pseudo = {r["inputs"]["pseudo"]: r for r in ratios}
     header, identified = _identified(scores, _supervision)
-    rows = [[*cells, *(_number(r, metric) for metric in AP), ratio(r)] for r, cells in identified]
+    rows = []
+    for record, cells in identified:
+        found = ratio(record, ratios, known)
+        numbers = [_number(record, metric) for metric in AP]
+        rows.append([*cells, *numbers, found if isinstance(found, str) else _interval(found)])
     return table(["trained on", *header, *AP.values(), "retention [95 % interval]"], rows)
 
 
@@ -136,20 +129,76 @@ def _clustering(records: list[Record]) -> str:
     return table(["encoder", *header, *CLUSTERING.values()], rows)
 
 
+def ratio(score: Record, ratios: dict[str, Record], known: dict[str, Record]) -> Record | str:
+    """The retention that belongs to an AP with pseudo-labels, or why there is none to show.
+
+    Args:
+        score: an ap_val record. ratios: retention records by their `pseudo` input. known: all records by address.
+    """
+    found = ratios.get(f"ap_val/{score['key']}")
+    if found is None:
+        return "-"
+    human = known.get(found["inputs"]["human"])
+    if human is None:
+        return "the AP with human masks is missing"
+    weakest = WEAKEST.get(score["columns"]["data"], WEAKEST_ELSEWHERE)
+    if human["metrics"]["mask_ap"]["value"] < weakest:
+        return f"too weak to divide by (human < {weakest:g})"
+    if "retention" not in found["metrics"]:
+        return "without a finite interval"  # a resample of the images has a human-mask AP of 0
+    return found
+
+
+def _over_seeds(scores: list[Record], ratios: dict[str, Record], known: dict[str, Record]) -> list[str]:
+    """For what was run with several seeds: how far they lie apart, beside what the images say within each."""
+    identified = _identified(scores, _supervision)[1]
+    groups = [group for group in over_seeds([record for record, _ in identified], known) if len(group) > 1]
+    header, named = _identified([group[0] for group in groups], _supervision, but="seed")
+    rows = []
+    for first, cells in named:
+        group = next(group for group in groups if group[0] is first)
+        found = [ratio(record, ratios, known) for record in group]
+        whole = [r["metrics"]["retention"]["value"] for r in found if not isinstance(r, str)]
+        each = [
+            f"{r['columns']['seed']}: {f if isinstance(f, str) else _interval(f)}"
+            for r, f in zip(group, found, strict=True)
+        ]
+        aps = [r["metrics"]["mask_ap"]["value"] for r in group if "mask_ap" in r["metrics"]]
+        rows.append(
+            [
+                *cells,
+                str(len(group)),
+                spread(aps, "{:.3f}") if aps else "-",
+                spread(whole, "{:.1%}") if len(whole) == len(group) else "-",
+                "; ".join(each) if any(f != "-" for f in found) else "-",
+            ]
+        )
+    titles = ["seeds", "mask AP, mean (lowest … highest)", "retention, likewise", "each seed's [95 % interval]"]
+    return ["Over seeds", table(["trained on", *header, *titles], rows)] if rows else []
+
+
 def _supervision(record: Record) -> str:
     """What a segmenter was trained on, in words."""
     columns = record["columns"]
     if columns["supervision"] == "human":
         return "human masks"
+    if columns["supervision"] == "boxes":
+        return "boxes, no mask head"
     if columns["labeler"] == "gt":
         return "human masks, copied"
-    return f"{LABELERS.get(columns['labeler'], columns['labeler'])} masks"
+    return labeler_name(columns["labeler"], "masks")
+
+
+def labeler_name(labeler: str, of: str = "") -> str:
+    """A labeler in words; `mal:coco` is MAL trained on coco, not on the data that it labels."""
+    name, _, data = labeler.partition(":")
+    return " ".join(filter(None, (LABELERS.get(name, name), of, data and f"(labeler trained on {data})")))
 
 
 def _identified(
-    records: list[Record], name: Callable[[Record], str]
+    records: list[Record], name: Callable[[Record], str], *, but: str = ""
 ) -> tuple[list[str], list[tuple[Record, list[str]]]]:
-    """What tells the records of a table apart: a name, and every setting in which two of the same name differ.
+    """What tells the records of a table apart: a name, and every setting (`but` one) in which two of a name differ.
 
     Returns:
         The settings' names; the records in the table's order, each with the cells of its name and settings.
@@ -159,7 +208,7 @@ def _identified(
     def values(record: Record) -> list[Any]:
         return [_setting(record, setting) for setting in shown]
 
-    for setting in IDENTITY:
+    for setting in (setting for setting in IDENTITY if setting != but):
         alike: dict[tuple[Any, ...], set[Any]] = {}
         for record in records:
             alike.setdefault((name(record), *values(record)), set()).add(_setting(record, setting))
@@ -170,7 +219,7 @@ def _identified(
         labeler, names = _setting(record, "labeler"), list(LABELERS)
         place = names.index(labeler) if labeler in names else len(names)
         sortable = [(value is not None, value) for value in values(record)]
-        return _setting(record, "supervision") != "human", place, name(record), sortable, record["key"]
+        return _setting(record, "supervision") not in ("human", "boxes"), place, name(record), sortable, record["key"]
 
     ordered = sorted(records, key=rank)
     return shown, [(r, [name(r), *("" if value is None else str(value) for value in values(r))]) for r in ordered]
@@ -201,8 +250,6 @@ def _number(record: Record, metric: str) -> str:
 
 
 def _interval(record: Record) -> str:
-    if "retention" not in record["metrics"]:
-        return "without a finite interval"  # a resample of the images has a human-mask AP of 0
     value, low, high = (record["metrics"][f"retention{part}"]["value"] for part in ("", "_low", "_high"))
     return f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
@@ -211,19 +258,35 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the tables of a store."""
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("results/runs"), help="folder of run.json files")
-    records = []
-    for path in sorted(parser.parse_args(arguments).store.glob("*/*/run.json")):
-        try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            print(f"error: {path} cannot be read: {error}; compute it again, or remove it", file=sys.stderr)
-            return 1
-    records = [record for record in records if record["status"] == "done"]
-    if not records:
-        print("the store holds no finished run; `make demo` makes one", file=sys.stderr)
+    try:
+        records = finished(parser.parse_args(arguments).store)
+    except UnreadableRecordError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(summary(records))
     return 0
+
+
+class UnreadableRecordError(Exception):
+    """A store without results, or with one that cannot be read."""
+
+
+def finished(store: Path) -> list[Record]:
+    """The run.json of every finished stage of a store.
+
+    Raises:
+        UnreadableRecordError: there is none, or one cannot be read.
+    """
+    records = []
+    for path in sorted(store.glob("*/*/run.json")):
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove it") from error
+    records = [record for record in records if record["status"] == "done"]
+    if not records:
+        raise UnreadableRecordError("the store holds no finished run; `make demo` makes one")
+    return records
 
 
 if __name__ == "__main__":
