@@ -58,6 +58,17 @@ def check(coco: Any, *, source: str | Path, masks: bool) -> None:
     _check_entries(coco["annotations"], "annotation", source, problem)
 
 
+def check_image_list(coco: Any, *, source: str | Path) -> None:
+    """Refuse what has no usable list of images, whatever else it has.
+
+    Raises:
+        AnnotationError: the first thing that is wrong.
+    """
+    if not isinstance(coco, dict) or not isinstance(coco.get("images"), list) or not coco["images"]:
+        raise AnnotationError(f"{source} has no list of images; give a COCO file, such as image_info_test-dev2017.json")
+    _check_entries(coco["images"], "image", source, _image_problem)
+
+
 def file_name(image: dict[str, Any]) -> str:
     """Path of an image inside the image folder: `file_name`, or the last two parts of `coco_url` (LVIS v1 has no
     `file_name`, and its val images lie partly in train2017).

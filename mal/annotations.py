@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mal.annotation_checks import CocoDict, check, file_name
+from mal.annotation_checks import CocoDict, check, check_image_list, file_name
 from mal.errors import AnnotationError, ImageError
 from mal.files import atomic_write
 from mal.mask_formats import decode_mask, encode_mask
@@ -22,6 +22,7 @@ __all__ = [
     "encode_mask",
     "file_name",
     "read",
+    "read_images",
     "strip",
     "write",
 ]
@@ -41,6 +42,29 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
         AnnotationError: the file cannot be read or trusted; names the file, the entry, the value and the way out
             (what is checked: `annotation_checks.check`).
     """
+    coco, not_finite = _parse(path)
+    check(coco, source=path, masks=masks)
+    if not_finite:
+        raise AnnotationError(
+            f"{path}: {_not_finite_place(coco)}, which JSON does not have; write null or leave the key out"
+        )
+    return coco
+
+
+def read_images(path: str | Path) -> list[dict[str, Any]]:
+    """The images of a COCO or LVIS file, in its order. It may be one without annotations, as test sets have
+    (image_info_test-dev2017.json); where there are some they are not looked at.
+
+    Raises:
+        AnnotationError: the file cannot be read, or an image lacks its id, size or name.
+    """
+    coco, _ = _parse(path)
+    check_image_list(coco, source=path)
+    return coco["images"]
+
+
+def _parse(path: str | Path) -> tuple[Any, bool]:
+    """The JSON value of a file, and whether NaN or an infinity is in it."""
     not_finite: list[str] = []
 
     def remember(constant: str) -> float:
@@ -60,12 +84,7 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
         raise AnnotationError(f"{path} is not text; give a COCO JSON file (unpack it first if it is packed)") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path} {_json_problem(error)}") from error
-    check(coco, source=path, masks=masks)
-    if not_finite:
-        raise AnnotationError(
-            f"{path}: {_not_finite_place(coco)}, which JSON does not have; write null or leave the key out"
-        )
-    return coco
+    return coco, bool(not_finite)
 
 
 def write(path: str | Path, coco: CocoDict) -> None:

@@ -20,6 +20,13 @@ class SplitConfig:
 
 
 @dataclass
+class LabelerTrainConfig(SplitConfig):
+    """What the labeler learns from where that is another data set than the one it labels (Table 2's last rows)."""
+
+    name: str | None = None  # of that data set; tables say labeler mal:NAME
+
+
+@dataclass
 class ShapesConfig:
     """The procedural dataset: how many images, their side in pixels, the seed."""
 
@@ -36,6 +43,8 @@ class DataConfig:
     root: str | None = None
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig = field(default_factory=SplitConfig)  # images without annotations, for COCO's server
+    labeler_train: LabelerTrainConfig = field(default_factory=LabelerTrainConfig)  # unset: it learns from train
     val_images: str = "all"  # all | even | odd: which of the sorted val image ids the scores are measured on
     on_bad_image: str = "error"  # error | skip (reported by name and counted)
     class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images a class
@@ -219,6 +228,8 @@ class Config:
     deterministic: bool = False
     dry_run: bool = False
     store: str = "results/runs"
+    sweep: dict[str, dict[str, str]] = field(default_factory=dict)  # of an experiment: profile → what its rows vary
+    row: dict[str, str] = field(default_factory=dict)  # of an experiment's row: the menu entries that it stands for
     compare: list[str] = field(default_factory=list)  # baseline labelers whose mask quality is shown beside
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -320,7 +331,7 @@ LENGTHS = {  # lists that must have so many numbers, and lowest and highest of e
     "decoder.strides": (3, 1, 4096),
 }
 
-EXPERIMENTS_BUILT = ("baselines",)
+EXPERIMENTS_BUILT = ("baselines", "tab1_coco", "tab2_lvis", "tab7_detection")
 
 
 def check(config: Config) -> None:
@@ -346,6 +357,8 @@ def check(config: Config) -> None:
         if value is not None and (len(value) != length or not all(low <= number <= high for number in value)):
             raise ConfigError(f"{key}={value} must be {length} numbers from {low:g} to {high:g}")
     _check_relations(config)
+    _check_data(config)
+    _check_row(config)
 
 
 def _check_keys(part: Any, place: str) -> None:
@@ -398,6 +411,35 @@ def _check_files(config: Config) -> None:
         raise ConfigError("labeler=file needs labeler.file=FILE, a COCO file with masks of the training images")
     if "file" in config.compare and labeler.val_file is None:
         raise ConfigError("compare names file: give labeler.val_file=FILE, a COCO file with masks of the val images")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    if data.class_agnostic and data.format == "lvis":
+        raise ConfigError(
+            "data.class_agnostic=true: LVIS's evaluation judges each category by itself; use data.format=coco with it"
+        )
+    if data.class_agnostic and data.test.annotations is not None:
+        raise ConfigError(
+            "data.class_agnostic=true: COCO's evaluation server wants categories; leave data.test.annotations out"
+        )
+    other = data.labeler_train
+    if len({value is None for value in (other.name, other.annotations, other.images)}) > 1:
+        raise ConfigError(
+            f"data.labeler_train has name={other.name}, annotations={other.annotations}, images={other.images}; "
+            "set all three, or none"
+        )
+
+
+def _check_row(config: Config) -> None:
+    """A row of a table is what it says, or nothing: local.yaml and the command line outrank what a row chooses."""
+    for group, name in config.row.items():
+        chosen = config.data.labeler_train.name if group == "labeler_data" else _get(config, group).name
+        if chosen != name:
+            raise ConfigError(
+                f"this row of the table is of {group}={name}, but {group}={chosen} was chosen on the command line or "
+                f"among the overrides in local.yaml; leave {group} out there"
+            )
 
 
 def _get(config: Config, key: str) -> Any:

@@ -33,6 +33,7 @@ class Split:
     annotations: Path
     images: Path
     has_masks: bool
+    dataset: str | None = None  # its name; None: data.name
     drawn: Stage | None = None
     sources: tuple[tuple[str, str], ...] = ()
 
@@ -70,6 +71,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         )
     if not images.is_dir():
         raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")
+    # what is no image does not count: a new annotation file beside them must not change the keys of days of work
     names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
     sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
     return Split(name, annotations, images, mentions_masks(annotations), sources=tuple(sources.items()))

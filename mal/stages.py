@@ -24,6 +24,7 @@ from mal.metrics.matches import MatchArrays
 from mal.runtime import load_checkpoint
 from mal.sources import Split, files_split, unreadable
 from mal.store import Fingerprints, Store
+from mal.submission import write_submission
 from mal.train import precision, train_labeler
 
 Json = dict[str, Any]
@@ -46,10 +47,13 @@ class Graph:
             raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
         self.train: Split = train
         self.val: Split | None = self._split("val")
+        self.test = None if config.data.format == "shapes" else files_split("test", config.data, self.fingerprints)
+        self.labeler_train = self._labeler_split()
 
     def data(self) -> list[Stage]:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
-        return [self.boxes(split) for split in filter(None, (self.train, self.val))]
+        learned = self.labeler_train if self.config.labeler.name == "mal" else None
+        return [self.boxes(split) for split in filter(None, (self.train, self.val, learned))]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
@@ -63,9 +67,13 @@ class Graph:
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if split.has_masks else labels)
         if self._trains_segmenters():
-            pseudo = self.score(self.detect(self.train_segmenter(self.label(self.train, config.labeler.name))))
-            human = self.score(self.detect(self.train_segmenter(None)))
-            stages.append(self.retention(pseudo, human))
+            trained = [self.train_segmenter(None)]
+            if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
+                trained.append(self.train_segmenter(self.label(self.train, config.labeler.name)))
+            scores = [self.score(self.detect(segmenter)) for segmenter in trained]
+            stages += scores[:1] if len(scores) == 1 else [self.retention(scores[1], scores[0])]
+            if self.test is not None and config.segmenter.mask_head:
+                stages += [self.predict_test(segmenter, self.test) for segmenter in trained]
         if config.clustering.enabled and self.val is not None and self.val.has_masks:
             stages.append(self.clustering())
         if config.attention.enabled and self.val is not None:
@@ -100,7 +108,8 @@ class Graph:
         """
         if not self._trains_segmenters() or self.config.data.class_agnostic:
             return
-        folders = [self.store.folder(stage.name, stage.key) for stage in self.data()]
+        stages = (self.boxes(self.train), self.boxes(self._val()))
+        folders = [self.store.folder(stage.name, stage.key) for stage in stages]
         train, val = (read_json(folder / "boxes.json")["categories"] for folder in folders)
         known = {category["id"] for category in val}
         unknown = [f"{category['name']} (id {category['id']})" for category in train if category["id"] not in known]
@@ -138,13 +147,13 @@ class Graph:
             return Result({"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}, {"": len(coco["images"])})
 
         sources, settings = dict(split.sources), {"skip_unreadable": skip}
-        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._data_columns())
+        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._data_columns(split))
 
     # phase 1
 
     def train_labeler(self) -> Stage:
         """Student and teacher learn masks from the training boxes."""
-        config, split = self.config, self.train
+        config, split = self.config, self.labeler_train
         settings = _plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
         for key in ("checkpoint_seconds", "stop_after", "workers"):  # how the work is done, not what comes out
             del settings["train"][key]
@@ -162,7 +171,8 @@ class Graph:
             return Result(figures, {"": int(figures["boxes"])})
 
         inputs = {"boxes": self.boxes(split)}
-        return Stage("train_labeler", 1, settings, work, inputs, sources, self._labeler_columns("mal"))
+        columns = self._labeler_columns("mal") | self._columns(split)
+        return Stage("train_labeler", 1, settings, work, inputs, sources, columns)
 
     def labels(self, split: Split, name: str) -> bool:
         """Whether a labeler has masks for a split: `file` may have them for one alone."""
@@ -200,7 +210,10 @@ class Graph:
             flagged = sum(a.get("flagged", False) for a in labels["annotations"])
             return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
 
-        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, self._labeler_columns(name))
+        columns = self._labeler_columns(name)
+        if name == "mal" and self.labeler_train.dataset is not None:
+            columns["labeler"] = f"mal:{self.labeler_train.dataset}"  # MAL, trained on that
+        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, columns)
 
     def quality(self, split: Split, labels: Stage) -> Stage:
         """IoU of the masks against human ones."""
@@ -229,6 +242,8 @@ class Graph:
         config, split = self.config, self.train
         settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
+        if config.segmenter.schedule.repeat_threshold is None:  # as it was before there was such a setting
+            del settings["segmenter"]["schedule"]["repeat_threshold"]
         for key in ("running", "test"):
             del settings["segmenter"][key]
         for key in ("test_short_side", "test_long_side"):
@@ -272,20 +287,49 @@ class Graph:
         inputs = {"segmenter": segmenter, **split.inputs, **self._skipped(split)}
         return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
 
+    def predict_test(self, segmenter: Stage, split: Split) -> Stage:
+        """The segmenter's predictions on the test images, packed for COCO's evaluation server."""
+        config = self._segmenter()
+        settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=split.annotations,
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            by = segmenter.columns.get("labeler", "human")
+            algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
+            packed = write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+            return Result({"predictions": len(results), "megabytes": packed.stat().st_size / 1e6})
+
+        inputs = {"segmenter": segmenter}
+        return Stage("predictions_test", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+
     def score(self, predictions: Stage) -> Stage:
         """AP of masks and boxes, and the per-image matches behind it."""
         split, which = self._val(), self.config.data.val_images
         agnostic, limit = self.config.data.class_agnostic, self.config.segmenter.test.max_detections
         settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
+        federated = self.config.data.format == "lvis"
+        settings |= {"federated": True} if federated else {}
+        kinds = (("segm", "mask"), ("bbox", "box")) if self.config.segmenter.mask_head else (("bbox", "box"),)
 
         def work(place: Workplace) -> Result:
             human = select_images(read(self._readable(split.annotations, place), masks=True), which)
             kept = {image["id"] for image in human["images"]}
             results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
             metrics: dict[str, float] = {}
-            for kind, prefix in (("segm", "mask"), ("bbox", "box")):
+            for kind, prefix in kinds:
                 figures, matches = average_precision(
-                    human, results, iou_type=kind, max_detections=limit, class_agnostic=agnostic
+                    human,
+                    results,
+                    iou_type=kind,
+                    max_detections=limit,
+                    class_agnostic=agnostic,
+                    federated=federated,
                 )
                 matches.save(place.folder / f"matches_{kind}.npz")
                 metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
@@ -336,6 +380,14 @@ class Graph:
         folder = self.store.folder(drawn.name, drawn.key)
         return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
 
+    def _labeler_split(self) -> Split:
+        """What the labeler learns from. It is called `train` whichever data set it is: a labeler of COCO is the same
+        whether COCO is labelled with it or LVIS."""
+        other = files_split("labeler_train", self.config.data, self.fingerprints)
+        if other is None:
+            return self.train
+        return dataclasses.replace(other, name="train", dataset=self.config.data.labeler_train.name)
+
     def _val(self) -> Split:
         assert self.val is not None  # targets() asks for these stages only then
         return self.val
@@ -377,11 +429,11 @@ class Graph:
         networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)
         return labelling.mal_labeler(networks, self.config, place.device)
 
-    def _data_columns(self) -> Json:
-        return {"profile": self.config.profile, "data": self.config.data.name}
+    def _data_columns(self, split: Split | None = None) -> Json:
+        return {"profile": self.config.profile, "data": (split and split.dataset) or self.config.data.name}
 
-    def _columns(self) -> Json:
-        return {**self._data_columns(), "seed": self.config.seed}
+    def _columns(self, split: Split | None = None) -> Json:
+        return {**self._data_columns(split), "seed": self.config.seed}
 
     def _labeler_columns(self, name: str) -> Json:
         config = self.config
@@ -399,8 +451,11 @@ class Graph:
 
     def _segmenter_columns(self, labels: Stage | None) -> Json:
         columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}
-        supervision = "human" if labels is None else "pseudo"
-        return {**columns, "segmenter": self.config.segmenter.name, "supervision": supervision}
+        segmenter = self.config.segmenter
+        supervision = "pseudo" if labels is not None else "human" if segmenter.mask_head else "boxes"
+        deformable = segmenter.dcn and not segmenter.name.endswith("_dcn")
+        name = f"{segmenter.name}_dcn" if deformable else segmenter.name
+        return {**columns, "segmenter": name, "supervision": supervision}
 
 
 def _plain(config: Config, *names: str) -> Json:

@@ -17,7 +17,7 @@ LAYERS = (
     "encoders rois",
     "attention decoders decoders.*",
     "labelers labelers.*",
-    "train export segmenters metrics segmenters.* metrics.*",
+    "train export submission segmenters metrics segmenters.* metrics.*",
     "labelling store",
     "graph tracking",
     "sources",

@@ -26,7 +26,7 @@ from mal.segmenters.config import check as check_segmenter
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 PROFILES = ("smoke", "demo", "mini", "paper")
-GROUPS = ("data", "encoder", "decoder", "labeler", "recipe", "segmenter", "tracking", "experiment")
+GROUPS = ("data", "encoder", "decoder", "labeler", "recipe", "segmenter", "labeler_data", "tracking", "experiment")
 MENU = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 
 
@@ -334,13 +334,13 @@ def test_the_command_reads_local_yaml(tmp_path, local):
     command = [sys.executable, str(tmp_path / "run.py"), "tracking=none", "dry_run=true", f"store={tmp_path / 'runs'}"]
     environment = {**os.environ, "PYTHONPATH": str(CONF.parents[1])}
     said = {}
-    for more in ((), ("seed=7", "profile=smoke"), ("seed=8",), ("experiment=tab1_coco",)):
+    for more in ((), ("seed=7", "profile=smoke"), ("seed=8",), ("experiment=fig8",)):
         done = subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
         said[more] = (done.returncode, done.stdout, done.stderr)
     assert said[()] == said["seed=7", "profile=smoke"]
     assert said[()][0] == 0
     assert "train_labeler" in said[()][1]
     assert said["seed=8",][1] != said[()][1]
-    code, _, error = said["experiment=tab1_coco",]
+    code, _, error = said["experiment=fig8",]
     assert code != 0
-    assert "experiment=tab1_coco is not built yet; built: baselines" in error
+    assert "experiment=fig8 is not built yet; built: baselines" in error

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mal.annotations import read
+from mal.annotations import read_images
 from mal.errors import WeightsError
 from mal.images import load_for
 from mal.progress import Progress
@@ -34,7 +34,7 @@ def predict_images(
     Raises:
         AnnotationError, ImageError.
     """
-    entries = sorted(read(annotations, masks=False)["images"], key=lambda image: image["id"])
+    entries = sorted(read_images(annotations), key=lambda image: image["id"])
     results: list[Json] = []
     with Progress(progress, total=len(entries), unit="image") as bar:
         for start in range(0, len(entries), config.test.batch):

@@ -58,7 +58,7 @@ def predict(
     device: torch.device,
     progress: str = "predict",
 ) -> list[dict[str, Any]]:
-    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+    """Detections on every image of a COCO file (which needs no annotations), as COCO results.
 
     Returns:
         image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as

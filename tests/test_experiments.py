@@ -1,0 +1,301 @@
+"""Experiments that list rows: the paper's rows and no others, what they share computed once, LVIS end to end."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from analysis.paper import paper_table
+from mal import shapes
+from mal.annotations import read, write
+from mal.config import Config
+from mal.errors import ConfigError
+from mal.graph import Stage, in_order
+from mal.run import run
+from mal.segmenters.config import check as check_segmenter
+from mal.sources import files_split
+from mal.stages import Graph
+from mal.store import Fingerprints, Store
+
+CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
+PROFILES = ("smoke", "demo", "mini", "paper")
+MOVED = "of_val.png"  # a val image of LVIS's that lies in train2017
+LISTS = ("tab1_coco", "tab2_lvis", "tab7_detection")
+Compose = Callable[..., Config]
+
+
+def overrides(experiment: str, profile: str) -> list[list[str]]:
+    """The overrides of each job, as Hydra's basic sweeper makes them of the experiment."""
+    ConfigStore.instance().store("schema", Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = [f"experiment={experiment}", f"profile={profile}"]
+        hydra = hydra_compose("config", chosen, return_hydra_config=True).hydra
+    assert hydra.mode.name == "MULTIRUN"
+    params = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
+    swept = [[f"{key}={value}" for value in values.replace(" ", "").split(",")] for key, values in params.items()]
+    return [[*chosen, *job] for job in product(*swept)]
+
+
+def segmenter_files(job: list[str]) -> list[Path]:
+    """The segmenter's file of a job, which another part of the suite may not have brought yet."""
+    chosen = dict(override.split("=", 1) for override in job)
+    name = chosen.get("segmenter")
+    if name is None:
+        name = OmegaConf.load(CONF / "row" / f"{chosen['row']}.yaml").row.segmenter
+    return [CONF / "segmenter" / f"{name}.yaml"]
+
+
+CROSSINGS = [
+    pytest.param(experiment, profile, marks=() if profile in ("mini", "paper") else pytest.mark.slow)
+    for experiment in LISTS
+    for profile in PROFILES
+]
+
+
+@pytest.mark.parametrize(("experiment", "profile"), CROSSINGS)
+def test_every_row_composes_with_every_profile(compose, experiment, profile):
+    jobs = overrides(experiment, profile)
+    there = [job for job in jobs if all(path.exists() for path in segmenter_files(job))]
+    if there:  # composing takes a second; the paper's rows are all composed below
+        config = compose(*there[-1])
+        check_segmenter(config.segmenter)
+        assert (config.experiment, config.profile) == (experiment, profile)
+    if len(there) < len(jobs):
+        absent = {path.stem for job in jobs for path in segmenter_files(job) if not path.exists()}
+        pytest.skip(f"not built yet: {', '.join(sorted(absent))}")
+
+
+def described(config: Config) -> tuple[Any, ...]:
+    segmenter, other = config.segmenter, config.data.labeler_train.name
+    return config.data.name, segmenter.name, segmenter.dcn, segmenter.mask_head, other, config.encoder.name
+
+
+def test_the_rows_are_the_papers(compose):
+    assert [job[-1] for job in overrides("tab1_coco", "paper")] == [
+        "segmenter=solov2_r50",
+        "segmenter=solov2_r101_dcn",
+        "segmenter=solov2_x101_dcn",
+        "segmenter=cascade_convnext_s",
+        "segmenter=cascade_convnext_b",
+        "segmenter=mask2former_swin_s",
+    ]
+    jobs = overrides("tab2_lvis", "paper")
+    assert [job[-1] for job in jobs] == [
+        "row=lvis_r50_dcn",
+        "row=lvis_r101_dcn",
+        "row=lvis_x101_32x4d",
+        "row=lvis_x101_64x4d",
+        "row=lvis_x101_32x4d_from_coco",
+        "row=lvis_x101_64x4d_from_coco",
+    ]
+    assert described(compose(*jobs[0])) == ("lvis", "mask_rcnn_r50", True, True, None, "mae_b")
+    assert described(compose(*jobs[-1])) == ("lvis", "mask_rcnn_x101_64x4d", False, True, "coco", "mae_b")
+    jobs = overrides("tab7_detection", "paper")
+    assert Counter(job[-1] for job in jobs) == {"segmenter.mask_head=false": 5, "segmenter.mask_head=true": 5}
+    assert described(compose(*jobs[-1])) == ("coco", "cascade_convnext_s", False, True, None, "mae_b")
+
+
+def test_lvis_brings_its_test_settings_and_its_training_order_to_any_segmenter(compose):
+    for segmenter in ("mask_rcnn_tiny", "mask_rcnn_r50"):
+        chosen = compose("data=lvis", "profile=paper", f"segmenter={segmenter}").segmenter
+        assert (chosen.test.score, chosen.test.max_detections) == (1e-4, 300)
+        assert chosen.schedule.repeat_threshold == 1e-3
+    plain = compose("data=coco", "profile=paper").segmenter
+    assert (plain.test.score, plain.test.max_detections, plain.schedule.repeat_threshold) == (0.05, 100, None)
+    assert compose("data=lvis", "segmenter.test.score=0.01").segmenter.test.score == 0.01
+
+
+def test_a_row_whose_choices_were_overruled_is_refused(compose):
+    with pytest.raises(ConfigError, match=r"this row of the table is of data=lvis, but data=coco.*local\.yaml"):
+        compose("row=lvis_r50_dcn", "data=coco")
+    with pytest.raises(ConfigError, match="labeler_data=coco, but labeler_data=coco_mini"):
+        compose("row=lvis_x101_32x4d_from_coco", "labeler_data=coco_mini")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["data=lvis", "data.class_agnostic=true"], "class_agnostic=true: LVIS"),
+        (["data=coco_mini", "data.test.annotations=a.json"], "COCO's evaluation server wants categories"),
+        (["data.labeler_train.annotations=a.json"], "set all three, or none"),
+    ],
+)
+def test_data_that_does_not_go_together_is_refused(compose, wrong, named):
+    with pytest.raises(ConfigError, match=named):
+        compose(*wrong)
+
+
+# --- the graphs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO and LVIS v1 as they lie on a user's disk, of a few procedural images: LVIS names its images by address, and
+    some of its val images lie in train2017."""
+    folder = tmp_path_factory.mktemp("coco")
+    drawn = {}
+    for split, count in (("train", 6), ("val", 4)):
+        shapes.generate(folder / split, images=count, size=128, seed=0, split=split)
+        drawn[split] = read(folder / split / "annotations.json", masks=True)
+        (folder / split / "images").rename(folder / f"{split}2017")
+    (folder / "annotations").mkdir()
+    write(folder / "annotations" / "instances_train2017.json", drawn["train"])
+    write(folder / "annotations" / "instances_val2017.json", drawn["val"])
+    shutil.copytree(folder / "val2017", folder / "test2017")
+    bare = {key: drawn["val"][key] for key in ("images", "categories")}
+    (folder / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(bare))
+    shutil.copy(folder / "val2017" / drawn["val"]["images"][0]["file_name"], folder / "train2017" / MOVED)
+    for split, coco in drawn.items():
+        write(folder / f"lvis_v1_{split}.json", as_lvis(coco, split))
+    return folder
+
+
+def as_lvis(coco: dict[str, Any], split: str) -> dict[str, Any]:
+    """The same annotations in LVIS v1's form: no file names, no crowd flags, three categories of unlike frequency."""
+    ids = [category["id"] for category in coco["categories"]]
+    present = {image["id"]: set() for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        present[annotation["image_id"]].add(annotation["category_id"])
+    images = []
+    for image in coco["images"]:
+        elsewhere = split == "val" and image is coco["images"][0]
+        place = f"train2017/{MOVED}" if elsewhere else f"{split}2017/{image['file_name']}"
+        entry = {key: value for key, value in image.items() if key != "file_name"}
+        absent = sorted(set(ids) - present[image["id"]])
+        entry |= {"coco_url": f"http://images.cocodataset.org/{place}", "neg_category_ids": absent}
+        images.append(entry | {"not_exhaustive_category_ids": sorted(present[image["id"]])[:1]})
+    categories = [
+        c | {"frequency": f, "synset": f"{c['name']}.n.01"} for c, f in zip(coco["categories"], "rcf", strict=True)
+    ]
+    annotations = [{k: v for k, v in a.items() if k != "iscrowd"} for a in coco["annotations"]]
+    return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def graph(compose: Compose, root: Path, store: Path, *chosen: str) -> Graph:
+    return Graph(compose(*chosen, f"data.root={root}"), Store(store), torch.device("cpu"))
+
+
+def stages(made: Graph) -> dict[str, list[Stage]]:
+    """By name, of all that a run asks for."""
+    found: dict[str, list[Stage]] = {}
+    for stage in in_order(made.targets()):
+        found.setdefault(stage.name, []).append(stage)
+    return found
+
+
+@pytest.mark.slow
+def test_what_the_tables_rows_share_is_one_stage(compose, root, tmp_path):
+    every: set[Stage] = set()
+    for experiment in LISTS:
+        for job in overrides(experiment, "paper"):
+            every |= set(in_order(graph(compose, root, tmp_path, *job).targets()))
+    assert Counter(stage.name for stage in every)["train_labeler"] == 2  # on COCO and on LVIS
+    trained = [stage for stage in every if stage.name == "train_segmenter"]
+    assert Counter((s.columns["data"], s.columns["supervision"]) for s in trained) == {
+        ("coco", "human"): 6,
+        ("coco", "pseudo"): 6,
+        ("coco", "boxes"): 1,
+        ("lvis", "human"): 4,  # once a segmenter, for Tables 2 and 7 and both labelers
+        ("lvis", "pseudo"): 4 + 2,
+        ("lvis", "boxes"): 4,
+    }
+    named = {s.columns["segmenter"] for s in trained if s.columns["data"] == "lvis"}
+    assert named == {"mask_rcnn_r50_dcn", "mask_rcnn_r101_dcn", "mask_rcnn_x101_32x4d", "mask_rcnn_x101_64x4d"}
+
+
+def test_a_labeler_of_other_data_is_the_one_that_was_trained_there(compose, root, tmp_path):
+    """COCO's labeler, trained for Table 1, labels LVIS; what does not depend on it keeps its key."""
+    small = ["profile=smoke", "segmenter=mask_rcnn_tiny"]
+    on_coco = stages(graph(compose, root, tmp_path, *small, "data=coco"))
+    on_lvis = stages(graph(compose, root, tmp_path, *small, "data=lvis"))
+    opened = stages(graph(compose, root, tmp_path, *small, "data=lvis", "labeler_data=coco"))
+    assert opened["train_labeler"] == on_coco["train_labeler"] != on_lvis["train_labeler"]
+    assert opened["train_labeler"][0].columns["data"] == "coco"
+    assert opened["label_train"] != on_lvis["label_train"]
+    assert opened["label_train"][0].columns["labeler"] == "mal:coco"
+    assert set(opened["boxes_train"]) == {*on_coco["boxes_train"], *on_lvis["boxes_train"]}
+    kinds = {s.columns["supervision"]: [s] for s in on_lvis["train_segmenter"]}
+    assert [s for s in opened["train_segmenter"] if s.columns["supervision"] == "human"] == kinds["human"]
+    assert opened["retention"] != on_lvis["retention"]
+    itself = stages(graph(compose, root, tmp_path, *small, "data=coco", "labeler_data=coco"))
+    assert {name: set(found) for name, found in itself.items()} == {n: set(found) for n, found in on_coco.items()}
+
+
+def test_settings_that_are_new_change_no_key_where_they_are_not_set(compose, root, tmp_path):
+    found = stages(graph(compose, root, tmp_path, "profile=smoke", "data=coco"))
+    assert "predictions_test" not in found
+    assert "repeat_threshold" not in found["train_segmenter"][0].config["segmenter"]["schedule"]
+    assert set(found["ap_val"][0].config) == {"images", "class_agnostic", "max_detections"}
+    lvis = stages(graph(compose, root, tmp_path, "profile=smoke", "data=lvis"))
+    assert lvis["train_segmenter"][0].config["segmenter"]["schedule"]["repeat_threshold"] == 1e-3
+    assert lvis["ap_val"][0].config["federated"] is True
+
+
+def test_a_detector_without_masks_is_trained_once_and_divided_by_nothing(compose, root, tmp_path):
+    found = stages(graph(compose, root, tmp_path, "profile=smoke", "data=coco", "segmenter.mask_head=false"))
+    assert [stage.columns["supervision"] for stage in found["train_segmenter"]] == ["boxes"]
+    assert found["train_segmenter"][0].inputs == {}
+    assert "retention" not in found
+
+
+def test_test_images_are_predicted_by_both_segmenters_of_a_row(compose, root, tmp_path):
+    test = ["data.test.annotations=annotations/image_info_test-dev2017.json", "data.test.images=test2017"]
+    found = stages(graph(compose, root, tmp_path, "profile=smoke", "data=coco", *test))
+    assert [s.columns["supervision"] for s in found["predictions_test"]] == ["human", "pseudo"]
+    assert {s.inputs["segmenter"] for s in found["predictions_test"]} == set(found["train_segmenter"])
+
+
+def test_files_that_are_no_images_do_not_count_among_them(compose, root, tmp_path):
+    data = compose("data=lvis", f"data.root={root}").data
+    before = files_split("train", data, Fingerprints(tmp_path))
+    for name in ("lvis_v1_test.json", "train2017/notes.txt", "val2017.zip"):
+        (root / name).write_text("{}")
+    same = files_split("train", data, Fingerprints(tmp_path))
+    (root / "train2017" / "another.jpg").write_bytes(b"")
+    other = files_split("train", data, Fingerprints(tmp_path))
+    (root / "train2017" / "another.jpg").unlink()
+    assert before is not None
+    assert same is not None
+    assert other is not None
+    assert before.sources == same.sources != other.sources
+
+
+# --- end to end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_lvis_goes_the_whole_way_and_a_labeler_of_coco_labels_it(compose, root, tmp_path, capsys):
+    store = tmp_path / "runs"
+    common = ["profile=smoke", "tracking=none", f"store={store}", f"data.root={root}", "compare=[]", "data=lvis"]
+    common += ["segmenter=mask_rcnn_tiny", "segmenter.schedule.repeat_threshold=0.9"]
+    test = ["data.test.annotations=annotations/image_info_test-dev2017.json", "data.test.images=test2017"]
+    for more in (test, ["labeler_data=coco"], ["segmenter.mask_head=false"]):
+        run(compose(*common, *more))
+    capsys.readouterr()
+    records = [json.loads(path.read_text()) for path in store.glob("*/*/run.json")]
+    counts = Counter(record["stage"] for record in records)
+    assert (counts["train_labeler"], counts["train_segmenter"], counts["predictions_test"]) == (2, 4, 2)
+    scores = [record for record in records if record["stage"] == "ap_val"]
+    masks = [record for record in scores if record["columns"]["supervision"] != "boxes"]
+    assert len(masks) == 3
+    for record in masks:
+        assert {"mask_ap", "mask_ap_r", "mask_ap_c", "mask_ap_f", "box_ap", "box_ap_r"} <= record["metrics"].keys()
+    boxes = next(record for record in scores if record["columns"]["supervision"] == "boxes")
+    assert not any(name.startswith("mask") for name in boxes["metrics"])
+    for path in store.glob("predictions_test/*"):
+        assert [p.name for p in path.glob("detections_test-dev2017_mask-rcnn-tiny-*_results.zip")]
+    labels = read(next(store.glob("label_train/*/labels.json")), masks=True)
+    assert all({"neg_category_ids", "not_exhaustive_category_ids", "coco_url"} <= i.keys() for i in labels["images"])
+    table = paper_table("tab2_lvis", records)
+    assert [row.split("|")[5].strip() for row in table.splitlines()[-3:]] == ["-", "LVIS v1", "COCO"]
+    assert paper_table("tab7_detection", records).count("tiny (Mask R-CNN)") == 3
