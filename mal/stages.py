@@ -52,8 +52,10 @@ class Graph:
 
     def data(self) -> list[Stage]:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
-        learned = self.labeler_train if self.config.labeler.name == "mal" else None
-        return [self.boxes(split) for split in filter(None, (self.train, self.val, learned))]
+        name = self.config.labeler.name
+        train = None if name == "none" else self.train
+        learned = self.labeler_train if name == "mal" else None
+        return [self.boxes(split) for split in filter(None, (train, self.val, learned))]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""

@@ -81,7 +81,7 @@ def test_a_trained_encoder_is_that_of_the_runs_labeler(smoke, tmp_path):
 def test_boxes_without_masks_are_looked_at_but_not_scored(smoke, tmp_path):
     graph = Graph(smoke, Store(tmp_path), CPU)
     graph.val = replace(graph.val, has_masks=False)
-    assert {s.name for s in graph.targets()} == {"attention_val"}
+    assert {s.name for s in graph.targets()} == {"boxes_val", "attention_val"}
 
 
 @pytest.mark.parametrize(

@@ -394,9 +394,9 @@ def test_nothing_of_the_users_is_overwritten(place, tmp_path, capsys, kind, out,
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--threshold", 1.5), "label.threshold=[1.5, 1.5, 1.5]"),
-        (("--threshold", 0.1, 0.2), "label.threshold=[0.1, 0.2]"),
-        (("--batch", 0), "label.batch=0 is out of range"),
+        (("--threshold", 1.5), "--threshold [1.5, 1.5, 1.5]"),
+        (("--threshold", 0.1, 0.2), "--threshold [0.1, 0.2]"),
+        (("--batch", 0), "--batch 0 is out of range"),
     ],
 )
 def test_options_out_of_range_are_refused(place, tmp_path, capsys, options, sentence):

@@ -175,7 +175,7 @@ def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
     for name in segmenters.BUILT:
         module = segmenters.backend(composed(name))
         assert module.__name__ == segmenters.MODULES[composed(name).backend]
-        assert all(callable(getattr(module, function)) for function in ("train", "predict", "load", "build", "losses"))
+        assert all(callable(getattr(module, function)) for function in ("train", "predict", "build"))
     assert segmenters.backend(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn
     with pytest.raises(NotBuiltYet, match="segmenter=mask2former_swin_s"):
         segmenters.backend(composed("mask2former_swin_s", "dcn=true"))
