@@ -184,6 +184,8 @@ def _supervision(record: Record) -> str:
         return "human masks"
     if columns["supervision"] == "boxes":
         return "boxes, no mask head"
+    if columns["supervision"] == "published":
+        return "published weights"
     if columns["labeler"] == "gt":
         return "human masks, copied"
     return labeler_name(columns["labeler"], "masks")

@@ -85,13 +85,13 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
 
 
 def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
-    """Print the run's table, and draw a sheet of its masks."""
+    """Print the run's table, and draw a sheet of its masks where it made any."""
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
     for stage in stages:
         if stage.name == "attention_val":
             folder = store.folder(stage.name, stage.key)
             say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
-    if config.labeler.name == "none":
+    if config.labeler.name == "none" or graph.trains_nothing:
         return
     split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s, config.labeler.name))
     labels = graph.label(split, config.labeler.name)

@@ -21,7 +21,16 @@ import torch
 from mal.errors import MalError
 from mal.files import atomic_write
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pycocotools", "faster-coco-eval", "opencv-python-headless")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "numpy",
+    "pycocotools",
+    "faster-coco-eval",
+    "opencv-python-headless",
+)
 
 
 def seed_for(*parts: int | str) -> int:

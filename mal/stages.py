@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mal import labelling, segmenters, shapes
 from mal.annotations import CocoDict, check_images, read, strip, write
 from mal.config import Config
 from mal.encoder_stages import EncoderSource, attention_stage, clustering_stage, encoder_source
-from mal.errors import AnnotationError, MalError
+from mal.errors import AnnotationError, ConfigError, MalError
 from mal.files import read_json, write_json
 from mal.graph import Result, Stage, Workplace
 from mal.labelers import file, sam
@@ -22,6 +23,7 @@ from mal.metrics.bootstrap import retention
 from mal.metrics.masks import mask_quality, select_images
 from mal.metrics.matches import MatchArrays
 from mal.runtime import load_checkpoint
+from mal.segmenters import published
 from mal.sources import Split, files_split, unreadable
 from mal.store import Fingerprints, Store
 from mal.submission import write_submission
@@ -42,16 +44,37 @@ class Graph:
     def __init__(self, config: Config, store: Store, device: torch.device) -> None:
         self.config, self.store, self.device = config, store, device
         self.fingerprints = Fingerprints(store.root)
-        train = self._split("train")
-        if train is None:
-            raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
-        self.train: Split = train
         self.val: Split | None = self._split("val")
         self.test = None if config.data.format == "shapes" else files_split("test", config.data, self.fingerprints)
-        self.labeler_train = self._labeler_split()
+        if not self.trains_nothing:
+            _ = self.train, self.labeler_train  # fail here where there is none
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether the run only evaluates a published segmenter."""
+        return self.config.segmenter.name != "none" and self.config.segmenter.weights == "published"
+
+    @cached_property
+    def train(self) -> Split:
+        """What segmenters learn from. A run that trains nothing needs none."""
+        split = self._split("train")
+        if split is None:
+            raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
+        return split
+
+    @cached_property
+    def labeler_train(self) -> Split:
+        """What the labeler learns from. It is called `train` whichever data set it is: a labeler of COCO is the same
+        whether COCO is labelled with it or LVIS."""
+        other = files_split("labeler_train", self.config.data, self.fingerprints)
+        if other is None:
+            return self.train
+        return dataclasses.replace(other, name="train", dataset=self.config.data.labeler_train.name)
 
     def data(self) -> list[Stage]:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
+        if self.trains_nothing:
+            return [self.boxes(self._val())]
         name = self.config.labeler.name
         train = None if name == "none" else self.train
         learned = self.labeler_train if name == "mal" else None
@@ -59,6 +82,9 @@ class Graph:
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
+        if self.trains_nothing:
+            scored = self.score(self.detect(self.published_segmenter()))
+            return [*self.data(), scored]
         config, stages = self.config, self.data()
         own = [] if config.labeler.name == "none" else [config.labeler.name]
         for split in filter(None, (self.train, self.val)):
@@ -84,6 +110,8 @@ class Graph:
 
     def notes(self) -> list[str]:
         """What this run leaves out, and why."""
+        if self.trains_nothing:
+            return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
         if not self.train.has_masks:
             notes.append(
@@ -246,7 +274,7 @@ class Graph:
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
         if config.segmenter.schedule.repeat_threshold is None:  # as it was before there was such a setting
             del settings["segmenter"]["schedule"]["repeat_threshold"]
-        for key in ("running", "test"):
+        for key in ("running", "test", "weights"):
             del settings["segmenter"][key]
         for key in ("test_short_side", "test_long_side"):
             del settings["segmenter"]["scale"][key]
@@ -270,6 +298,32 @@ class Graph:
         inputs |= {**split.inputs, **self._skipped(split)}
         return Stage("train_segmenter", 1, settings, work, inputs, sources, self._segmenter_columns(labels))
 
+    def published_segmenter(self) -> Stage:
+        """Somebody else's trained segmenter, as training would have left it.
+
+        Raises:
+            ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
+        """
+        config, val = self._segmenter(), self.val
+        if val is None or val.drawn is not None or not val.has_masks:
+            raise ConfigError(
+                "segmenter.weights=published is measured on COCO's validation images with their masks; set data=coco "
+                "and data.root, or data.val.annotations and data.val.images"
+            )
+        published.check_categories(read(val.annotations, masks=False), source=val.annotations)
+        weights, whole = published.locate(config), dataclasses.asdict(config)
+        parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
+        settings: Json = {"segmenter": {part: whole[part] for part in parts}}
+        settings["segmenter"]["precision"] = str(precision(config.precision, self.device))
+
+        def work(place: Workplace) -> Result:
+            published.write(config, source=weights, folder=place.folder)
+            return Result()
+
+        sources = {"weights": self.fingerprints.file(weights)}
+        columns = {**self._columns(), "segmenter": config.name, "supervision": "published"}
+        return Stage("published_segmenter", 1, settings, work, {}, sources, columns)
+
     def detect(self, segmenter: Stage) -> Stage:
         """The segmenter's predictions on the validation images, in COCO's results format."""
         split, config = self._val(), self._segmenter()
@@ -283,6 +337,8 @@ class Graph:
                 config=config,
                 device=place.device,
             )
+            if self.trains_nothing:
+                results = published.known(results, read(split.annotations, masks=False))
             write_json(place.folder / "predictions.json", results)
             return Result({"predictions": len(results)})
 
@@ -382,19 +438,13 @@ class Graph:
         folder = self.store.folder(drawn.name, drawn.key)
         return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
 
-    def _labeler_split(self) -> Split:
-        """What the labeler learns from. It is called `train` whichever data set it is: a labeler of COCO is the same
-        whether COCO is labelled with it or LVIS."""
-        other = files_split("labeler_train", self.config.data, self.fingerprints)
-        if other is None:
-            return self.train
-        return dataclasses.replace(other, name="train", dataset=self.config.data.labeler_train.name)
-
     def _val(self) -> Split:
         assert self.val is not None  # targets() asks for these stages only then
         return self.val
 
     def _trains_segmenters(self) -> bool:
+        if self.trains_nothing:
+            return False
         masks = self.train.has_masks and self.val is not None and self.val.has_masks
         return masks and "none" not in (self.config.segmenter.name, self.config.labeler.name)
 

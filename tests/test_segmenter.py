@@ -177,7 +177,7 @@ def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
         assert module.__name__ == segmenters.MODULES[composed(name).backend]
         assert all(callable(getattr(module, function)) for function in ("train", "predict", "build"))
     assert segmenters.backend(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn
-    with pytest.raises(NotBuiltYet, match="segmenter=mask2former_swin_s"):
+    with pytest.raises(ConfigError, match="mask2former_swin_s has no deformable convolutions"):
         segmenters.backend(composed("mask2former_swin_s", "dcn=true"))
     with pytest.raises(ConfigError, match="segmenter=none trains nothing"):
         segmenters.backend(composed("none"))

@@ -21,6 +21,7 @@ SEGMENTERS = {
     "cascade_tiny": "cascade",
     "cascade_convnext_s": "cascade",
     "cascade_convnext_b": "cascade",
+    "mask2former_tiny": "transformers",
     "mask2former_swin_s": "transformers",
     "solov2_tiny": "solov2",
     "solov2_r50": "solov2",
@@ -28,9 +29,10 @@ SEGMENTERS = {
     "solov2_x101_dcn": "solov2",
 }
 
-MODULES = {  # imported when used: some backends are optional
+MODULES = {  # imported when used: some backends are optional, some take seconds
     "torchvision": "mal.segmenters.mask_rcnn",
     "cascade": "mal.segmenters.cascade",
+    "transformers": "mal.segmenters.mask2former",
     "solov2": "mal.segmenters.solov2",
 }
 BUILT = (
@@ -43,13 +45,15 @@ BUILT = (
     "cascade_tiny",
     "cascade_convnext_s",
     "cascade_convnext_b",
+    "mask2former_tiny",
+    "mask2former_swin_s",
     "solov2_tiny",
     "solov2_r50",
     "solov2_r101_dcn",
     "solov2_x101_dcn",
 )
 DEFORMABLE = ("torchvision", "cascade", "solov2")  # backends whose backbones can have deformable convolutions
-MASKS_ONLY = ("solov2",)  # backends that find objects by their masks: without masks they find none
+MASKS_ONLY = ("transformers", "solov2")  # backends that find objects by their masks: without masks they find none
 
 
 def check_built(config: SegmenterConfig) -> None:

@@ -14,8 +14,8 @@ from mal.errors import ConfigError
 class PyramidConfig:
     """The backbone and its feature pyramid."""
 
-    kind: str = "resnet"  # tiny (ours, from scratch) | resnet (torchvision) | timm
-    name: str = "resnet50"  # torchvision's or timm's model name; unused for tiny
+    kind: str = "resnet"  # tiny (ours, from scratch) | resnet (torchvision) | timm | swin (transformers)
+    name: str = "resnet50"  # torchvision's or timm's model name, or a size of Swin; unused for tiny
     options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
     stem: list[int] = field(default_factory=lambda: [32])  # tiny: channels of the stride-2 convolutions before it
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
@@ -86,6 +86,25 @@ class GridConfig:
 
 
 @dataclass
+class QueryConfig:
+    """Mask2Former's pixel decoder, transformer decoder and losses (Cheng et al., 2022)."""
+
+    count: int = 100  # objects an image can have
+    width: int = 256  # of both decoders and of the pixel and mask embeddings
+    heads: int = 8  # of every attention
+    pixel_layers: int = 6  # of deformable attention over strides 8, 16 and 32
+    pixel_feed_forward: int = 1024  # hidden units of their feed-forward parts
+    layers: int = 9  # of masked attention; each is supervised, and so are the queries before the first
+    feed_forward: int = 2048
+    points: int = 12544  # where masks are compared, in matching and in the loss (112 × 112)
+    class_weight: float = 2.0  # of the losses and of the matching costs
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object: float = 0.1  # weight in the class loss of queries that match nothing
+    drop_path: float = 0.3  # rate in the last block of a Swin; a tiny backbone has none
+
+
+@dataclass
 class ScaleConfig:
     """Sizes images, or crops of them, are resized to, aspect kept, and the flip."""
 
@@ -94,6 +113,8 @@ class ScaleConfig:
     crop: float = 0.0  # share of the training images of which a random part is shown
     crop_short_sides: list[int] = field(default_factory=lambda: [400, 500, 600])  # of the image its sides are meant in
     crop_sides: list[int] = field(default_factory=lambda: [384, 600])  # shortest and longest
+    jitter: list[float] = field(default_factory=list)  # large-scale jitter: both are multiplied by a factor drawn from
+    # between these two, and the image is cropped or padded to a square of `long_side`; empty: none
     flip: float = 0.5
     test_short_side: int = 800
     test_long_side: int = 1333
@@ -104,6 +125,7 @@ class OptimizerConfig:
     name: str = "sgd"  # sgd | adamw
     lr: float = 0.02  # peak, for `base_batch` images a step; scaled linearly with the batch
     base_batch: int = 16
+    backbone: float = 1.0  # × lr, for the backbone's weights
     momentum: float = 0.9
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 1e-4
@@ -152,8 +174,10 @@ class RunningConfig:
 class SegmenterConfig:
     name: str = "none"
     backend: str = "none"  # torchvision | cascade | transformers | solov2 | detectron2 | none
+    weights: str = "trained"  # trained: by this run | published: somebody else's whole model, evaluated and not trained
     pretrained: bool = True  # the backbone starts from its published weights
-    checkpoint: str | None = None  # the backbone's weights as a safetensors or torch file; replaces the download
+    checkpoint: str | None = None  # a safetensors or torch file instead of the download: the backbone's weights, or
+    # where `weights` is published the whole model's
     class_agnostic: bool = False  # every category becomes one, in training
     mask_head: Any = True  # true | none (or false): a plain detector (Table 7)
     dcn: bool = False  # deformable convolutions in stages 3-5
@@ -163,6 +187,7 @@ class SegmenterConfig:
     heads: HeadConfig = field(default_factory=HeadConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     grid: GridConfig = field(default_factory=GridConfig)
+    queries: QueryConfig = field(default_factory=QueryConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -176,8 +201,9 @@ class SegmenterConfig:
 
 CHOICES = {
     "backend": ("torchvision", "cascade", "transformers", "solov2", "detectron2", "none"),
+    "weights": ("trained", "published"),
     "precision": ("auto", "fp32", "bf16"),
-    "pyramid.kind": ("tiny", "resnet", "timm"),
+    "pyramid.kind": ("tiny", "resnet", "timm", "swin"),
     "pyramid.norm": ("frozen", "batch"),
     "optimizer.name": ("sgd", "adamw"),
     "schedule.shape": ("multistep", "cosine"),
@@ -203,6 +229,19 @@ RANGES = {  # lowest and highest allowed, both included
     "grid.mask_width": (4, 1 << 16),
     "grid.kernel": (4, 1 << 16),
     "grid.dice": (0, 1e6),
+    "queries.count": (1, 1 << 16),
+    "queries.width": (32, 1 << 16),
+    "queries.heads": (1, 1 << 10),
+    "queries.pixel_layers": (1, 100),
+    "queries.pixel_feed_forward": (1, 1 << 16),
+    "queries.layers": (1, 100),
+    "queries.feed_forward": (1, 1 << 16),
+    "queries.points": (1, 1 << 20),
+    "queries.class_weight": (0, 1000),
+    "queries.mask_weight": (0, 1000),
+    "queries.dice_weight": (0, 1000),
+    "queries.no_object": (0, 1),
+    "queries.drop_path": (0, 1),
     "scale.long_side": (16, 1 << 16),
     "scale.crop": (0, 1),
     "scale.flip": (0, 1),
@@ -210,6 +249,7 @@ RANGES = {  # lowest and highest allowed, both included
     "scale.test_long_side": (16, 1 << 16),
     "optimizer.lr": (0, 100),
     "optimizer.base_batch": (1, 1 << 20),
+    "optimizer.backbone": (0, 1),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, 1),
     "optimizer.layer_decay": (0, 1),
@@ -311,6 +351,23 @@ def _check_lengths(config: SegmenterConfig) -> None:
     for key in ("grid.width", "grid.mask_width", "grid.kernel"):
         if (value := _get(config, key)) % 4:
             raise ConfigError(f"segmenter.{key}={value} must be a multiple of 4, the least that a norm averages")
+    if (jitter := config.scale.jitter) and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1]):
+        raise ConfigError(
+            f"segmenter.scale.jitter={jitter} must be the lowest and the highest factor, such as [0.1, 2.0], "
+            "or [] for none"
+        )
+    if config.scale.jitter and config.scale.crop:
+        raise ConfigError("segmenter.scale.jitter crops by itself; set segmenter.scale.crop=0")
+    if config.optimizer.backbone != 1 and config.backend != "transformers":
+        raise ConfigError(
+            f"segmenter.optimizer.backbone={config.optimizer.backbone}: segmenter={config.name} trains its backbone "
+            "at the same rate as the rest; set 1"
+        )
+    if config.queries.width % 32 or config.queries.width % config.queries.heads:
+        raise ConfigError(
+            f"segmenter.queries.width={config.queries.width} must be a multiple of 32 (its norms have 32 groups) and "
+            f"of segmenter.queries.heads={config.queries.heads}"
+        )
     for key in (
         "scale.short_sides",
         "scale.crop_short_sides",

@@ -1,12 +1,15 @@
-"""What of an image a training sample shows: all of it, or a random crop (as in DETR)."""
+"""What of an image a training sample shows: all of it, a random crop (as in DETR), or, with large-scale jitter
+(Ghiasi et al., 2021), what of it fits into a square, which is filled up where the image is smaller."""
 
 from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
 from torch import Tensor
+from torch.nn import functional as F
 
 Box = tuple[float, float, float, float]  # xyxy
+GREY = 128  # of the padding of images, in 0 … 255: what Mask2Former is trained with
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,8 @@ def random_view(
         starts.append(floor(start * length / small))
         stops.append(min(ceil((start + side) * length / small), length))
     return View(left=starts[1], top=starts[0], right=stops[1], bottom=stops[0])
+
+
+def padded(maps: Tensor, *, side: int, fill: int) -> Tensor:
+    """(k, h, w), neither larger than `side` → (k, side, side), filled to the right and below."""
+    return F.pad(maps, (0, side - maps.shape[2], 0, side - maps.shape[1]), value=fill)

@@ -23,7 +23,7 @@ from mal.errors import AnnotationError
 from mal.images import load_for
 from mal.runtime import numpy_generator
 from mal.segmenters.config import ScaleConfig
-from mal.segmenters.crop import View, random_view
+from mal.segmenters.crop import GREY, View, padded, random_view
 from mal.segmenters.sampling import copies, repeat_factors
 
 MIN_SIDE = 1.0  # pixels; a box whose part inside the image is narrower is left out, as MMDetection does
@@ -96,7 +96,7 @@ def order(
         epoch, start = epoch + 1, start + length
 
 
-def resized(height: int, width: int, *, short: int, long: int) -> tuple[int, int]:
+def resized(height: int, width: int, *, short: float, long: float) -> tuple[int, int]:
     """(height, width) with the short side at `short`, or smaller where the long side would exceed `long`."""
     scale = min(short / min(height, width), long / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -145,29 +145,36 @@ class TrainingSet(Dataset[Sample]):
         generator = numpy_generator(self.seed, "segmenter augment", draw, index)
         short = int(generator.choice(self.scale.short_sides))
         flip = generator.random() < self.scale.flip
-        view = self._view(entry, generator)
+        view, size = self._view(entry, short, generator)
         annotations = [annotation for annotation in annotations if _seen(annotation["bbox"], view)]
-        image = resize(view.cut(load_for(entry, self.images)), short=short, long=self.scale.long_side)
-        size = tuple(image.shape[-2:])
+        image = transforms.resize(view.cut(load_for(entry, self.images)), list(size), antialias=True)
         boxes = _boxes(view, annotations, size)
         masks = _masks(entry, view, annotations if self.masks else [], size)
         if flip:
             image, masks = image.flip(-1), masks.flip(-1)
             boxes = torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
+        if self.scale.jitter:
+            image, masks = (
+                padded(maps, side=self.scale.long_side, fill=fill) for maps, fill in ((image, GREY), (masks, 0))
+            )
         numbers = [self.labels[int(annotation["category_id"])] for annotation in annotations]
         labels = torch.tensor(numbers, dtype=torch.int64)
         return Sample(image=image, boxes_xyxy=boxes, labels=labels, masks=masks, image_id=int(entry["id"]))
 
-    def _view(self, entry: dict[str, Any], generator: np.random.Generator) -> View:
-        """The whole image or a crop of it, which may hold no object."""
-        scale, height, width = self.scale, entry["height"], entry["width"]
-        if scale.crop == 0 or generator.random() >= scale.crop:
-            return _whole(entry)
-        short = int(generator.choice(scale.crop_short_sides))
-        shown = resized(height, width, short=short, long=scale.long_side)
-        return random_view(
-            height, width, shown=shown, sides=(scale.crop_sides[0], scale.crop_sides[1]), generator=generator
-        )
+    def _view(self, entry: dict[str, Any], short: int, generator: np.random.Generator) -> tuple[View, tuple[int, int]]:
+        """The whole image or a crop of it, which may hold no object, and the (height, width) it is resized to."""
+        scale, height, width, long = self.scale, entry["height"], entry["width"], self.scale.long_side
+        if scale.jitter:
+            factor = generator.uniform(scale.jitter[0], scale.jitter[1])
+            shown = resized(height, width, short=short * factor, long=long * factor)
+            view = random_view(height, width, shown=shown, sides=(long, long), generator=generator)
+            return view, (min(long, shown[0]), min(long, shown[1]))
+        view = _whole(entry)
+        if scale.crop > 0 and generator.random() < scale.crop:
+            shown = resized(height, width, short=int(generator.choice(scale.crop_short_sides)), long=long)
+            sides = (scale.crop_sides[0], scale.crop_sides[1])
+            view = random_view(height, width, shown=shown, sides=sides, generator=generator)
+        return view, resized(view.height, view.width, short=short, long=long)
 
 
 def _boxes(view: View, annotations: list[dict[str, Any]], size: tuple[int, ...]) -> Tensor:

@@ -14,13 +14,14 @@ from mal.progress import Progress
 from mal.runtime import load_checkpoint
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import resize
+from mal.segmenters.weights import check_weights
 
 Json = dict[str, Any]
 Detect = Callable[[list[Json], list[Tensor]], list[Json]]  # a batch's image entries and resized images → COCO results
 
 
 def predict_images(
-    *, annotations: Path, images: Path, config: SegmenterConfig, detect: Detect, progress: str
+    *, annotations: Path, images: Path, config: SegmenterConfig, detect: Detect, progress: str, whole: bool = False
 ) -> list[Json]:
     """Detections on every image of a COCO file (its annotations are not looked at), by rising image id.
 
@@ -30,19 +31,19 @@ def predict_images(
         detect: entries of the file and (3, h, w) uint8 RGB images, on the CPU → their results, in pixels of the
             original images, the entries' order kept. Called in inference mode.
         progress: what the bar says.
+        whole: `detect` gets images as they are stored, and resizes them itself.
 
     Raises:
         AnnotationError, ImageError.
     """
+    short, long = config.scale.test_short_side, config.scale.test_long_side
     entries = sorted(read_images(annotations), key=lambda image: image["id"])
     results: list[Json] = []
     with Progress(progress, total=len(entries), unit="image") as bar:
         for start in range(0, len(entries), config.test.batch):
             batch = entries[start : start + config.test.batch]
-            inputs = [
-                resize(load_for(entry, images), short=config.scale.test_short_side, long=config.scale.test_long_side)
-                for entry in batch
-            ]
+            stored = (load_for(entry, images) for entry in batch)
+            inputs = [image if whole else resize(image, short=short, long=long) for image in stored]
             with torch.inference_mode():
                 results += detect(batch, inputs)
             bar.advance(len(batch))
@@ -63,6 +64,7 @@ def load_trained(
         WeightsError: the checkpoint is of another segmenter.
     """
     state = load_checkpoint(checkpoint)
+    check_weights(state, config, checkpoint=checkpoint)
     model = build(state["classes"])
     try:
         model.load_state_dict(state["model"])

@@ -15,7 +15,7 @@ from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import Prepared, anchor_generator, detector, losses, roi_pool
+from mal.segmenters.rcnn import Prepared, anchor_generator, detector, do_as_published, losses, roi_pool
 
 
 def train(
@@ -69,7 +69,14 @@ def predict(
     """
     model, categories = load(checkpoint, config=config, device=device)
     detect = detector(model, categories=categories, config=config, device=device)
-    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+    return predict_images(
+        annotations=annotations,
+        images=images,
+        config=config,
+        detect=detect,
+        progress=progress,
+        whole=config.weights == "published",
+    )
 
 
 def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
@@ -81,6 +88,8 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
+    if config.weights == "published":
+        do_as_published(model, config)
     return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
 
 

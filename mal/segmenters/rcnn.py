@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from mal.annotations import encode_mask
 from mal.segmenters.config import ProposalConfig, SegmenterConfig
@@ -31,6 +31,33 @@ class Prepared(GeneralizedRCNNTransform):
 
     def postprocess(self, result: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
         return result
+
+
+class Resizing(GeneralizedRCNNTransform):
+    """torchvision's own preparation. Boxes come back in the pixels of the image as given; masks stay in their boxes."""
+
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        for found, resized, original in zip(result, image_shapes, original_image_sizes, strict=True):
+            found["boxes"] = resize_boxes(found["boxes"], list(resized), list(original))
+        return result
+
+
+def do_as_published(model: nn.Module, config: SegmenterConfig) -> None:
+    """Make a detector do at test time what torchvision's published weights were measured with.
+
+    It resizes images as torchvision does, without antialiasing, and its frozen batch norms add nothing to the variance
+    (torchvision sets their eps to 0 when it loads these weights).
+    """
+    scale, pyramid = config.scale, config.pyramid
+    model.transform = Resizing(scale.test_short_side, scale.test_long_side, list(pyramid.mean), list(pyramid.std))
+    for module in model.get_submodule("backbone.body").modules():
+        if hasattr(module, "running_var"):
+            module.eps = 0.0  # type: ignore[assignment]
 
 
 def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mal.errors import WeightsError
+from mal.segmenters.config import SegmenterConfig
 
 WAY_OUT = (
     "give the weights as a file with segmenter.checkpoint=FILE, or train from scratch with segmenter.pretrained=false"
@@ -61,10 +62,37 @@ def load_backbone(model: nn.Module, state: dict[str, Tensor], *, head: str, sour
             if key in own and value.shape != own[key].shape
         ],
     }
+    refuse(faults, source=source, model="backbone", way_out=WAY_OUT)
+    model.load_state_dict(given, strict=False)
+
+
+def refuse(faults: dict[str, list[str]], *, source: str | Path, model: str, way_out: str) -> None:
+    """Nothing where there is no fault.
+
+    Args:
+        faults: what is wrong ("missing", "unexpected", "of another shape") → the keys.
+        source: where the weights came from.
+        model: what they should have fitted.
+        way_out: the end of the sentence.
+
+    Raises:
+        WeightsError: lists the keys.
+    """
     if any(faults.values()):
         lists = "; ".join(f"{kind}: {_shown(keys)}" for kind, keys in faults.items() if keys)
-        raise WeightsError(f"the weights of {source} do not fit the backbone ({lists}); {WAY_OUT}")
-    model.load_state_dict(given, strict=False)
+        raise WeightsError(f"the weights of {source} do not fit the {model} ({lists}); {way_out}")
+
+
+def check_weights(state: dict[str, Any], config: SegmenterConfig, *, checkpoint: Path) -> None:
+    """Refuse to predict with a published model's settings from a trained one, or the other way round.
+
+    Raises:
+        WeightsError.
+    """
+    if (given := state.get("weights", "trained")) != config.weights:
+        raise WeightsError(
+            f"{checkpoint} holds {given} weights; predict with segmenter.weights={given}, not {config.weights}"
+        )
 
 
 def _shown(keys: list[str]) -> str:
