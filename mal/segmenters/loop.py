@@ -1,10 +1,10 @@
 """The training loop of phase 2: any model that returns its losses, from a COCO file to a checkpoint."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,41 +20,12 @@ from mal.files import write_json
 from mal.progress import Progress
 from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
+from mal.segmenters.curve import Curve
 from mal.segmenters.data import Sample, TrainingSet, order
 
 Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
 Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
 Factors = Callable[[str, nn.Parameter], tuple[float, float]]  # name, weight → × learning rate, × weight decay
-
-
-@dataclass
-class Curve:
-    """Sums of the losses since the last line of curves.jsonl, on the device until they are needed."""
-
-    path: Path
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + loss.detach().float()
-        self.count += 1
-
-    def write(self, step: int, *, lr: float) -> dict[str, float]:
-        """Append the mean losses since the last line, and start anew."""
-        means = {name.removeprefix("loss_"): float(value) / self.count for name, value in self.sums.items()}
-        line = {"step": step, "loss": sum(means.values()), **means, "lr": lr}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self.sums, self.count = {}, 0
-        return {"loss": line["loss"]}
-
-    def truncate(self, step: int) -> None:
-        """Drop lines after `step`: a run killed later than its checkpoint will write them again."""
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def run_length(schedule: ScheduleConfig, *, images: float) -> int:
@@ -115,6 +86,10 @@ class Run:
     curve: Curve
     step: int = 0
 
+    def set_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("factor", 1.0)
+
     def save(self, path: Path) -> None:
         state = {
             "step": self.step,
@@ -133,6 +108,16 @@ class Run:
         self.curve.count = state["curve"]["count"]
 
 
+@dataclass
+class Turn:
+    """All that one step needs."""
+
+    run: Run
+    batch: list[Sample]
+    lr: float  # the optimizer has it already
+    total: int  # steps of the whole run
+
+
 def train(
     *,
     annotations: Path,
@@ -146,14 +131,51 @@ def train(
     factors: Factors = usual_factors,
     progress: str = "train segmenter",
 ) -> None:
-    """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one.
+    """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one; see `turns`.
+
+    Raises:
+        TrainingError: a loss is not a finite number.
+        Stopped: by a signal, checkpoint written.
+    """
+    steps = turns(
+        annotations=annotations,
+        images=images,
+        config=config,
+        seed=seed,
+        folder=folder,
+        device=device,
+        build=build,
+        factors=factors,
+        progress=progress,
+    )
+    with closing(steps):
+        for turn in steps:
+            _step(turn, losses=losses, clip=config.optimizer.clip, folder=folder)
+
+
+def turns(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    build: Build,
+    factors: Factors = usual_factors,
+    progress: str = "train segmenter",
+) -> Generator[Turn, None, None]:
+    """The steps that a run still has to do, and all that happens around them: resume, logs, checkpoints.
+
+    Whoever takes a turn does the step (forward, backward, optimizer), adds its losses to `run.curve` and counts it in
+    `run.step`, and then asks for the next turn; only so is the step logged, and after the last one segmenter.pt
+    written. There are no turns where it is written already.
 
     The same arguments give the same bits on a CPU, however often the run was killed: order and augmentation follow
     (seed, epoch, index), and what the model itself draws (torchvision samples anchors and RoIs with torch's global
     generator) follows (seed, step). folder/curves.jsonl gets a line of mean losses every `running.log_steps`.
 
     Raises:
-        TrainingError: a loss is not a finite number.
         Stopped: by a signal, checkpoint written.
     """
     if (folder / "segmenter.pt").exists():
@@ -180,7 +202,9 @@ def train(
     with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:
         for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total):
             lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
-            _step(run, batch, losses=losses, lr=lr, clip=config.optimizer.clip, seed=seed, folder=folder)
+            seed_everything(seed, "segmenter step", run.step)
+            run.set_rate(lr)
+            yield Turn(run, batch, lr, total)
             running = config.running
             logged = run.step % running.log_steps == 0 or run.step == total
             bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
@@ -220,24 +244,13 @@ def _batches(
     )
 
 
-def _step(
-    run: Run,
-    batch: list[Sample],
-    *,
-    losses: Losses,
-    lr: float,
-    clip: float | None,
-    seed: int,
-    folder: Path,
-) -> None:
-    seed_everything(seed, "segmenter step", run.step)
+def _step(turn: Turn, *, losses: Losses, clip: float | None, folder: Path) -> None:
+    run = turn.run
     run.model.train()
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr * group.get("factor", 1.0)
-    parts = losses(run.model, batch)
+    parts = losses(run.model, turn.batch)
     loss = torch.stack(list(parts.values())).sum()
     if not torch.isfinite(loss):
-        raise _not_finite(parts, batch, step=run.step, lr=lr, folder=folder)
+        raise not_finite(turn, {name: str(part.item()) for name, part in parts.items()}, folder=folder)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip is not None:
@@ -247,14 +260,21 @@ def _step(
     run.step += 1
 
 
-def _not_finite(parts: dict[str, Tensor], batch: list[Sample], *, step: int, lr: float, folder: Path) -> TrainingError:
-    """The error, after the images of the batch and each loss were written down beside the checkpoint."""
-    values = {name: str(part.item()) for name, part in parts.items()}
-    ids = [sample.image_id for sample in batch]
-    write_json(folder / "not_finite.json", {"step": step, "lr": lr, "losses": values, "image_ids": ids}, indent=1)
-    culprits = ", ".join(f"{name} = {value}" for name, value in values.items() if value in ("nan", "inf", "-inf"))
+def not_finite(turn: Turn, losses: dict[str, str], *, folder: Path, reason: str = "") -> TrainingError:
+    """The error, after the images of the batch and each loss were written down beside the checkpoint.
+
+    Args:
+        losses: name → value, as far as they are known.
+        folder: where not_finite.json goes.
+        reason: what was not finite; the losses tell it otherwise.
+    """
+    step, ids = turn.run.step, [sample.image_id for sample in turn.batch]
+    noted = {"step": step, "lr": turn.lr, "losses": losses, "image_ids": ids}
+    write_json(folder / "not_finite.json", noted, indent=1)
+    culprits = [f"{name} = {value}" for name, value in losses.items() if value in ("nan", "inf", "-inf")]
+    reason = reason or ", ".join(culprits)
     return TrainingError(
-        f"the loss of segmenter step {step} is not a finite number ({culprits}; image ids {ids}, learning rate "
-        f"{lr:.3g}). The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set "
+        f"the loss of segmenter step {step} is not a finite number ({reason}; image ids {ids}, learning rate "
+        f"{turn.lr:.3g}). The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set "
         "segmenter.optimizer.clip, or use segmenter.precision=fp32"
     )
