@@ -31,6 +31,7 @@ PACKAGES = (
     "faster-coco-eval",
     "opencv-python-headless",
 )
+OPTIONAL_PACKAGES = ("detectron2",)  # recorded where they are installed
 
 
 def seed_for(*parts: int | str) -> int:
@@ -157,7 +158,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit,
         "diff": diff,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *_installed(OPTIONAL_PACKAGES))},
         "hardware": {
             "platform": platform.platform(terse=True),
             "cpu": _cpu_name(),
@@ -166,6 +167,10 @@ def provenance() -> dict[str, Any]:
             "gpu": gpu,
         },
     }
+
+
+def _installed(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if any(importlib.metadata.distributions(name=name))]
 
 
 def _git_state() -> tuple[str | None, str | None]:

@@ -439,7 +439,8 @@ class Graph:
         return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
 
     def _val(self) -> Split:
-        assert self.val is not None  # targets() asks for these stages only then
+        if self.val is None:
+            raise MalError("there is nothing to score on; set data.val.annotations=FILE and data.val.images=FOLDER")
         return self.val
 
     def _trains_segmenters(self) -> bool:
@@ -505,9 +506,7 @@ class Graph:
         columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}
         segmenter = self.config.segmenter
         supervision = "pseudo" if labels is not None else "human" if segmenter.mask_head else "boxes"
-        deformable = segmenter.dcn and not segmenter.name.endswith("_dcn")
-        name = f"{segmenter.name}_dcn" if deformable else segmenter.name
-        return {**columns, "segmenter": name, "supervision": supervision}
+        return {**columns, "segmenter": segmenters.title(segmenter), "supervision": supervision}
 
 
 def _plain(config: Config, *names: str) -> Json:

@@ -1,0 +1,216 @@
+"""R-CNNs from detectron2 (Wu et al., 2019): its models on our backbones, its trainer with our resume.
+
+It is optional: the registry imports this file when a config names the backend, and no other file imports detectron2.
+Data, order, schedule and, for Mask R-CNN, network and losses are those of the torchvision backend. Sampling, RoIAlign,
+mask targets and pasting are detectron2's own, and so the two check each other.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.modeling import Backbone, detector_postprocess
+from detectron2.structures import BitMasks, Boxes, Instances
+from torch import Tensor, nn
+
+from mal.annotations import encode_mask
+from mal.segmenters import loop
+from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.data import Sample
+from mal.segmenters.detectron2_model import BODY_LEVELS, is_cascade, lazy_model
+from mal.segmenters.inference import Json, load_trained, predict_images
+from mal.segmenters.layer_decay import layer_factors
+from mal.segmenters.precision import lower_precision
+from mal.segmenters.pyramids import STRIDES, build_pyramid
+
+# It prints the traceback of whatever ends its training loop, and we tell that in a sentence.
+logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
+
+
+def train(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    progress: str = "train segmenter",
+) -> None:
+    """Train on a COCO file, human or pseudo, to folder/segmenter.pt, by detectron2's trainer; see `loop.turns`.
+
+    Raises:
+        AnnotationError, ImageError, WeightsError, TrainingError.
+    """
+    turns = loop.turns(
+        annotations=annotations,
+        images=images,
+        config=config,
+        seed=seed,
+        folder=folder,
+        device=device,
+        build=lambda classes: _lower(build(config, classes=classes), config, device),
+        factors=factors(config),
+        progress=progress,
+    )
+    with closing(turns):
+        first = next(turns, None)
+        if first is None:
+            return
+        run, inputs = first.run, _Inputs(chain([first], turns))
+        trainer = SimpleTrainer(run.model, inputs, run.optimizer)
+        trainer.register_hooks([_Counting(run, clip=config.optimizer.clip)])
+        try:
+            trainer.train(run.step, first.total)
+        except FloatingPointError as error:  # of a loss, or of a proposal
+            raise loop.not_finite(inputs.turn, {}, folder=folder, reason=" ".join(str(error).split())) from error
+        next(turns, None)  # it saves the model
+
+
+def factors(config: SegmenterConfig) -> loop.Factors:
+    """See `layer_factors`, which knows our names: detectron2 keeps the body one level deeper."""
+    ours = layer_factors(config.optimizer)
+    return lambda name, parameter: ours(name.replace("backbone.bottom_up.", "backbone.", 1), parameter)
+
+
+class _Inputs(Iterator[list[Json]]):
+    """detectron2's data loader: our turns, mapped to its input format. `turn` is the one it gave last."""
+
+    def __init__(self, turns: Iterator[loop.Turn]) -> None:
+        self.turns = turns
+
+    def __next__(self) -> list[Json]:
+        self.turn = next(self.turns)
+        return [mapped(sample) for sample in self.turn.batch]
+
+
+def mapped(sample: Sample) -> Json:
+    """A sample in the input format of detectron2's models, as its DatasetMapper gives it.
+
+    Ours reads the files, not its DatasetMapper, which drops instances with an empty mask: then two supervisions would
+    train on different instances, and it draws from a generator that does not follow (seed, epoch, index).
+    """
+    height, width = sample.image.shape[-2:]
+    targets = Instances(
+        (height, width), gt_boxes=Boxes(sample.boxes_xyxy), gt_classes=sample.labels - 1
+    )  # it counts classes from 0
+    if len(sample.masks):
+        targets.gt_masks = BitMasks(sample.masks)
+    return {"image": sample.image, "height": height, "width": width, "instances": targets}
+
+
+class _Counting(HookBase):
+    """What our loop expects of a step, and the clipping of gradients."""
+
+    def __init__(self, run: loop.Run, *, clip: float | None) -> None:
+        self.run, self.clip = run, clip
+
+    def after_backward(self) -> None:
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.run.model.parameters(), self.clip)
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        self.run.curve.add(
+            {name: torch.tensor(value) for name, (value, _) in latest.items() if name.startswith("loss_")}
+        )
+        self.run.step += 1
+
+
+def predict(
+    *,
+    checkpoint: Path,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    device: torch.device,
+    progress: str = "predict",
+) -> list[Json]:
+    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+
+    Returns:
+        image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as
+        compressed RLE, in pixels of the original image; by image id, then falling score.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    trained, categories = load_trained(
+        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
+    )
+    model: Any = _lower(trained.to(device), config, device)
+
+    def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
+        found = model.inference([{"image": image} for image in inputs], do_postprocess=False)
+        results: list[Json] = []
+        for entry, instances in zip(entries, found, strict=True):
+            height, width = entry["height"], entry["width"]
+            pasted = detector_postprocess(instances, height, width, mask_threshold=config.test.mask_threshold)
+            results += coco_results(entry, pasted.to("cpu"), categories=categories)
+        return results
+
+    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+
+
+def coco_results(entry: Json, found: Instances, *, categories: list[int]) -> list[Json]:
+    """One image's detections, which are in its own pixels already."""
+    results = []
+    for index, (left, top, right, bottom) in enumerate(found.pred_boxes.tensor.tolist()):
+        result = {
+            "image_id": int(entry["id"]),
+            "category_id": categories[int(found.pred_classes[index])],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(found.scores[index]),
+        }
+        if found.has("pred_masks"):
+            result["segmentation"] = encode_mask(found.pred_masks[index].numpy())
+        results.append(result)
+    return results
+
+
+class Body(Backbone):
+    """A backbone of ours without its feature pyramid (see `build_pyramid`), as detectron2 wants one."""
+
+    def __init__(self, *, config: SegmenterConfig, load: bool) -> None:
+        super().__init__()
+        pyramid = build_pyramid(config, load=load)
+        self.body, self.map_norms = pyramid.body, pyramid.map_norms
+        self._out_features = BODY_LEVELS
+        self._out_feature_strides = dict(zip(BODY_LEVELS, STRIDES, strict=True))
+        widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+        self._out_feature_channels = dict(zip(BODY_LEVELS, widths, strict=True))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """{"res2", "res3", "res4", "res5"}: (B, channels, H / stride, W / stride)."""
+        maps = self.body(images)
+        return {name: norm(level) for name, norm, level in zip(BODY_LEVELS, self.map_norms, maps, strict=True)}
+
+
+def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
+    """The untrained model; `classes` does not count the background. See `build_pyramid` for `load`.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    model = instantiate(lazy_model(config, classes=classes, body={"_target_": Body, "config": config, "load": load}))
+    return model.to(memory_format=torch.channels_last)  # faster on a CPU
+
+
+def _lower(model: nn.Module, config: SegmenterConfig, device: torch.device) -> nn.Module:
+    """The convolutions and wide layers in bf16 where that is asked for (see `lower_precision`).
+
+    detectron2's AMPTrainer would also decode boxes in fp16. Its mask head computes its loss itself, so its layers go
+    one by one.
+    """
+    stages = [f".{stage}" for stage in range(len(config.cascade.ious))] if is_cascade(config) else [""]
+    parts = ["backbone", "proposal_generator.rpn_head", *(f"roi_heads.box_head{stage}" for stage in stages)]
+    if config.mask_head:
+        layers = model.get_submodule("roi_heads.mask_head").named_children()
+        parts += [f"roi_heads.mask_head.{name}" for name, _ in layers]
+    return lower_precision(model, parts, precision=config.precision, device=device)
