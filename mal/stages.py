@@ -272,9 +272,8 @@ class Graph:
         config, split = self.config, self.train
         settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
-        if config.segmenter.schedule.repeat_threshold is None:  # as it was before there was such a setting
-            del settings["segmenter"]["schedule"]["repeat_threshold"]
-        for key in ("running", "test", "weights"):
+        unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
+        for key in ("running", "test", "weights", *unread):
             del settings["segmenter"][key]
         for key in ("test_short_side", "test_long_side"):
             del settings["segmenter"]["scale"][key]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
-from mal.errors import AnnotationError, ConfigError, NotBuiltYet, Stopped, TrainingError, WeightsError
+from mal.errors import AnnotationError, ConfigError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig, check
@@ -160,19 +160,13 @@ def test_the_menu_holds_every_segmenter_of_the_paper() -> None:
     assert set(MENU) == {*segmenters.SEGMENTERS, "none"}
 
 
-@pytest.mark.parametrize("name", sorted(set(segmenters.SEGMENTERS) - set(segmenters.BUILT)))
-def test_what_is_not_built_says_what_is(name: str) -> None:
-    with pytest.raises(NotBuiltYet, match=rf"segmenter={name} .* built are mask_rcnn_tiny, mask_rcnn_r50"):
-        segmenters.backend(composed(name))
-
-
 def test_the_mask_head_is_left_out_by_either_spelling() -> None:
     assert composed("mask_rcnn_tiny").mask_head is True
     assert [composed("mask_rcnn_tiny", f"mask_head={word}").mask_head for word in ("none", "false")] == [False, False]
 
 
 def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
-    for name in segmenters.BUILT:
+    for name in segmenters.SEGMENTERS:
         module = segmenters.backend(composed(name))
         assert module.__name__ == segmenters.MODULES[composed(name).backend]
         assert all(callable(getattr(module, function)) for function in ("train", "predict", "build"))

@@ -7,7 +7,7 @@ predict(checkpoint=, annotations=, images=, config=, device=) -> COCO results
 from importlib import import_module
 from types import ModuleType
 
-from mal.errors import ConfigError, NotBuiltYet
+from mal.errors import ConfigError
 from mal.segmenters.config import SegmenterConfig
 
 # Tables 1, 2 and 7 of the paper, and three of ours: name → the backend that its config names.
@@ -55,23 +55,11 @@ INSTALL = {  # of what no requirement brings
     "detectron2": "is on no package index; get it from its public source (it is compiled, minutes on a free core): "
     "python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
 }
-BUILT = (
-    "mask_rcnn_tiny",
-    "mask_rcnn_r50",
-    "mask_rcnn_timm",
-    "mask_rcnn_r101",
-    "mask_rcnn_x101_32x4d",
-    "mask_rcnn_x101_64x4d",
-    "cascade_tiny",
-    "cascade_convnext_s",
-    "cascade_convnext_b",
-    "mask2former_tiny",
-    "mask2former_swin_s",
-    "solov2_tiny",
-    "solov2_r50",
-    "solov2_r101_dcn",
-    "solov2_x101_dcn",
-)
+OWN_PARTS = {  # of SegmenterConfig: part → the backends that read it
+    "cascade": ("cascade", "detectron2"),
+    "grid": ("solov2",),
+    "queries": ("transformers",),
+}
 # Backends whose backbones can have deformable convolutions.
 DEFORMABLE = ("torchvision", "cascade", "solov2", "detectron2")
 MASKS_ONLY = ("transformers", "solov2")  # backends that find objects by their masks: without masks they find none
@@ -83,21 +71,15 @@ def check_built(config: SegmenterConfig) -> None:
     Raises:
         ConfigError: the name is unknown, or there is none, or it cannot do without a mask head; the backend is not for
             it, or is not installed.
-        NotBuiltYet: the paper has it and the suite does not yet.
     """
     if config.name == "none":
-        raise ConfigError(f"segmenter=none trains nothing; for phase 2 choose one of {', '.join(BUILT)}")
+        raise ConfigError(f"segmenter=none trains nothing; for phase 2 choose one of {', '.join(SEGMENTERS)}")
     if config.name not in SEGMENTERS:
         raise ConfigError(f"segmenter.name={config.name} is unknown; choose one of {', '.join(SEGMENTERS)}")
     backends = [SEGMENTERS[config.name], *(other for other, names in ALSO.items() if config.name in names)]
     if config.backend not in backends:
         raise ConfigError(
             f"segmenter.backend={config.backend} cannot build segmenter={config.name}; use {' or '.join(backends)}"
-        )
-    if config.name not in BUILT or config.backend not in MODULES:
-        raise NotBuiltYet(
-            f"segmenter={config.name} (backend {config.backend}) is not built yet; built are {', '.join(BUILT)}, "
-            f"with the backends {', '.join(MODULES)}"
         )
     if config.backend in MASKS_ONLY and not config.mask_head:
         raise ConfigError(
@@ -121,7 +103,7 @@ def backend(config: SegmenterConfig) -> ModuleType:
     """The module with `train` and `predict` for a segmenter.
 
     Raises:
-        ConfigError, NotBuiltYet: see `check_built`.
+        ConfigError: see `check_built`.
     """
     check_built(config)
     return _module(config.backend)
