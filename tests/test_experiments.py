@@ -231,10 +231,10 @@ def test_a_labeler_of_other_data_is_the_one_that_was_trained_there(compose, root
     assert {name: set(found) for name, found in itself.items()} == {n: set(found) for n, found in on_coco.items()}
 
 
-def test_settings_that_are_new_change_no_key_where_they_are_not_set(compose, root, tmp_path):
+def test_data_brings_its_evaluation_and_a_segmenter_is_defined_by_what_its_backend_reads(compose, root, tmp_path):
     found = stages(graph(compose, root, tmp_path, "profile=smoke", "data=coco"))
     assert "predictions_test" not in found
-    assert "repeat_threshold" not in found["train_segmenter"][0].config["segmenter"]["schedule"]
+    assert not {"cascade", "grid", "queries"} & set(found["train_segmenter"][0].config["segmenter"])
     assert set(found["ap_val"][0].config) == {"images", "class_agnostic", "max_detections"}
     lvis = stages(graph(compose, root, tmp_path, "profile=smoke", "data=lvis"))
     assert lvis["train_segmenter"][0].config["segmenter"]["schedule"]["repeat_threshold"] == 1e-3

@@ -95,7 +95,7 @@ def random_sample(count: int, *, height: int = 64, width: int = 64, classes: int
 def test_it_is_on_the_menu_and_says_what_it_cannot_do(name: str) -> None:
     check(composed(name))
     assert segmenters.backend(composed(name)) is mask2former
-    with pytest.raises(ConfigError, match="finds objects by their masks"):
+    with pytest.raises(ConfigError, match="without masks nothing is left"):
         segmenters.check_built(composed(name, "mask_head=false"))
     for wrong, complaint in (
         ("queries.width=48", "must be a multiple of 32"),
