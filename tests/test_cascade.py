@@ -376,18 +376,19 @@ def test_stages_that_make_no_sense_are_refused(compose: Compose, override: str, 
 
 @pytest.mark.slow
 def test_it_learns_four_images_by_heart(tmp_path: Path, compose: Compose) -> None:
-    shapes.generate(tmp_path / "data", images=4, size=128, seed=6, split="train")
+    shapes.generate(tmp_path / "data", images=4, size=96, seed=12, split="train")
     overrides = [
         "pyramid.widths=[16,32,48,64]",
         "pyramid.channels=32",
         "heads.mask_widths=[64,64]",
         "heads.sampled=32",
-        "scale.short_sides=[128]",
+        "scale.short_sides=[96]",
         "scale.flip=0",
-        "scale.test_short_side=128",
+        "scale.test_short_side=96",
+        "optimizer.base_batch=4",
         "schedule.batch=4",
         "schedule.epochs=null",
-        "schedule.steps=240",
+        "schedule.steps=260",
     ]
     config = compose("segmenter=cascade_tiny", *(f"segmenter.{override}" for override in overrides)).segmenter
     config.class_agnostic = True
