@@ -21,6 +21,7 @@ from mal.segmenters import loop, mask2former, mask2former_model
 from mal.segmenters.config import SegmenterConfig, check
 from mal.segmenters.data import Sample, TrainingSet
 from mal.segmenters.mask2former_model import SWINS
+from mal.segmenters.precision import lower_precision
 from mal.segmenters.query_results import detections
 from mal.shapes import generate
 from tests.test_segmenter import composed, make_dataset, same
@@ -95,7 +96,7 @@ def random_sample(count: int, *, height: int = 64, width: int = 64, classes: int
 def test_it_is_on_the_menu_and_says_what_it_cannot_do(name: str) -> None:
     check(composed(name))
     assert segmenters.backend(composed(name)) is mask2former
-    with pytest.raises(ConfigError, match="without masks nothing is left"):
+    with pytest.raises(ConfigError, match="its boxes are the extents of its masks"):
         segmenters.check_built(composed(name, "mask_head=false"))
     for wrong, complaint in (
         ("queries.width=48", "must be a multiple of 32"),
@@ -237,14 +238,16 @@ def test_bf16_keeps_the_pixel_decoder_and_the_losses_in_full_precision() -> None
     decoder = model.network.model.pixel_level_module.decoder
     decoder.mask_projection.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     expected = model(model.batch([batch[0].image]))
-    lower = mask2former.in_precision(model, tiny("precision=bf16"), CPU)
-    found = lower(lower.batch([batch[0].image]))
+    parts = mask2former.bf16_parts(tiny())
+    assert lower_precision(model, parts, precision="auto", device=CPU)(model.batch([batch[0].image]))[0][1].equal(
+        expected[0][1]
+    )  # a CPU keeps float32
+    lower = lower_precision(model, parts, precision="bf16", device=CPU)
+    found = lower(model.batch([batch[0].image]))
     assert set(seen) == {torch.float32}
     assert all(value.dtype == torch.float32 for layer in found for value in layer)
     difference = (found[-1][1] - expected[-1][1]).abs().max()
     assert 0 < difference < expected[-1][1].abs().max()  # rounding may move the border that attention looks behind
-    assert not mask2former.in_precision(model, tiny(), CPU).lower
-    mask2former.in_precision(model, tiny("precision=bf16"), CPU)
     assert all(part.dtype == torch.float32 for part in mask2former.losses(model, batch).values())
 
 

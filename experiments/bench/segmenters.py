@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a training step of an R-CNN at its largest image size, on noise with random boxes.
+"""Seconds and peak memory of a training step of a segmenter at its largest image size, on noise with random boxes.
 
 python experiments/bench/segmenters.py segmenter=cascade_convnext_s segmenter.pretrained=false \\
     segmenter.schedule.batch=1
@@ -29,8 +29,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def noise(scale: ScaleConfig) -> Sample:
-    """A 4 : 3 image at the longest of the short sides, with filled boxes of all sizes."""
-    height, width = resized(480, 640, short=max(scale.short_sides), long=scale.long_side)
+    """A 4 : 3 image (a square under jitter) at the longest of the short sides, with filled boxes of all sizes."""
+    height, width = resized(480, 480 if scale.jitter else 640, short=max(scale.short_sides), long=scale.long_side)
     sides = torch.logspace(-1.5, -0.2, OBJECTS)[:, None] * torch.tensor([width, height])
     corners = torch.rand(OBJECTS, 2) * (torch.tensor([width, height]) - sides)
     boxes = torch.cat([corners, corners + sides], dim=1)

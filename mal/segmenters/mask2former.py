@@ -10,7 +10,7 @@ from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json, load_trained, predict_images
 from mal.segmenters.mask2former_model import Mask2Former, load_swin
-from mal.segmenters.precision import asks_for_bf16
+from mal.segmenters.precision import lower_precision
 from mal.segmenters.query_results import detections
 
 
@@ -36,7 +36,9 @@ def train(
         seed=seed,
         folder=folder,
         device=device,
-        build=lambda classes: in_precision(build(config, classes=classes), config, device),
+        build=lambda classes: lower_precision(
+            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+        ),
         losses=losses,
         factors=lambda name, parameter: factors(name, parameter, backbone=config.optimizer.backbone),
         progress=progress,
@@ -102,8 +104,9 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
+    lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device)
     assert isinstance(model, Mask2Former)
-    return in_precision(model.to(device), config, device), categories
+    return model, categories
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> Mask2Former:
@@ -152,7 +155,6 @@ def factors(name: str, parameter: nn.Parameter, *, backbone: float) -> tuple[flo
     return backbone if ".pixel_level_module.encoder." in name else 1.0, float(not spared)
 
 
-def in_precision(model: Mask2Former, config: SegmenterConfig, device: torch.device) -> Mask2Former:
-    """The same model, in bf16 where the config asks for it; see `Mask2Former`."""
-    model.lower = asks_for_bf16(config.precision, device)
-    return model
+def bf16_parts(_config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in bf16: all of it. The pixel decoder keeps float32, as the authors have it."""
+    return [""]

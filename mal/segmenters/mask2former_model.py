@@ -102,9 +102,6 @@ class Mask2Former(nn.Module):
     Args:
         config: `queries`, and of `pyramid` the backbone and `mean` and `std`.
         classes: the background not counted.
-
-    Attributes:
-        lower: run in bf16, but for the pixel decoder and the losses, as the authors do in fp16.
     """
 
     mean: Tensor
@@ -115,7 +112,6 @@ class Mask2Former(nn.Module):
         self.network = Mask2FormerForUniversalSegmentation(architecture(config, classes=classes))
         self.register_buffer("mean", torch.tensor(config.pyramid.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.pyramid.std)[:, None, None], persistent=False)
-        self.lower = False
         decoder = self.network.model.pixel_level_module.decoder
         decoder.forward = _in_float32(decoder.forward)
 
@@ -133,12 +129,10 @@ class Mask2Former(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Predictions before and after each decoder layer, the last one last: class logits (B, Q, classes + 1), the
-        last one "nothing", and mask logits (B, Q, H / 4, W / 4), in float32."""
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.lower):
-            found = self.network(pixel_values=pixels, output_auxiliary_logits=True)
+        last one "nothing", and mask logits (B, Q, H / 4, W / 4)."""
+        found = self.network(pixel_values=pixels, output_auxiliary_logits=True)
         earlier = [(layer["class_queries_logits"], layer["masks_queries_logits"]) for layer in found.auxiliary_logits]
-        layers = [*earlier, (found.class_queries_logits, found.masks_queries_logits)]
-        return [(classes.float(), masks.float()) for classes, masks in layers]
+        return [*earlier, (found.class_queries_logits, found.masks_queries_logits)]
 
     def losses(
         self, layers: list[tuple[Tensor, Tensor]], masks: list[Tensor], labels: list[Tensor]

@@ -7,11 +7,6 @@ import torch
 from torch import Tensor, nn
 
 
-def asks_for_bf16(precision: str, device: torch.device) -> bool:
-    """precision: fp32, bf16, or auto: bf16 on a GPU, fp32 on a CPU."""
-    return precision == "bf16" or (precision == "auto" and device.type != "cpu")
-
-
 def lower_precision(model: nn.Module, parts: Sequence[str], *, precision: str, device: torch.device) -> nn.Module:
     """Run the named submodules in bf16 where that is asked for; each hands float32 on.
 
@@ -25,7 +20,7 @@ def lower_precision(model: nn.Module, parts: Sequence[str], *, precision: str, d
     Returns:
         The same model.
     """
-    if asks_for_bf16(precision, device):
+    if precision == "bf16" or (precision == "auto" and device.type != "cpu"):
         for name in parts:
             part = model.get_submodule(name)
             part.forward = _in_bf16(part.forward, device.type)
