@@ -27,6 +27,8 @@ from mal.segmenters import cascade, loop, mask_rcnn
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.deformable import DeformableConv
+from mal.segmenters.layer_decay import layer_factors
+from mal.segmenters.precision import lower_precision
 
 CPU = torch.device("cpu")
 HOW = r"python -m pip install --no-build-isolation 'git\+https://github\.com/facebookresearch/detectron2'"
@@ -98,6 +100,13 @@ def test_a_backend_that_cannot_build_a_segmenter_names_those_that_can() -> None:
         complaint = rf"segmenter\.backend={backend} cannot build segmenter={name}; {way_out}"
         with pytest.raises(ConfigError, match=complaint):
             segmenters.backend(composed(name, f"backend={backend}"))
+
+
+def test_tables_tell_the_backends_apart() -> None:
+    assert segmenters.title(composed("mask_rcnn_r50")) == "mask_rcnn_r50"
+    assert segmenters.title(composed("solov2_r101_dcn", "dcn=true")) == "solov2_r101_dcn"
+    config = composed("mask_rcnn_r50", "dcn=true", "backend=detectron2")
+    assert segmenters.title(config) == "mask_rcnn_r50_dcn (detectron2)"
 
 
 def test_the_config_chooses_the_backend(detectron2: ModuleType) -> None:
@@ -245,8 +254,6 @@ def test_layers_train_at_the_rates_they_have_with_torchvision(detectron2: Module
         "optimizer.layer_decay=0.5",
         "optimizer.layers=5",
     )
-    from mal.segmenters.layer_decay import layer_factors
-
     theirs = mask_rcnn.build(config, classes=1).backbone.body
     ours, factors = detectron2.build(config, classes=1).backbone.bottom_up.body, detectron2.factors(config)
     expected = {
@@ -287,11 +294,8 @@ def sample(masks: Tensor | None = None) -> Sample:
 
 
 def losses_of(detectron2: ModuleType, model: nn.Module) -> dict[str, Tensor]:
-    from detectron2.utils.events import EventStorage
-
     torch.manual_seed(0)
-    with EventStorage():
-        return model.train()([detectron2.mapped(sample()), detectron2.mapped(sample())])
+    return detectron2.losses(model.train(), [sample(), sample()])
 
 
 def test_an_object_with_an_empty_mask_stays_an_object(detectron2: ModuleType) -> None:
@@ -363,7 +367,8 @@ def test_bf16_hands_on_maps_and_losses_in_full_precision(detectron2: ModuleType,
     torch.manual_seed(0)
     plain = losses_of(detectron2, detectron2.build(config, classes=2))
     torch.manual_seed(0)
-    model = detectron2._lower(detectron2.build(config, classes=2), config, CPU)
+    model = detectron2.build(config, classes=2)
+    lower_precision(model, detectron2.bf16_parts(config), precision="bf16", device=CPU)
     lower = losses_of(detectron2, model)
     assert {loss.dtype for loss in lower.values()} == {torch.float32}
     assert all(map_.dtype == torch.float32 for map_ in model.backbone(torch.randn(1, 3, 64, 64)).values())

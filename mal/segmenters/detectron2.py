@@ -17,6 +17,7 @@ from detectron2.config import instantiate
 from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.modeling import Backbone, detector_postprocess
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from mal.annotations import encode_mask
@@ -55,7 +56,9 @@ def train(
         seed=seed,
         folder=folder,
         device=device,
-        build=lambda classes: _lower(build(config, classes=classes), config, device),
+        build=lambda classes: lower_precision(
+            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+        ),
         factors=factors(config),
         progress=progress,
     )
@@ -98,8 +101,10 @@ def mapped(sample: Sample) -> Json:
     """
     height, width = sample.image.shape[-2:]
     targets = Instances(
-        (height, width), gt_boxes=Boxes(sample.boxes_xyxy), gt_classes=sample.labels - 1
-    )  # it counts classes from 0
+        (height, width),
+        gt_boxes=Boxes(sample.boxes_xyxy),
+        gt_classes=sample.labels - 1,  # counted from 0
+    )
     if len(sample.masks):
         targets.gt_masks = BitMasks(sample.masks)
     return {"image": sample.image, "height": height, "width": width, "instances": targets}
@@ -141,10 +146,7 @@ def predict(
     Raises:
         WeightsError: the checkpoint is of another segmenter.
     """
-    trained, categories = load_trained(
-        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
-    )
-    model: Any = _lower(trained.to(device), config, device)
+    model, categories = load(checkpoint, config=config, device=device)
 
     def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
         found = model.inference([{"image": image} for image in inputs], do_postprocess=False)
@@ -156,6 +158,18 @@ def predict(
         return results
 
     return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+
+
+def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[Any, list[int]]:
+    """A trained segmenter in evaluation mode, and the category id of each of its labels, from label 1.
+
+    Raises:
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    model, categories = load_trained(
+        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
+    )
+    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
 
 
 def coco_results(entry: Json, found: Instances, *, categories: list[int]) -> list[Json]:
@@ -202,15 +216,23 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     return model.to(memory_format=torch.channels_last)  # faster on a CPU
 
 
-def _lower(model: nn.Module, config: SegmenterConfig, device: torch.device) -> nn.Module:
-    """The convolutions and wide layers in bf16 where that is asked for (see `lower_precision`).
+def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
+    """The losses of a batch, outside of detectron2's trainer."""
+    with EventStorage():  # its models note their statistics there
+        return model([mapped(sample) for sample in batch])
 
-    detectron2's AMPTrainer would also decode boxes in fp16. Its mask head computes its loss itself, so its layers go
-    one by one.
+
+def bf16_parts(config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in bf16; detectron2's AMPTrainer would also decode boxes in fp16.
+
+    Its mask head computes its loss itself, so its layers go one by one.
     """
-    stages = [f".{stage}" for stage in range(len(config.cascade.ious))] if is_cascade(config) else [""]
-    parts = ["backbone", "proposal_generator.rpn_head", *(f"roi_heads.box_head{stage}" for stage in stages)]
-    if config.mask_head:
-        layers = model.get_submodule("roi_heads.mask_head").named_children()
-        parts += [f"roi_heads.mask_head.{name}" for name, _ in layers]
-    return lower_precision(model, parts, precision=config.precision, device=device)
+    boxes = [f".{stage}" for stage in range(len(config.cascade.ious))] if is_cascade(config) else [""]
+    convolutions = [f"mask_fcn{number}" for number in range(1, len(config.heads.mask_widths) + 1)]
+    masks = [*convolutions, "deconv", "predictor"] if config.mask_head else []
+    return [
+        "backbone",
+        "proposal_generator.rpn_head",
+        *(f"roi_heads.box_head{stage}" for stage in boxes),
+        *(f"roi_heads.mask_head.{layer}" for layer in masks),
+    ]
