@@ -331,7 +331,19 @@ LENGTHS = {  # lists that must have so many numbers, and lowest and highest of e
     "decoder.strides": (3, 1, 4096),
 }
 
-EXPERIMENTS_BUILT = ("baselines", "tab1_coco", "tab2_lvis", "tab7_detection")
+EXPERIMENTS_BUILT = (
+    "baselines",
+    "tab1_coco",
+    "tab2_lvis",
+    "tab3_decoder",
+    "tab4_encoder",
+    "tab5_theta",
+    "tab6_clustering",
+    "tab7_detection",
+    "fig5",
+    "fig6",
+    "fig7",
+)
 
 
 def check(config: Config) -> None:

@@ -1,0 +1,193 @@
+"""Experiments of phase 1 (Tables 3 to 6, Figures 5 to 7): their rows at every scale, and what rows share."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+import mal.run
+from mal.config import Config
+from mal.graph import Stage, execute, in_order
+from mal.segmenters.config import check as check_segmenter
+from mal.stages import Graph
+from mal.store import Store
+
+CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
+PROFILES = ("smoke", "demo", "mini", "paper")
+ROWS = {  # at smoke and demo scale; at mini and paper scale
+    "tab3_decoder": (4, 4),
+    "tab4_encoder": (3, 6),
+    "tab5_theta": (6, 6),
+    "tab6_clustering": (3, 6),
+    "fig5": (2, 2),
+    "fig6": (1, 1),
+    "fig7": (20, 20),
+}
+ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
+CPU = torch.device("cpu")
+Compose = Callable[..., Config]
+
+
+def jobs(experiment: str, profile: str, *more: str) -> list[list[str]]:
+    """The overrides of each row, as Hydra's own sweeper makes them of the experiment and the command line."""
+    ConfigStore.instance().store("schema", Config)
+    command = [f"experiment={experiment}", f"profile={profile}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = hydra_compose("config", command, return_hydra_config=True).hydra
+    assert hydra.mode.name == "MULTIRUN"
+    params = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
+    lines = [*(f"{key}={value}" for key, value in params.items()), *command, *more]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)
+    return [list(job) for job in batch]
+
+
+def swept(rows: list[list[str]], key: str) -> list[str]:
+    return list(dict.fromkeys(part.partition("=")[2] for row in rows for part in row if part.startswith(f"{key}=")))
+
+
+CROSSINGS = [  # composing takes half a second: the quick tests take each experiment at one scale
+    pytest.param(experiment, profile, marks=() if place % 4 == other else pytest.mark.slow)
+    for place, experiment in enumerate(ROWS)
+    for other, profile in enumerate(PROFILES)
+]
+
+
+@pytest.mark.parametrize(("experiment", "profile"), CROSSINGS)
+def test_every_experiment_has_its_rows_at_every_scale(experiment, profile, compose):
+    rows = jobs(experiment, profile)
+    assert len(rows) == ROWS[experiment][profile in ("mini", "paper")]
+    config = compose(*rows[-1])
+    check_segmenter(config.segmenter)
+    assert (config.experiment, config.profile) == (experiment, profile)
+    small = profile in ("smoke", "demo")
+    assert config.data.name == {"mini": "coco_mini", "paper": "coco"}.get(profile, "shapes")
+    assert config.encoder.name.endswith("_nano") == small
+    assert config.encoder.pretrained != small
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("experiment", ROWS)
+def test_every_row_composes(experiment, profile, compose):
+    for row in jobs(experiment, profile):
+        check_segmenter(compose(*row).segmenter)
+
+
+def test_the_rows_of_the_tables_are_the_papers(compose):
+    assert swept(jobs("tab3_decoder", "paper"), "decoder") == ["fc", "fcn", "attention", "query"]
+    assert swept(jobs("tab4_encoder", "paper"), "encoder") == ENCODERS
+    assert swept(jobs("tab5_theta", "paper"), "roi.theta") == ["0.6", "0.8", "1.0", "1.2", "1.4", "1.6"]
+    assert swept(jobs("tab6_clustering", "paper"), "encoder") == ENCODERS
+    for experiment in ("tab3_decoder", "tab5_theta"):
+        config = compose(*jobs(experiment, "paper")[0])
+        assert (config.encoder.name, config.segmenter.name, config.recipe) == ("mae_b", "cascade_convnext_s", "paper")
+    config = compose(*jobs("tab4_encoder", "paper")[0])
+    assert (config.segmenter.name, config.decoder.name, config.encoder.fuse) == (
+        "cascade_convnext_s",
+        "attention",
+        False,
+    )
+    config = compose(*jobs("tab6_clustering", "paper")[-1])
+    assert (config.clustering.source, config.clustering.encoder, config.labeler.name) == ("crops", "pretrained", "none")
+    config = compose(*jobs("fig5", "paper")[-1])
+    assert (config.attention.layers, config.attention.encoder) == ([4, 8, 12], "trained")
+
+
+def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
+    keys = {"mil_weight": "loss", "crf_weight": "loss", "zeta": "crf", "omega": "crf"}
+    centre = {"mil_weight": 4, "crf_weight": 0.5, "zeta": 0.5, "omega": 2}
+    rows = swept(jobs("fig7", "paper"), "row")
+    panels = {name: [float(row.rpartition("_")[2]) for row in rows if f"/{name}_" in row] for name in keys}
+    assert panels == {name: [v / 4, v / 2, v, 2 * v, 4 * v] for name, v in centre.items()}
+    for row in rows:
+        name, _, value = row.removeprefix("fig7/").rpartition("_")
+        file = OmegaConf.to_container(OmegaConf.load(CONF / "row" / f"{row}.yaml"))
+        assert file == {keys[name]: {name: float(value)}}
+    config = OmegaConf.structured(compose("experiment=fig7", "profile=paper", f"row={rows[-1]}"))
+    assert {name: config[group][name] for name, group in keys.items()} == centre | {"omega": 8}
+
+
+def test_an_experiment_says_what_is_compared(compose):
+    assert compose().compare == ["box", "ellipse", "grabcut"]
+    assert compose("experiment=tab6_clustering", "profile=smoke").compare == []
+    assert compose("experiment=tab5_theta", "compare=[box]").compare == ["box"]
+
+
+def test_the_command_line_has_the_last_word():
+    rows = jobs("tab4_encoder", "mini", "encoder=mobilenetv2", "seed=0,1")
+    assert swept(rows, "encoder") == ["mobilenetv2"]
+    assert len(rows) == 2
+
+
+def stages_of(rows: list[list[str]], compose: Compose, store: Store) -> list[list[Stage]]:
+    return [in_order(Graph(compose(*row), store, CPU).targets()) for row in rows]
+
+
+def test_rows_share_what_does_not_depend_on_theta(compose, tmp_path):
+    graphs = stages_of(jobs("tab5_theta", "smoke"), compose, Store(tmp_path))
+    distinct = Counter(stage.name for stage in {stage for graph in graphs for stage in graph})
+    assert distinct["train_labeler"] == 6
+    assert distinct["train_segmenter"] == 6 + 1  # and the supervised one
+    assert distinct["retention"] == 6
+    assert [distinct[f"{what}_{split}"] for what in ("shapes", "boxes") for split in ("train", "val")] == [1, 1, 1, 1]
+    assert distinct["label_val"] == 6 + 1  # and the ellipse
+
+
+def test_table_6_looks_at_the_labelers_of_table_4_at_demo_scale(compose, tmp_path):
+    store = Store(tmp_path)
+    trained = {
+        experiment: {s for graph in stages_of(jobs(experiment, "demo"), compose, store) for s in graph
+                     if s.name == "train_labeler"}
+        for experiment in ("tab4_encoder", "tab6_clustering")
+    }  # fmt: skip
+    assert len(trained["tab4_encoder"]) == 3
+    assert trained["tab6_clustering"] == trained["tab4_encoder"]
+
+
+MADE = {
+    "tab3_decoder": "retention",
+    "tab4_encoder": "retention",
+    "tab5_theta": "retention",
+    "tab6_clustering": "clustering_val",
+    "fig5": "attention_val",
+    "fig6": "quality_val",
+    "fig7": "retention",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ROWS)
+def test_one_row_of_each_runs_and_computes_nothing_twice(experiment, compose, root, monkeypatch, capsys):
+    """All in one store, so that what experiments share is there already."""
+    computed: list[str] = []
+
+    def counted(stage: Stage, store: Store, *, device: torch.device) -> bool:
+        assert not store.is_done(stage.name, stage.key)
+        computed.append(stage.address)
+        return execute(stage, store, device=device)
+
+    monkeypatch.setattr(mal.run, "execute", counted)
+    config = compose(*jobs(experiment, "smoke")[-1], "tracking=none", f"store={root}")
+    mal.run.run(config)
+    assert any(address.startswith(MADE[experiment]) for address in computed)
+    assert len(set(computed)) == len(computed)
+    said = capsys.readouterr().out
+    assert ("sheet.png" in said) == (config.labeler.name != "none")
+    assert ("attention.png" in said) == (experiment == "fig5")
+    assert ("Clustering score" in said) == (experiment == "tab6_clustering")
+    computed.clear()
+    mal.run.run(config)
+    assert computed == []
