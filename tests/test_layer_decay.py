@@ -11,7 +11,7 @@ from mal.errors import ConfigError
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.layer_decay import BODY, layer, layer_factors
-from mal.segmenters.loop import Curve, Run, _step, build_optimizer
+from mal.segmenters.loop import Curve, Run, Turn, _step, build_optimizer
 
 # Layer by block of the third stage of ConvNeXt-S and -B, written out: 27 blocks, nine layers of three.
 THIRD_STAGE = [3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10, 11, 11, 11]
@@ -57,7 +57,8 @@ def test_each_group_has_the_rate_of_its_layer_and_norms_do_not_decay(decay: floa
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     optimizer = build_optimizer(model, config, factors=layer_factors(config))
     run = Run(model, optimizer, Curve(tmp_path / "curves.jsonl"))
-    _step(run, [], losses=weights_sum, lr=1e-4, clip=None, seed=0, folder=tmp_path)  # in the middle of a warm-up
+    run.set_rate(1e-4)  # in the middle of a warm-up
+    _step(Turn(run, [], lr=1e-4, total=2), losses=weights_sum, clip=None, folder=tmp_path)
     seen = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:
