@@ -69,7 +69,7 @@ def test_every_row_composes_with_every_profile(compose, experiment, profile):
     if there:  # composing takes a second; the paper's rows are all composed below
         config = compose(*there[-1])
         check_segmenter(config.segmenter)
-        assert (config.experiment, config.profile) == (experiment, profile)
+        assert (config.experiment, config.profile, config.compare) == (experiment, profile, [])
     if len(there) < len(jobs):
         absent = {path.stem for job in jobs for path in segmenter_files(job) if not path.exists()}
         pytest.skip(f"not built yet: {', '.join(sorted(absent))}")

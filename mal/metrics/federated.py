@@ -6,6 +6,7 @@ every object is annotated.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from mal.annotations import CocoDict
 from mal.errors import AnnotationError
 
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, by the training images that a category is on
+CELLS = 500_000  # pairs of an image and a category evaluated at once, about .6 GB
 WAY_OUT = "give an LVIS file (v0.5 or v1), or choose data.format=coco"
 
 
@@ -35,6 +37,22 @@ class Federation:
             for item in sorted(here, key=lambda item: -item["score"])[:max_detections]
             if item["category_id"] in self.searched[image]
         ]
+
+    def parts(self, categories: list[int]) -> Iterator[tuple[set[int], set[int]]]:
+        """The categories in parts, each with the images that were searched for any of it: at most `CELLS` pairs a part
+        (one category alone may have more). Categories that no image was searched for are in none."""
+        images_of: dict[int, set[int]] = {category: set() for category in categories}
+        for image, searched in self.searched.items():
+            for category in searched & images_of.keys():
+                images_of[category].add(image)
+        chosen: set[int] = set()
+        images: set[int] = set()
+        for category in sorted(filter(images_of.get, categories), key=lambda category: -len(images_of[category])):
+            if chosen and (len(chosen) + 1) * len(images | images_of[category]) > CELLS:
+                yield chosen, images
+                chosen, images = set(), set()
+            chosen, images = chosen | {category}, images | images_of[category]
+        yield chosen, images
 
 
 def federation(human: CocoDict) -> Federation:
