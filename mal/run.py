@@ -1,6 +1,7 @@
 """One run: plan its stages, refuse what cannot work, compute what is missing, show what came out."""
 
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -76,10 +77,13 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
         Sam(config.labeler.checkpoint, device)
     if "train_labeler" in names:
         build_network(config)
-    if names & {"clustering_val", "attention_val"}:
-        encoder = pretrained(config)
-        if "attention_val" in names:
-            check_layers(encoder, config.attention.layers)
+    looks = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
+    if "pretrained" in {looks[name] for name in names & looks.keys()}:
+        pretrained(config)
+    if "attention_val" in names:
+        # whose layers are asked for, not its weights: a trained encoder's are in the store
+        bare = replace(config.encoder, pretrained=False, checkpoint=None)
+        check_layers(pretrained(replace(config, encoder=bare)), config.attention.layers)
     if "train_segmenter" in names:
         segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
 

@@ -175,9 +175,9 @@ def test_one_row_of_each_runs_and_computes_nothing_twice(experiment, compose, ro
     computed: list[str] = []
 
     def counted(stage: Stage, store: Store, *, device: torch.device) -> bool:
-        assert not store.is_done(stage.name, stage.key)
-        computed.append(stage.address)
-        return execute(stage, store, device=device)
+        ours = execute(stage, store, device=device)
+        computed.extend([stage.address] if ours else [])
+        return ours
 
     monkeypatch.setattr(mal.run, "execute", counted)
     config = compose(*jobs(experiment, "smoke")[-1], "tracking=none", f"store={root}")
