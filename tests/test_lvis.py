@@ -78,7 +78,7 @@ def drawn(seed: int, *, images: int = 10, categories: int = 7) -> tuple[Json, li
 def lvis_package(coco: Json, results: list[Json], tmp_path: Path, *, iou_type: str) -> dict[str, float]:
     """What the lvis package says. It is older than NumPy 2, and judges a mask's size by its box where it is given one:
     so masks go without boxes, as detectron2 hands them over."""
-    lvis = pytest.importorskip("lvis", reason="the package lvis is not installed; it is in the dev extras")
+    lvis = pytest.importorskip("lvis", reason="the package lvis is not installed: python -m pip install --no-deps lvis")
     (tmp_path / "truth.json").write_text(json.dumps(coco))
     drop = "bbox" if iou_type == "segm" else "segmentation"
     found = [{key: value for key, value in result.items() if key != drop} for result in results]
