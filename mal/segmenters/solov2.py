@@ -21,7 +21,6 @@ from mal.segmenters.solov2_targets import mask_targets, owners
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
 SMOOTH = 0.001  # added to both sums of the dice, as the released program does
 DIVISOR = 32  # pixels: the sides of a batch are multiples of it
-BF16_PARTS = ("backbone", "grid_head", "mask_features")
 
 
 def train(
@@ -47,7 +46,7 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), BF16_PARTS, precision=config.precision, device=device
+            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
         ),
         losses=losses,
         factors=layer_factors(config.optimizer),
@@ -98,7 +97,7 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
-    return lower_precision(model.to(device), BF16_PARTS, precision=config.precision, device=device), categories
+    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
@@ -108,6 +107,11 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
         ConfigError, WeightsError.
     """
     return Solov2(config, classes=classes, load=load).to(memory_format=torch.channels_last)
+
+
+def bf16_parts(_config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in bf16."""
+    return ["backbone", "grid_head", "mask_features"]
 
 
 def normalised(images: list[Tensor], config: SegmenterConfig) -> Tensor:
