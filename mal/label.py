@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from analysis.sheet import draw_sheet
 from mal.annotations import check_images, read, strip, write
-from mal.config import Config, check
+from mal.config import Config
+from mal.config_checks import check
 from mal.errors import ConfigError, MalError
 from mal.export import FOLDERS, FORMATS, file_names
 from mal.files import digest, sha256, write_json

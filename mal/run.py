@@ -10,15 +10,16 @@ from analysis.sheet import draw_sheet
 from analysis.tables import summary
 from mal import segmenters
 from mal.attention import check_layers
-from mal.config import Config, check
-from mal.encoder_stages import pretrained
+from mal.config import Config
+from mal.config_checks import check
 from mal.graph import Stage, execute, in_order
 from mal.labelers.mal import build_network
 from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
-from mal.segmenters.config import check as check_segmenter
+from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
+from mal.stages.encoder import pretrained
 from mal.store import Store
 
 

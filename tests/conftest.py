@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mal.config import Config
-from mal.config import check as check_config
+from mal.config_checks import check as check_config
 
 torch.set_num_threads(1)  # two processes with two threads each on two cores slow each other down up to fifty-fold
 

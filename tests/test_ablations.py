@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import mal.run
 from mal.config import Config
 from mal.graph import Stage, execute, in_order
-from mal.segmenters.config import check as check_segmenter
+from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
 from mal.store import Store
 

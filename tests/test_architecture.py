@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
     "errors files claims progress mask_formats",
-    "segmenters.config boxes",
-    "config runtime annotation_checks",
+    "segmenters.config segmenters.config_checks boxes",
+    "config config_checks runtime annotation_checks",
     "annotations images augment backbones crf losses shapes mirror payload",
     "encoders rois",
     "attention decoders decoders.*",
@@ -21,7 +21,7 @@ LAYERS = (
     "labelling store",
     "graph tracking",
     "sources",
-    "encoder_stages",
+    "stages.*",
     "stages",
     "label run",
 )

@@ -19,7 +19,8 @@ from mal.errors import ConfigError
 from mal.metrics.ap import average_precision
 from mal.segmenters import cascade, loop, mask_rcnn, rcnn
 from mal.segmenters.cascade_heads import CascadeHeads, CascadeStage
-from mal.segmenters.config import SegmenterConfig, check
+from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
 
 Compose = Callable[..., Config]

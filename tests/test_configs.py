@@ -17,11 +17,12 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from mal.config import EXPERIMENTS_BUILT, Config, check
+from mal.config import Config
+from mal.config_checks import EXPERIMENTS_BUILT, check
 from mal.errors import ConfigError, NotBuiltYet
 from mal.run import run
 from mal.segmenters import SEGMENTERS
-from mal.segmenters.config import check as check_segmenter
+from mal.segmenters.config_checks import check as check_segmenter
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 PROFILES = ("smoke", "demo", "mini", "paper")

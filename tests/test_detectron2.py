@@ -23,11 +23,12 @@ from mal.config import Config
 from mal.errors import ConfigError, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.run import run
-from mal.segmenters import cascade, loop, mask_rcnn
+from mal.segmenters import cascade, mask_rcnn
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.deformable import DeformableConv
 from mal.segmenters.layer_decay import layer_factors
+from mal.segmenters.optimizer import learning_rate
 from mal.segmenters.precision import lower_precision
 
 CPU = torch.device("cpu")
@@ -318,9 +319,7 @@ def test_losses_fall(dataset: Path, tmp_path: Path) -> None:
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][k] for k in ("cls", "box_reg", "mask", "rpn_cls", "rpn_loc")))
     assert np.isfinite([line["loss"] for line in lines]).all()
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
-    rates = [
-        loop.learning_rate(step, total=30, optimizer=config.optimizer, schedule=config.schedule) for step in (4, 29)
-    ]
+    rates = [learning_rate(step, total=30, optimizer=config.optimizer, schedule=config.schedule) for step in (4, 29)]
     assert [lines[0]["lr"], lines[-1]["lr"]] == rates
 
 

@@ -22,7 +22,7 @@ from mal.config import Config
 from mal.errors import ConfigError
 from mal.graph import Stage, in_order
 from mal.run import run
-from mal.segmenters.config import check as check_segmenter
+from mal.segmenters.config_checks import check as check_segmenter
 from mal.sources import files_split
 from mal.stages import Graph
 from mal.store import Fingerprints, Store

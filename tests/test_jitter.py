@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mal.annotations import read
 from mal.errors import ConfigError
-from mal.segmenters.config import ScaleConfig, SegmenterConfig, check
+from mal.segmenters.config import ScaleConfig, SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.crop import GREY, padded
 from mal.segmenters.data import TrainingSet
 from tests.test_segmenter import make_dataset

@@ -11,7 +11,8 @@ from mal.errors import ConfigError
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.layer_decay import BODY, layer, layer_factors
-from mal.segmenters.loop import Curve, Run, Turn, _step, build_optimizer
+from mal.segmenters.loop import Curve, Run, Turn, _step
+from mal.segmenters.optimizer import build_optimizer
 
 # Layer by block of the third stage of ConvNeXt-S and -B, written out: 27 blocks, nine layers of three.
 THIRD_STAGE = [3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10, 11, 11, 11]

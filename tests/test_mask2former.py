@@ -18,9 +18,11 @@ from mal.annotations import decode_mask, read
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import loop, mask2former, mask2former_model
-from mal.segmenters.config import SegmenterConfig, check
+from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample, TrainingSet
 from mal.segmenters.mask2former_model import SWINS
+from mal.segmenters.optimizer import build_optimizer, run_length
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.query_results import detections
 from mal.shapes import generate
@@ -120,7 +122,7 @@ def test_table_1s_recipe_is_the_authors() -> None:
     optimizer, schedule = config.optimizer, config.schedule
     assert (optimizer.lr, optimizer.backbone, optimizer.weight_decay, optimizer.clip) == (1e-4, 0.1, 0.05, 0.01)
     assert (schedule.batch, schedule.epochs, schedule.milestones) == (16, 50, [0.889, 0.963])
-    assert loop.run_length(schedule, images=117_266) == 366_456
+    assert run_length(schedule, images=117_266) == 366_456
     assert (config.scale.test_short_side, config.scale.test_long_side) == (800, 1333)
 
 
@@ -272,9 +274,7 @@ def test_the_backbone_learns_more_slowly_and_embeddings_do_not_decay() -> None:
         "decoder.level_embed",
         "encoder.swin.encoder.layers.blocks.attention.relative_position_bias.relative_position_bias_table",
     }
-    optimizer = loop.build_optimizer(
-        model, config.optimizer, factors=lambda n, p: mask2former.factors(n, p, backbone=0.1)
-    )
+    optimizer = build_optimizer(model, config.optimizer, factors=lambda n, p: mask2former.factors(n, p, backbone=0.1))
     assert sorted((g["factor"], g["weight_decay"]) for g in optimizer.param_groups) == [
         (0.1, 0.0), (0.1, 0.05), (1.0, 0.0), (1.0, 0.05)
     ]  # fmt: skip

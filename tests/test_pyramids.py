@@ -9,7 +9,7 @@ from torch import nn
 
 from mal.config import Config
 from mal.errors import ConfigError
-from mal.segmenters.config import check
+from mal.segmenters.config_checks import check
 from mal.segmenters.deformable import DeformableConv
 from mal.segmenters.pyramids import Pyramid, build_pyramid
 

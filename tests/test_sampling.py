@@ -12,8 +12,10 @@ from test_segmenter import CPU, edited, make_dataset, tiny, training_set
 
 from mal.errors import ConfigError
 from mal.segmenters import loop, mask_rcnn
-from mal.segmenters.config import ScheduleConfig, check
+from mal.segmenters.config import ScheduleConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.data import FURTHER_COPY, order
+from mal.segmenters.optimizer import run_length
 from mal.segmenters.sampling import copies, repeat_factors
 
 
@@ -87,7 +89,7 @@ def test_where_nothing_is_rare_the_order_is_the_one_without_repeats():
 
 
 def test_an_epoch_is_as_long_as_it_is_on_average():
-    assert loop.run_length(ScheduleConfig(batch=16, epochs=12), images=1250.5) == 938
+    assert run_length(ScheduleConfig(batch=16, epochs=12), images=1250.5) == 938
 
 
 @pytest.fixture

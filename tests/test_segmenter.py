@@ -28,8 +28,10 @@ from mal.annotations import decode_mask, encode_mask, read
 from mal.errors import AnnotationError, ConfigError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import loop, mask_rcnn
-from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig, check
+from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.data import TrainingSet, instances, order, resized
+from mal.segmenters.optimizer import learning_rate, run_length
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
 from mal.segmenters.rcnn import coco_results
@@ -314,12 +316,12 @@ def test_the_cosine_ends_where_it_is_told_to() -> None:
 
 
 def learning_rate_at(step: int, optimizer: OptimizerConfig, schedule: ScheduleConfig) -> float:
-    return loop.learning_rate(step, total=1200, optimizer=optimizer, schedule=schedule)
+    return learning_rate(step, total=1200, optimizer=optimizer, schedule=schedule)
 
 
 def test_the_length_of_a_run_is_images_over_batch_times_epochs() -> None:
-    assert loop.run_length(ScheduleConfig(batch=16, epochs=12), images=117_266) == 87_950
-    assert loop.run_length(ScheduleConfig(batch=16, epochs=None, steps=7), images=100) == 7
+    assert run_length(ScheduleConfig(batch=16, epochs=12), images=117_266) == 87_950
+    assert run_length(ScheduleConfig(batch=16, epochs=None, steps=7), images=100) == 7
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -387,6 +389,7 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from mal.segmenters import mask_rcnn
+from mal.segmenters.optimizer import learning_rate, run_length
 from tests.test_segmenter import tiny, train
 torch.set_num_threads(1)
 train(Path(sys.argv[1]), Path(sys.argv[2]), tiny("schedule.steps=16", "running.checkpoint_steps=2"))

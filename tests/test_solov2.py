@@ -21,7 +21,8 @@ from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import config as schema
 from mal.segmenters import loop, solov2
-from mal.segmenters.config import GridConfig, SegmenterConfig, check
+from mal.segmenters.config import GridConfig, SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.solov2_detections import Found, best_masks, extent, to_results

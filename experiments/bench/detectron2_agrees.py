@@ -22,12 +22,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mal import segmenters
-from mal.config import Config, check
+from mal.config import Config
+from mal.config_checks import check
 from mal.errors import MalError
 from mal.files import atomic_write
 from mal.graph import execute, in_order
 from mal.runtime import pick_device
-from mal.segmenters.config import check as check_segmenter
+from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
 from mal.store import Store
 

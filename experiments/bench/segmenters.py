@@ -15,12 +15,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mal import segmenters
-from mal.config import Config, check
+from mal.config import Config
+from mal.config_checks import check
 from mal.runtime import peak_memory_gib, pick_device, seed_everything
-from mal.segmenters import config as schema
-from mal.segmenters import loop
 from mal.segmenters.config import ScaleConfig
+from mal.segmenters.config_checks import check as check_segmenter
 from mal.segmenters.data import Sample, resized
+from mal.segmenters.optimizer import build_optimizer
 from mal.segmenters.precision import lower_precision
 
 REPEATS = 1
@@ -47,12 +48,12 @@ def main() -> None:
         whole: Config = OmegaConf.to_object(compose("config", overrides=sys.argv[1:]))  # type: ignore[assignment]
     check(whole)
     config, device = whole.segmenter, pick_device(whole.device)
-    schema.check(config)
+    check_segmenter(config)
     backend = segmenters.backend(config)
     seed_everything(0)
     model = backend.build(config, classes=CLASSES).to(device).train()
     lower_precision(model, backend.bf16_parts(config), precision=config.precision, device=device)
-    optimizer = loop.build_optimizer(model, config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer)
     batch = [noise(config.scale) for _ in range(config.schedule.batch)]
 
     def step() -> tuple[float, float]:

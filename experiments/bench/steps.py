@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from mal.config import Config, check
+from mal.config import Config
+from mal.config_checks import check
 from mal.labelers.mal import build_network, build_teacher, predict
 from mal.rois import RoiBatch
 from mal.runtime import peak_memory_gib, pick_device, seed_everything

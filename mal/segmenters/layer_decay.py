@@ -4,7 +4,7 @@ from torch import nn
 
 from mal.errors import ConfigError
 from mal.segmenters.config import OptimizerConfig
-from mal.segmenters.loop import Factors, usual_factors
+from mal.segmenters.optimizer import Factors, usual_factors
 
 BODY = "backbone.body.model."  # a timm model inside a pyramid inside a detector
 BLOCKS = 3  # of ConvNeXt's third stage, to a layer

@@ -1,0 +1,121 @@
+"""What every run starts from: its splits, procedural images, and the box-only view of them."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mal import shapes
+from mal.annotations import check_images, read, strip, write
+from mal.config import Config
+from mal.errors import MalError
+from mal.files import read_json
+from mal.graph import Result, Stage, Workplace
+from mal.sources import Split, files_split, unreadable
+from mal.store import Fingerprints, Store
+
+Json = dict[str, Any]
+
+
+class DataStages:
+    """Each method is one kind of stage: what defines it, and what it does.
+
+    Args:
+        config: checked.
+        store: its root holds the cache of file fingerprints.
+        device: decides the precision, which is part of a result's identity.
+    """
+
+    def __init__(self, config: Config, store: Store, device: torch.device) -> None:
+        self.config, self.store, self.device = config, store, device
+        self.fingerprints = Fingerprints(store.root)
+        self.val: Split | None = self._split("val")
+        self.test = None if config.data.format == "shapes" else files_split("test", config.data, self.fingerprints)
+        if not self.trains_nothing:
+            _ = self.train, self.labeler_train  # fail here where there is none
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether the run only evaluates a published segmenter."""
+        return self.config.segmenter.name != "none" and self.config.segmenter.weights == "published"
+
+    @cached_property
+    def train(self) -> Split:
+        """What segmenters learn from. A run that trains nothing needs none."""
+        split = self._split("train")
+        if split is None:
+            raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
+        return split
+
+    @cached_property
+    def labeler_train(self) -> Split:
+        """What the labeler learns from. It is called `train` whichever data set it is: a labeler of COCO is the same
+        whether COCO is labelled with it or LVIS."""
+        other = files_split("labeler_train", self.config.data, self.fingerprints)
+        if other is None:
+            return self.train
+        return dataclasses.replace(other, name="train", dataset=self.config.data.labeler_train.name)
+
+    def draw_shapes(self, split: str) -> Stage:
+        """Procedural images with exact masks."""
+        options = self.config.data.shapes
+        count = options.train_images if split == "train" else options.val_images
+        settings: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+
+        def work(place: Workplace) -> Result:
+            shapes.generate(place.folder, **settings)
+            return Result(
+                {"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count}
+            )
+
+        return Stage(f"shapes_{split}", 1, settings, work, columns=self._data_columns())
+
+    def boxes(self, split: Split) -> Stage:
+        """The box-only view: what phase 1 cannot read, it cannot cheat with."""
+        skip = self.config.data.on_bad_image == "skip"
+
+        def work(place: Workplace) -> Result:
+            coco = strip(read(split.annotations, masks=split.has_masks))  # bad masks are to be known before training
+            check_images(coco, split.images)
+            bad = unreadable(coco, split.images, workers=self.config.train.workers) if skip else []
+            write(place.folder / "boxes.json", {**coco, "unreadable_images": bad} if bad else coco)
+            return Result({"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}, {"": len(coco["images"])})
+
+        sources, settings = dict(split.sources), {"skip_unreadable": skip}
+        return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._data_columns(split))
+
+    def _split(self, name: str) -> Split | None:
+        if self.config.data.format != "shapes":
+            return files_split(name, self.config.data, self.fingerprints)
+        drawn = self.draw_shapes(name)
+        folder = self.store.folder(drawn.name, drawn.key)
+        return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
+
+    def _val(self) -> Split:
+        if self.val is None:
+            raise MalError("there is nothing to score on; set data.val.annotations=FILE and data.val.images=FOLDER")
+        return self.val
+
+    def _skipped(self, split: Split) -> dict[str, Stage]:
+        """The stage that knows which images cannot be read, as an input of what must do without them."""
+        return {"boxes": self.boxes(split)} if self.config.data.on_bad_image == "skip" else {}
+
+    def _readable(self, annotations: Path, place: Workplace) -> Path:
+        """The file, or a copy without the images that `data.on_bad_image=skip` skips: AP does not count them."""
+        boxes = place.inputs.get("boxes")
+        bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
+        if not bad:
+            return annotations
+        coco = read_json(annotations)
+        images = [image for image in coco["images"] if image["id"] not in bad]
+        kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] not in bad]
+        write(place.folder / "readable.json", {**coco, "images": images, "annotations": kept})
+        return place.folder / "readable.json"
+
+    def _data_columns(self, split: Split | None = None) -> Json:
+        return {"profile": self.config.profile, "data": (split and split.dataset) or self.config.data.name}
+
+    def _columns(self, split: Split | None = None) -> Json:
+        return {**self._data_columns(split), "seed": self.config.seed}

@@ -1,0 +1,139 @@
+"""Phase 1: boxes → labeler → pseudo-labels → mask quality."""
+
+import dataclasses
+import shutil
+
+from mal import labelling
+from mal.annotations import CocoDict, write
+from mal.config import Config
+from mal.files import read_json
+from mal.graph import Result, Stage, Workplace
+from mal.labelers import file, sam
+from mal.labelers.mal import load_networks
+from mal.metrics.masks import mask_quality, select_images
+from mal.runtime import load_checkpoint
+from mal.sources import Split
+from mal.stages.data import DataStages, Json
+from mal.train import precision, train_labeler
+
+
+class LabelerStages(DataStages):
+    """The stages of phase 1."""
+
+    def train_labeler(self) -> Stage:
+        """Student and teacher learn masks from the training boxes."""
+        config, split = self.config, self.labeler_train
+        settings = _plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
+        for key in ("checkpoint_seconds", "stop_after", "workers"):  # how the work is done, not what comes out
+            del settings["train"][key]
+        del settings["roi"]["label_expansion"]
+        for name in {"fc", "query"} - {config.decoder.name}:  # the sizes of decoders that are not used
+            del settings["decoder"][name]
+        settings["train"]["precision"] = str(precision(config.train.precision, self.device))
+        sources = dict(split.sources)
+        if settings["encoder"].pop("checkpoint"):
+            sources["encoder"] = self.fingerprints.file(config.encoder.checkpoint or "")
+
+        def work(place: Workplace) -> Result:
+            coco = read_json(place.inputs["boxes"] / "boxes.json")
+            figures = train_labeler(coco, split.images, config, folder=place.folder, device=place.device)
+            return Result(figures, {"": int(figures["boxes"])})
+
+        inputs = {"boxes": self.boxes(split)}
+        columns = self._labeler_columns("mal") | self._columns(split)
+        return Stage("train_labeler", 1, settings, work, inputs, sources, columns)
+
+    def labels(self, split: Split, name: str) -> bool:
+        """Whether a labeler has masks for a split: `file` may have them for one alone."""
+        return name != "file" or file.path_for(self.config.labeler, split.name) is not None
+
+    def label(self, split: Split, name: str) -> Stage:
+        """A mask for every box."""
+        config, sources = self.config, dict(split.sources)
+        settings: Json = {"labeler": name, "on_bad_image": config.data.on_bad_image}
+        inputs = {"boxes": self.boxes(split)}
+        if name == "mal":
+            inputs["labeler"] = self.train_labeler()
+            settings |= {"label": _plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
+            settings["precision"] = str(precision(config.train.precision, self.device))
+            del settings["label"]["shard_images"], settings["label"]["batch"]
+        elif name == "file":
+            sources["labels"] = self.fingerprints.file(str(file.path_for(config.labeler, split.name)))
+        elif name == "sam":
+            weights = sam.weight_files(config.labeler.checkpoint)
+            sources |= {path.name: self.fingerprints.file(path) for path in weights}
+            settings |= {} if weights else {"checkpoint": config.labeler.checkpoint}
+
+        def work(place: Workplace) -> Result:
+            coco = read_json(place.inputs["boxes"] / "boxes.json")
+            labels = labelling.label_dataset(
+                coco,
+                split.images,
+                self._shard_labeler(name, split, coco, place),
+                folder=place.folder,
+                shard_images=config.label.shard_images,
+                name=f"label {split.name} ({name})",
+            )
+            write(place.folder / "labels.json", labels)
+            shutil.rmtree(place.folder / "shards", ignore_errors=True)
+            flagged = sum(a.get("flagged", False) for a in labels["annotations"])
+            return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
+
+        columns = self._labeler_columns(name)
+        if name == "mal" and self.labeler_train.dataset is not None:
+            columns["labeler"] = f"mal:{self.labeler_train.dataset}"  # MAL, trained on that
+        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, columns)
+
+    def quality(self, split: Split, labels: Stage) -> Stage:
+        """IoU of the masks against human ones."""
+        which = self.config.data.val_images if split.name == "val" else "all"
+
+        def work(place: Workplace) -> Result:
+            predicted = read_json(place.inputs["labels"] / "labels.json")
+            metrics, instances = mask_quality(predicted, select_images(split.human(), which))
+            instances.to_csv(place.folder / "instances.csv", index=False)
+            counts = {
+                name: int(metrics[f"n{name.removeprefix('iou')}"])
+                for name in metrics
+                if f"n{name.removeprefix('iou')}" in metrics
+            }
+            return Result(
+                {k: v for k, v in metrics.items() if not k.startswith("n")}, {"": int(metrics["n"]), **counts}
+            )
+
+        inputs = {"labels": labels, **split.inputs}
+        return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
+
+    def _shard_labeler(self, name: str, split: Split, coco: CocoDict, place: Workplace) -> labelling.ShardLabeler:
+        if name == "gt":
+            return labelling.human_labeler(split.human())
+        if name == "file":
+            path = file.path_for(self.config.labeler, split.name)
+            assert path is not None  # `labels` says so
+            return labelling.file_labeler(path, coco)
+        if name == "sam":
+            return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
+        if name != "mal":
+            return labelling.baseline_labeler(name)
+        networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)
+        return labelling.mal_labeler(networks, self.config, place.device)
+
+    def _labeler_columns(self, name: str) -> Json:
+        config = self.config
+        learned = {
+            "recipe": config.recipe,
+            "encoder": config.encoder.name,
+            "decoder": config.decoder.name,
+            "theta": config.roi.theta,
+        }
+        return (
+            {**self._columns(), "labeler": name, **learned}
+            if name == "mal"
+            else {**self._data_columns(), "labeler": name}
+        )
+
+
+def _plain(config: Config, *names: str) -> Json:
+    """Parts of the config as plain values."""
+    whole = dataclasses.asdict(config)
+    return {name: whole[name] for name in names}

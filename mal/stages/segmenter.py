@@ -1,0 +1,175 @@
+"""Phase 2: pseudo-labels or human masks → segmenter → predictions → AP → retention."""
+
+import dataclasses
+import math
+from typing import Any
+
+from mal import segmenters
+from mal.annotations import read
+from mal.errors import ConfigError
+from mal.files import read_json, write_json
+from mal.graph import Result, Stage, Workplace
+from mal.metrics.ap import average_precision
+from mal.metrics.bootstrap import retention
+from mal.metrics.masks import select_images
+from mal.metrics.matches import MatchArrays
+from mal.segmenters import published
+from mal.sources import Split
+from mal.stages.data import Json
+from mal.stages.labeler import LabelerStages
+from mal.submission import write_submission
+from mal.train import precision
+
+
+class SegmenterStages(LabelerStages):
+    """The stages of phase 2."""
+
+    def train_segmenter(self, labels: Stage | None) -> Stage:
+        """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
+        config, split = self.config, self.train
+        settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
+        settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
+        unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
+        for key in ("running", "test", "weights", *unread):
+            del settings["segmenter"][key]
+        for key in ("test_short_side", "test_long_side"):
+            del settings["segmenter"]["scale"][key]
+        sources = dict(split.sources)
+        if settings["segmenter"].pop("checkpoint"):
+            sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
+
+        def work(place: Workplace) -> Result:
+            annotations = split.annotations if labels is None else place.inputs["labels"] / "labels.json"
+            segmenters.backend(config.segmenter).train(
+                annotations=self._readable(annotations, place),
+                images=split.images,
+                config=self._segmenter(),
+                seed=config.seed,
+                folder=place.folder,
+                device=place.device,
+            )
+            return Result()
+
+        inputs = {} if labels is None else {"labels": labels}
+        inputs |= {**split.inputs, **self._skipped(split)}
+        return Stage("train_segmenter", 1, settings, work, inputs, sources, self._segmenter_columns(labels))
+
+    def published_segmenter(self) -> Stage:
+        """Somebody else's trained segmenter, as training would have left it.
+
+        Raises:
+            ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
+        """
+        config, val = self._segmenter(), self.val
+        if val is None or val.drawn is not None or not val.has_masks:
+            raise ConfigError(
+                "segmenter.weights=published is measured on COCO's validation images with their masks; set data=coco "
+                "and data.root, or data.val.annotations and data.val.images"
+            )
+        published.check_categories(read(val.annotations, masks=False), source=val.annotations)
+        weights, whole = published.locate(config), dataclasses.asdict(config)
+        parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
+        settings: Json = {"segmenter": {part: whole[part] for part in parts}}
+        settings["segmenter"]["precision"] = str(precision(config.precision, self.device))
+
+        def work(place: Workplace) -> Result:
+            published.write(config, source=weights, folder=place.folder)
+            return Result()
+
+        sources = {"weights": self.fingerprints.file(weights)}
+        columns = {**self._columns(), "segmenter": config.name, "supervision": "published"}
+        return Stage("published_segmenter", 1, settings, work, {}, sources, columns)
+
+    def detect(self, segmenter: Stage) -> Stage:
+        """The segmenter's predictions on the validation images, in COCO's results format."""
+        split, config = self._val(), self._segmenter()
+        settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=self._readable(split.annotations, place),
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            if self.trains_nothing:
+                results = published.known(results, read(split.annotations, masks=False))
+            write_json(place.folder / "predictions.json", results)
+            return Result({"predictions": len(results)})
+
+        inputs = {"segmenter": segmenter, **split.inputs, **self._skipped(split)}
+        return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+
+    def predict_test(self, segmenter: Stage, split: Split) -> Stage:
+        """The segmenter's predictions on the test images, packed for COCO's evaluation server."""
+        config = self._segmenter()
+        settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=split.annotations,
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            by = segmenter.columns.get("labeler", "human")
+            algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
+            packed = write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+            return Result({"predictions": len(results), "megabytes": packed.stat().st_size / 1e6})
+
+        inputs = {"segmenter": segmenter}
+        return Stage("predictions_test", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+
+    def score(self, predictions: Stage) -> Stage:
+        """AP of masks and boxes, and the per-image matches behind it."""
+        split, which = self._val(), self.config.data.val_images
+        agnostic, limit = self.config.data.class_agnostic, self.config.segmenter.test.max_detections
+        settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
+        federated = self.config.data.format == "lvis"
+        settings |= {"federated": True} if federated else {}
+        kinds = (("segm", "mask"), ("bbox", "box")) if self.config.segmenter.mask_head else (("bbox", "box"),)
+
+        def work(place: Workplace) -> Result:
+            human = select_images(read(self._readable(split.annotations, place), masks=True), which)
+            kept = {image["id"] for image in human["images"]}
+            results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
+            metrics: dict[str, float] = {}
+            for kind, prefix in kinds:
+                figures, matches = average_precision(
+                    human,
+                    results,
+                    iou_type=kind,
+                    max_detections=limit,
+                    class_agnostic=agnostic,
+                    federated=federated,
+                )
+                matches.save(place.folder / f"matches_{kind}.npz")
+                metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
+            return Result(metrics, {"": len(kept)})
+
+        inputs = {"predictions": predictions, **split.inputs, **self._skipped(split)}
+        return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
+
+    def retention(self, pseudo: Stage, human: Stage) -> Stage:
+        """Mask AP with pseudo-labels ÷ mask AP with human masks, and its paired bootstrap interval over images."""
+        settings = {"resamples": self.config.evaluate.bootstrap, "seed": self.config.seed}
+
+        def work(place: Workplace) -> Result:
+            both = [MatchArrays.load(place.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
+            interval = retention(*both, resamples=settings["resamples"], seed=settings["seed"])
+            figures = {"retention": interval.value, "retention_low": interval.low, "retention_high": interval.high}
+            finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
+            return Result(figures if finite else {}, {"": len(both[0].image_ids)})
+
+        return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
+
+    def _segmenter(self) -> Any:
+        return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
+
+    def _segmenter_columns(self, labels: Stage | None) -> Json:
+        columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}
+        segmenter = self.config.segmenter
+        supervision = "pseudo" if labels is not None else "human" if segmenter.mask_head else "boxes"
+        return {**columns, "segmenter": segmenters.title(segmenter), "supervision": supervision}
