@@ -217,6 +217,15 @@ class TrackingConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """How a sweep is sent to a cluster (hydra/launcher=slurm); see slurm/README.md."""
+
+    cluster: str = "generic"  # a profile in slurm/clusters, or the path of one's own
+    wait: bool = False  # follow the jobs to their end and show the tables, instead of returning once they are queued
+    snapshot: bool = False  # run from a copy of the code as it is now, so that it can be edited while jobs wait
+
+
+@dataclass
 class Config:
     profile: str = MISSING
     recipe: str = MISSING
@@ -244,3 +253,4 @@ class Config:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)

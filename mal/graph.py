@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mal import ranks
 from mal.files import write_json
 from mal.runtime import peak_memory_gib, provenance, reset_peak_memory
 from mal.store import Store, stage_key
@@ -46,6 +48,7 @@ class Stage:
         inputs: the stages it starts from.
         sources: name → digest of what it reads from outside the store.
         columns: what a table says of its metrics (labeler, encoder, …).
+        shared: whether several processes do the work together; else the first does it while the others wait.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Stage:
     inputs: dict[str, "Stage"] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
+    shared: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -99,25 +103,22 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
     Returns:
         True if it was computed now, False if it was done already or somebody else did it meanwhile.
     """
-    with store.claim(stage.name, stage.key) as ours:
-        if not ours:
+    with ExitStack() as claim:  # of several processes the first owns the stage
+        if not ranks.on_first(lambda: claim.enter_context(store.claim(stage.name, stage.key))):
             return False
         folder = store.folder(stage.name, stage.key)
         started, clock = datetime.now(UTC), time.monotonic()
         reset_peak_memory(device)
-        write_json(folder / "stage.json", {"config": stage.config, "sources": stage.sources}, indent=1)
-        result = stage.work(
-            Workplace(
-                folder=folder,
-                inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},
-                device=device,
-            )
+        if ranks.is_first():
+            write_json(folder / "stage.json", {"config": stage.config, "sources": stage.sources}, indent=1)
+        place = Workplace(
+            folder=folder,
+            inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},
+            device=device,
         )
-        store.finish(
-            stage.name,
-            stage.key,
-            _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device),
-        )
+        result = stage.work(place) if stage.shared else ranks.on_first(lambda: stage.work(place))
+        record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
+        ranks.on_first(lambda: store.finish(stage.name, stage.key, record))
     return True
 
 
@@ -136,6 +137,7 @@ def _record(stage: Stage, result: Result, *, started: datetime, seconds: float, 
             name: {"value": value, "n": result.counts.get(name, everything)} for name, value in result.metrics.items()
         },
         "provenance": provenance(),
+        "processes": ranks.size(),
         "seconds": seconds,
         "memory": peak_memory_gib(device),
         "started": started.isoformat(timespec="seconds"),

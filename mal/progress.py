@@ -8,6 +8,8 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from mal import ranks
+
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -15,7 +17,7 @@ class Progress:
     """Counts work done towards a total and shows it with an ETA.
 
     On a terminal it is a tqdm bar. Anywhere else (a log file, CI, SLURM) it prints a line at the start, one a
-    minute, and one at the end, so a log stays readable.
+    minute, and one at the end, so a log stays readable. Of several processes only the first shows it.
 
         with Progress("train labeler", total=1000, done=200) as progress:
             progress.advance(1, loss=0.3)
@@ -27,7 +29,8 @@ class Progress:
         self._first, self._started, self._last_line = done, time.monotonic(), -SECONDS_BETWEEN_LINES
         self._values: dict[str, float] = {}
         self._bar: tqdm | None = None
-        if self._file.isatty():
+        self._shown = ranks.is_first()
+        if self._file.isatty() and self._shown:
             self._bar = tqdm(
                 total=total, initial=done, desc=name, unit=unit, file=self._file, dynamic_ncols=True, leave=True
             )
@@ -40,7 +43,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif error is None and self.done > self._first:
+        elif self._shown and error is None and self.done > self._first:
             self._print_line(last=True)
 
     def advance(self, count: int = 1, /, **values: float) -> None:
@@ -50,7 +53,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix(_format(self._values), refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif self._shown and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
 
     def _print_line(self, *, last: bool = False) -> None:

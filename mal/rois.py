@@ -173,10 +173,10 @@ class TrainingRois:
             pools.append([pool[i] for i in draw.permutation(len(pool))])
         return pools
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[RoiBatch]:
-        """Batches of steps [first_step, last_step), prepared ahead in threads."""
+    def batches(self, first_step: int, last_step: int, *, part: slice = slice(None)) -> Iterator[RoiBatch]:
+        """Batches of steps [first_step, last_step), or that `part` of each, prepared ahead in threads."""
         stream = self._stream(first_step * self.batch)
-        items = ([next(stream) for _ in range(self.batch)] for _ in range(first_step, last_step))
+        items = ([next(stream) for _ in range(self.batch)][part] for _ in range(first_step, last_step))
         for rois in _prefetch(self._roi, items, workers=self.workers):
             yield self._collate(rois)
 

@@ -8,7 +8,7 @@ import torch
 from analysis.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
-from mal import segmenters
+from mal import ranks, segmenters
 from mal.attention import check_layers
 from mal.config import Config
 from mal.config_checks import check
@@ -29,25 +29,41 @@ def run(config: Config) -> None:
     Raises:
         MalError: something in the request, the data or the machine, before the first step wherever it can be known.
     """
-    check(config)
+    check_all(config)
     device = pick_device(config.device)
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
+    with ranks.joined(device):
+        _run(config, device)
+
+
+def check_all(config: Config) -> None:
+    """Refuse a request that cannot work.
+
+    Raises:
+        ConfigError, NotBuiltYet.
+    """
+    check(config)
     if config.segmenter.name != "none":
         check_segmenter(config.segmenter)
         segmenters.check_built(config.segmenter)
+
+
+def _run(config: Config, device: torch.device) -> None:
     store = Store(config.store)
     graph = Graph(config, store, device)
     stages = in_order(graph.targets())
-    todo = [stage for stage in stages if not store.is_done(stage.name, stage.key)]
+    done = ranks.on_first(lambda: [store.is_done(stage.name, stage.key) for stage in stages])  # one answer for all
+    todo = [stage for stage, finished in zip(stages, done, strict=True) if not finished]
     say(plan_lines(stages, todo) if config.dry_run else f"{len(stages)} stages, {len(stages) - len(todo)} of them done")
     for note in graph.notes():
         say(f"note: {note}")
     if config.dry_run:
         return
-    preflight(config, todo, device)
+    ranks.on_first(lambda: preflight(config, todo, device))
     tracking = config.tracking
-    mirror = start_mirror(store.root, enabled=tracking.enabled, uri=tracking.uri, experiment=tracking.experiment)
+    mirrored = tracking.enabled and ranks.is_first()
+    mirror = start_mirror(store.root, enabled=mirrored, uri=tracking.uri, experiment=tracking.experiment)
     try:
         data = graph.data()
         for stage in [s for s in in_order(data) if s in todo]:
@@ -55,7 +71,7 @@ def run(config: Config) -> None:
         graph.check_categories()
         for stage in todo:
             execute(stage, store, device=device)
-        show(config, graph, store, stages)
+        ranks.on_first(lambda: show(config, graph, store, stages))
         if tracking.enabled:
             say(f"MLflow:   {ui_command(tracking.uri)}")
     finally:
@@ -114,5 +130,6 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
 
 
 def say(text: str) -> None:
-    """Print to standard output at once, so that a log keeps its order."""
-    print(text, file=sys.stdout, flush=True)
+    """Print to standard output at once, so that a log keeps its order; of several processes the first speaks."""
+    if ranks.is_first():
+        print(text, file=sys.stdout, flush=True)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from mal import ranks
 from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
@@ -35,10 +36,15 @@ def train_labeler(
 
     Raises:
         AnnotationError: no box passes the training filter.
+        ConfigError: the batch cannot be shared equally by the processes.
         TrainingError: the loss is not a number; the batch is saved.
         Stopped: after `train.stop_after` steps of this call.
+
+    Several processes take equal consecutive parts of each batch and average their gradients: the batches, and up to
+    rounding the losses, are those of one process that computes a step in as many micro-batches.
     """
     options = config.train
+    part = ranks.own_part(options.batch, "train.batch")
     rois = TrainingRois(
         coco,
         images,
@@ -63,32 +69,35 @@ def train_labeler(
     curve = _Curve(folder / "curves.jsonl", steps)
     parts = {"student": student, "teacher": teacher, "optimizer": optimizer, "scaler": scaler, "curve": curve}
     done = _resume(parts, folder)
+    network = ranks.synchronised(student)
     saved = time.monotonic()
     with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
-        for step, batch in enumerate(rois.batches(done, steps), start=done):
-            seed_everything(config.seed, "step", step)  # stochastic depth and dropout
+        for step, batch in enumerate(rois.batches(done, steps, part=part), start=done):
+            seed_everything(config.seed, "step", step, *ranks.own_draws())  # stochastic depth and dropout
             for group in optimizer.param_groups:
                 group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
             losses = training_step(
-                parts, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder
+                parts, network, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder
             )
             curve.add(step + 1, losses)
             progress.advance(1, **curve.latest)
             if step + 1 == steps:
                 break
-            reason = "train.stop_after" if step + 1 - done == options.stop_after else signals.raised
+            reason = ranks.agreed("train.stop_after" if step + 1 - done == options.stop_after else signals.raised)
             if reason or time.monotonic() - saved > options.checkpoint_seconds:
-                curve.flush()
-                save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
+                if ranks.is_first():
+                    curve.flush()
+                    save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
                 saved = time.monotonic()
             if reason:
                 raise Stopped(
                     f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
                 )
-    curve.flush()
     _guard_weights(student)
-    save_labeler(folder / "labeler.pt", student, teacher, config)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    if ranks.is_first():
+        curve.flush()
+        save_labeler(folder / "labeler.pt", student, teacher, config)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
     return {"steps": steps, "boxes": rois.count, **curve.latest}
 
 
@@ -140,12 +149,19 @@ def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Con
 
 
 def training_step(
-    parts: dict[str, Any], batch: RoiBatch, config: Config, *, weights: tuple[float, float], folder: Path
+    parts: dict[str, Any],
+    network: nn.Module,
+    batch: RoiBatch,
+    config: Config,
+    *,
+    weights: tuple[float, float],
+    folder: Path,
 ) -> StepLosses:
     """One optimiser step on a batch, in micro-batches, and the teacher's update.
 
     Args:
         parts: student, teacher, optimizer, scaler.
+        network: the student, or what averages its gradients over the processes.
         weights: α_mil and α_crf now.
         folder: where a batch whose loss is no number is saved.
 
@@ -155,16 +171,17 @@ def training_step(
     student, teacher, optimizer, scaler = (parts[k] for k in ("student", "teacher", "optimizer", "scaler"))
     device = batch.pixels.device
     kind = precision(config.train.precision, device)
-    micro = batch.split(config.train.accumulate)
+    micro = batch.split(max(1, config.train.accumulate // ranks.size()))
     collected = []
     optimizer.zero_grad(set_to_none=True)
-    for rois in micro:
-        with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
-            losses = compute_losses(
-                student, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights
-            )
-        _guard(losses, rois, folder)
-        scaler.scale(losses.total / len(micro)).backward()
+    for number, rois in enumerate(micro, start=1):
+        with ranks.averaging(network, on=number == len(micro)):
+            with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
+                losses = compute_losses(
+                    network, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights
+                )
+            _guard(losses, rois, folder)
+            scaler.scale(losses.total / len(micro)).backward()
         collected.append(losses)
     scaler.step(optimizer)
     scaler.update()
@@ -225,7 +242,8 @@ class _Curve:
         self._sums = values if self._sums is None else self._sums + values
         self._count += 1
         if step % CURVE_EVERY == 0 or step == self.steps:
-            self.latest = dict(zip(self._names, (self._sums / self._count).tolist(), strict=True))
+            means = ranks.mean(self._sums / self._count)
+            self.latest = dict(zip(self._names, means.tolist(), strict=True))
             self._lines.append(json.dumps({"step": step, "time": round(time.time(), 1), **self.latest}))
             self._sums, self._count = None, 0
 

@@ -11,7 +11,7 @@ from mal.errors import ConfigError
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.layer_decay import BODY, layer, layer_factors
-from mal.segmenters.loop import Curve, Run, Turn, _step
+from mal.segmenters.loop import Curve, Run, Turn, _Losses, _step
 from mal.segmenters.optimizer import build_optimizer
 
 # Layer by block of the third stage of ConvNeXt-S and -B, written out: 27 blocks, nine layers of three.
@@ -59,7 +59,7 @@ def test_each_group_has_the_rate_of_its_layer_and_norms_do_not_decay(decay: floa
     optimizer = build_optimizer(model, config, factors=layer_factors(config))
     run = Run(model, optimizer, Curve(tmp_path / "curves.jsonl"))
     run.set_rate(1e-4)  # in the middle of a warm-up
-    _step(Turn(run, [], lr=1e-4, total=2), losses=weights_sum, clip=None, folder=tmp_path)
+    _step(Turn(run, [], lr=1e-4, total=2), _Losses(run.model, weights_sum), clip=None, folder=tmp_path)
     seen = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:

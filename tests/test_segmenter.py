@@ -371,8 +371,8 @@ def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(
     train(dataset, tmp_path / "whole", config)
     real = loop._step
 
-    def noticed_in_the_third(turn: loop.Turn, **named: Any) -> None:
-        real(turn, **named)
+    def noticed_in_the_third(turn: loop.Turn, *rest: Any, **named: Any) -> None:
+        real(turn, *rest, **named)
         if turn.run.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -389,7 +389,6 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from mal.segmenters import mask_rcnn
-from mal.segmenters.optimizer import learning_rate, run_length
 from tests.test_segmenter import tiny, train
 torch.set_num_threads(1)
 train(Path(sys.argv[1]), Path(sys.argv[2]), tiny("schedule.steps=16", "running.checkpoint_steps=2"))

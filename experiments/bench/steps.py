@@ -71,7 +71,7 @@ def main() -> None:
         return statistics.median(times[1:])  # the first call warms up
 
     with tempfile.TemporaryDirectory() as folder:
-        step = seconds(lambda: training_step(parts, batch, config, weights=(4.0, 0.5), folder=Path(folder)))
+        step = seconds(lambda: training_step(parts, student, batch, config, weights=(4.0, 0.5), folder=Path(folder)))
 
     def label() -> None:
         with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mal import ranks
 from mal.annotations import CocoDict, decode_mask
 from mal.boxes import SIZE_NAMES, size_class
 from mal.config import RoiConfig
@@ -49,6 +50,9 @@ class TokenSums:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return TokenSums(*(mine + theirs for mine, theirs in pairs))
 
+    def cpu(self) -> "TokenSums":
+        return TokenSums(*(value.cpu() for value in vars(self).values()))
+
     def distances(self) -> Tensor:
         """Σ over the tokens of each class of |f/|f| − c/|c||²: (2,) float64."""
         centres = F.normalize(self.total, dim=1, eps=1e-300)  # the mean's direction is the sum's
@@ -70,6 +74,8 @@ def clustering_score(
     objects and what lies beyond the image too). A box is scored if `mask_quality` would score it. Images: each is
     resized to the crops' side, aspect not kept; all its masks are foreground; cells that are mostly crowd do not count.
     A cell is foreground if the mask covers more than half of it. What has cells of one class only is left out.
+
+    Several processes take turns at the images; each returns everything.
 
     The paper does not say whether Eq. 6 has one pair of centres a crop or one for all: both are given.
 
@@ -95,14 +101,15 @@ def clustering_score(
     sums: dict[str, TokenSums] = {}
     within: dict[str, Tensor] = {}
     left_out = 0
-    batches = labelling_batches(chosen, images, config=config, batch=batch, workers=workers)
-    with Progress("clustering", total=len(chosen["annotations"]), unit="crop" if source == "crops" else "image") as bar:
+    own = _own_images(chosen)
+    batches = labelling_batches(own, images, config=config, batch=batch, workers=workers)
+    with Progress("clustering", total=len(own["annotations"]), unit="crop" if source == "crops" else "image") as bar:
         for annotations, rois in batches:
             for annotation, features, foreground in _tokens(annotations, rois, encoder, masks, device, kind):
                 if foreground.all() or not foreground.any():
                     left_out += 1
                     continue
-                found = TokenSums.of(features, foreground)
+                found = TokenSums.of(features, foreground).cpu()
                 size = size_class(annotation["bbox"][2] * annotation["bbox"][3]) if source == "crops" else ""
                 both = torch.stack([found.distances().sum(), found.count.sum()])
                 sums[""] = sums[""] + found if "" in sums else found
@@ -110,6 +117,7 @@ def clustering_score(
                     within[group] = within[group] + both if group in within else both
                 rows.append(_row(annotation, size, found))
             bar.advance(len(annotations))
+    rows, sums, within, left_out = _merged(ranks.gather((rows, sums, within, left_out)), chosen)
     if not rows:
         raise AnnotationError(
             f"none of {len(chosen['annotations'])} {source} has cells of both classes; give images with objects "
@@ -122,6 +130,33 @@ def clustering_score(
         if size in within:
             metrics |= {f"clustering_{size}": _mean(within[size]), f"n_{size}": int((instances["size"] == size).sum())}
     return metrics, instances if source == "crops" else instances[["image_id", "tokens", "foreground", "score"]]
+
+
+Found = tuple[list[dict[str, Any]], dict[str, TokenSums], dict[str, Tensor], int]  # rows, sums, within, left out
+
+
+def _own_images(chosen: CocoDict) -> CocoDict:
+    """The annotations of the images that this process looks at."""
+    own = {image["id"] for image in chosen["images"][ranks.rank() :: ranks.size()]}
+    return {**chosen, "annotations": [a for a in chosen["annotations"] if a["image_id"] in own]}
+
+
+def _merged(parts: list[Found], chosen: CocoDict) -> Found:
+    """What all processes found: rows in the order of one process alone, sums to the rounding of float64."""
+    if len(parts) == 1:
+        return parts[0]
+    images = {
+        image_id: place for place, image_id in enumerate(dict.fromkeys(a["image_id"] for a in chosen["annotations"]))
+    }
+    rows = sorted((row for part in parts for row in part[0]), key=lambda row: images[row["image_id"]])
+    sums: dict[str, TokenSums] = {}
+    within: dict[str, Tensor] = {}
+    for _, part_sums, part_within, _ in parts:
+        for group, found in part_sums.items():
+            sums[group] = sums[group] + found if group in sums else found
+        for group, both in part_within.items():
+            within[group] = within[group] + both if group in within else both
+    return rows, sums, within, sum(part[3] for part in parts)
 
 
 def foreground_cells(mask: np.ndarray, window: Window, cells: int) -> Tensor:

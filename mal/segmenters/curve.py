@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+from mal import ranks
 
 
 @dataclass
@@ -21,11 +24,13 @@ class Curve:
         self.count += 1
 
     def write(self, step: int, *, lr: float) -> dict[str, float]:
-        """Append the mean losses since the last line, and start anew."""
-        means = {name.removeprefix("loss_"): float(value) / self.count for name, value in self.sums.items()}
+        """Append the mean losses since the last line, over all processes, and start anew."""
+        values = (ranks.mean(torch.stack(list(self.sums.values()))) / self.count).tolist()
+        means = {name.removeprefix("loss_"): value for name, value in zip(self.sums, values, strict=True)}
         line = {"step": step, "loss": sum(means.values()), **means, "lr": lr}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if ranks.is_first():
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         self.sums, self.count = {}, 0
         return {"loss": line["loss"]}
 

@@ -20,7 +20,9 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from mal import ranks
 from mal.annotations import encode_mask
+from mal.errors import ConfigError
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
@@ -49,6 +51,11 @@ def train(
     Raises:
         AnnotationError, ImageError, WeightsError, TrainingError.
     """
+    if ranks.size() > 1:
+        raise ConfigError(
+            f"segmenter.backend=detectron2 trains in one process, but {ranks.size()} were started; start one, or use "
+            "the backend that segmenter= names"
+        )
     turns = loop.turns(
         annotations=annotations,
         images=images,

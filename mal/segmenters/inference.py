@@ -1,12 +1,14 @@
 """From a checkpoint and a COCO file to COCO results: what every backend's `load` and `predict` share."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mal import ranks
 from mal.annotations import read_images
 from mal.errors import WeightsError
 from mal.images import load_for
@@ -25,6 +27,8 @@ def predict_images(
 ) -> list[Json]:
     """Detections on every image of a COCO file (its annotations are not looked at), by rising image id.
 
+    Several processes take turns at the batches; each returns everything.
+
     Args:
         annotations: the COCO file. images: folder of its images.
         config: `test.batch` images are read at a time, resized as `scale` has it for the test.
@@ -38,16 +42,18 @@ def predict_images(
     """
     short, long = config.scale.test_short_side, config.scale.test_long_side
     entries = sorted(read_images(annotations), key=lambda image: image["id"])
-    results: list[Json] = []
-    with Progress(progress, total=len(entries), unit="image") as bar:
-        for start in range(0, len(entries), config.test.batch):
-            batch = entries[start : start + config.test.batch]
+    batches = [entries[start : start + config.test.batch] for start in range(0, len(entries), config.test.batch)]
+    mine = batches[ranks.rank() :: ranks.size()]
+    found: list[list[Json]] = []
+    with Progress(progress, total=sum(map(len, mine)), unit="image") as bar:
+        for batch in mine:
             stored = (load_for(entry, images) for entry in batch)
             inputs = [image if whole else resize(image, short=short, long=long) for image in stored]
             with torch.inference_mode():
-                results += detect(batch, inputs)
+                found.append(detect(batch, inputs))
             bar.advance(len(batch))
-    return results
+    turns = zip_longest(*ranks.gather(found), fillvalue=[])  # the first batch of each process, the second of each, …
+    return [result for turn in turns for results in turn for result in results]
 
 
 def load_trained(

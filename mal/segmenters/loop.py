@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mal import ranks
 from mal.annotations import read
 from mal.errors import Stopped, TrainingError
 from mal.files import write_json
@@ -98,9 +99,22 @@ def train(
         factors=factors,
         progress=progress,
     )
+    network: nn.Module | None = None
     with closing(steps):
         for turn in steps:
-            _step(turn, losses=losses, clip=config.optimizer.clip, folder=folder)
+            network = network or ranks.synchronised(_Losses(turn.run.model, losses))
+            _step(turn, network, clip=config.optimizer.clip, folder=folder)
+
+
+class _Losses(nn.Module):
+    """A model and its losses as one module, so that gradients can be averaged whatever the backend calls."""
+
+    def __init__(self, model: nn.Module, losses: Losses) -> None:
+        super().__init__()
+        self.model, self.losses = model, losses
+
+    def forward(self, batch: list[Sample]) -> dict[str, Tensor]:
+        return self.losses(self.model, batch)
 
 
 def turns(
@@ -125,11 +139,16 @@ def turns(
     (seed, epoch, index), and what the model itself draws (torchvision samples anchors and RoIs with torch's global
     generator) follows (seed, step). folder/curves.jsonl gets a line of mean losses every `running.log_steps`.
 
+    Several processes get equal parts of each batch. A loss that counts over its batch (positives, sampled RoIs) then
+    counts over each part, as is usual.
+
     Raises:
+        ConfigError: the batch cannot be shared equally by the processes.
         Stopped: by a signal, checkpoint written.
     """
     if (folder / "segmenter.pt").exists():
         return
+    part = ranks.own_part(config.schedule.batch, "segmenter.schedule.batch")
     folder.mkdir(parents=True, exist_ok=True)
     dataset = TrainingSet(
         read(annotations, masks=config.mask_head),
@@ -145,14 +164,14 @@ def turns(
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         run.resume(checkpoint, device=device)
-    run.curve.truncate(run.step)
+    ranks.on_first(lambda: run.curve.truncate(run.step))
     repeats = dataset.repeat_factors(config.schedule.repeat_threshold)
     total = run_length(config.schedule, images=len(dataset) if repeats is None else float(repeats.sum()))
     saved = time.monotonic()
     with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:
-        for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total):
+        for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total, part=part):
             lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
-            seed_everything(seed, "segmenter step", run.step)
+            seed_everything(seed, "segmenter step", run.step, *ranks.own_draws())
             run.set_rate(lr)
             yield Turn(run, batch, lr, total)
             running = config.running
@@ -160,17 +179,20 @@ def turns(
             bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
             due = running.checkpoint_steps > 0 and run.step % running.checkpoint_steps == 0
             late = time.monotonic() - saved >= running.checkpoint_seconds
-            if run.step < total and (due or late or signals.raised):
-                run.save(checkpoint)
+            reason = ranks.agreed(signals.raised)
+            if run.step < total and (due or late or reason):
+                if ranks.is_first():
+                    run.save(checkpoint)
                 saved = time.monotonic()
-            if run.step < total and signals.raised:
+            if run.step < total and reason:
                 raise Stopped(
-                    f"stopped after segmenter step {run.step} of {total} ({signals.raised}); the same command goes on "
+                    f"stopped after segmenter step {run.step} of {total} ({reason}); the same command goes on "
                     "from there"
                 )
-    state = {"model": model.state_dict(), "category_ids": dataset.category_ids, "classes": dataset.classes}
-    save_checkpoint(folder / "segmenter.pt", state)
-    checkpoint.unlink(missing_ok=True)
+    if ranks.is_first():
+        state = {"model": model.state_dict(), "category_ids": dataset.category_ids, "classes": dataset.classes}
+        save_checkpoint(folder / "segmenter.pt", state)
+        checkpoint.unlink(missing_ok=True)
 
 
 def _batches(
@@ -181,11 +203,12 @@ def _batches(
     seed: int,
     first: int,
     total: int,
+    part: slice,
 ) -> Iterator[list[Sample]]:
-    """The batches of the steps `first` to `total`."""
+    """That part of the batches of the steps `first` to `total`."""
     size = config.schedule.batch
     positions = order(len(dataset), seed=seed, first=first * size, stop=total * size, factors=repeats)
-    sampler = iter(lambda: list(islice(positions, size)), [])
+    sampler = iter(lambda: list(islice(positions, size))[part], [])
     yield from DataLoader(
         dataset,
         batch_sampler=sampler,  # of lists of what the dataset takes, not only of indices
@@ -194,10 +217,10 @@ def _batches(
     )
 
 
-def _step(turn: Turn, *, losses: Losses, clip: float | None, folder: Path) -> None:
+def _step(turn: Turn, network: nn.Module, *, clip: float | None, folder: Path) -> None:
     run = turn.run
     run.model.train()
-    parts = losses(run.model, turn.batch)
+    parts = network(turn.batch)
     loss = torch.stack(list(parts.values())).sum()
     if not torch.isfinite(loss):
         raise not_finite(turn, {name: str(part.item()) for name, part in parts.items()}, folder=folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mal import shapes
+from mal import ranks, shapes
 from mal.annotations import check_images, read, strip, write
 from mal.config import Config
 from mal.errors import MalError
@@ -111,8 +111,9 @@ class DataStages:
         coco = read_json(annotations)
         images = [image for image in coco["images"] if image["id"] not in bad]
         kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] not in bad]
-        write(place.folder / "readable.json", {**coco, "images": images, "annotations": kept})
-        return place.folder / "readable.json"
+        file = place.folder / "readable.json"
+        ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
+        return file
 
     def _data_columns(self, split: Split | None = None) -> Json:
         return {"profile": self.config.profile, "data": (split and split.dataset) or self.config.data.name}

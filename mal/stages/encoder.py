@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mal import ranks
 from mal.annotations import CocoDict
 from mal.attention import attention_maps, attention_picture
 from mal.boxes import SIZE_NAMES
@@ -111,13 +112,15 @@ def clustering_stage(
             device=place.device,
             kind=precision(config.train.precision, device),
         )
-        instances.to_csv(place.folder / "instances.csv", index=False)
+        if ranks.is_first():
+            instances.to_csv(place.folder / "instances.csv", index=False)
         counts = {f"clustering_{size}": int(metrics[f"n_{size}"]) for size in SIZE_NAMES if f"n_{size}" in metrics}
         figures = {k: v for k, v in metrics.items() if k.startswith("clustering")}
         return Result({**figures, "left_out": metrics["n_left_out"]}, {"": int(metrics["n"]), **counts})
 
     inputs = {"boxes": boxes, **source.inputs, **split.inputs}
-    return Stage("clustering_val", 1, settings, work, inputs, dict(split.sources) | source.sources, source.columns)
+    sources = dict(split.sources) | source.sources
+    return Stage("clustering_val", 1, settings, work, inputs, sources, source.columns, shared=True)
 
 
 def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderSource) -> Stage:

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 
-from mal import labelling
+from mal import labelling, ranks
 from mal.annotations import CocoDict, write
 from mal.config import Config
 from mal.files import read_json
@@ -41,7 +41,7 @@ class LabelerStages(DataStages):
 
         inputs = {"boxes": self.boxes(split)}
         columns = self._labeler_columns("mal") | self._columns(split)
-        return Stage("train_labeler", 1, settings, work, inputs, sources, columns)
+        return Stage("train_labeler", 1, settings, work, inputs, sources, columns, shared=True)
 
     def labels(self, split: Split, name: str) -> bool:
         """Whether a labeler has masks for a split: `file` may have them for one alone."""
@@ -74,15 +74,16 @@ class LabelerStages(DataStages):
                 shard_images=config.label.shard_images,
                 name=f"label {split.name} ({name})",
             )
-            write(place.folder / "labels.json", labels)
-            shutil.rmtree(place.folder / "shards", ignore_errors=True)
+            ranks.on_first(lambda: write(place.folder / "labels.json", labels))
+            ranks.on_first(lambda: shutil.rmtree(place.folder / "shards", ignore_errors=True))
             flagged = sum(a.get("flagged", False) for a in labels["annotations"])
             return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
 
         columns = self._labeler_columns(name)
         if name == "mal" and self.labeler_train.dataset is not None:
             columns["labeler"] = f"mal:{self.labeler_train.dataset}"  # MAL, trained on that
-        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, columns)
+        shared = name in ("mal", "sam")
+        return Stage(f"label_{split.name}", 1, settings, work, inputs, sources, columns, shared=shared)
 
     def quality(self, split: Split, labels: Stage) -> Stage:
         """IoU of the masks against human ones."""

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from mal import segmenters
+from mal import ranks, segmenters
 from mal.annotations import read
 from mal.errors import ConfigError
 from mal.files import read_json, write_json
@@ -52,7 +52,9 @@ class SegmenterStages(LabelerStages):
 
         inputs = {} if labels is None else {"labels": labels}
         inputs |= {**split.inputs, **self._skipped(split)}
-        return Stage("train_segmenter", 1, settings, work, inputs, sources, self._segmenter_columns(labels))
+        return Stage(
+            "train_segmenter", 1, settings, work, inputs, sources, self._segmenter_columns(labels), shared=True
+        )
 
     def published_segmenter(self) -> Stage:
         """Somebody else's trained segmenter, as training would have left it.
@@ -95,11 +97,11 @@ class SegmenterStages(LabelerStages):
             )
             if self.trains_nothing:
                 results = published.known(results, read(split.annotations, masks=False))
-            write_json(place.folder / "predictions.json", results)
+            ranks.on_first(lambda: write_json(place.folder / "predictions.json", results))
             return Result({"predictions": len(results)})
 
         inputs = {"segmenter": segmenter, **split.inputs, **self._skipped(split)}
-        return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+        return Stage("detect_val", 1, settings, work, inputs, dict(split.sources), segmenter.columns, shared=True)
 
     def predict_test(self, segmenter: Stage, split: Split) -> Stage:
         """The segmenter's predictions on the test images, packed for COCO's evaluation server."""
@@ -116,11 +118,13 @@ class SegmenterStages(LabelerStages):
             )
             by = segmenter.columns.get("labeler", "human")
             algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
-            packed = write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+            packed = ranks.on_first(
+                lambda: write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+            )
             return Result({"predictions": len(results), "megabytes": packed.stat().st_size / 1e6})
 
         inputs = {"segmenter": segmenter}
-        return Stage("predictions_test", 1, settings, work, inputs, dict(split.sources), segmenter.columns)
+        return Stage("predictions_test", 1, settings, work, inputs, dict(split.sources), segmenter.columns, shared=True)
 
     def score(self, predictions: Stage) -> Stage:
         """AP of masks and boxes, and the per-image matches behind it."""
