@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mal.errors import MalError
-from mal.files import atomic_write
+from mal.files import atomic_write, read_json
 
 PACKAGES = (
     "torch",
@@ -31,6 +31,7 @@ PACKAGES = (
     "faster-coco-eval",
     "opencv-python-headless",
 )
+CODE_RECORD = ".code.json"  # in a copy of the code: the commit it was taken from, and the hash of what was changed
 OPTIONAL_PACKAGES = ("detectron2",)  # recorded where they are installed
 
 
@@ -176,6 +177,9 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
 def _git_state() -> tuple[str | None, str | None]:
     """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout."""
     root = Path(__file__).resolve().parent.parent
+    if (root / CODE_RECORD).is_file():
+        copied = read_json(root / CODE_RECORD)
+        return copied["commit"], copied["diff"]
 
     def git(*arguments: str) -> bytes:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True, timeout=30).stdout

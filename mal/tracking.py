@@ -36,7 +36,7 @@ from mal.mirror import (
     ui_command,
     watch,
 )
-from mal.store import RECORD, Store
+from mal.store import QUEUED, RECORD, Store
 
 __all__ = ["Mirror", "Sender", "start_mirror", "sync_command", "ui_command"]
 
@@ -113,6 +113,19 @@ class Sender:
         self._client = client
         self._identity = [experiment.experiment_id, experiment.creation_time]
 
+    def open_sweep(self, name: str, about: dict[str, Any]) -> str:
+        """Make a run that stands for a sweep, and return its id; the stages that name it become its children.
+
+        Raises:
+            MalError: the server does not answer.
+        """
+        self.connect()
+        told = payload.tags("sweep", name, {"columns": about})
+        try:
+            return self._client.create_run(self._identity[0], tags=told, run_name=f"sweep {name}").info.run_id
+        except Exception as error:
+            raise MalError(f"cannot use the tracking server {shown(self.uri)}: {self._reason(error)}") from error
+
     def _create_experiment(self, client: Any) -> Any:
         artifacts = None if self.database is None else (self.database.parent / "mlflow-artifacts").as_uri()
         try:
@@ -169,7 +182,7 @@ class Sender:
             run = self._client.create_run(
                 self._identity[0],
                 start_time=payload.milliseconds(record.get("started")) or state["born"],
-                tags={"mirror": state["mirror"], **payload.tags(stage, key, {})},
+                tags={"mirror": state["mirror"], **payload.tags(stage, key, {}), **_parent(folder)},
                 run_name=f"{stage} {key[:8]}",
             )
             self._save(folder, state, run=run.info.run_id, status="RUNNING")
@@ -275,6 +288,15 @@ def _resolve(uri: str) -> tuple[str, Path | None]:
     if urlsplit(uri).scheme in ("", "file", "sqlite"):
         raise MalError(f"tracking.uri={uri} is no address MLflow 3 can use; give sqlite:///FILE or http://HOST:PORT")
     return uri.rstrip("/"), None
+
+
+def _parent(folder: Path) -> dict[str, str]:
+    """The tag that makes a stage's run a child of its sweep's, if it was submitted to a cluster."""
+    try:
+        parent = read_json(folder / QUEUED).get("parent")
+    except (OSError, ValueError):
+        return {}
+    return {"mlflow.parentRunId": parent} if parent else {}
 
 
 def _targets(folder: Path) -> dict[str, Any]:

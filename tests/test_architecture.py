@@ -23,7 +23,7 @@ LAYERS = (
     "sources",
     "stages.*",
     "stages",
-    "label run",
+    "label run store.__main__",
 )
 DOORS = {"mlflow": "mal/tracking.py", "detectron2": "mal/segmenters/detectron2.py"}  # the only file that may import it
 

@@ -16,6 +16,7 @@ from mal.errors import ConfigError, MalError
 from mal.files import digest, read_json, sha256, write_json
 
 RECORD = "run.json"
+QUEUED = "queued.json"  # beside it: the cluster job that will compute the stage
 KEY_DIGITS = 16
 SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its times showing it
 

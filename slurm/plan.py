@@ -1,0 +1,185 @@
+"""From the rows of a sweep to the jobs it needs: their stage graphs united, what is done dropped, each stage once."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+
+from mal.config import Config
+from mal.errors import ConfigError
+from mal.graph import Stage, in_order
+from mal.runtime import pick_device
+from mal.stages import Graph
+from mal.store import Store
+from slurm.cluster import Cluster, Resources
+
+
+@dataclass
+class Job:
+    """A stage that is to be computed."""
+
+    stage: Stage
+    row: int  # the first row that asks for it
+    resources: Resources
+    after: list[str]  # addresses of the stages it must wait for
+    seconds: float  # that it will take
+    basis: str  # what that is estimated from
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.resources.nodes * self.resources.gpus * self.seconds / 3600
+
+
+@dataclass
+class Plan:
+    """What a sweep needs."""
+
+    rows: list[Config]
+    jobs: dict[str, Job] = field(default_factory=dict)  # by the stage's address, inputs before what needs them
+    done: dict[str, None] = field(default_factory=dict)  # addresses of what the store has already
+    targets: dict[int, list[str]] = field(default_factory=dict)  # row → all its stages, as its table lists them
+    notes: list[str] = field(default_factory=list)
+
+
+def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
+    """Unite the rows' graphs.
+
+    Args:
+        rows: checked configs, all with the same store.
+
+    Raises:
+        MalError: data or a file is missing.
+    """
+    stores = {row.store for row in rows}
+    if len(stores) > 1:
+        raise ConfigError(f"the rows of a sweep share one store, but these name {', '.join(sorted(stores))}")
+    store, device = Store(rows[0].store), torch.device(cluster.device)
+    plan, past = Plan(list(rows)), History(store)
+    for number, row in enumerate(rows):
+        graph = Graph(row, store, device)
+        stages = in_order(graph.targets())
+        plan.targets[number] = [stage.address for stage in stages]
+        plan.notes += [note for note in graph.notes() if note not in plan.notes]
+        for stage in stages:
+            if stage.address in plan.jobs or stage.address in plan.done:
+                continue
+            if store.is_done(stage.name, stage.key):
+                plan.done[stage.address] = None
+                continue
+            resources = resources_of(stage, cluster)
+            after = [other.address for other in stage.inputs.values() if other.address in plan.jobs]
+            plan.jobs[stage.address] = Job(stage, number, resources, after, *past.estimate(stage, resources))
+    return plan
+
+
+def kind(stage: Stage) -> str:
+    """What a cluster profile calls a stage: its name, and for labels the labeler's: a box needs no GPU."""
+    return f"{stage.name}.{stage.columns['labeler']}" if stage.name.startswith("label_") else stage.name
+
+
+def resources_of(stage: Stage, cluster: Cluster) -> Resources:
+    """What a stage's job asks for. One that is not shared gets one process."""
+    found = cluster.resources(kind(stage))
+    if not stage.shared:
+        found.nodes, found.tasks, found.gpus = 1, 1, min(found.gpus, 1)
+    return found
+
+
+def device_of(resources: Resources, cluster: Cluster) -> torch.device:
+    """Where a stage computes: on the cluster's device where its job has GPUs.
+
+    Raises:
+        MalError: there is no GPU here.
+    """
+    return pick_device(cluster.device if resources.gpus or cluster.device == "cpu" else "cpu")
+
+
+class History:
+    """How long stages took before, from the store's records."""
+
+    ALIKE = ("profile", "data", "encoder", "decoder", "segmenter", "labeler")  # columns that decide the time
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seconds: dict[str, list[tuple[dict[str, object], float]]] = {}
+
+    def estimate(self, stage: Stage, resources: Resources) -> tuple[float, str]:
+        """Seconds, and what they are taken from: earlier runs of the same kind on as many processes and the same kind
+        of device, or the time limit."""
+        processes = resources.nodes * resources.tasks_per_node
+        like = {column: stage.columns.get(column) for column in self.ALIKE}
+        like |= {"processes": processes, "gpu": resources.gpus > 0}
+        found = [seconds for about, seconds in self._of(stage.name) if about == like]
+        if found:
+            return median(found), f"{len(found)} earlier run{'s' * (len(found) > 1)}"
+        return resources.minutes * 60, "its time limit"
+
+    def _of(self, name: str) -> list[tuple[dict[str, object], float]]:
+        if name not in self._seconds:
+            self._seconds[name] = []
+            for folder in sorted((self._store.root / name).glob("*/")):
+                if not self._store.is_done(name, folder.name):
+                    continue
+                record = self._store.read(name, folder.name)
+                columns, hardware = record.get("columns") or {}, (record.get("provenance") or {}).get("hardware") or {}
+                about: dict[str, object] = {column: columns.get(column) for column in self.ALIKE}
+                about |= {"processes": record.get("processes", 1), "gpu": hardware.get("gpu") is not None}
+                self._seconds[name].append((about, float(record["seconds"])))
+        return self._seconds[name]
+
+
+def plan_lines(plan: Plan) -> str:
+    """The plan as a table: what, how often, on what, how long, and how many GPU-hours at the most."""
+    if not plan.jobs:
+        return f"{len(plan.done)} stages, all of them done: nothing to submit"
+    groups: dict[tuple[str, str, str], list[Job]] = {}
+    for job in plan.jobs.values():
+        groups.setdefault((kind(job.stage), _asked(job.resources), job.basis), []).append(job)
+    rows = [("stage", "jobs", "each asks for", "each takes", "GPU-hours", "estimated from")]
+    for (name, asked, basis), jobs in groups.items():
+        hours = sum(job.gpu_hours for job in jobs)
+        rows.append((name, str(len(jobs)), asked, _clock(median(j.seconds for j in jobs)), f"{hours:.1f}", basis))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 1 <= column <= 4 and column != 2 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    total = sum(job.gpu_hours for job in plan.jobs.values())
+    limited = sum(job.gpu_hours for job in plan.jobs.values() if job.basis == "its time limit")
+    lines.append(
+        f"{len(plan.rows)} rows: {len(plan.jobs)} stages to do, {len(plan.done)} done already; at most "
+        f"{_number(total)} GPU-hours"
+        + (f", {_number(limited)} of them by time limits, for want of earlier runs" if limited else "")
+    )
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def chains(jobs: Iterable[Job]) -> int:
+    """The most stages that must follow one another."""
+    depth: dict[str, int] = {}
+    for job in jobs:
+        depth[job.stage.address] = 1 + max((depth[other] for other in job.after), default=0)
+    return max(depth.values(), default=0)
+
+
+def _asked(resources: Resources) -> str:
+    nodes = f"{resources.nodes} × " if resources.nodes > 1 else ""
+    gpus = f"{resources.gpus} GPUs, " if resources.gpus > 1 else "1 GPU, " if resources.gpus else ""
+    cpus = resources.cpus * resources.tasks_per_node
+    memory = f", {resources.memory_gb:g} GB" if resources.memory_gb else ""
+    return f"{nodes}{gpus}{cpus} CPU{'s' * (cpus > 1)}{memory}, ≤ {_clock(resources.minutes * 60)}"
+
+
+def _clock(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}".replace(",", " ")

@@ -1,0 +1,59 @@
+"""What SLURM says of jobs, and what is said to it, through its own commands."""
+
+import getpass
+import re
+import subprocess
+from dataclasses import dataclass
+
+from mal.errors import MalError
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job in the queue."""
+
+    state: str  # PENDING, RUNNING, COMPLETING, …
+    reason: str  # why it waits, or the node it runs on
+    seconds: str  # that it has run
+
+
+def queue() -> dict[str, Queued]:
+    """This user's jobs, by id; each task of an array is a job `123_4`.
+
+    Raises:
+        MalError: SLURM does not answer.
+    """
+    text = _ask("squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%R|%M")
+    found = {}
+    for line in text.splitlines():
+        job, state, reason, spent = line.split("|", 3)
+        found[job.strip()] = Queued(state, reason.strip("()"), spent)
+    return found
+
+
+def cancel(jobs: list[str]) -> None:
+    """Take jobs from the queue; those that have left it do not matter."""
+    for start in range(0, len(jobs), 200):
+        _ask("scancel", "--quiet", *jobs[start : start + 200])
+
+
+def requeue(job: str) -> None:
+    """End a running job and put it back into the queue."""
+    _ask("scontrol", "requeue", job)
+
+
+def is_running(job: str) -> bool:
+    """Whether the job is running for SLURM, and not being cancelled or preempted by it."""
+    return re.search(r"JobState=RUNNING\b", _ask("scontrol", "show", "job", job)) is not None
+
+
+def _ask(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    except FileNotFoundError:
+        raise MalError(f"there is no {command[0]} here; run this on a login node of a SLURM cluster") from None
+    except subprocess.TimeoutExpired:
+        raise MalError(f"SLURM's {command[0]} did not answer in 120 s; try again later") from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip().splitlines()
+        raise MalError(f"SLURM's {command[0]} failed: {said[-1] if said else error.returncode}") from error

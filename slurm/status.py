@@ -1,0 +1,21 @@
+"""Where a sweep on the cluster stands: `python -m slurm.status [SWEEP]`; the latest one without a name."""
+
+import sys
+from collections.abc import Sequence
+
+from slurm.command import of_sweep
+from slurm.sweep import Sweep
+from slurm.watch import states, status_lines
+
+
+def show(sweep: Sweep) -> None:
+    """Print a line a stage."""
+    print("\n".join(status_lines(sweep, states(sweep))))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return of_sweep("slurm.status", __doc__, show, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
