@@ -1,7 +1,7 @@
 """From the rows of a sweep to the jobs it needs: their stage graphs united, what is done dropped, each stage once."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -10,7 +10,6 @@ import torch
 from mal.config import Config
 from mal.errors import ConfigError
 from mal.graph import Stage, in_order
-from mal.runtime import pick_device
 from mal.stages import Graph
 from mal.store import Store
 from slurm.cluster import Cluster, Resources
@@ -69,6 +68,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
                 plan.done[stage.address] = None
                 continue
             resources = resources_of(stage, cluster)
+            check_shares(stage, row, resources)
             after = [other.address for other in stage.inputs.values() if other.address in plan.jobs]
             plan.jobs[stage.address] = Job(stage, number, resources, after, *past.estimate(stage, resources))
     return plan
@@ -87,13 +87,23 @@ def resources_of(stage: Stage, cluster: Cluster) -> Resources:
     return found
 
 
-def device_of(resources: Resources, cluster: Cluster) -> torch.device:
-    """Where a stage computes: on the cluster's device where its job has GPUs.
+def check_shares(stage: Stage, row: Config, resources: Resources) -> None:
+    """Refuse a training whose batch its processes cannot share equally.
 
     Raises:
-        MalError: there is no GPU here.
+        ConfigError: names the batch, the processes, and where each is set.
     """
-    return pick_device(cluster.device if resources.gpus or cluster.device == "cpu" else "cpu")
+    batches = {
+        "train_labeler": ("train.batch", row.train.batch),
+        "train_segmenter": ("segmenter.schedule.batch", row.segmenter.schedule.batch),
+    }
+    key, batch = batches.get(stage.name, ("", 0))
+    processes = resources.nodes * resources.tasks_per_node
+    if batch % processes:
+        raise ConfigError(
+            f"{key}={batch} cannot be shared equally by the {processes} processes that the cluster profile gives "
+            f"{stage.name}; change either"
+        )
 
 
 class History:
@@ -158,14 +168,6 @@ def plan_lines(plan: Plan) -> str:
     )
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
-
-
-def chains(jobs: Iterable[Job]) -> int:
-    """The most stages that must follow one another."""
-    depth: dict[str, int] = {}
-    for job in jobs:
-        depth[job.stage.address] = 1 + max((depth[other] for other in job.after), default=0)
-    return max(depth.values(), default=0)
 
 
 def _asked(resources: Resources) -> str:

@@ -95,7 +95,7 @@ def test_rows_of_two_stores_are_refused(compose: Compose, tmp_path: Path) -> Non
 
 
 def test_only_stages_of_networks_get_gpus(compose: Compose, tmp_path: Path) -> None:
-    plan = make_plan(rows(compose, tmp_path, ()), read_cluster("generic"))
+    plan = make_plan(rows(compose, tmp_path, ("segmenter.schedule.batch=8",)), read_cluster("generic"))
     gpus = {kind(job.stage): job.resources.gpus for job in plan.jobs.values()}
     assert {name for name, count in gpus.items() if count} == {
         "train_labeler", "label_train.mal", "label_val.mal", "train_segmenter", "detect_val",
@@ -128,6 +128,17 @@ def test_a_thousand_rows_are_planned_in_seconds(compose: Compose, tmp_path: Path
     assert len(plan.jobs) == 5 * 1000 + 10  # shapes, boxes, the baselines' labels and quality are shared
     assert time.process_time() - clock < 60
     assert "1000 rows: 5010 stages to do" in plan_lines(plan)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_is_submitted(
+    compose: Compose, tmp_path: Path
+) -> None:
+    cluster = read_cluster("local")
+    cluster.stages = {"train_labeler": {"tasks": 3}}
+    with pytest.raises(
+        ConfigError, match=r"train\.batch=8 cannot be shared equally by the 3 processes .*train_labeler"
+    ):
+        make_plan(rows(compose, tmp_path, ()), cluster)
 
 
 def test_waves_respect_dependencies(compose: Compose, tmp_path: Path) -> None:

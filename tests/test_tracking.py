@@ -344,6 +344,24 @@ def test_one_broken_record_is_named_and_does_not_keep_the_others_from_arriving(t
     assert len(_points(database, "iou")) == 2
 
 
+def test_a_sweep_has_a_run_and_its_stages_are_its_children(tmp_path: Path, database: Path) -> None:
+    store, uri = tmp_path / "runs", f"sqlite:///{database}"
+    folder = _stage(store)
+    script = (
+        "from mal.store import Store; from mal.tracking import Sender; "
+        f"print(Sender(Store({str(store)!r}), uri={uri!r}, experiment='mal').open_sweep('s1', {{'commit': 'c0ffee'}}))"
+    )
+    opened = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=_environment(), timeout=300, check=True
+    )
+    parent = opened.stdout.strip()
+    (folder / "queued.json").write_text(json.dumps({"job": "12", "sweep": "s1", "parent": parent}))
+    _sent(store, uri)
+    ((child, value),) = _rows(database, "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'")
+    assert (value, child != parent) == (parent, True)
+    assert _rows(database, f"SELECT value FROM tags WHERE run_uuid = '{parent}' AND key = 'commit'") == [("c0ffee",)]
+
+
 @pytest.mark.slow
 def test_a_run_id_in_the_environment_is_of_no_account(tmp_path: Path, database: Path) -> None:
     for key in ("a", "b"):
