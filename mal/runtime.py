@@ -167,7 +167,15 @@ def provenance() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpu": gpu,
         },
+        **_cluster_job(),
     }
+
+
+def _cluster_job() -> dict[str, Any]:
+    """The SLURM job this runs in, and how often it was requeued; nothing elsewhere."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    return {"job": {"id": os.environ["SLURM_JOB_ID"], "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0"))}}
 
 
 def _installed(packages: tuple[str, ...]) -> list[str]:

@@ -223,6 +223,8 @@ def test_a_training_that_is_sent_back_goes_on_to_the_same_bits(
     )
     student = load_checkpoint(folder / "labeler.pt")["student"]
     assert all(torch.equal(student[name], undisturbed[name]) for name in undisturbed)
+    (record,) = sweeps.records()["train_labeler"]
+    assert record["provenance"]["job"] == {"id": sweeps.job("one", "train_labeler"), "restarts": 1}
 
 
 def test_a_killed_job_is_told_apart_and_taken_up_again(sweeps: Sweeps, undisturbed: dict[str, torch.Tensor]) -> None:

@@ -235,6 +235,28 @@ def test_a_killed_owner_has_exactly_one_heir_who_finds_its_files(tmp_path: Path)
     assert (tmp_path / "runs/train/k/checkpoint.pt").read_bytes() == b"half done"
 
 
+@pytest.mark.slow
+def test_sixteen_race_while_three_owners_are_killed_and_one_result_stands(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "train" / "k"
+    with participants(16, tmp_path, work=3.0) as racing:
+        for one in racing:
+            one.start()
+        killed: list[int] = []
+        while len(killed) < 3:
+            holder = claims.holder(folder)
+            owner = holder.owner.get("pid") if holder is not None else None
+            if owner is None or owner in killed:
+                time.sleep(0.02)
+                continue
+            os.kill(owner, signal.SIGKILL)
+            killed.append(owner)
+        survivors = [one for one in racing if one.process.pid not in killed]
+        ends = [one.end()[0] for one in survivors]
+    assert sorted(ends) == ["ours"] + ["reused"] * 12
+    assert (tmp_path / "computed").read_text().count("x") <= 4, "one turn each for the killed, and the winner's"
+    assert Store(tmp_path / "runs").is_done("train", "k")
+
+
 def test_heartbeats_keep_the_claim_of_an_owner_much_slower_than_the_expiry(tmp_path: Path) -> None:
     with participants(3, tmp_path, work=2.5, expiry=0.8) as racing:
         for one in racing:
