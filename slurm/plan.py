@@ -56,6 +56,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
         raise ConfigError(f"the rows of a sweep share one store, but these name {', '.join(sorted(stores))}")
     store, device = Store(rows[0].store), torch.device(cluster.device)
     plan, past = Plan(list(rows)), History(store)
+    asked: dict[tuple[str, bool], Resources] = {}
     for number, row in enumerate(rows):
         graph = Graph(row, store, device)
         stages = in_order(graph.targets())
@@ -67,7 +68,9 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
             if store.is_done(stage.name, stage.key):
                 plan.done[stage.address] = None
                 continue
-            resources = resources_of(stage, cluster)
+            if (kind(stage), stage.shared) not in asked:
+                asked[kind(stage), stage.shared] = resources_of(stage, cluster)
+            resources = asked[kind(stage), stage.shared]
             check_shares(stage, row, resources)
             after = [other.address for other in stage.inputs.values() if other.address in plan.jobs]
             plan.jobs[stage.address] = Job(stage, number, resources, after, *past.estimate(stage, resources))
