@@ -36,7 +36,7 @@ lint: $(READY) ## ruff (lint and format) and mypy
 	$(PY) -m mypy
 
 lock: ## rewrite requirements.txt from pyproject.toml (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.txt --quiet
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.txt --quiet
 
 clean: ## remove the virtual environment and the run store
 	rm -rf $(VENV) results/runs

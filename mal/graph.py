@@ -117,7 +117,8 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
             device=device,
         )
         result = stage.work(place) if stage.shared else ranks.on_first(lambda: stage.work(place))
-        record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
+        if ranks.is_first():  # the record asks git, and reads package versions
+            record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
         ranks.on_first(lambda: store.finish(stage.name, stage.key, record))
     return True
 

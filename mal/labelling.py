@@ -54,26 +54,25 @@ def label_dataset(
     unreadable = set(coco.get("unreadable_images", ()))
     records = [image for image in coco["images"] if image["id"] in by_image and image["id"] not in unreadable]
     labels: dict[int, Label] = {}
-    shards = [records[start : start + shard_images] for start in range(0, len(records), shard_images)]
+    shards = {}
+    for start in range(0, len(records), shard_images):
+        shard = records[start : start + shard_images]
+        shards[folder / "shards" / f"{start:08}-{start + len(shard):08}.json"] = (
+            shard  # another shard size: other files
+        )
     with Progress(name, total=len(records), unit="image") as progress:
-        for number, shard in enumerate(shards):
-            path = _shard_file(folder, number * shard_images, len(shard))
+        for number, (path, shard) in enumerate(shards.items()):
             if number % ranks.size() == ranks.rank() and not path.is_file():
                 annotations = [a for image in shard for a in by_image[image["id"]]]
                 found = labeler({**coco, "images": shard, "annotations": annotations}, images)
                 write_json(path, {str(key): label for key, label in found.items()})
             progress.advance(len(shard))
     ranks.wait()
-    for number, shard in enumerate(shards):
-        path = _shard_file(folder, number * shard_images, len(shard))
+    for path in shards:
         labels.update({int(key): label for key, label in read_json(path).items()})
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
-
-
-def _shard_file(folder: Path, start: int, count: int) -> Path:
-    return folder / "shards" / f"{start:08}-{start + count:08}.json"  # another shard size: other files
 
 
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:

@@ -42,7 +42,7 @@ class StageJob:
         sweep = read_sweep(self.sweep)
         entry = sweep.entries[self.address]
         try:
-            device = pick_device(sweep.device if entry.gpus or sweep.device == "cpu" else "cpu")
+            device = pick_device(sweep.device if entry.gpus else "cpu")
             with ranks.joined(device):
                 self._compute(sweep, device)
         except Stopped as stop:

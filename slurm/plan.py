@@ -14,6 +14,8 @@ from mal.stages import Graph
 from mal.store import Store
 from slurm.cluster import Cluster, Resources
 
+BY_LIMIT = "its time limit"  # what a stage's time is estimated from where the store has no run like it
+
 
 @dataclass
 class Job:
@@ -127,7 +129,7 @@ class History:
         found = [seconds for about, seconds in self._of(stage.name) if about == like]
         if found:
             return median(found), f"{len(found)} earlier run{'s' * (len(found) > 1)}"
-        return resources.minutes * 60, "its time limit"
+        return resources.minutes * 60, BY_LIMIT
 
     def _of(self, name: str) -> list[tuple[dict[str, object], float]]:
         if name not in self._seconds:
@@ -163,7 +165,7 @@ def plan_lines(plan: Plan) -> str:
         for row in rows
     ]
     total = sum(job.gpu_hours for job in plan.jobs.values())
-    limited = sum(job.gpu_hours for job in plan.jobs.values() if job.basis == "its time limit")
+    limited = sum(job.gpu_hours for job in plan.jobs.values() if job.basis == BY_LIMIT)
     lines.append(
         f"{len(plan.rows)} rows: {len(plan.jobs)} stages to do, {len(plan.done)} done already; at most "
         f"{_number(total)} GPU-hours"

@@ -122,22 +122,21 @@ def submit(plan: Plan, sweep: Sweep, cluster: Cluster, *, snapshot: bool, parent
     setup = [*cluster.setup, *(copy_code(sweep) if snapshot else [])]
     waiting, store = queue.queue(), Store(sweep.store)
     for wave in waves(plan):
-        groups: dict[str, list[Job]] = defaultdict(list)
+        groups: dict[tuple[str, str, tuple[str, ...]], list[Job]] = defaultdict(list)
         for job in wave:
             entry = sweep.entries[job.stage.address]
             if other := _queued_elsewhere(store, entry, waiting):
                 entry.job, entry.borrowed = other, True
                 continue
-            after = sorted({sweep.entries[address].job for address in job.after})
-            groups[json.dumps([job.stage.name, vars(job.resources), after], default=str)].append(job)
-        for same in groups.values():
-            after = sorted({sweep.entries[address].job for address in same[0].after})
+            after = tuple(sorted({sweep.entries[address].job for address in job.after}))
+            groups[job.stage.name, repr(job.resources), after].append(job)
+        for (name, _, after), same in groups.items():
             try:
                 ids = _submit_alike(same, sweep, cluster, setup=setup, after=after)
             except Exception as error:  # submitit raises what sbatch says as several kinds
                 queue.cancel([entry.job for entry in sweep.entries.values() if entry.job and not entry.borrowed])
                 raise MalError(
-                    f"SLURM refused the job of {same[0].stage.name}: {_said(error)}. The jobs submitted before it were "
+                    f"SLURM refused the job of {name}: {_said(error)}. The jobs submitted before it were "
                     f"taken back. Check its resources in the cluster profile {sweep.cluster}"
                 ) from error
             for job, number in zip(same, ids, strict=True):
@@ -195,7 +194,9 @@ def open_parent(row: Config, sweep: Sweep) -> str | None:
         return None
 
 
-def _submit_alike(jobs: list[Job], sweep: Sweep, cluster: Cluster, *, setup: list[str], after: list[str]) -> list[str]:
+def _submit_alike(
+    jobs: list[Job], sweep: Sweep, cluster: Cluster, *, setup: list[str], after: tuple[str, ...]
+) -> list[str]:
     """Submit jobs of equal resources and dependencies, as an array if they are several; their ids."""
     asked = jobs[0].resources
     executor = submitit.SlurmExecutor(

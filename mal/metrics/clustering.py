@@ -112,9 +112,8 @@ def clustering_score(
                 found = TokenSums.of(features, foreground).cpu()
                 size = size_class(annotation["bbox"][2] * annotation["bbox"][3]) if source == "crops" else ""
                 both = torch.stack([found.distances().sum(), found.count.sum()])
-                sums[""] = sums[""] + found if "" in sums else found
-                for group in {"", size}:
-                    within[group] = within[group] + both if group in within else both
+                _add(sums, {"": found})
+                _add(within, dict.fromkeys(("", size), both))
                 rows.append(_row(annotation, size, found))
             bar.advance(len(annotations))
     rows, sums, within, left_out = _merged(ranks.gather((rows, sums, within, left_out)), chosen)
@@ -135,6 +134,12 @@ def clustering_score(
 Found = tuple[list[dict[str, Any]], dict[str, TokenSums], dict[str, Tensor], int]  # rows, sums, within, left out
 
 
+def _add(totals: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add to the total of each group."""
+    for group, value in more.items():
+        totals[group] = totals[group] + value if group in totals else value
+
+
 def _own_images(chosen: CocoDict) -> CocoDict:
     """The annotations of the images that this process looks at."""
     own = {image["id"] for image in chosen["images"][ranks.rank() :: ranks.size()]}
@@ -152,10 +157,8 @@ def _merged(parts: list[Found], chosen: CocoDict) -> Found:
     sums: dict[str, TokenSums] = {}
     within: dict[str, Tensor] = {}
     for _, part_sums, part_within, _ in parts:
-        for group, found in part_sums.items():
-            sums[group] = sums[group] + found if group in sums else found
-        for group, both in part_within.items():
-            within[group] = within[group] + both if group in within else both
+        _add(sums, part_sums)
+        _add(within, part_within)
     return rows, sums, within, sum(part[3] for part in parts)
 
 
