@@ -294,7 +294,7 @@ def test_a_step_trains_each_group_at_its_own_rate(dataset: Path, tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "build_optimizer", watched)
         train(dataset, tmp_path / "run", config)
-    peak = config.optimizer.lr * 2 / 8
+    peak = config.optimizer.lr * 2 / config.optimizer.base_batch
     assert seen == [pytest.approx([peak / 4, peak])]
 
 
@@ -378,9 +378,11 @@ BY_HEART = (
     "scale.short_sides=[128]",
     "scale.test_short_side=128",
     "scale.flip=0",
+    "optimizer.lr=0.0006",
+    "optimizer.base_batch=4",
     "schedule.batch=4",
     "schedule.epochs=null",
-    "schedule.steps=400",
+    "schedule.steps=160",
 )
 
 
