@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from analysis.seeds import by_address, lineage, over_seeds, spread
-from analysis.tables import PAPER_DATA, Record, UnreadableRecordError, finished, ratio, table
+from analysis.records import Record, UnreadableRecordError, by_address, finished
+from analysis.seeds import lineage, over_seeds, spread
+from analysis.tables import PAPER_DATA, ratio, table
 
 TESTDEV = Path("results/testdev.yaml")
 SEGMENTERS = {  # the segmenter of a record → its backbone and model, in the paper's words and order

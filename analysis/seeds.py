@@ -3,16 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-Record = dict[str, Any]
+from analysis.records import Record
+
 # stages whose `seed` is the run's; any other stage's is the data's
 SEEDED = ("train_labeler", "train_segmenter", "retention")
-
-
-def by_address(records: Iterable[Record]) -> dict[str, Record]:
-    """stage/key → record."""
-    return {f"{record['stage']}/{record['key']}": record for record in records}
 
 
 def lineage(record: Record, known: Mapping[str, Record]) -> str:

@@ -2,21 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its warnings on numpy 2
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageOps
+
+from analysis.drawing import HUMAN, PSEUDO, Json, compressed, decode, load_pixels, overlay
 
 EXAMPLES = 10
 SMALLEST = 16  # pixels; in a smaller box there is nothing to see
 MARGIN = 0.25  # of the box's size, shown around it
-PSEUDO, HUMAN = np.array([0.12, 0.47, 0.96]), np.array([0.98, 0.55, 0.08])
 TITLES = ("image", "box", "pseudo mask", "human mask")
-Json = dict[str, Any]
 
 
 def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = EXAMPLES) -> Path:
@@ -61,7 +58,7 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
 
 def _draw_row(line: np.ndarray, annotation: Json, truth: Json | None, iou: float, record: Json, images: Path) -> None:
     """Fill a row of axes with one instance's crops."""
-    pixels = _pixels(record, images)
+    pixels = load_pixels(record, images)
     x, y, width, height = annotation["bbox"]
     left, top = max(0, int(x - MARGIN * width)), max(0, int(y - MARGIN * height))
     right, bottom = int(x + (1 + MARGIN) * width) + 1, int(y + (1 + MARGIN) * height) + 1
@@ -75,41 +72,6 @@ def _draw_row(line: np.ndarray, annotation: Json, truth: Json | None, iou: float
     line[1].add_patch(Rectangle(corner, width, height, fill=False, color="lime", linewidth=1.5))
 
 
-def overlay(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Tint the pixels of a mask and draw its contour. pixels (H, W, 3) in [0, 1], mask (H, W) bool."""
-    tinted = np.where(mask[..., None], 0.5 * pixels + 0.5 * colour, pixels)
-    inner = mask.copy()
-    inner[1:-1, 1:-1] &= mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
-    return np.where((mask & ~inner)[..., None], colour, tinted)
-
-
-def decode(segmentation: Any, record: Json) -> np.ndarray:
-    """Polygons or RLE → (H, W) bool."""
-    return rle.decode(_compressed(segmentation, record)).astype(bool)
-
-
-def _compressed(segmentation: Any, record: Json) -> Json:
-    """Polygons or RLE of either kind → compressed RLE."""
-    height, width = record["height"], record["width"]
-    if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, height, width)
-    return segmentation
-
-
 def _iou(annotation: Json, truth: Json, record: Json) -> float:
-    pseudo, human = (_compressed(a["segmentation"], record) for a in (annotation, truth))
+    pseudo, human = (compressed(a["segmentation"], record) for a in (annotation, truth))
     return float(rle.iou([pseudo], [human], [0]).item())
-
-
-def _pixels(record: Json, images: Path) -> np.ndarray:
-    """(H, W, 3) in [0, 1], turned by the EXIF tag only where the annotated size says so (as the labelers see it)."""
-    # LVIS v1 names an image by the last two parts of its address
-    name = record.get("file_name") or "/".join(urlsplit(record["coco_url"]).path.split("/")[-2:])
-    with Image.open(images / name) as stored:
-        fits = stored.size == (record["width"], record["height"])
-        image: Image.Image = stored if fits else ImageOps.exif_transpose(stored)
-        if image.mode.startswith("I;16"):  # Pillow would cut it at 255
-            return np.repeat(np.asarray(image)[..., None] / 65535, 3, axis=2)
-        return np.asarray(image.convert("RGB")) / 255

@@ -1,15 +1,14 @@
 """Tables from run.json files: mask quality, AP and retention. `python -m analysis.tables` prints the whole store's."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from analysis.seeds import by_address, over_seeds, spread
+from analysis.records import Record, UnreadableRecordError, by_address, finished
+from analysis.seeds import over_seeds, spread
 
-Record = dict[str, Any]
 WEAKEST = {"shapes": 0.20}  # human-mask AP under which a ratio to it means nothing; elsewhere .15
 WEAKEST_ELSEWHERE = 0.15
 PAPER_DATA = ("coco", "lvis")
@@ -267,28 +266,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(summary(records))
     return 0
-
-
-class UnreadableRecordError(Exception):
-    """A store without results, or with one that cannot be read."""
-
-
-def finished(store: Path) -> list[Record]:
-    """The run.json of every finished stage of a store.
-
-    Raises:
-        UnreadableRecordError: there is none, or one cannot be read.
-    """
-    records = []
-    for path in sorted(store.glob("*/*/run.json")):
-        try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove it") from error
-    records = [record for record in records if record["status"] == "done"]
-    if not records:
-        raise UnreadableRecordError("the store holds no finished run; `make demo` makes one")
-    return records
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Result:
 
     metrics: Metrics = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # metric → n; "" for all that are not named
+    places: dict[str, str] = field(default_factory=dict)  # where the files of `sources` lay, for figures to look there
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _record(stage: Stage, result: Result, *, started: datetime, seconds: float, 
         "metrics": {
             name: {"value": value, "n": result.counts.get(name, everything)} for name, value in result.metrics.items()
         },
+        "places": result.places,
         "provenance": provenance(),
         "processes": ranks.size(),
         "seconds": seconds,

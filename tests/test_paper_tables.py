@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from analysis.paper import main, paper_table, read_testdev
-from analysis.seeds import by_address, lineage, over_seeds, spread
-from analysis.tables import UnreadableRecordError, summary
+from analysis.records import UnreadableRecordError, by_address
+from analysis.seeds import lineage, over_seeds, spread
+from analysis.tables import summary
 
 Record = dict[str, Any]
 

@@ -81,7 +81,9 @@ class DataStages:
             check_images(coco, split.images)
             bad = unreadable(coco, split.images, workers=self.config.train.workers) if skip else []
             write(place.folder / "boxes.json", {**coco, "unreadable_images": bad} if bad else coco)
-            return Result({"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}, {"": len(coco["images"])})
+            places = {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
+            metrics: dict[str, float] = {"boxes": len(coco["annotations"]), "unreadable_images": len(bad)}
+            return Result(metrics, {"": len(coco["images"])}, places if split.drawn is None else {})
 
         sources, settings = dict(split.sources), {"skip_unreadable": skip}
         return Stage(f"boxes_{split.name}", 1, settings, work, split.inputs, sources, self._data_columns(split))
