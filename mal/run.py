@@ -1,6 +1,7 @@
 """One run: plan its stages, refuse what cannot work, compute what is missing, show what came out."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from mal.attention import check_layers
 from mal.config import Config
 from mal.config_checks import check
 from mal.graph import Stage, execute, in_order
+from mal.history import outlook
 from mal.labelers.mal import build_network
 from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
@@ -55,7 +57,8 @@ def _run(config: Config, device: torch.device) -> None:
     stages = in_order(graph.targets())
     done = ranks.on_first(lambda: [store.is_done(stage.name, stage.key) for stage in stages])  # one answer for all
     todo = [stage for stage, finished in zip(stages, done, strict=True) if not finished]
-    say(plan_lines(stages, todo) if config.dry_run else f"{len(stages)} stages, {len(stages) - len(todo)} of them done")
+    ahead = ranks.on_first(lambda: outlook(stages, store, processes=ranks.size(), gpu=device.type == "cuda"))
+    say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
     for note in graph.notes():
         say(f"note: {note}")
     if config.dry_run:
@@ -76,6 +79,21 @@ def _run(config: Config, device: torch.device) -> None:
             say(f"MLflow:   {ui_command(tracking.uri)}")
     finally:
         mirror.stop()
+
+
+def sweep_ahead(rows: Sequence[Config]) -> str:
+    """What the rows of a sweep need together, what of it is done, and how long the rest takes. Nothing is computed.
+
+    Raises:
+        MalError: in the request or the data of any row.
+    """
+    stages: dict[Stage, None] = {}
+    for config in rows:
+        check_all(config)
+        device = pick_device(config.device)
+        stages |= dict.fromkeys(in_order(Graph(config, Store(config.store), device).targets()))
+    ahead = outlook(stages, Store(config.store), processes=ranks.size(), gpu=device.type == "cuda")
+    return f"{len(rows)} rows: {ahead}"
 
 
 def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:

@@ -10,6 +10,7 @@ import torch
 from mal.config import Config
 from mal.errors import ConfigError
 from mal.graph import Stage, in_order
+from mal.history import History
 from mal.stages import Graph
 from mal.store import Store
 from slurm.cluster import Cluster, Resources
@@ -57,7 +58,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
     if len(stores) > 1:
         raise ConfigError(f"the rows of a sweep share one store, but these name {', '.join(sorted(stores))}")
     store, device = Store(rows[0].store), torch.device(cluster.device)
-    plan, past = Plan(list(rows)), History(store)
+    plan, past = Plan(list(rows)), History(store.root)
     asked: dict[tuple[str, bool], Resources] = {}
     for number, row in enumerate(rows):
         graph = Graph(row, store, device)
@@ -75,7 +76,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
             resources = asked[kind(stage), stage.shared]
             check_shares(stage, row, resources)
             after = [other.address for other in stage.inputs.values() if other.address in plan.jobs]
-            plan.jobs[stage.address] = Job(stage, number, resources, after, *past.estimate(stage, resources))
+            plan.jobs[stage.address] = Job(stage, number, resources, after, *estimate(past, stage, resources))
     return plan
 
 
@@ -111,38 +112,13 @@ def check_shares(stage: Stage, row: Config, resources: Resources) -> None:
         )
 
 
-class History:
-    """How long stages took before, from the store's records."""
-
-    ALIKE = ("profile", "data", "encoder", "decoder", "segmenter", "labeler")  # columns that decide the time
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._seconds: dict[str, list[tuple[dict[str, object], float]]] = {}
-
-    def estimate(self, stage: Stage, resources: Resources) -> tuple[float, str]:
-        """Seconds, and what they are taken from: earlier runs of the same kind on as many processes and the same kind
-        of device, or the time limit."""
-        processes = resources.nodes * resources.tasks_per_node
-        like = {column: stage.columns.get(column) for column in self.ALIKE}
-        like |= {"processes": processes, "gpu": resources.gpus > 0}
-        found = [seconds for about, seconds in self._of(stage.name) if about == like]
-        if found:
-            return median(found), f"{len(found)} earlier run{'s' * (len(found) > 1)}"
+def estimate(history: History, stage: Stage, resources: Resources) -> tuple[float, str]:
+    """Seconds, and what they are taken from: earlier runs of the same kind, or the time limit."""
+    processes = resources.nodes * resources.tasks_per_node
+    found = history.seconds(stage, processes=processes, gpu=resources.gpus > 0)
+    if found is None:
         return resources.minutes * 60, BY_LIMIT
-
-    def _of(self, name: str) -> list[tuple[dict[str, object], float]]:
-        if name not in self._seconds:
-            self._seconds[name] = []
-            for folder in sorted((self._store.root / name).glob("*/")):
-                if not self._store.is_done(name, folder.name):
-                    continue
-                record = self._store.read(name, folder.name)
-                columns, hardware = record.get("columns") or {}, (record.get("provenance") or {}).get("hardware") or {}
-                about: dict[str, object] = {column: columns.get(column) for column in self.ALIKE}
-                about |= {"processes": record.get("processes", 1), "gpu": hardware.get("gpu") is not None}
-                self._seconds[name].append((about, float(record["seconds"])))
-        return self._seconds[name]
+    return found[0], f"{found[1]} earlier run{'s' * (found[1] > 1)}"
 
 
 def plan_lines(plan: Plan) -> str:

@@ -1,17 +1,34 @@
 """The rows of a sweep as resolved configs. Hydra takes a quarter of a second for one; a sweep may have a thousand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException
+from hydra.errors import CompactHydraException, ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mal.config import Config
+from mal.errors import MalError
+
+
+@contextmanager
+def as_sentences() -> Iterator[None]:
+    """Turn what a user can mend into a CompactHydraException.
+
+    Raises:
+        CompactHydraException: for a MalError, or a value that is missing.
+    """
+    try:
+        yield
+    except MissingMandatoryValue as error:
+        raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
+    except MalError as error:
+        raise CompactHydraException(f"error: {error}") from error
 
 
 def compose_rows(loader: ConfigLoader, sweep: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Config]:

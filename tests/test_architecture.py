@@ -20,6 +20,7 @@ LAYERS = (
     "train export submission segmenters metrics segmenters.* metrics.*",
     "labelling store",
     "graph tracking",
+    "history",
     "sources",
     "stages.*",
     "stages",

@@ -66,7 +66,9 @@ def test_every_record_names_what_it_came_from(store):
 
 
 def test_rows_of_a_sweep_share_the_supervised_segmenter(store):
-    command("-m", "labeler=ellipse,box", store=store)
+    said = command("-m", "labeler=ellipse,box", store=store).stdout
+    ahead = next(line for line in said.splitlines() if line.startswith("2 rows: "))
+    assert "rest takes about" in ahead, "said before the first row, from the run before"
     supervisions = [r["columns"]["supervision"] for r in records(store).values() if r["stage"] == "train_segmenter"]
     assert sorted(supervisions) == ["human", "pseudo", "pseudo", "pseudo"]
 

@@ -10,9 +10,10 @@ import pytest
 from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.files import write_json
+from mal.history import History
 from slurm import submit
 from slurm.cluster import CLUSTERS, Cluster, read_cluster
-from slurm.plan import History, kind, make_plan, plan_lines
+from slurm.plan import estimate, kind, make_plan, plan_lines
 from slurm.sweep import Entry, Sweep, read_row, read_sweep, write_row
 from slurm.watch import State, status_lines
 
@@ -111,11 +112,9 @@ def test_estimates_come_from_earlier_runs_of_the_same_kind_or_from_the_limit(com
                   "columns": {**stage.columns, "seed": number}, "provenance": {"hardware": {"gpu": None}}}  # fmt: skip
         write_json(tmp_path / stage.name / f"{number:016}" / "run.json", record)
     resources = read_cluster("local").resources(stage.name)
-    from mal.store import Store
-
-    assert History(Store(tmp_path)).estimate(stage, resources) == (14.0, "3 earlier runs")
+    assert estimate(History(tmp_path), stage, resources) == (14.0, "3 earlier runs")
     resources.tasks = 2
-    assert History(Store(tmp_path)).estimate(stage, resources) == (30 * 60, "its time limit")
+    assert estimate(History(tmp_path), stage, resources) == (30 * 60, "its time limit")
 
 
 def test_a_thousand_rows_are_planned_in_seconds(compose: Compose, tmp_path: Path) -> None:

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue
 
 
 class SlurmLauncher(Launcher):
@@ -28,15 +26,10 @@ class SlurmLauncher(Launcher):
         Raises:
             CompactHydraException: a sentence that says what cannot work, and the way out.
         """
-        from mal.errors import MalError  # here, because Hydra scans this file at every start
-        from slurm.rows import compose_rows
+        from slurm.rows import as_sentences, compose_rows  # here, because Hydra scans this file at every start
         from slurm.submit import launch
 
-        try:
+        with as_sentences():
             rows = compose_rows(self.hydra_context.config_loader, self.config, job_overrides)
             launch(rows, job_overrides, Path(str(self.config.hydra.sweep.dir)))
-        except MissingMandatoryValue as error:
-            raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
-        except MalError as error:
-            raise CompactHydraException(f"error: {error}") from error
         return []
