@@ -101,8 +101,12 @@ def verdict(results: dict[str, list[Records]]) -> str:
     if len(found[0]) < 2:
         return f"Mask APs differ by {apart:.4f}. One seed has no spread to compare that with."
     agree = "They agree: that is within" if apart <= spread else "They do not agree: that is more than"
+    lower, higher = sorted(BACKENDS, key=lambda backend: statistics.mean(values(results[backend], "mask_ap")))
+    separate = max(values(results[lower], "mask_ap")) < min(values(results[higher], "mask_ap"))
+    beside = f" Yet every run of {higher} lies above every run of {lower}: not all of it is chance." if separate else ""
     return (
-        f"Mean mask APs differ by {apart:.4f}. {agree} the seed spread (highest − lowest of a backend), {spread:.4f}."
+        f"Mean mask APs differ by {apart:.4f}. {agree} the seed spread (highest − lowest of a backend), "
+        f"{spread:.4f}.{beside}"
     )
 
 
