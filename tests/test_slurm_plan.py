@@ -1,5 +1,6 @@
 """Plans of sweeps: what they unite, what they ask for, what they estimate. No cluster is needed."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from mal.errors import ConfigError, MalError
 from mal.files import write_json
 from mal.history import History
 from slurm import submit
-from slurm.cluster import CLUSTERS, Cluster, read_cluster
+from slurm.cluster import CLUSTERS, KINDS, LABELERS, Cluster, read_cluster
 from slurm.plan import estimate, kind, make_plan, plan_lines
 from slurm.sweep import Entry, Sweep, read_row, read_sweep, write_row
 from slurm.watch import State, status_lines
@@ -54,13 +55,30 @@ def test_later_patterns_win() -> None:
         ("defaults: {minutes: 3}", "leaves no time to work before the notice 120 s"),
         ("defaults: {gpus: -2}", "gpus and memory_gb cannot be negative"),
         ("defaults: {cpus: many}", "many"),
+        ("stages: {train_labler: {gpus: 8}}", "train_labler fits no stage; there are .*train_labeler"),
+        ("stages: {label_train: {gpus: 8}}", r"label_train fits no stage; there are .*label_train\.mal"),
+        ("stages: {retention: {partiton: gpu}}", "resources of retention: .*partiton"),
+        ("stages: {train_labeler: 8}", "8"),
+        ("defaults: [", "is no YAML: .*line 1"),
     ],
 )
 def test_a_profile_that_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says):
-        read_cluster(str(path)).resources("ap_val")
+        read_cluster(str(path))
+
+
+def test_a_profile_may_name_every_stage_that_there_is() -> None:
+    code = "".join(file.read_text() for file in (CLUSTERS.parents[1] / "mal" / "stages").glob("*.py"))
+    written = {re.sub(r"{.*}", "val", name) for name in re.findall(r'Stage\(\s*f?"([^"]+)"', code)}
+    assert len(written) > 10
+    assert written == {
+        kind.split(".")[0] for kind in KINDS if not kind.startswith(("shapes_t", "boxes_t", "quality_t", "label_t"))
+    }
+    assert {file.stem for file in (CLUSTERS.parents[1] / "experiments/conf/labeler").glob("*.yaml")} - {"none"} == set(
+        LABELERS
+    )
 
 
 def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:
