@@ -5,9 +5,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mal.errors import ConfigError
 
@@ -104,7 +104,7 @@ def read_cluster(name: str) -> Cluster:
         )
     try:
         found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Cluster), OmegaConf.load(path)))
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
