@@ -111,7 +111,9 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
         started, clock = datetime.now(UTC), time.monotonic()
         reset_peak_memory(device)
         if ranks.is_first():
-            write_json(folder / "stage.json", {"config": stage.config, "sources": stage.sources}, indent=1)
+            inputs = {name: other.address for name, other in stage.inputs.items()}  # gc keeps them meanwhile
+            begun = {"config": stage.config, "inputs": inputs, "sources": stage.sources}
+            write_json(folder / "stage.json", begun, indent=1)
         place = Workplace(
             folder=folder,
             inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},

@@ -12,23 +12,26 @@ from slurm.sweep import SWEEPS, Sweep, read_sweep
 
 
 def take_back(sweep: Sweep) -> None:
-    """Cancel the jobs that the sweep submitted, except those that another sweep waits for."""
+    """Cancel the jobs that the sweep waits for, whoever submitted them, except those that another sweep waits for."""
     waiting = queue.queue()
-    own = [entry.job for entry in sweep.entries.values() if not entry.borrowed and entry.job in waiting]
-    needed = {job: name for job, name in lent(sweep).items() if job in own}
-    queue.cancel([job for job in own if job not in needed])
-    print(f"{sweep.folder.name}: {len(own) - len(needed)} jobs taken back")
+    sweep.taken_back = True
+    sweep.save()
+    jobs = [entry.job for entry in sweep.entries.values() if entry.job in waiting]
+    needed = {job: name for job, name in shared(sweep).items() if job in jobs}
+    queue.cancel([job for job in jobs if job not in needed])
+    print(f"{sweep.folder.name}: {len(jobs) - len(needed)} jobs taken back")
     for job, name in needed.items():
         print(f"job {job} stays: the sweep {name} waits for it too")
 
 
-def lent(sweep: Sweep) -> dict[str, str]:
-    """Jobs of this sweep that another one relies on → its name."""
+def shared(sweep: Sweep) -> dict[str, str]:
+    """Jobs of the store's other sweeps that were not taken back → the sweep's name."""
     found: dict[str, str] = {}
     for file in sorted({*SWEEPS.glob("*/sweep.json"), *sweep.folder.parent.glob("*/sweep.json")}):
         if file.parent.resolve() != sweep.folder.resolve():
             other = read_sweep(file.parent)
-            found |= {entry.job: other.folder.name for entry in other.entries.values() if entry.borrowed}
+            if other.store == sweep.store and not other.taken_back:
+                found |= {entry.job: other.folder.name for entry in other.entries.values() if entry.job}
     return found
 
 

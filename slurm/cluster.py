@@ -7,10 +7,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mal.errors import ConfigError
 
 CLUSTERS = Path(__file__).parent / "clusters"
+SPLITS, LABELERS = ("train", "val"), ("mal", "box", "ellipse", "grabcut", "sam", "gt", "file")
+KINDS = (  # what a profile may give resources to
+    *(f"{stage}_{split}" for stage in ("shapes", "boxes", "quality") for split in SPLITS),
+    *(f"label_{split}.{labeler}" for split in SPLITS for labeler in LABELERS),
+    *("train_labeler", "train_segmenter", "published_segmenter", "detect_val", "predictions_test", "ap_val"),
+    *("retention", "clustering_val", "attention_val"),
+)
 
 
 @dataclass
@@ -49,7 +57,9 @@ class Cluster:
     parallel: int = 64  # jobs of one array that run at the same time
     notice_seconds: int = 120  # between SIGUSR2 and the time limit: time to finish a step and write a checkpoint
     defaults: dict[str, Any] = field(default_factory=dict)  # Resources of every stage
-    stages: dict[str, Any] = field(default_factory=dict)  # what differs, by stage name or pattern; later ones win
+    stages: dict[str, dict[str, Any] | None] = field(
+        default_factory=dict
+    )  # what differs, by stage name or pattern; later ones win
 
     def resources(self, stage: str) -> Resources:
         """What a stage's job asks for.
@@ -83,7 +93,7 @@ def read_cluster(name: str) -> Cluster:
     """A profile by the name of its file in slurm/clusters, or by a path.
 
     Raises:
-        ConfigError: there is none, or it holds what a profile does not.
+        ConfigError: there is none, it holds what a profile does not, or what makes no sense for some stage.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
     if not path.is_file():
@@ -94,6 +104,8 @@ def read_cluster(name: str) -> Cluster:
         )
     try:
         found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Cluster), OmegaConf.load(path)))
+    except YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(found, Cluster)
@@ -104,4 +116,9 @@ def read_cluster(name: str) -> Cluster:
             raise ConfigError(f"{path}: {key}={getattr(found, key)} must be at least 1")
     if found.requeues < 0:
         raise ConfigError(f"{path}: requeues={found.requeues} cannot be negative")
+    for pattern in found.stages:
+        if not any(fnmatchcase(kind, pattern) for kind in KINDS):
+            raise ConfigError(f"{path}: stages: {pattern} fits no stage; there are {', '.join(KINDS)}")
+    for kind in KINDS:
+        found.resources(kind)
     return found

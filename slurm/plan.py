@@ -82,7 +82,9 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
 
 def kind(stage: Stage) -> str:
     """What a cluster profile calls a stage: its name, and for labels the labeler's: a box needs no GPU."""
-    return f"{stage.name}.{stage.columns['labeler']}" if stage.name.startswith("label_") else stage.name
+    if not stage.name.startswith("label_"):
+        return stage.name
+    return f"{stage.name}.{stage.columns['labeler'].partition(':')[0]}"  # mal:coco is MAL that learned from another set
 
 
 def resources_of(stage: Stage, cluster: Cluster) -> Resources:

@@ -1,5 +1,6 @@
 """From a plan to jobs in SLURM's queue, through submitit: each stage once, after what it starts from."""
 
+import itertools
 import json
 import shlex
 import shutil
@@ -15,7 +16,7 @@ import torch
 
 from mal.config import Config
 from mal.errors import ConfigError, MalError
-from mal.files import digest, read_json, write_json
+from mal.files import digest, explain, read_json, write_json
 from mal.run import check_all, preflight
 from mal.runtime import CODE_RECORD, provenance
 from mal.store import QUEUED, Store
@@ -23,7 +24,7 @@ from slurm import queue
 from slurm.cluster import Cluster, read_cluster
 from slurm.job import StageJob
 from slurm.plan import Job, Plan, make_plan, plan_lines
-from slurm.sweep import Entry, Sweep, write_row
+from slurm.sweep import SWEEPS, Entry, Sweep, write_row
 from slurm.watch import follow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,16 +56,17 @@ def launch(rows: Sequence[Config], overrides: Sequence[Sequence[str]], folder: P
     if first.dry_run or not plan.jobs:
         return
     check_networks(plan)
-    sweep = write_sweep(plan, first, cluster, overrides=overrides, folder=folder.resolve())
+    sweep = write_sweep(plan, first, cluster, overrides=overrides, folder=own_folder(folder.resolve()))
     parent = open_parent(first, sweep)
     submit(plan, sweep, cluster, snapshot=first.launcher.snapshot, parent=parent)
     ids = [entry.job for entry in sweep.entries.values() if not entry.borrowed]
     borrowed = len(sweep.entries) - len(ids)
+    name = sweep.folder.name if sweep.folder.parent == SWEEPS.resolve() else sweep.folder
     print(
-        f"submitted {len(ids)} jobs ({_range(ids)})"
+        f"submitted {len(ids)} jobs ({_range(ids) or 'none'})"
         + (f"; {borrowed} stages are in the queue for another sweep already" if borrowed else "")
-        + f"\nfollow them:     python -m slurm.status {folder.name}"
-        + f"\ntake them back:  python -m slurm.cancel {folder.name}",
+        + f"\nfollow them:     python -m slurm.status {name}"
+        + f"\ntake them back:  python -m slurm.cancel {name}",
         flush=True,
     )
     if first.launcher.wait:
@@ -84,6 +86,25 @@ def check_networks(plan: Plan) -> None:
         if stages and parts not in seen:
             seen.add(parts)
             preflight(row, stages, torch.device("cpu"))
+
+
+def own_folder(wanted: Path) -> Path:
+    """The folder itself, or with a number after its name where another sweep has it: two may start in one second, and
+    jobs of an earlier one read it as long as they wait.
+
+    Raises:
+        MalError: the disk is full or the folder cannot be written.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            (folder / "rows").mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise explain(error, folder) from error
+    return folder
 
 
 def write_sweep(
@@ -117,33 +138,37 @@ def submit(plan: Plan, sweep: Sweep, cluster: Cluster, *, snapshot: bool, parent
     one array. A stage that another sweep has in the queue is waited for, not submitted again.
 
     Raises:
-        MalError: SLURM refuses a job; those submitted before it are taken back.
+        MalError: SLURM refuses a job, or the store cannot be written; the jobs submitted before it are taken back.
     """
     setup = [*cluster.setup, *(copy_code(sweep) if snapshot else [])]
     waiting, store = queue.queue(), Store(sweep.store)
-    for wave in waves(plan):
-        groups: dict[tuple[str, str, tuple[str, ...]], list[Job]] = defaultdict(list)
-        for job in wave:
-            entry = sweep.entries[job.stage.address]
-            if other := _queued_elsewhere(store, entry, waiting):
-                entry.job, entry.borrowed = other, True
-                continue
-            after = tuple(sorted({sweep.entries[address].job for address in job.after}))
-            groups[job.stage.name, repr(job.resources), after].append(job)
-        for (name, _, after), same in groups.items():
-            try:
-                ids = _submit_alike(same, sweep, cluster, setup=setup, after=after)
-            except Exception as error:  # submitit raises what sbatch says as several kinds
-                queue.cancel([entry.job for entry in sweep.entries.values() if entry.job and not entry.borrowed])
-                raise MalError(
-                    f"SLURM refused the job of {name}: {_said(error)}. The jobs submitted before it were "
-                    f"taken back. Check its resources in the cluster profile {sweep.cluster}"
-                ) from error
-            for job, number in zip(same, ids, strict=True):
-                sweep.entries[job.stage.address].job = number
-                note = {"job": number, "sweep": str(sweep.folder), "parent": parent}
-                write_json(store.folder(job.stage.name, job.stage.key) / QUEUED, note)
-            sweep.save()
+    try:
+        for wave in waves(plan):
+            groups: dict[tuple[str, str, tuple[str, ...]], list[Job]] = defaultdict(list)
+            for job in wave:
+                entry = sweep.entries[job.stage.address]
+                if other := _queued_elsewhere(store, entry, waiting):
+                    entry.job, entry.borrowed = other, True
+                    continue
+                after = tuple(sorted({sweep.entries[address].job for address in job.after}))
+                groups[job.stage.name, repr(job.resources), after].append(job)
+            for (name, _, after), same in groups.items():
+                try:
+                    ids = _submit_alike(same, sweep, cluster, setup=setup, after=after)
+                except Exception as error:  # submitit raises what sbatch says as several kinds
+                    raise MalError(
+                        f"SLURM refused the job of {name}: {_said(error)}. The jobs submitted before it were "
+                        f"taken back. Check its resources in the cluster profile {sweep.cluster}"
+                    ) from error
+                for job, number in zip(same, ids, strict=True):
+                    sweep.entries[job.stage.address].job = number
+                for job, number in zip(same, ids, strict=True):
+                    note = {"job": number, "sweep": str(sweep.folder), "parent": parent}
+                    write_json(store.folder(job.stage.name, job.stage.key) / QUEUED, note)
+                sweep.save()
+    except BaseException:  # Ctrl-C or a full disk, too, leaves no job that no sweep knows of
+        queue.cancel([entry.job for entry in sweep.entries.values() if entry.job and not entry.borrowed])
+        raise
     sweep.save()
 
 

@@ -56,6 +56,7 @@ class Sweep:
     overrides: list[list[str]]
     code: dict[str, Any]  # commit, hash of uncommitted changes, the folder that it runs from
     entries: dict[str, Entry] = field(default_factory=dict)  # by address, inputs before what needs them
+    taken_back: bool = False  # by slurm.cancel; its jobs then stay for other sweeps alone
     targets: dict[str, list[str]] = field(default_factory=dict)  # row → addresses of all its stages
 
     def save(self) -> None:
@@ -76,7 +77,7 @@ def read_sweep(folder: str | Path | None = None) -> Sweep:
     """A sweep by its folder or its name; the latest one without either.
 
     Raises:
-        MalError: there is none.
+        MalError: there is none, or its file cannot be read.
     """
     if folder is None:
         found = sorted(SWEEPS.glob("*/sweep.json"))
@@ -87,12 +88,17 @@ def read_sweep(folder: str | Path | None = None) -> Sweep:
         candidates = [place / "sweep.json" for place in (Path(folder), SWEEPS / folder)]
         file = next(filter(Path.is_file, candidates), candidates[0])
         if not file.is_file():
-            raise MalError(
-                f"there is no sweep {folder}; there are {', '.join(p.name for p in sorted(SWEEPS.glob('*/')))}"
-            )
-    text = read_json(file)
-    entries = {address: Entry(**entry) for address, entry in text.pop("entries").items()}
-    return Sweep(**{**text, "folder": file.parent, "entries": entries})
+            there = ", ".join(path.parent.name for path in sorted(SWEEPS.glob("*/sweep.json")))
+            raise MalError(f"there is no sweep {folder}; there are {there or 'none'}")
+    try:
+        text = read_json(file)
+        entries = {address: Entry(**entry) for address, entry in text.pop("entries").items()}
+        return Sweep(**{**text, "folder": file.parent, "entries": entries})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalError(
+            f"{file} is no sweep of this version of the code ({type(error).__name__}: {error}); move its folder away, "
+            "and take back its jobs with scancel"
+        ) from error
 
 
 def write_row(path: Path, config: Config) -> None:

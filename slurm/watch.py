@@ -68,6 +68,8 @@ def _state(
         return State("not run", why if why.startswith("because") else f"because {why}")
     if not entry.job:
         return State("not run", "because it was never submitted; run the sweep's command again")
+    if sweep.taken_back:
+        return State("not run", "because the sweep was taken back; its command goes on from here")
     return State("failed", f"job {entry.job} has left the queue without a result: {_last_line(log)}", log)
 
 

@@ -316,10 +316,14 @@ def test_a_cancelled_sweep_leaves_the_queue_and_what_another_needs_stays(sweeps:
     sweeps.submit("mine", *BRIEF, "hydra.sweep.dir=" + str(sweeps.folder / "mine"))
     before = len(sweeps.ask("squeue", "--noheader", "--array").splitlines())
     assert before == 9
+    assert "submitted 0 jobs (none); 9 stages" in sweeps.submit("other", *BRIEF)[1]
     said = sweeps.ask(sys.executable, "-m", "slurm.cancel", str(sweeps.folder / "mine"))
-    assert said.strip() == "mine: 9 jobs taken back"
+    assert said.startswith("mine: 0 jobs taken back")
+    assert said.count("stays: the sweep other waits for it too") == 9
+    said = sweeps.ask(sys.executable, "-m", "slurm.cancel", str(sweeps.folder / "other"))
+    assert said.strip() == "other: 9 jobs taken back"  # nobody needs them now
     until(lambda: not sweeps.ask("squeue", "--noheader").strip(), lambda: sweeps.ask("squeue"))
-    assert "not run" in sweeps.status("mine") or "failed" in sweeps.status("mine")
+    assert sweeps.status("mine").count("because the sweep was taken back") == 9
 
 
 def test_what_was_submitted_runs_whatever_is_edited_later(sweeps: Sweeps, tmp_path: Path) -> None:

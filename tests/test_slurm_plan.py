@@ -1,5 +1,6 @@
 """Plans of sweeps: what they unite, what they ask for, what they estimate. No cluster is needed."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.files import write_json
+from mal.graph import Result, Stage
 from mal.history import History
 from slurm import submit
-from slurm.cluster import CLUSTERS, Cluster, read_cluster
+from slurm.cluster import CLUSTERS, KINDS, LABELERS, Cluster, read_cluster
 from slurm.plan import estimate, kind, make_plan, plan_lines
 from slurm.sweep import Entry, Sweep, read_row, read_sweep, write_row
 from slurm.watch import State, status_lines
@@ -54,13 +56,30 @@ def test_later_patterns_win() -> None:
         ("defaults: {minutes: 3}", "leaves no time to work before the notice 120 s"),
         ("defaults: {gpus: -2}", "gpus and memory_gb cannot be negative"),
         ("defaults: {cpus: many}", "many"),
+        ("stages: {train_labler: {gpus: 8}}", "train_labler fits no stage; there are .*train_labeler"),
+        ("stages: {label_train: {gpus: 8}}", r"label_train fits no stage; there are .*label_train\.mal"),
+        ("stages: {retention: {partiton: gpu}}", "resources of retention: .*partiton"),
+        ("stages: {train_labeler: 8}", "8"),
+        ("defaults: [", "is no YAML: .*line 1"),
     ],
 )
 def test_a_profile_that_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says):
-        read_cluster(str(path)).resources("ap_val")
+        read_cluster(str(path))
+
+
+def test_a_profile_may_name_every_stage_that_there_is() -> None:
+    code = "".join(file.read_text() for file in (CLUSTERS.parents[1] / "mal" / "stages").glob("*.py"))
+    written = {re.sub(r"{.*}", "val", name) for name in re.findall(r'Stage\(\s*f?"([^"]+)"', code)}
+    assert len(written) > 10
+    assert written == {
+        kind.split(".")[0] for kind in KINDS if not kind.startswith(("shapes_t", "boxes_t", "quality_t", "label_t"))
+    }
+    assert {file.stem for file in (CLUSTERS.parents[1] / "experiments/conf/labeler").glob("*.yaml")} - {"none"} == set(
+        LABELERS
+    )
 
 
 def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:
@@ -186,3 +205,41 @@ def test_options_that_differ_between_rows_are_refused(compose: Compose, tmp_path
     both: list[Any] = rows(compose, tmp_path, ("launcher.cluster=local",), ("launcher.cluster=generic",))
     with pytest.raises(ConfigError, match="do not sweep over them"):
         submit.launch(both, [[], []], tmp_path / "sweep")
+
+
+def test_a_sweep_never_writes_into_the_folder_of_another(tmp_path: Path) -> None:
+    wanted = tmp_path / "2026-01-01_00-00-00"
+    assert [submit.own_folder(wanted).name for _ in range(3)] == [wanted.name, f"{wanted.name}-2", f"{wanted.name}-3"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"entries": {"a/1": {"colour": 3}}}'])
+def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(MalError, match=f"{tmp_path}/sweep.json is no sweep of this version"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("failure", [MalError("the disk is full"), KeyboardInterrupt()])
+def test_a_submission_that_breaks_off_takes_its_jobs_back(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    taken: list[str] = []
+    cluster = read_cluster("local")
+    plan = make_plan(rows(compose, tmp_path / "runs", ("segmenter=none", "compare=[]")), cluster)
+    sweep = submit.write_sweep(plan, plan.rows[0], cluster, overrides=[[]], folder=tmp_path / "sweep")
+
+    def broken(*_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(submit.queue, "queue", dict)
+    monkeypatch.setattr(submit.queue, "cancel", taken.extend)
+    monkeypatch.setattr(submit, "_submit_alike", lambda jobs, *_, **__: [f"7_{n}" for n in range(len(jobs))])
+    monkeypatch.setattr(submit, "write_json", broken)
+    with pytest.raises(type(failure)):
+        submit.submit(plan, sweep, cluster, snapshot=False, parent=None)
+    assert taken == ["7_0"]
+
+
+def test_labels_of_a_labeler_from_another_data_set_ask_for_what_labels_ask_for() -> None:
+    stage = Stage("label_val", 1, {}, lambda _: Result(), columns={"labeler": "mal:coco"})
+    assert kind(stage) == "label_val.mal"

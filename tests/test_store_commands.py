@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mal.files import write_json
+from mal.graph import Result, Stage, execute
 from mal.store import Store
 from mal.store.__main__ import differences, held, main, unneeded
 
@@ -56,6 +58,17 @@ def test_what_is_young_or_being_computed_stays(root: Path) -> None:
     with Store(root).claim("train_segmenter", "s2") as ours:
         assert ours
         assert "train_segmenter/s2" not in names(root, days=0)
+
+
+def test_what_a_stage_that_is_being_computed_starts_from_stays(root: Path) -> None:
+    seen = []
+    labels = Stage("label_val", 1, {}, lambda _: Result())
+    execute(labels, Store(root), device=torch.device("cpu"))
+    work = lambda _: seen.extend(names(root, days=0)) or Result()  # noqa: E731
+    assert labels.address in names(root, days=0)
+    execute(Stage("train_segmenter", 1, {}, work, {"labels": labels}), Store(root), device=torch.device("cpu"))
+    assert seen
+    assert labels.address not in seen
 
 
 def test_gc_asks_first(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
