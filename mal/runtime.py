@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ PACKAGES = (
     "faster-coco-eval",
     "opencv-python-headless",
 )
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("analysis", "experiments", "mal", "slurm")  # its folders
 CODE_RECORD = ".code.json"  # in a copy of the code: the commit it was taken from, and the hash of what was changed
 OPTIONAL_PACKAGES = ("detectron2",)  # recorded where they are installed
 
@@ -184,20 +187,33 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
 
 def _git_state() -> tuple[str | None, str | None]:
     """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout."""
-    root = Path(__file__).resolve().parent.parent
-    if (root / CODE_RECORD).is_file():
-        copied = read_json(root / CODE_RECORD)
+    if (ROOT / CODE_RECORD).is_file():
+        copied = read_json(ROOT / CODE_RECORD)
         return copied["commit"], copied["diff"]
-
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True, timeout=30).stdout
-
     try:
-        commit = git("rev-parse", "HEAD").decode().strip()
-        changes = git("diff", "HEAD", "--no-ext-diff")
+        commit = _git("rev-parse", "HEAD").decode().strip()
+        changes = uncommitted()
     except (OSError, subprocess.SubprocessError):
         return None, None
     return commit, hashlib.sha256(changes).hexdigest()[:12] if changes else None
+
+
+def uncommitted() -> bytes:
+    """The code's difference from the last commit as a patch, new files included; empty where there is none.
+
+    Raises:
+        OSError, subprocess.SubprocessError: no git, or no checkout.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # an index of its own: the user's is not touched
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _git("read-tree", "HEAD", **index)
+        _git("add", "--intent-to-add", "--", *(name for name in CODE if (ROOT / name).is_dir()), **index)
+        return _git("diff", "HEAD", "--no-ext-diff", "--binary", **index)
+
+
+def _git(*arguments: str, **environment: str) -> bytes:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, timeout=30, env=os.environ | environment).stdout
 
 
 def _cpu_name() -> str:

@@ -3,9 +3,18 @@
 import getpass
 import re
 import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
 from mal.errors import MalError
+
+BUSY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
+PAUSES = (5, 15, 30, 60)  # seconds between attempts
+
+
+class BusyError(MalError):
+    """SLURM's controller is away or overloaded: the same question may be answered a little later."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,24 @@ def is_running(job: str) -> bool:
 
 
 def _ask(*command: str) -> str:
+    """What a command prints; a controller that is away or busy is asked again for a few minutes."""
+    for pause in PAUSES:
+        try:
+            return _ask_once(*command)
+        except BusyError as error:
+            print(f"{error}; asking again in {pause} s", file=sys.stderr, flush=True)
+            time.sleep(pause)
+    return _ask_once(*command)
+
+
+def _ask_once(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     except FileNotFoundError:
         raise MalError(f"there is no {command[0]} here; run this on a login node of a SLURM cluster") from None
     except subprocess.TimeoutExpired:
-        raise MalError(f"SLURM's {command[0]} did not answer in 120 s; try again later") from None
+        raise BusyError(f"SLURM's {command[0]} did not answer in 120 s; try again later") from None
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip().splitlines()
-        raise MalError(f"SLURM's {command[0]} failed: {said[-1] if said else error.returncode}") from error
+        kind = BusyError if any(sign in line for line in said for sign in BUSY) else MalError
+        raise kind(f"SLURM's {command[0]} failed: {said[-1] if said else error.returncode}") from error

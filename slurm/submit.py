@@ -18,7 +18,7 @@ from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.files import digest, explain, read_json, write_json
 from mal.run import check_all, preflight
-from mal.runtime import CODE_RECORD, provenance
+from mal.runtime import CODE, CODE_RECORD, ROOT, provenance, uncommitted
 from mal.store import QUEUED, Store
 from slurm import queue
 from slurm.cluster import Cluster, read_cluster
@@ -27,7 +27,7 @@ from slurm.plan import Job, Plan, make_plan, plan_lines
 from slurm.sweep import SWEEPS, Entry, Sweep, write_row
 from slurm.watch import follow
 
-ROOT = Path(__file__).resolve().parents[1]
+PATCH = "code.patch"  # in a sweep's folder: what was not committed when it was submitted
 # Until Python has its handlers, which takes seconds, the notice of preemption would kill the job: it fails for good.
 DEAF = """bash -c 'trap "" USR2; exec "$0" "$@"'"""
 BUILT_FROM = ("encoder", "decoder", "labeler", "segmenter", "clustering", "attention")  # what `preflight` looks at
@@ -129,6 +129,8 @@ def write_sweep(
         )
     for number in sorted({entry.row for entry in sweep.entries.values()}):
         write_row(sweep.row_file(number), plan.rows[number])
+    if state["diff"] and not (ROOT / CODE_RECORD).is_file():
+        (folder / PATCH).write_bytes(uncommitted())  # with the commit, all that the results came from
     sweep.save()
     return sweep
 
@@ -194,12 +196,12 @@ def copy_code(sweep: Sweep) -> list[str]:
         raise MalError(f"launcher.snapshot=true copies what git knows, but {ROOT} is no git checkout; leave it out")
     for name in filter(None, listed.stdout.decode().split("\0")):
         source = ROOT / name
-        if source.is_file() and Path(name).parts[0] in ("analysis", "experiments", "mal", "slurm"):
+        if source.is_file() and Path(name).parts[0] in CODE:
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, code / name)
     write_json(code / CODE_RECORD, sweep.code)
     sweep.code["folder"] = str(code)
-    return [f"export PYTHONPATH={code}:$PYTHONPATH PYTHONSAFEPATH=1"]
+    return [f"export PYTHONPATH={shlex.quote(str(code))}:$PYTHONPATH PYTHONSAFEPATH=1"]
 
 
 def open_parent(row: Config, sweep: Sweep) -> str | None:
@@ -264,7 +266,9 @@ def _queued_elsewhere(store: Store, entry: Entry, waiting: dict[str, queue.Queue
     except (OSError, ValueError):
         return None
     state = waiting.get(note["job"])
-    return note["job"] if state is not None and state.state in ("PENDING", "RUNNING") else None
+    return (
+        note["job"] if state is not None and state.state in ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED") else None
+    )
 
 
 def _plain(part: Any) -> Any:

@@ -1,0 +1,51 @@
+"""What a record says of the code: the commit, and all that was not committed."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mal import runtime
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mal").mkdir()
+    (tmp_path / "mal" / "old.py").write_text("a = 1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    monkeypatch.setattr(runtime, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_clean_checkout_has_a_commit_and_no_difference(checkout: Path) -> None:
+    assert runtime.uncommitted() == b""
+    found = runtime.provenance()
+    assert (found["commit"], found["diff"]) == (git(checkout, "rev-parse", "HEAD").strip(), None)
+
+
+def test_the_patch_brings_back_changed_and_new_files_and_the_users_index_stays_as_it_is(checkout: Path) -> None:
+    (checkout / "mal" / "old.py").write_text("a = 2\n")
+    before = runtime.provenance()["diff"]
+    (checkout / "mal" / "new.py").write_text("b = 3\n")
+    assert runtime.provenance()["diff"] not in (before, None), "a new file is code too"
+    patch = runtime.uncommitted()
+    assert git(checkout, "status", "--short").split("\n")[:2] == [" M mal/old.py", "?? mal/new.py"]
+    git(checkout, "checkout", "mal/old.py")
+    (checkout / "mal" / "new.py").unlink()
+    subprocess.run(["git", "apply"], cwd=checkout, input=patch, check=True)
+    assert (checkout / "mal" / "old.py").read_text() == "a = 2\n"
+    assert (checkout / "mal" / "new.py").read_text() == "b = 3\n"
+
+
+def test_outside_a_checkout_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = runtime.provenance()
+    assert (found["commit"], found["diff"]) == (None, None)
