@@ -77,9 +77,7 @@ def _finished(client: Any, experiment_id: str) -> dict[tuple[str, str], Any]:
 def _pages(client: Any, experiment_id: str) -> Iterator[Any]:
     token = None
     while True:
-        page = client.search_runs(
-            [experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
-        )
+        page = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -113,7 +111,9 @@ def _client(uri: str) -> Any:
             raise UnreadableRecordError(f"there is no database {path.name} at {uri}; give the one that was sent to")
         uri = f"sqlite:///{path}{match['query'] or ''}"
     elif urlsplit(uri).scheme not in ("http", "https"):
-        raise UnreadableRecordError(f"--mlflow {uri} is no address of a server; give sqlite:///FILE or http://HOST:PORT")
+        raise UnreadableRecordError(
+            f"--mlflow {uri} is no address of a server; give sqlite:///FILE or http://HOST:PORT"
+        )
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
     os.environ.update(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default is minutes of retries
