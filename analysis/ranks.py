@@ -1,8 +1,8 @@
 """Rank correlation of a few points with an honest interval, and how stable a ranking is.
 
-With five or six encoders the usual intervals fail: a bootstrap of five points in perfect order gives [1, 1], and so does
-Fisher's z. Here the interval is the set of true correlations that the data do not refute (test inversion, as Clopper
-and Pearson's for shares), for pairs drawn from a normal distribution after any rising transform of each coordinate.
+With five or six encoders the usual intervals fail: a bootstrap of five points in perfect order gives [1, 1], and so
+does Fisher's z. Here the interval is the set of true correlations that the data do not refute (test inversion, as
+Clopper and Pearson's for shares), for pairs drawn from a normal distribution after any rising transform of each axis.
 """
 
 import math

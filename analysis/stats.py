@@ -4,8 +4,8 @@ Everything is resampled by image, never by instance: the instances of one image 
 Whatever is compared is resampled together (the same images for both), so what makes an image hard for both cancels.
 
 The percentile method's interval is a little too short for few images: a resample spreads by √((n−1)/n) of what it
-stands for, and its quantiles are a normal's where a t's are due. For a mean of normal values of n images its 95 % covers
-P(|t| < 1.96 √((n−1)/n)) with n − 1 degrees of freedom: 90 % of 10 images, 93.6 % of 30, 94.6 % of 100.
+stands for, and its quantiles are a normal's where a t's are due. For a mean of normal values of n images its 95 %
+covers P(|t| < 1.96 √((n−1)/n)) with n − 1 degrees of freedom: 90 % for 10 images, 93.6 % for 30, 94.6 % for 100.
 """
 
 import math
