@@ -39,6 +39,7 @@ class Sampled:
 
     value: float
     samples: Floats
+    images: int
     grouped: ByImage | None = None  # where the number is a mean over instances
 
 
@@ -119,7 +120,9 @@ def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int
                 )
             grouped = ByImage.of(frame["iou"], frame["image_id"])
             weights = image_weights(len(grouped.sums), resamples, seed=seed) if weights is None else weights
-            found.setdefault(name, {})[s] = Sampled(grouped.mean, grouped.resampled(weights), grouped)
+            found.setdefault(name, {})[s] = Sampled(
+                grouped.mean, grouped.resampled(weights), len(grouped.sums), grouped
+            )
     return found
 
 
@@ -169,14 +172,14 @@ def mask_ap(
                         weights = np.concatenate([np.ones((1, images), dtype=np.int64), drawn])
                     below[address(one)] = ap_samples(matches, weights)
                 sampled.append(below[address(one)])
-            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:])
+            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:], weights.shape[1])
             if human:
                 share = ratio(*sampled)
-                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:])
+                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:], weights.shape[1])
     return ap, kept
 
 
-def compared(measured: Measured, *, baseline: str, images: int) -> Comparison:
+def compared(measured: Measured, *, baseline: str) -> Comparison:
     """Every contender against the baseline, p adjusted for their number by Holm's method.
 
     A difference is taken seed by seed, over the seeds that both have, and averaged. Its interval and p are of the
@@ -209,6 +212,7 @@ def compared(measured: Measured, *, baseline: str, images: int) -> Comparison:
     seeds = [s for s in common if s is not None]
     scores = [[_at(group, s).value for group in measured.values()] for s in seeds]
     ranking = stability(scores) if len(seeds) > 1 and len(measured) > 1 else None
+    images = next(run.images for group in measured.values() for run in group.values())
     return Comparison(baseline, rows, images, first, seeds, ranking)
 
 
@@ -227,7 +231,7 @@ def _minus(a: Sampled, b: Sampled) -> Sampled:
     grouped = None
     if a.grouped is not None and b.grouped is not None:
         grouped = ByImage(a.grouped.sums - b.grouped.sums, a.grouped.counts)
-    return Sampled(a.value - b.value, a.samples - b.samples, grouped)
+    return Sampled(a.value - b.value, a.samples - b.samples, a.images, grouped)
 
 
 def _p(pairs: list[Sampled]) -> float:

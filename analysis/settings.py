@@ -28,7 +28,7 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "theta": r"train_labeler\.roi\.theta",
     "recipe": _RECIPE,
     "labeler": _LABELER,
-    "segmenter": r"(human\.)?(train_segmenter|published_segmenter|detect_val)\..+",
+    "segmenter": r"(train_segmenter|published_segmenter|detect_val)\..+",
 }
 
 
