@@ -27,15 +27,16 @@ from analysis.contenders import (
 from analysis.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
 from analysis.paper_numbers import PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.settings import BELONGS, COLUMNS, choices, chosen, differing, settings_of
+from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
 from analysis.stats import Interval
 from analysis.tables import ratio, table
 
 HOW = (
-    "Value and difference: mean over seeds, with a 95 % interval of the images alone (percentile bootstrap, the same "
-    "images for all). p: no difference on these images, for these trainings (IoU: the two swapped on whole images; AP "
-    "and retention: from the bootstrap); adjusted by Holm for the number of rows. Over seeds: mean difference and "
-    "Student's 95 % interval, which says what another training would change; with two or three seeds it is wide."
+    "Value and difference: mean over seeds (a difference: over those that both have), with a 95 % interval of the "
+    "images alone (percentile bootstrap, the same images for all). p: no difference on these images, for these "
+    "trainings (IoU: the two swapped on whole images; AP and retention: from the bootstrap, never below 2 in its number "
+    "of resamples); adjusted by Holm for the number of rows. Over seeds: Student's 95 % interval of the mean difference, "
+    "which says what another training would change; with two or three seeds it is wide."
 )
 
 
@@ -65,23 +66,24 @@ def report(store: Path, question: Question) -> str:
     records = chosen(everything, known, question.wanted, question.where)
     quality = contenders([r for r in records if r["stage"] == "quality_val"], known, by=by, along=along)
     scores = [r for r in records if r["stage"] == "ap_val" and r["columns"].get("supervision") == "pseudo"]
-    segmenters = {
-        name: contenders([r for r in scores if name in (None, r["columns"]["segmenter"])], known, by=by, along=along)
-        for name in ([None] if by == "segmenter" else sorted({r["columns"]["segmenter"] for r in scores}))
+    by_segmenter = {
+        name: contenders([r for r in scores if name in ("", r["columns"]["segmenter"])], known, by=by, along=along)
+        for name in (("",) if by == "segmenter" else sorted({r["columns"]["segmenter"] for r in scores}))
     }
-    segmenters = {name: runs for name, runs in segmenters.items() if len(runs) > 1}
+    segmenters = {name: runs for name, runs in by_segmenter.items() if len(runs) > 1}
     if len(quality) < 2 and not segmenters:
         names = ", ".join(quality) or "none"
         raise ComparisonError(
             f"there are not two values of {by} to compare (found: {names}); compute more, for instance with "
             f"python experiments/run.py -m {by}=A,B, or choose others"
         )
-    _check_comparable([quality, *segmenters.values()], known)
+    _check_comparable([quality, *segmenters.values()])
     parts = [f"# Comparison by {by}", _about([quality, *segmenters.values()]), HOW]
     values: dict[str, Points] = {}
     if by != "segmenter" and len(quality) > 1:
         measured = mask_iou(quality, store, resamples=question.resamples, seed=question.seed)
-        instances = sum(next(iter(next(iter(measured.values())).values())).grouped.counts)  # type: ignore[union-attr]
+        counts = {run["metrics"]["iou"]["n"] for group in quality.values() for run in group.values()}
+        instances = " or ".join(map(str, sorted(counts)))
         parts += [f"## Mask IoU of {instances} validation instances", *_section(measured, question, "{:.3f}")]
         values["mask IoU"] = _means(measured)
     for name, runs in segmenters.items():
@@ -100,13 +102,12 @@ def report(store: Path, question: Question) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _check_comparable(parts: list[dict[str, Runs]], known: Mapping[str, Record]) -> None:
+def _check_comparable(parts: list[dict[str, Runs]]) -> None:
     """Masks and segmenters of one report are of one profile and data set."""
     records = [record for runs in parts for group in runs.values() for record in group.values()]
-    all_settings = [settings_of(record, known) for record in records]
-    alike = [{k: s[k] for k in ("profile", "data") if k in s} for s in all_settings]
+    alike: list[Settings] = [{name: shown(r["columns"].get(name)) for name in ("profile", "data")} for r in records]
     if unlike := differing(alike):
-        raise ComparisonError(f"mask quality and AP are of different runs: {choices(unlike)}")
+        raise ComparisonError(f"mask quality and AP are of different runs: {choices(unlike, alike)}")
 
 
 def _about(parts: list[dict[str, Runs]]) -> str:

@@ -1,6 +1,6 @@
 """Does the clustering score (Eq. 6) predict what a labeler is worth? Rank correlations over encoders.
 
-The paper sets Table 6 beside Table 4 and never computes it; `python -m analysis.correlate` does, from its printed numbers.
+The paper sets Table 6 beside Table 4 and never computes it; `python -m analysis.correlate` does, from what it prints.
 """
 
 import sys
@@ -15,6 +15,10 @@ from analysis.tables import table
 
 KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
 SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."
+INTERVAL = (
+    "The interval is that of encoders like these (test inversion, analysis/ranks.py), of a correlation that can lie "
+    "between -1 and 1: see its width. p tries every order. Neither knows how well each single number is measured."
+)
 Points = dict[str, float]  # encoder → number
 
 
@@ -104,12 +108,6 @@ def paper_correlations() -> str:
         )
     )
     return "\n\n".join(parts)
-
-
-INTERVAL = (
-    "The interval is of encoders like these (test inversion, analysis/ranks.py); p tries every order. With so few "
-    "encoders it is wide: it leaves out only what lies outside it, and says nothing of how well each number is measured."
-)
 
 
 def main() -> int:
