@@ -63,7 +63,7 @@ class ByImage:
         """Args: values (n,) of instances; images (n,), the image of each. The order of images is that of their ids."""
         ids, place = np.unique(np.asarray(images), return_inverse=True)
         sums = np.bincount(place, weights=np.asarray(values, dtype=np.float64), minlength=len(ids))
-        return cls(sums, np.bincount(place, minlength=len(ids)).astype(np.int64))
+        return cls(sums.astype(np.float64), np.bincount(place, minlength=len(ids)).astype(np.int64))
 
     @property
     def mean(self) -> float:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A small store, and the address of the server that it was sent to."""
     folder = tmp_path_factory.mktemp("mirrored")
     for stage in STORED:
@@ -78,7 +77,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
     unfinished.mkdir()
     (unfinished / "curves.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     send(folder / "runs", f"sqlite:///{folder}/mlflow.db")
-    yield folder / "runs", f"sqlite:///{folder}/mlflow.db"
+    return folder / "runs", f"sqlite:///{folder}/mlflow.db"
 
 
 def test_what_comes_back_is_what_was_sent_byte_for_byte(mirrored: tuple[Path, str], tmp_path: Path) -> None:
@@ -91,6 +90,7 @@ def test_what_comes_back_is_what_was_sent_byte_for_byte(mirrored: tuple[Path, st
     assert files(tmp_path / "copy") == sent
 
 
+@pytest.mark.slow
 def test_a_second_download_takes_only_what_is_missing(mirrored: tuple[Path, str], tmp_path: Path) -> None:
     _, uri = mirrored
     assert read_back(uri, tmp_path / "copy").returncode == 0
@@ -116,6 +116,7 @@ def test_a_stage_that_was_sent_twice_comes_back_once(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_an_experiment_without_results_is_a_sentence_that_says_what_to_do(
     mirrored: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     result = read_back("http://me:secret@127.0.0.1:9", tmp_path / "copy")
     assert result.stderr == (
