@@ -35,8 +35,8 @@ HOW = (
     "Value and difference: mean over seeds (a difference: over those that both have), with a 95 % interval of the "
     "images alone (percentile bootstrap, the same images for all). p: no difference on these images, for these "
     "trainings (IoU: the two swapped on whole images; AP and retention: from the bootstrap, which cannot go below 2 in "
-    "its number of resamples); adjusted by Holm for the number of rows. Over seeds: Student's 95 % interval of the mean "
-    "difference, which says what another training would change; with two or three seeds it is wide."
+    "its number of resamples); adjusted by Holm for the number of rows. Over seeds: Student's 95 % interval of the "
+    "mean difference, which says what another training would change; with two or three seeds it is wide."
 )
 
 

@@ -43,8 +43,8 @@ class PublishError(UnreadableRecordError):
 def publish(records: Iterable[Record], everything: Sequence[Record], store: Path, into: Path) -> list[Path]:
     """Copy some stages, and all they come from, into `into`/<stage>/<key>/; the same store gives the same bytes.
 
-    All is written elsewhere and searched for paths, hosts and pictures first, so nothing that should not be seen is ever
-    in `into`.
+    All is written elsewhere and searched for paths, hosts and pictures first: what should not be seen is never in
+    `into`.
 
     Args:
         records: what is asked for. everything: all finished records of the store.

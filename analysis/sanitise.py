@@ -21,9 +21,10 @@ PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 TEXTS = {".json", ".jsonl", ".csv"}
 PATH = re.compile(r"(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|[A-Za-z][\w+.-]*://).*", re.DOTALL)  # a whole string
 FOLDERS = "home|root|Users|tmp|mnt|var|opt|work|data|scratch|srv|media|usr|etc|gpfs|lustre|nfs"
-# in a text: a string that starts as a path, or a well-known folder or an address anywhere
+# in a text: a string that starts as a path, or a well-known folder or an address anywhere (an IP with its port only:
+# packages have versions of four numbers)
 SEEN = re.compile(
-    rf'"(?:/|~/|\.\./|[A-Za-z]:\\)[^"]*"|(?<![\w.])/(?:{FOLDERS})/[^\s",]*|\b\w+://[^\s",]+|\b\d+(?:\.\d+){{3}}\b'
+    rf'"(?:/|~/|\.\./|[A-Za-z]:\\)[^"]*"|(?<![\w.])/(?:{FOLDERS})/[^\s",]*|\b\w+://[^\s",]+|\b\d+(?:\.\d+){{3}}:\d+'
 )
 COMMON_NAMES = {"root", "user", "ubuntu", "admin", "runner", "nobody", "localhost"}
 
