@@ -6,6 +6,7 @@ No mask and no IoU is needed again, so AP is cheap for any resampling of the ima
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +53,9 @@ def load_matches(path: Path) -> Matches:
         UnreadableRecordError: the file is absent or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Matches(**{field.name: arrays[field.name] for field in fields(Matches)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UnreadableRecordError(f"{path} holds no match arrays ({error}); evaluate again to write them") from error
 
 

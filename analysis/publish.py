@@ -79,17 +79,18 @@ def ancestors(record: Record, known: Mapping[str, Record]) -> list[str]:
     """A record's address and those of all it comes from, each once; some may be absent from the store."""
     queue = [address(record)]
     for name in queue:
-        inputs = known[name]["inputs"].values() if name in known else ()
-        queue += [other for other in inputs if other not in queue]
+        here = record if name == queue[0] else known.get(name)
+        queue += [other for other in (here["inputs"].values() if here else ()) if other not in queue]
     return queue
 
 
 def is_procedural(record: Record, known: Mapping[str, Record]) -> bool:
     """Whether every image behind a result was drawn by us: it comes from shapes_*, and from no file of images."""
     names = ancestors(record, known)
-    if any(name not in known for name in names):
+    if any(name not in known for name in names[1:]):
         return False
-    if any({"annotations", "images"} & (known[name].get("sources") or {}).keys() for name in names):
+    behind = [record, *(known[name] for name in names[1:])]
+    if any({"annotations", "images"} & (it.get("sources") or {}).keys() for it in behind):
         return False
     return any(name.startswith(("shapes_train/", "shapes_val/")) for name in names)
 

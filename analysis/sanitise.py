@@ -6,6 +6,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -80,8 +81,10 @@ def _text_leaks(text: str, name: str) -> list[str]:
 
 
 def _array_leaks(path: Path, name: str) -> list[str]:
-    with np.load(path, allow_pickle=False) as arrays:
-        texts = [key for key in arrays.files if arrays[key].dtype.kind not in "biuf"]
-        pixels = "pixels" in arrays.files and not name.startswith("attention_val/")
-    found = [f"{name} holds text in {key}" for key in texts]
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = [f"{name} holds text in {key}" for key in arrays.files if arrays[key].dtype.kind not in "biuf"]
+            pixels = "pixels" in arrays.files and not name.startswith("attention_val/")
+    except (OSError, ValueError, BadZipFile) as error:
+        return [f"{name} cannot be read ({error})"]
     return [*found, *([f"{name} holds pixels"] if pixels else [])]

@@ -1,8 +1,6 @@
 """What is published is enough for the tables and figures, and nothing that should not be seen."""
 
 import json
-import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -240,6 +238,5 @@ def test_a_stage_with_a_missing_file_is_named(store: Path, tmp_path: Path) -> No
 def test_a_copy_cut_off_is_not_whole(store: Path, tmp_path: Path) -> None:
     path = store / "ap_val" / DRAWN / "matches_segm.npz"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises((PublishError, zipfile.BadZipFile)):
+    with pytest.raises(PublishError, match=r"matches_segm\.npz cannot be read"):
         published(store, tmp_path / "out")
-    shutil.rmtree(path.parent)
