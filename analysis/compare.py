@@ -13,20 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis import sources
-from analysis.contenders import (
-    Comparison,
-    ComparisonError,
-    Measured,
-    Row,
-    Runs,
-    compared,
-    contenders,
-    mask_ap,
-    mask_iou,
-)
+from analysis.contenders import Comparison, Row, compared, contenders
 from analysis.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
 from analysis.paper_numbers import PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
+from analysis.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
 from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
 from analysis.stats import Interval
 from analysis.summary import ratio, table
@@ -93,7 +84,7 @@ def report(store: Path, question: Question) -> str:
         parts += [f"## Mask AP{title}", *_section(ap, question, "{:.3f}")]
         values[f"mask AP{title}"] = _means(ap)
         if len(kept) > 1:
-            parts += [f"## Retention{title}", *_section(kept, question, "{:.1%}"), *reasons]
+            parts += [f"## Retention{title}, per cent", *_section(per_cent(kept), question, "{:.1f}"), *reasons]
             values[f"retention{title}"] = _means(kept)
         elif reasons:
             parts += [f"## Retention{title}", *reasons]

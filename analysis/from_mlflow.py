@@ -1,6 +1,7 @@
 """The records and small arrays of an MLflow server, as files in a store's layout: what mal/tracking.py sent, back.
 
-The only file of analysis that imports mlflow.
+The only file of analysis that imports mlflow. A mirror made before the arrays were sent has run.json and pictures only:
+remove the stages' mlflow.json and send them again (python -m mal.tracking sync).
 """
 
 import logging
@@ -66,8 +67,8 @@ def _finished(client: Any, experiment_id: str) -> dict[tuple[str, str], Any]:
     newest: dict[tuple[str, str], Any] = {}
     for run in _pages(client, experiment_id):
         name = run.data.tags.get("stage", ""), run.data.tags.get("key", "")
-        if not all(NAME.fullmatch(part) for part in name):
-            continue  # a sweep's run, or somebody else's
+        if name[0] == "sweep" or not all(NAME.fullmatch(part) for part in name):
+            continue  # a run that stands for a sweep, or somebody else's
         ended = (run.info.end_time or 0, run.info.run_id)
         if name not in newest or ended > (newest[name].info.end_time or 0, newest[name].info.run_id):
             newest[name] = run
@@ -89,8 +90,6 @@ def _copy(client: Any, run: Any, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     names = [item.path for item in client.list_artifacts(run.info.run_id) if WANTED.fullmatch(item.path)]
     if RECORD not in names:
-        if run.data.tags["stage"].startswith("sweep"):
-            return
         raise FileNotFoundError("its run has no run.json")
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
         whole = Path(place) / folder.name

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from analysis.compare import Question, main, report
-from analysis.contenders import ComparisonError, compared, contenders, mask_ap, mask_iou
+from analysis.contenders import compared, contenders
 from analysis.correlate import clustering_scores, correlation_lines
 from analysis.paper_numbers import load
 from analysis.records import UnreadableRecordError, by_address, finished
+from analysis.resampled import ComparisonError, mask_ap, mask_iou
 from analysis.settings import BELONGS, differing, settings_of
 from analysis.stats import holm
 
@@ -248,8 +249,8 @@ def test_retentions_are_ratios_to_the_same_human_masks(lab: Laboratory) -> None:
     assert [ap[name][0].value for name in "ab"] == pytest.approx([0.4, 0.6])
     assert [kept[name][0].value for name in "ab"] == pytest.approx([0.5, 0.75])
     text = report(lab.root, Question("encoder", resamples=99))
-    assert "## Retention of tiny" in text
-    assert "+25.0% | [+25.0%, +25.0%] | 0.020 |" in text  # 2 / 100: the fewest that 99 resamples can say
+    assert "## Retention of tiny, per cent" in text
+    assert "+25.0 |   [+25.0, +25.0] | 0.020 |" in text  # 2 / 100: the fewest that 99 resamples can say
 
 
 def test_match_arrays_cut_off_are_named(lab: Laboratory) -> None:
