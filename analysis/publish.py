@@ -1,0 +1,195 @@
+"""Copy finished results for everyone to see: records and per-image numbers, without paths, hosts or photographs.
+
+python -m analysis.publish [KEY …] [--profile demo --data shapes …] [--store DIR] [--into results/published]
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import sources
+from analysis.records import Record, UnreadableRecordError, address, by_address, finished
+from analysis.sanitise import clean, clean_record, leaks
+from analysis.settings import COLUMNS, chosen
+
+NUMBERS = {  # stage → files that hold numbers alone: of any data
+    "quality_val": ["instances.csv"],
+    "quality_train": ["instances.csv"],
+    "ap_val": ["matches_*.npz"],
+    "clustering_val": ["instances.csv"],
+    "train_labeler": ["curves.jsonl"],
+    "train_segmenter": ["curves.jsonl"],
+}
+PICTURED = (
+    "shapes_val",
+    "label_val",
+    "detect_val",
+    "attention_val",
+)  # have more than numbers: of procedural data alone
+IMAGES = 24  # the first, by id
+SCORE = 0.3  # lowest, of a published prediction
+Json = dict[str, Any]
+
+
+class PublishError(UnreadableRecordError):
+    """What cannot be published; the message says why."""
+
+
+def publish(records: Iterable[Record], everything: Sequence[Record], store: Path, into: Path) -> list[Path]:
+    """Copy some stages, and all they come from, into `into`/<stage>/<key>/; the same store gives the same bytes.
+
+    All is written elsewhere and searched for paths, hosts and pictures first: what should not be seen is never in
+    `into`.
+
+    Args:
+        records: what is asked for. everything: all finished records of the store.
+
+    Returns:
+        The folders, sorted.
+
+    Raises:
+        PublishError: a file is missing, or something in one should not be seen.
+    """
+    known = by_address(everything)
+    names = sorted({name for record in records for name in ancestors(record, known) if name in known})
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=into) as place:
+        for name in names:
+            _copy(known[name], store / name, Path(place) / name, drawn=is_procedural(known[name], known))
+        if found := leaks(Path(place)):
+            more = f" (and {len(found) - 1} more like it)" if found[1:] else ""
+            raise PublishError(
+                f"nothing was published: {found[0]}{more}; compute the stage without it, or leave it out"
+            )
+        for name in names:
+            target = into / name
+            if target.exists():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (Path(place) / name).rename(target)
+    return [into / name for name in names]
+
+
+def ancestors(record: Record, known: Mapping[str, Record]) -> list[str]:
+    """A record's address and those of all it comes from, each once; some may be absent from the store."""
+    queue = [address(record)]
+    for name in queue:
+        here = record if name == queue[0] else known.get(name)
+        queue += [other for other in (here["inputs"].values() if here else ()) if other not in queue]
+    return queue
+
+
+def is_procedural(record: Record, known: Mapping[str, Record]) -> bool:
+    """Whether every image behind a result was drawn by us: it comes from shapes_*, and from no file of images."""
+    names = ancestors(record, known)
+    if any(name not in known for name in names[1:]):
+        return False
+    behind = [record, *(known[name] for name in names[1:])]
+    if any({"annotations", "images"} & (it.get("sources") or {}).keys() for it in behind):
+        return False
+    return any(name.startswith(("shapes_train/", "shapes_val/")) for name in names)
+
+
+def _copy(record: Record, source: Path, target: Path, *, drawn: bool) -> None:
+    target.mkdir(parents=True)
+    stage, said = record["stage"], {}
+    try:
+        for pattern in NUMBERS.get(stage, ()):
+            for path in sorted(source.glob(pattern)):
+                shutil.copyfile(path, target / path.name)
+        if drawn and stage in PICTURED:
+            said = _copy_pictured(stage, source, target)
+        elif stage in PICTURED:
+            said = {"left_out": "images, masks and predictions: they are not of procedural data"}
+    except (OSError, ValueError, KeyError) as error:
+        raise PublishError(f"{source} is not whole ({error}); compute the stage again, or leave it out") from error
+    told = {**clean_record(record), **({"published": said} if said else {})}
+    _write(target / "run.json", told, indent=1)
+
+
+def _copy_pictured(stage: str, source: Path, target: Path) -> Json:
+    """Copy what shows procedural images or masks on them; returns what was left out of it."""
+    if stage == "attention_val":
+        shutil.copyfile(source / "attention.npz", target / "attention.npz")
+        return {}
+    if stage == "label_val":
+        labels = _read(source / "labels.json")
+        _write(target / "labels.json", {k: v if k == "annotations" else clean(v) for k, v in labels.items()})
+        return {}
+    if stage == "detect_val":
+        predictions = _read(source / "predictions.json")
+        kept = [prediction for prediction in predictions if prediction["score"] >= SCORE]
+        _write(target / "predictions.json", kept)
+        return {"predictions": f"score >= {SCORE}", "predictions_kept": f"{len(kept)} of {len(predictions)}"}
+    annotations = _read(source / "annotations.json")
+    _write(target / "annotations.json", annotations)
+    images = sorted(annotations["images"], key=lambda image: image["id"])
+    (target / "images").mkdir()
+    for image in images[:IMAGES]:
+        shutil.copyfile(source / "images" / image["file_name"], target / "images" / image["file_name"])
+    shown = min(IMAGES, len(images))
+    return {"images": f"the first {shown} of {len(images)} by id"} if shown < len(images) else {}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, value: Any, *, indent: int | None = None) -> None:
+    separators = (",", ":") if indent is None else None
+    path.write_text(json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def named(records: Sequence[Record], keys: Sequence[str]) -> list[Record]:
+    """The records whose key, or stage/key, starts as given.
+
+    Raises:
+        PublishError: one fits none.
+    """
+    found = []
+    for key in keys:
+        fitting = [r for r in records if r["key"].startswith(key) or address(r).startswith(key)]
+        if not fitting:
+            raise PublishError(f"no finished result is called {key}; python -m mal.store list shows what there is")
+        found += fitting
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.publish", description=__doc__.splitlines()[0])
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="the start of a key, of stage/key, or a stage's name")
+    parser.add_argument("--into", type=Path, default=Path("results/published"), help="default: %(default)s")
+    for name in [*COLUMNS, "seed"]:
+        parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=f"only results with this {name}")
+    sources.add_options(parser)
+    options = parser.parse_args(arguments)
+    wanted = {name: values for name in [*COLUMNS, "seed"] if (values := getattr(options, name))}
+    try:
+        if not options.keys and not wanted:
+            raise PublishError("say what to publish: keys, or filters such as --profile demo --data shapes")
+        store = sources.opened(options)
+        everything = finished(store)
+        records = named(everything, options.keys) if options.keys else everything
+        records = chosen(records, by_address(everything), wanted, ())
+        if not records:
+            raise PublishError("no finished result fits; python -m mal.store list shows what there is")
+        folders = publish(records, everything, store, options.into)
+    except UnreadableRecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write {options.into}: {error.strerror}; give another --into", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    print(f"{len(folders)} stages in {options.into}, {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

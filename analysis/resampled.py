@@ -1,0 +1,117 @@
+"""What is compared, resampled: mask IoU, mask AP and retention of some runs on other images, the same for all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.ap import Matches, ap_samples, load_matches
+from analysis.records import Record, UnreadableRecordError, address
+from analysis.stats import ByImage, Counts, Floats, image_weights, ratio
+
+PAIRED = ("image_ids", "category_ids", "gt_image", "gt_category", "gt_counted")
+
+
+class ComparisonError(UnreadableRecordError):
+    """Results that cannot be compared; the message says what to choose, or what to compute."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A number of one run, and what it would be on other images: (R,) samples under weights that all runs share."""
+
+    value: float
+    samples: Floats
+    images: int
+    grouped: ByImage | None = None  # where the number is a mean over instances
+
+
+Runs = dict[int | None, Record]  # by seed; a result without randomness has the seed None, and serves every seed
+Measured = dict[str, dict[int | None, Sampled]]  # name → seed → number
+
+
+def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int) -> Measured:
+    """Mean mask IoU over instances (quality_val/instances.csv); all runs must have the same instances.
+
+    Raises:
+        ComparisonError: a file is missing, or the instances differ.
+    """
+    tables = {name: {s: _instances(r, store) for s, r in group.items()} for name, group in runs.items()}
+    first = next(frame for group in tables.values() for frame in group.values())
+    weights: Counts | None = None
+    found: Measured = {}
+    for name, group in tables.items():
+        for s, frame in group.items():
+            if not frame.index.equals(first.index) or not frame["image_id"].equals(first["image_id"]):
+                raise ComparisonError(
+                    f"{address(runs[name][s])} does not measure the same instances as the others; compute it again"
+                )
+            grouped = ByImage.of(frame["iou"], frame["image_id"])
+            weights = image_weights(len(grouped.sums), resamples, seed=seed) if weights is None else weights
+            found.setdefault(name, {})[s] = Sampled(
+                grouped.mean, grouped.resampled(weights), len(grouped.sums), grouped
+            )
+    return found
+
+
+def _instances(record: Record, store: Path) -> pd.DataFrame:
+    path = store / address(record) / "instances.csv"
+    try:
+        return pd.read_csv(path).set_index("annotation_id").sort_index()
+    except (OSError, ValueError, KeyError) as error:
+        raise ComparisonError(
+            f"{path} cannot be used ({error}); compute the stage again, or leave it out with a flag such as --seed"
+        ) from error
+
+
+def mask_ap(
+    runs: Mapping[str, Runs],
+    humans: Mapping[str, Record],
+    store: Path,
+    *,
+    resamples: int,
+    seed: int,
+) -> tuple[Measured, Measured]:
+    """Mask AP, and retention where there is an AP with human masks to divide by, under the same weights for all.
+
+    Args:
+        humans: address of an AP with pseudo-labels → the one with human masks.
+
+    Raises:
+        ComparisonError: match arrays of other images.
+    """
+    shared: Matches | None = None
+    weights: Counts = np.ones((1, 0), dtype=np.int64)
+    below: dict[str, Floats] = {}
+    ap: Measured = {}
+    kept: Measured = {}
+    for name, group in runs.items():
+        for s, record in group.items():
+            sampled: list[Floats] = []
+            human = humans.get(address(record))
+            for one in [record, *([human] if human else [])]:
+                if address(one) not in below:
+                    matches = load_matches(store / address(one) / "matches_segm.npz")
+                    if shared is None:
+                        shared, images = matches, len(matches.image_ids)
+                        drawn = image_weights(images, resamples, seed=seed)
+                        weights = np.concatenate([np.ones((1, images), dtype=np.int64), drawn])
+                    if any(not np.array_equal(getattr(matches, it), getattr(shared, it)) for it in PAIRED):
+                        raise ComparisonError(f"{address(one)} was measured on other annotations than the others")
+                    below[address(one)] = ap_samples(matches, weights)
+                sampled.append(below[address(one)])
+            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:], weights.shape[1])
+            if human:
+                share = ratio(*sampled)
+                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:], weights.shape[1])
+    return ap, kept
+
+
+def per_cent(measured: Measured) -> Measured:
+    """The same, times 100."""
+    return {
+        name: {s: Sampled(100 * run.value, 100 * run.samples, run.images) for s, run in group.items()}
+        for name, group in measured.items()
+    }
