@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
 NOTE = 5.5  # points: the lines below a figure

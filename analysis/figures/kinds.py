@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from analysis.figures import overlap, quality
 from analysis.figures.drawn import Sketch
 from analysis.figures.results import Results
 
@@ -16,4 +17,9 @@ class Kind:
     draw: Callable[[Results], Iterable[Sketch]]
 
 
-KINDS: dict[str, Kind] = {}
+RUN = "python experiments/run.py"
+KINDS: dict[str, Kind] = {
+    "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),
+    "overlap": Kind("IoU against the overlap with other boxes", RUN, overlap.iou_by_overlap),
+    "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),
+}
