@@ -68,14 +68,13 @@ def iou_and_boundary(results: Results) -> Iterator[Sketch]:
         shown = [group for group, _ in tables]
         for axes, (column, title, place) in zip(panels, PANELS, strict=True):
             for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+                colour, faint = look["color"], alpha(look)
                 each = np.array([(frame[column].to_numpy()[:, None] >= levels).mean(axis=0) for frame in frames])
                 mean = np.mean([frame[column].mean() for frame in frames])
                 look = {key: value for key, value in look.items() if key != "marker"}
                 axes.plot(levels, each.mean(axis=0), label=f"{name}: {mean:.3f}", **look)
                 if len(each) > 1:
-                    axes.fill_between(
-                        levels, each.min(axis=0), each.max(axis=0), color=look["color"], alpha=alpha(look), lw=0
-                    )
+                    axes.fill_between(levels, each.min(axis=0), each.max(axis=0), color=colour, alpha=faint, lw=0)
             axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=f"{title} at least")
             axes.legend(title=f"mean {title}", loc=place, alignment="left", title_fontsize=6.5)
         panels[0].set_ylabel("share of the masks")
