@@ -20,7 +20,6 @@ from omegaconf.errors import MissingMandatoryValue
 from mal.config import Config
 from mal.config_checks import check
 from mal.errors import ConfigError
-from mal.run import run
 from mal.segmenters import SEGMENTERS
 from mal.segmenters.config_checks import check as check_segmenter
 

@@ -1,6 +1,6 @@
 """Figure 5: crops beside what layers of a plain ViT look at. Reads the attention.npz of attention_val stages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,7 @@ def _grid(arrays: Arrays, parts: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _fill(block: np.ndarray, maps: Sequence[np.ndarray]) -> None:
+def _fill(block: np.ndarray, maps: np.ndarray) -> None:
     for line, pictures in zip(block, maps, strict=True):
         for axes, picture in zip(line, pictures, strict=True):
             axes.imshow(picture, cmap="viridis")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
+PAD = 0.03  # inches between parts
 NOTE = 5.5  # points: the lines below a figure
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 
@@ -59,9 +61,7 @@ def styled() -> Iterator[None]:
 
 def sheet(width: float, height: float) -> Figure:
     """An empty figure, in inches, whose axes are laid out to fit."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD))
 
 
 def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:
@@ -84,7 +84,8 @@ def _note(figure: Figure, text: str) -> None:
     foot = (len(lines) * 1.3 + 0.8) * NOTE / 72
     figure.set_size_inches(width, height + foot)
     share = foot / (height + foot)
-    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share - 0.04 / (height + foot)))  # type: ignore[union-attr]
+    rect = (0, share, 1, 1 - share - 0.04 / (height + foot))
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD, rect=rect))
     figure.text(
         0.03 / width, 0.3 * share * NOTE / 72 / foot, "\n".join(lines),
         fontsize=NOTE, color="#555555", va="bottom", linespacing=1.2,

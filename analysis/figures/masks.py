@@ -39,8 +39,8 @@ def masks_made(results: Results) -> Iterator[Sketch]:
     for (data, profile), groups in results.groups("quality_val", is_mal).items():
         try:
             found = _ranked(groups[0], results)
-            means = found.table.groupby("image_id")["iou"].mean()
-            means = means.reset_index().sort_values(["iou", "image_id"], ascending=[False, True], ignore_index=True)
+            means = found.table.groupby("image_id")[["iou"]].mean().reset_index()
+            means = means.sort_values(["iou", "image_id"], ascending=[False, True], ignore_index=True)
             chosen = even_places(len(means), ROWS * COLUMNS)
             figure = sheet(PAGE, 1.52 * ROWS)
             grid = figure.subplots(ROWS, COLUMNS).ravel()
@@ -79,7 +79,7 @@ def beside_human(results: Results) -> Iterator[Sketch]:
             worst = list(range(max(len(table) - WORST, (len(table) + 1) // 2), len(table)))
             steps = even_places(len(table) - len(worst), STEPS)
             figure = sheet(PAGE, 5.1)
-            parts = figure.subfigures(2, 1, hspace=0.02)
+            parts = np.asarray(figure.subfigures(2, 1, hspace=0.02))
             _block(parts[0], f"at equal steps of the ranking of {len(table)} instances", table.iloc[steps], found)
             _block(parts[1], "largest disagreements", table.iloc[worst], found)
         except LeftOut as error:
@@ -147,10 +147,10 @@ def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> 
         frame(axes)
     for axes, name in zip(grid[:, 0], ("box", "MAL", "human"), strict=True):
         axes.set_ylabel(name)
-    for column, row in zip(grid.T, chosen.itertuples(), strict=False):
-        image = found.images.records[row.image_id]
-        label, human = found.labels[row.annotation_id], found.images.humans[row.annotation_id]
-        pixels = found.images.pixels(row.image_id)
+    for column, row in zip(grid.T, chosen.to_dict("records"), strict=False):
+        image = found.images.records[row["image_id"]]
+        label, human = found.labels[row["annotation_id"]], found.images.humans[row["annotation_id"]]
+        pixels = found.images.pixels(row["image_id"])
         window, (left, top) = _window(label["bbox"], pixels.shape)
         crop = fit(pixels[window], SIDE)
         share = len(crop) / len(pixels[window])
@@ -159,7 +159,7 @@ def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> 
         corner = ((x - left) * share - 0.5, (y - top) * share - 0.5)
         column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="w", linewidth=1.6))
         column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="k", linewidth=0.7))
-        column[0].set_title(f"IoU {row.iou:.2f}", fontsize=6.5)
+        column[0].set_title(f"IoU {row['iou']:.2f}", fontsize=6.5)
         for axes, one, colour in ((column[1], label, PSEUDO), (column[2], human, HUMAN)):
             mask = fit(decode(one["segmentation"], image)[window], SIDE)
             axes.imshow(tint(crop, mask, colour))

@@ -101,9 +101,9 @@ def iou_by_score(results: Results) -> Iterator[Sketch]:
             axes.plot(places, mean, label=name, **look)
             axes.fill_between(places, low, high, color=look["color"], alpha=0.18, linewidth=0)
         axes.set(xlabel="score of a mask", ylabel="mean IoU")
-        low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
-        if low < high:
-            axes.plot([low, high], [low, high], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+        bottom = min(axes.get_xlim()[0], axes.get_ylim()[0])
+        axes.plot([bottom, 1], [bottom, 1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+        axes.set(xlim=(bottom, 1), ylim=(bottom, 1))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         caption = (
             "Mean IoU with the human mask against the mask's score (the mean probability of its pixels), in bins of "

@@ -54,7 +54,8 @@ def of_segmenters(results: Results) -> Iterator[Sketch]:
         rows = -(-len(panels) // ACROSS)
         figure = sheet(PAGE, 1.75 * rows + 0.2)
         grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
-        shown, left_out = [], ()
+        shown: list[Group] = []
+        left_out: tuple[str, ...] = ()
         for axes, (segmenter, members) in zip(grid, sorted(panels.items()), strict=False):
             members.sort(key=lambda group: ORDER.get(_trained_on(group[0]), len(ORDER)))
             curves, missing = _curves(members, results)
