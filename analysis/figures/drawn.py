@@ -71,6 +71,8 @@ def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:
         The PNG.
     """
     _note(figure, caption.partition("\n\n")[0])
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; another time would take as long and change nothing
     for kind, metadata in UNDATED.items():
         figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
