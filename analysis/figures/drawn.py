@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -62,6 +63,14 @@ def styled() -> Iterator[None]:
 def sheet(width: float, height: float) -> Figure:
     """An empty figure, in inches, whose axes are laid out to fit."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD))
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """What the lines of axes are, above the figure, in as many columns as the longest name leaves room for."""
+    handles, titles = axes.get_legend_handles_labels()
+    room = figure.get_size_inches()[0] * 72 / (0.55 * 6.5)  # characters across
+    columns = max(1, int(room // (max(map(len, titles), default=0) + 9)))
+    figure.legend(handles, titles, loc="outside upper left", ncols=min(columns, len(titles) or 1))
 
 
 def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:

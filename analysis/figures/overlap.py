@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.figures.drawn import COLUMN, Sketch, sheet
-from analysis.figures.quality import draw_lines, finish, readable
+from analysis.figures.drawn import COLUMN, Sketch, legend, sheet
+from analysis.figures.quality import draw_lines, readable
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import bands, file_part, provenance
 from analysis.records import Json, Record, address
@@ -41,7 +41,8 @@ def iou_by_overlap(results: Results) -> Iterator[Sketch]:
         draw_lines(axes, np.arange(len(shown)), tables, results, len(shown))
         axes.set_xticks(range(len(shown)), [f"{titles[place]}\n{first[place]}" for place in shown])
         axes.set_xlabel("share of the box covered by other boxes / instances")
-        finish(axes, "mean IoU")
+        axes.set_ylabel("mean IoU")
+        legend(figure, axes)
         caption = (
             "Mean IoU with the human mask against the share of the box's area that the image's other annotated boxes "
             "cover together (crowds do not count); which of two objects is in front is not known. Below each bin: "

@@ -7,10 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
+from analysis.figures.drawn import COLUMN, PAGE, Sketch, legend, sheet
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import (
     COLOURS,
+    SETTINGS,
     alpha,
     bands,
     file_part,
@@ -45,7 +46,8 @@ def iou_by_size(results: Results) -> Iterator[Sketch]:
         places = _middles(sides, _bins(sides, edges), count)
         draw_lines(axes, places, tables, results, count)
         _size_axis(axes, places)
-        finish(axes, "mean IoU")
+        axes.set_ylabel("mean IoU")
+        legend(figure, axes)
         n = len(tables[0][1][0])
         caption = (
             f"Mean IoU with the human mask against the box's size, in {count} bins of equal count "
@@ -91,8 +93,8 @@ def readable(
 ) -> tuple[Tables, tuple[str, ...]]:
     """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
 
-    With `same`, all must be of the same instances. Of labelers that were trained, those that most results are built on
-    are shown, one for each colour.
+    With `same`, all must be of the same instances. Of labelers with the same encoder, decoder, recipe and θ (the
+    members of a sweep, say) the one that most results are built on is shown, and at most one for each colour.
     """
     found: Tables = []
     left_out = []
@@ -106,10 +108,8 @@ def readable(
                 left_out.append(str(error))
         if kept:
             found.append((kept, frames))
-    trained = [entry for entry in found if "recipe" in entry[0][0]["columns"]]
-    if len(trained) > len(COLOURS):
-        found = [entry for entry in found if entry not in trained[len(COLOURS) :]]
-        left_out.append(f"{len(trained) - len(COLOURS)} labelers that fewer results are built on than on those shown")
+    if hidden := len(found) - len(found := _one_each(found)):
+        left_out.append(f"{hidden} labelers that fewer results are built on than on those shown")
     if found and same:
         ids = set(found[0][1][0]["annotation_id"])
         other = [entry for entry in found if any(set(frame["annotation_id"]) != ids for frame in entry[1])]
@@ -118,6 +118,14 @@ def readable(
     order = {"mal": 0, "sam": 1, "file": 2, "grabcut": 3, "ellipse": 4, "box": 5, "gt": 6}
     found.sort(key=lambda entry: order.get(entry[0][0]["columns"].get("labeler", "").partition(":")[0], 9))
     return found, tuple(left_out)
+
+
+def _one_each(found: Tables) -> Tables:
+    first: dict[tuple[str, ...], tuple[Group, list[pd.DataFrame]]] = {}
+    for entry in found:
+        first.setdefault(tuple(str(entry[0][0]["columns"].get(name)) for name in ("labeler", *SETTINGS)), entry)
+    trained = [entry for entry in first.values() if "recipe" in entry[0][0]["columns"]]
+    return [entry for entry in first.values() if not any(entry is other for other in trained[len(COLOURS) :])]
 
 
 def draw_lines(axes: Axes, places: np.ndarray, tables: Tables, results: Results, count: int) -> None:
@@ -155,8 +163,3 @@ def _size_axis(axes: Axes, places: np.ndarray) -> None:
         if low < place < high:
             axes.text(place, 1.0, name, transform=axes.get_xaxis_transform(), color="#888888", fontsize=6, va="top",
                       ha="right" if name.endswith(" ") else "left")  # fmt: skip
-
-
-def finish(axes: Axes, ylabel: str) -> None:
-    axes.set_ylabel(ylabel)
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)

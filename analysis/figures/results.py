@@ -80,7 +80,9 @@ class Results:
             if record["stage"] == stage and wanted(record):
                 found.setdefault((record["columns"]["data"], record["columns"]["profile"]), []).append(record)
         return {
-            place: sorted(over_seeds(records, self.known), key=lambda g: (-self.weight(g), min(r["key"] for r in g)))
+            place: sorted(
+                over_seeds(records, self.known), key=lambda g: (-self.weight(g), -len(g), min(r["key"] for r in g))
+            )
             for place, records in sorted(found.items())
         }
 

@@ -39,21 +39,21 @@ def sensitivity(results: Results) -> Iterator[Sketch]:
         grid = figure.subplots(len(rows), len(PANELS), sharey="row", squeeze=False)
         shown: list[Group] = []
         left_out: list[str] = []
-        for line, (stage, ylabel) in zip(grid, rows, strict=True):
+        for place, (line, (stage, ylabel)) in enumerate(zip(grid, rows, strict=True)):
             line[0].set_ylabel(ylabel)
             measure = _ap if stage == "ap_val" else _iou
             for axes, title in zip(line, PANELS, strict=True):
                 axes.axvline(PANELS[title][1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
                 shown += _panel(axes, here[stage, title], measure, results, left_out)
-                if line is grid[-1]:
+                if place == len(rows) - 1:
                     axes.set_xlabel(title)
         caption = (
             "Sensitivity to the weights of the losses and the constants of the mean field: results joined by a line "
-            "differ in that value alone. Dashed: the paper's value. Above the AP of a segmenter trained on the masks, "
+            "differ in that value alone and have the same seeds. Dashed: the paper's value. Above the AP of a segmenter trained on the masks, "
             "below the IoU of the masks with human ones, both on the validation images. "
             if len(rows) == 2
             else f"Sensitivity of {rows[0][1]} to the weights of the losses and the constants of the mean field: "
-            "results joined by a line differ in that value alone. Dashed: the paper's value. "
+            "results joined by a line differ in that value alone and have the same seeds. Dashed: the paper's value. "
         )
         distinct = list({group[0]["key"]: group for group in shown}.values())
         if not distinct:

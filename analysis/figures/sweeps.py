@@ -1,5 +1,6 @@
 """Results that differ in one config value alone, seeds apart: what a sensitivity curve may join."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from analysis.seeds import lineage
 
 @dataclass(frozen=True)
 class Sweep:
-    """Groups of seeds by rising value of one setting; everything else behind them is alike."""
+    """Groups of the same seeds by rising value of one setting; everything else behind them is alike."""
 
     values: list[float]
     groups: list[Group]
@@ -40,11 +41,28 @@ def sweeps(
             number = value(_setting(group[0], results, at, path))
             if number is not None:
                 alike.setdefault(lineage(blanked[address(group[0])], blanked), []).append((number, group))
-        kept = [sorted(pairs, key=lambda pair: pair[0]) for pairs in alike.values() if len({n for n, _ in pairs}) > 1]
+        same = [sorted(_same_seeds(pairs), key=lambda pair: pair[0]) for pairs in alike.values()]
+        kept = [pairs for pairs in same if len({number for number, _ in pairs}) > 1]
         kept.sort(key=lambda pairs: -len(pairs))
         if kept:
             found[place] = [Sweep([n for n, _ in pairs], [g for _, g in pairs]) for pairs in kept]
     return found
+
+
+def _same_seeds(pairs: list[tuple[float, Group]]) -> list[tuple[float, Group]]:
+    """The same seeds of every value, since one seed beside the mean of three makes a kink that is none.
+
+    Values without the seed that most of them have are left out; of the others, the seeds that all of these have.
+    """
+    seeds = [{record["columns"].get("seed") for record in group} for _, group in pairs]
+    counts = Counter(seed for one in seeds for seed in one)
+    main = min(counts, key=lambda seed: (-counts[seed], str(seed)))
+    shared = set.intersection(*(one for one in seeds if main in one))
+    return [
+        (number, [record for record in group if record["columns"].get("seed") in shared])
+        for (number, group), one in zip(pairs, seeds, strict=True)
+        if main in one
+    ]
 
 
 def _setting(record: Record, results: Results, at: str, path: tuple[str, ...]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
+from analysis.figures.drawn import COLUMN, PAGE, Sketch, legend, sheet
 from analysis.figures.quality import readable
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import (
@@ -57,11 +57,10 @@ def iou_by_threshold(results: Results) -> Iterator[Sketch]:
         for axes, title in zip(panels, SIZES, strict=True):
             axes.set(title=title, xlabel="threshold")
         panels[0].set_ylabel("mean IoU")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        legend(figure, panels[0])
         caption = (
             "Mean IoU with the human mask against the probability above which a pixel is called foreground "
-            "(label.threshold, the same for all sizes): the same labeler labels again with each value. The best place "
-            "lies where the probabilities are calibrated for IoU, not at .5. "
+            "(label.threshold, the same for all sizes): the same labelers label again with each value. "
             f"{bands(shown)} {provenance(shown, f'{len(shown)} labellings')}"
         )
         yield Sketch(file_part(data, profile), figure, caption, tuple(left_out))
@@ -104,7 +103,7 @@ def iou_by_score(results: Results) -> Iterator[Sketch]:
         bottom = min(axes.get_xlim()[0], axes.get_ylim()[0])
         axes.plot([bottom, 1], [bottom, 1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
         axes.set(xlim=(bottom, 1), ylim=(bottom, 1))
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        legend(figure, axes)
         caption = (
             "Mean IoU with the human mask against the mask's score (the mean probability of its pixels), in bins of "
             "equal count, at each bin's mean score. Dashed: score = IoU. "

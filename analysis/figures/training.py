@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.drawn import PAGE, Sketch, sheet
+from analysis.figures.drawn import PAGE, Sketch, legend, sheet
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, Look, alpha, file_part, labeler, looks, names, provenance
 from analysis.records import Record
@@ -37,7 +37,7 @@ def of_labelers(results: Results) -> Iterator[Sketch]:
                 _line(axes, frames, part, name, look)
             axes.set(title=title, xlabel="step")
             axes.set_ylim(bottom=0)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        legend(figure, axes)
         caption = (
             "What labelers logged while they learned from boxes: each point is the mean over the steps since the last. "
             "Bands: the range of the seeds. " + provenance(shown, _batches(shown[0][0], "RoIs"))
