@@ -140,13 +140,14 @@ def test_a_sweep_joins_what_differs_in_its_value_alone():
     found = results(
         *labelled("a", zeta=0.25), *labelled("b", zeta=0.5), *labelled("B", zeta=0.5, seed=1),
         *labelled("c", zeta=1.0, omega=3.0), *labelled("d", zeta=0.5, omega=3.0), *labelled("e", zeta=9, omega=7.0),
+        *labelled("x", zeta=2.0, seed=1),
     )  # fmt: skip
 
     def swept(name: str) -> list[list[tuple[float, list[str]]]]:
         several = sweeps(found, "quality_val", at="train_labeler", path=("crf", name))["shapes", "demo"]
         return [[(v, [r["key"] for r in g]) for v, g in zip(s.values, s.groups, strict=True)] for s in several]
 
-    zeta = swept("zeta")  # B is another seed, which no other value has
+    zeta = swept("zeta")  # B and x are of another seed than most
     assert sorted(zeta, key=str) == [[(0.25, ["a"]), (0.5, ["b"])], [(0.5, ["d"]), (1.0, ["c"])]]
     assert swept("omega") == [[(2.0, ["b"]), (3.0, ["d"])]]  # a, c and e have no partner
 
@@ -163,7 +164,7 @@ def test_records_without_their_parts_are_named_and_left_out():
 
 
 def test_results_of_other_instances_are_not_drawn_together():
-    found = results(*labelled("a"), *labelled("b", zeta=1.0))
+    found = results(*labelled("a"), *labelled("b", encoder="mae_b"))
 
     def read(one: dict[str, Any]) -> pd.DataFrame:
         return pd.DataFrame({"annotation_id": [1, 2] if one["key"] == "a" else [1, 3]})

@@ -22,7 +22,7 @@ PANELS = {  # title → where the labeler's config has it, and the paper's value
 }
 RESAMPLES = 200  # of an AP, which takes longer than a mean
 Ends = tuple[float, float, float]  # value, and the lower and upper end of its band
-ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU (val)"))
+ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU"))
 
 
 def sensitivity(results: Results) -> Iterator[Sketch]:
@@ -47,13 +47,11 @@ def sensitivity(results: Results) -> Iterator[Sketch]:
                 shown += _panel(axes, here[stage, title], measure, results, left_out)
                 if place == len(rows) - 1:
                     axes.set_xlabel(title)
+        what = "Above the AP of a segmenter trained on the masks, below the IoU of the masks with human ones, both"
         caption = (
             "Sensitivity to the weights of the losses and the constants of the mean field: results joined by a line "
-            "differ in that value alone and have the same seeds. Dashed: the paper's value. Above the AP of a segmenter trained on the masks, "
-            "below the IoU of the masks with human ones, both on the validation images. "
-            if len(rows) == 2
-            else f"Sensitivity of {rows[0][1]} to the weights of the losses and the constants of the mean field: "
-            "results joined by a line differ in that value alone and have the same seeds. Dashed: the paper's value. "
+            "differ in that value alone and have the same seeds. Dashed: the paper's value. "
+            f"{what if len(rows) == len(ROWS) else rows[0][1]} on the validation images. "
         )
         distinct = list({group[0]["key"]: group for group in shown}.values())
         if not distinct:
