@@ -1,5 +1,6 @@
 """Figures 4 to 8 of the paper and those it lacks, from run files: `python -m analysis.figures`."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def draw_all(store: Path, out: Path, only: Iterable[str] | None = None, redistri
         KeyError: `only` names a figure that there is not.
     """
     results = Results.of(store, finished(store), redistributable=redistributable)
+    for reason in results.unusable:
+        print(f"left out: {reason}", file=sys.stderr)
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []

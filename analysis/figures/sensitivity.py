@@ -46,7 +46,7 @@ def sensitivity(results: Results) -> Iterator[Sketch]:
                 axes.axvline(PANELS[title][1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
                 shown += _panel(axes, here[stage, title], measure, results, left_out)
                 if place == len(rows) - 1:
-                    axes.set_xlabel(title)
+                    axes.set_xlabel(f"{title[0]}$_{{\\mathrm{{{title[2:]}}}}}$" if title[1:] else title)
         what = "Above the AP of a segmenter trained on the masks, below the IoU of the masks with human ones, both"
         caption = (
             "Sensitivity to the weights of the losses and the constants of the mean field: results joined by a line "
