@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 from analysis.rendering import FORMATS, LATEX, Table, csv, html, html_page, latex, latex_text, markdown, one_line
 
 NASTY = (
-    "a|b", "<b>x</b>", "< b", "<http://a.b>", "<!-- a", "<!-- a -->", "<?a?>", "&amp;", "5 % & 6 $", "x_y_z _a_ __b__", "*a* **b**", "`code`", "[1](http://a.b) [x][y]", "\\|",
-    "~~x~~", "#1", "a\\", "{}^~", '"q" \'s\'', "θ² ≥ 1 …", "=1+1", "a,b", "- a", "1. a", "+", "> a", "# a #", "--",
-    "[89.3, 97.9]", "*", "&#65;", "漢",
+    "a|b", "<b>x</b>", "< b", "<http://a.b>", "<!-- a", "<!-- a -->", "<?a?>", "&amp;", "5 % & 6 $", "x_y_z _a_ __b__",
+    "*a* **b**", "`code`", "[1](http://a.b) [x][y]", "\\|", "~~x~~", "#1", "a\\", "{}^~", '"q" \'s\'', "θ² ≥ 1 …",
+    "=1+1", "a,b", "- a", "1. a", "+", "> a", "# a #", "--", "[89.3, 97.9]", "*", "&#65;", "漢",
 )  # fmt: skip
 cells = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=12) | st.sampled_from(
     NASTY

@@ -192,11 +192,13 @@ class Builder:
             numbers = ["numbers", *(quantity.title for quantity in quantities)]
         else:
             numbers = [_side(q, which) for q in quantities for which in _sides(q)]
-        return list(dict.fromkeys([*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]))
+        if any(quantity.measured == "retention" for quantity in quantities):
+            numbers.append(INTERVAL)
+        return [*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]
 
     def _optional(self) -> list[str]:
         """Columns that are left out where no row has anything in them."""
-        return [INTERVAL, IOU, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
+        return [IOU, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
 
 
 def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]) -> Iterator[str]:

@@ -23,6 +23,8 @@ def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
     found = {name: columns[name] for name in shown}
     if record["stage"] == "clustering_val":
         found |= {"source": record["config"]["source"], "weights": "trained" if "labeler" in columns else "given"}
+    if record["stage"] == "quality_val":
+        found["segmenter"] = "none"
     return " ".join(f"{name}={value}" for name, value in found.items())
 
 
