@@ -23,7 +23,7 @@ LATEX = {
     "’": "'", "“": "``", "”": "''", "‡": r"\ddag{}", "†": r"\dag{}",
 }  # fmt: skip
 LATIN = frozenset("¡¿§¶©ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")  # letters that it does have
-WIDE = "8cm"  # a LaTeX column whose lines break
+WIDE = "10cm"  # a LaTeX column whose lines break
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -171,7 +171,7 @@ def _latex_rows(table: Table) -> list[str]:
 def _latex_cell(table: Table, column: int, cell: str) -> str:
     """A cell; a long word of a column whose lines break, as a.b.c=d, may break too."""
     text = latex_text(cell)
-    return re.sub(r"(?<=[.=/])(?=\w)", r"\\allowbreak{}", text) if table.header[column] in table.wide else text
+    return re.sub(r"(?<=[.=/])(?=\w)", r"\\penalty500 ", text) if table.header[column] in table.wide else text
 
 
 def latex_text(text: str) -> str:

@@ -1,6 +1,8 @@
 """The paper's tables from hand-written records: whose numbers stand beside whose, and what is said of several seeds."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from analysis.records import UnreadableRecordError, by_address
 from analysis.rendering import FORMATS, Table
 from analysis.seeds import lineage, over_seeds, spread
 from analysis.summary import summary
-from analysis.tables import main, paper_tables
+from analysis.tables import main, paper_tables, write
 
 Record = dict[str, Any]
 NOWHERE = Path("no store")
@@ -559,6 +561,29 @@ def test_the_command_writes_every_format_of_every_table_and_says_so(tmp_path, ca
     assert "38.4 is no predictions_test/KEY with a mask AP in [0, 1]" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_the_latex_of_every_table_compiles(tmp_path):
+    runs = Runs()
+    for seed in (0, 1):
+        runs.pair("cascade_convnext_s", human=0.45, pseudo=0.36, seed=seed)
+    runs.score("cascade_convnext_s", supervision="boxes", ap=None)
+    runs.pair("mask_rcnn_tiny", human=0.1, pseudo=0.09, profile="demo", data="my_shapes", train={"ema": 0.9})
+    runs.pair("mask_rcnn_tiny", human=0.1, pseudo=0.09, profile="demo", data="my_shapes")
+    body = "".join(f"\\input{{{name}}}" for name in write_all(runs, tmp_path))
+    packages = r"\usepackage[T1]{fontenc}\usepackage{textcomp,booktabs,graphicx,array}"
+    (tmp_path / "all.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    log = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    assert "Overfull \\hbox" not in log
+
+
+def write_all(runs: Runs, folder: Path) -> list[str]:
+    paths = [path for table in paper_tables(runs.records, NOWHERE) for path in write(table, folder)]
+    return [path.name for path in paths if path.suffix == ".tex"]
+
+
 def test_an_empty_store_a_broken_record_and_a_bad_folder_are_sentences(tmp_path, capsys):
     assert main(["--store", str(tmp_path)]) == 1
     assert "make demo" in capsys.readouterr().err
@@ -569,9 +594,10 @@ def test_an_empty_store_a_broken_record_and_a_bad_folder_are_sentences(tmp_path,
     assert main(["--store", str(store), "--out", str(tmp_path / "file")]) == 1
     assert "give another folder with --out" in capsys.readouterr().err
     path = next(store.glob("*/*/run.json"))
-    path.write_text("{")
-    assert main(["--store", str(store)]) == 1
-    assert f"error: {path} cannot be read" in capsys.readouterr().err
+    for text in ("{", "[]", '{"status": "done"}', json.dumps(runs.records[0] | {"metrics": {"iou": 0.5}})):
+        path.write_text(text)
+        assert main(["--store", str(store)]) == 1
+        assert f"error: {path} cannot be read" in capsys.readouterr().err
 
 
 def test_the_committed_file_for_the_servers_word_can_be_read(tmp_path):

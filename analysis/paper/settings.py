@@ -58,7 +58,7 @@ def _of_all(record: Record, results: Results, prefix: str) -> Iterator[tuple[str
         config = {k: v for k, v in ancestor["config"].items() if k != "seed" or ancestor["stage"] not in SEEDED}
         yield f"{stage}.version", ancestor.get("version")
         yield from ((f"{stage}.{key}", value) for key, value in flat(config))
-        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in ancestor["sources"].items())
+        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in (ancestor.get("sources") or {}).items())
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
