@@ -421,6 +421,16 @@ def test_unlike_settings_are_never_averaged_and_their_rows_say_what_differs():
     ]
 
 
+def test_data_drawn_with_another_seed_is_other_data_and_said():
+    runs = Runs()
+    for seed, drawn in ((0, 7), (1, 8)):
+        score = runs.score("solov2_tiny", supervision="human", ap=0.3, seed=seed, profile="demo", data="shapes")
+        data = runs.add("shapes_val", {"profile": "demo", "data": "shapes"}, config={"seed": drawn})
+        by_address(runs.records)[score]["inputs"]["data"] = data
+    rows = part(made(runs, "tab1_coco"), "Not comparable: profile demo, data shapes: another scale, other data")
+    assert sorted(row["settings"] for row in rows) == ["shapes_val.seed=7", "shapes_val.seed=8"]
+
+
 def test_the_same_masks_divided_by_unlike_human_aps_are_two_rows():
     runs = Runs()
     first = runs.pair("solov2_r50", human=0.4, pseudo=0.36)
