@@ -17,6 +17,7 @@ of our results it is `measured` by), and `rows`:
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ class Number:
     printed: Printed
 
 
+@cache
 def load(folder: Path = PAPER) -> dict[str, PaperTable]:
     """All tables by name, in the paper's order.
 

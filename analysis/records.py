@@ -33,13 +33,29 @@ def finished(store: Path) -> list[Record]:
     records = []
     for path in sorted(store.glob("*/*/run.json")):
         try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
+            records.append(_checked(json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError) as error:
             raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove it") from error
     records = [record for record in records if record["status"] == "done"]
     if not records:
         raise UnreadableRecordError("the store holds no finished run; `make demo` makes one")
     return records
+
+
+def _checked(record: Any) -> Record:
+    """Raises ValueError: this is no record of a stage."""
+    if not isinstance(record, dict) or "status" not in record:
+        raise ValueError("it is no record of a stage")
+    if record["status"] != "done":
+        return record
+    parts = {"stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict}
+    for name, kind in parts.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"it has no usable '{name}'")
+    for name, entry in record["metrics"].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
+            raise ValueError(f"its metric '{name}' has no value")
+    return record
 
 
 def address(record: Record) -> str:

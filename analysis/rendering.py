@@ -23,7 +23,7 @@ LATEX = {
     "’": "'", "“": "``", "”": "''", "‡": r"\ddag{}", "†": r"\dag{}",
 }  # fmt: skip
 LATIN = frozenset("¡¿§¶©ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")  # letters that it does have
-WIDE = "5.5cm"  # a LaTeX column whose lines break
+WIDE = "10cm"  # a LaTeX column whose lines break
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -31,11 +31,11 @@ PAGE = """<!doctype html>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1rem }}
 .scroll {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; font-weight: 600; padding-bottom: .5rem }}
-th, td {{ padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8884 }}
-td.text, th.text {{ text-align: left }}
-td.wide {{ text-align: left; white-space: normal; min-width: 16rem }}
-tr.part th {{ text-align: left; padding-top: 1rem; border-bottom: 2px solid #8888 }}
+caption {{ text-align: left; font-weight: 600; padding: 1rem 0 .3rem }}
+th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8884; vertical-align: bottom }}
+td, th[scope=row] {{ white-space: nowrap }}
+.text, .wide {{ text-align: left }}
+td.wide {{ font-size: .85em }}
 .notes {{ font-size: .9em; max-width: 60rem }}
 </style></head><body>
 {table}</body></html>
@@ -75,6 +75,16 @@ class Table:
         for (start, heading), end in zip(starts, ends, strict=True):
             yield heading, self.rows[start:end]
 
+    def shown(self) -> Iterator[tuple[str, "Table"]]:
+        """Each heading and a table of the rows below it, with the columns in which these have anything."""
+        for heading, rows in self.parts():
+            kept = [i for i in range(len(self.header)) if i == 0 or any(row[i].strip() for row in rows)]
+            header = tuple(self.header[i] for i in kept)
+            cells = tuple(tuple(row[i] for i in kept) for row in rows)
+            names = frozenset(header)
+            part = replace(self, header=header, rows=cells, headings=(), text=self.text & names, wide=self.wide & names)
+            yield heading, part
+
     def is_text(self, column: int) -> bool:
         """Whether a column holds words."""
         return column == 0 or self.header[column] in self.text | self.wide
@@ -86,18 +96,11 @@ def markdown(table: Table) -> str:
     A part shows the columns in which it has anything.
     """
     blocks = [f"## {_markdown_line(table.title)}"]
-    for heading, rows in table.parts():
+    for heading, part in table.shown():
         blocks += [f"**{markdown_text(heading.strip())}**"] if heading.strip() else []
-        blocks.append(markdown_rows(_without_empty_columns(replace(table, rows=rows, headings=()))))
+        blocks.append(markdown_rows(part))
     blocks += ["\n".join(f"- {_markdown_line(note)}" for note in table.notes)] if table.notes else []
     return "\n\n".join(blocks) + "\n"
-
-
-def _without_empty_columns(table: Table) -> Table:
-    kept = [i for i in range(len(table.header)) if i == 0 or any(row[i].strip() for row in table.rows)]
-    header = tuple(table.header[i] for i in kept)
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return replace(table, header=header, rows=rows, text=table.text & {*header}, wide=table.wide & {*header})
 
 
 def markdown_rows(table: Table) -> str:
@@ -126,37 +129,49 @@ def markdown_text(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` environment, shrunk to the line's width where it is wider; needs booktabs, graphicx and array."""
+    """A `table` environment with a tabular for each part, shrunk to the line's width where it is wider.
+
+    Needs booktabs, graphicx and array. A heading breaks after its comma. A part shows the columns in which it has
+    anything.
+    """
+    lines = [
+        r"% needs \usepackage[T1]{fontenc} and \usepackage{textcomp,booktabs,graphicx,array}",
+        r"\begin{table}[htbp]",
+        r"\centering",
+        rf"\caption{{{latex_text(table.title)}}}",
+        rf"\label{{tab:{table.name}}}",
+    ]
+    for heading, part in table.shown():
+        lines += [rf"\par\medskip\emph{{{latex_text(heading)}}}\par\smallskip"] if heading.strip() else []
+        lines += _latex_rows(part)
+    lines += [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _latex_rows(table: Table) -> list[str]:
     columns = ["l" if table.is_text(i) else "r" for i in range(len(table.header))]
+    titles = []
+    for name, column in zip(table.header, columns, strict=True):
+        first, comma, second = map(latex_text, name.partition(", "))
+        titles.append(rf"\shortstack[{column}]{{{first},\\{second}}}" if comma else first)
     broken = rf">{{\raggedright\arraybackslash}}p{{{WIDE}}}"
     columns = [broken if name in table.wide else kind for name, kind in zip(table.header, columns, strict=True)]
-    lines = [" & ".join(map(latex_text, table.header)) + r" \\"]
-    for heading, rows in table.parts():
-        lines.append(r"\midrule")
-        if heading:
-            lines += [rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{latex_text(heading)}}}}} \\", r"\midrule"]
-        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in rows]
-    notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
-    return (
-        "\n".join(
-            [
-                r"% needs \usepackage[T1]{fontenc}, {textcomp}, {booktabs}, {graphicx} and {array}",
-                r"\begin{table}[htbp]",
-                r"\centering",
-                rf"\caption{{{latex_text(table.title)}}}",
-                rf"\label{{tab:{table.name}}}",
-                rf"\sbox0{{\begin{{tabular}}{{{''.join(columns)}}}",
-                r"\toprule",
-                *lines,
-                r"\bottomrule",
-                r"\end{tabular}}%",
-                r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-                *notes,
-                r"\end{table}",
-            ]
-        )
-        + "\n"
-    )
+    return [
+        rf"\sbox0{{\begin{{tabular}}{{{''.join(columns)}}}",
+        r"\toprule",
+        " & ".join(titles) + r" \\",
+        r"\midrule",
+        *(" & ".join(_latex_cell(table, i, cell) for i, cell in enumerate(row)) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}}%",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+    ]
+
+
+def _latex_cell(table: Table, column: int, cell: str) -> str:
+    """A cell; a long word of a column whose lines break, as a.b.c=d, may break too."""
+    text = latex_text(cell)
+    return re.sub(r"(?<=[.=/])(?=\w)", r"\\penalty500 ", text) if table.header[column] in table.wide else text
 
 
 def latex_text(text: str) -> str:
@@ -184,27 +199,25 @@ def csv(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """A fragment for a page: the table in a box that scrolls sideways, and its notes."""
-    head = "".join(_html_cell("th", cell, table, i, ' scope="col"') for i, cell in enumerate(table.header))
-    lines = [
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html_text(table.title)}">',
-        f'<table id="{table.name}">',
-        f"<caption>{html_text(table.title)}</caption>",
-        f"<thead><tr>{head}</tr></thead>",
-    ]
-    for heading, rows in table.parts():
-        span = f'<th colspan="{len(table.header)}" scope="rowgroup">{html_text(heading)}</th>'
-        lines += ["<tbody>", *([f'<tr class="part">{span}</tr>'] if heading else [])]
-        for row in rows:
-            name = _html_cell("th", row[0], table, 0, ' scope="row"')
-            lines.append(
-                f"<tr>{name}{''.join(_html_cell('td', cell, table, i + 1) for i, cell in enumerate(row[1:]))}</tr>"
-            )
-        lines.append("</tbody>")
-    lines += ["</table>", "</div>"]
+    """A fragment for a page: a section with a table for each part, in boxes that scroll sideways, and the notes.
+
+    A part shows the columns in which it has anything.
+    """
+    lines = [f'<section id="{table.name}">', f"<h3>{html_text(table.title)}</h3>"]
+    for heading, part in table.shown():
+        label = html_text(heading if heading.strip() else table.title)
+        head = "".join(_html_cell("th", cell, part, i, ' scope="col"') for i, cell in enumerate(part.header))
+        lines += [f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">', "<table>"]
+        lines += [f"<caption>{html_text(heading)}</caption>"] if heading.strip() else []
+        lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+        for row in part.rows:
+            name = _html_cell("th", row[0], part, 0, ' scope="row"')
+            rest = "".join(_html_cell("td", cell, part, i) for i, cell in enumerate(row) if i)
+            lines.append(f"<tr>{name}{rest}</tr>")
+        lines += ["</tbody>", "</table>", "</div>"]
     if table.notes:
         lines += ['<ul class="notes">', *(f"<li>{html_text(note)}</li>" for note in table.notes), "</ul>"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "</section>"]) + "\n"
 
 
 def _html_cell(tag: str, cell: str, table: Table, column: int, more: str = "") -> str:

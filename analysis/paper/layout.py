@@ -18,6 +18,7 @@ INTERVAL, IOU, EACH = "Ret. 95 % interval", "mask IoU", "each seed"
 SETTINGS, COMMAND = "settings", "computed by"
 MISSING = "missing"  # from the store: the row's command computes it
 ABOUT = ("seeds", "n", "profile", "data", "commit", SETTINGS, COMMAND)
+SERVERS = ("testdev", "testdev_retention")  # what no command of ours computes
 STACKED = ("tab7_detection",)  # six quantities: paper, ours and difference below each other, not side by side
 BESIDE = "At the paper's scale and on its data, but none of its rows"
 Cells = dict[str, str]
@@ -50,7 +51,7 @@ class Builder:
         words = {*self.table.identity.values(), "numbers", "profile", "data", "commit"}
         return Table(
             name=self.table.name,
-            title=f"Table {self.table.number}: {self.table.title}",
+            title=f"{self.table.title} (Table {self.table.number} of the paper)",
             header=tuple(header),
             rows=tuple(rows),
             notes=tuple(notes(self.table, self.tables, header)),
@@ -122,7 +123,7 @@ class Builder:
         if quantity.measured is None or (group is None and (row is None or row.run is None)):
             return {PAPERS: papers}
         if group is None:
-            return {PAPERS: papers, OURS: MISSING, DIFFERENCE: ""}
+            return {PAPERS: papers, OURS: MISSING if _has(row, quantity) else measured.NOTHING, DIFFERENCE: ""}
         ours = measured.measure(quantity, group, self.results)
         if row is None:
             return {PAPERS: "", OURS: ours.cell}
@@ -172,9 +173,7 @@ class Builder:
             return ""
         if row.run is None:
             return "quoted by the paper"
-        expected = [q for q in self._measured() if q.measured not in ("testdev", "testdev_retention")]
-        if row.over is None and (row.ours or {}).get("supervision") == "human":
-            expected = [q for q in expected if q.measured != "retention"]
+        expected = [q for q in self._measured() if q.measured not in SERVERS and _has(row, q)]
         whole = group is not None and all(
             measured.measure(q, group, self.results).cell not in measured.ABSENT for q in expected
         )
@@ -192,11 +191,13 @@ class Builder:
             numbers = ["numbers", *(quantity.title for quantity in quantities)]
         else:
             numbers = [_side(q, which) for q in quantities for which in _sides(q)]
-        return list(dict.fromkeys([*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]))
+        if any(quantity.measured == "retention" for quantity in quantities):
+            numbers.append(INTERVAL)
+        return [*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]
 
     def _optional(self) -> list[str]:
         """Columns that are left out where no row has anything in them."""
-        return [INTERVAL, IOU, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
+        return [IOU, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
 
 
 def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]) -> Iterator[str]:
@@ -226,6 +227,12 @@ def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]
                 f"The paper's numbers contradict each other: {finding.place} is printed as {finding.printed}, but "
                 f"{finding.remark} gives {finding.interval} (python -m analysis.audit)."
             )
+
+
+def _has(row: Row | None, quantity: Quantity) -> bool:
+    """Whether a row of ours has a quantity: there is no retention of human masks."""
+    human = row is not None and row.ours is not None and row.ours.get("supervision") == "human"
+    return not (human and quantity.measured in ("retention", "testdev_retention"))
 
 
 def _side(quantity: Quantity, which: str) -> str:

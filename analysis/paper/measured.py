@@ -51,7 +51,7 @@ class Measured:
         """Ours − the paper's, to the paper's last decimal."""
         if self.mean is None or printed is None:
             return NOTHING
-        return f"{self.mean - float(printed.value):+.{printed.decimals}f}"
+        return f"{self.mean - float(printed.value):+z.{printed.decimals}f}"
 
 
 def measure(quantity: Quantity, group: Group, results: Results) -> Measured:

@@ -17,7 +17,6 @@ SEGMENTERS = {  # the segmenter of a record → its backbone and model
     "mask_rcnn_tiny": ("tiny", "Mask R-CNN"),
 }
 LVIS = ("mask_rcnn_r50_dcn", "mask_rcnn_r101_dcn", "mask_rcnn_x101_32x4d", "mask_rcnn_x101_64x4d", "mask_rcnn_tiny")
-COCO = tuple(name for name in SEGMENTERS if name not in LVIS)
 ENCODERS = {
     "convnext_b": "ConvNeXt-Base",
     "swin_b": "Swin-Base",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.paper.names import (
-    COCO,
     DATA,
     DECODERS,
     ENCODERS,
@@ -121,13 +120,16 @@ def _usual(record: Record, *names: str) -> bool:
     return all(record["columns"].get(name, USUAL[name]) == USUAL[name] for name in names)
 
 
-def _segmenters(names: tuple[str, ...], *, elsewhere: bool) -> Callable[[Results], list[Group]]:
-    """Tables 1 and 2: some segmenters on human masks and on MAL's."""
+def _segmenters(*, lvis: bool) -> Callable[[Results], list[Group]]:
+    """Tables 1 and 2: segmenters on human masks and on MAL's; those of Table 2 (`lvis`) or all others.
+
+    In Table 2 MAL may have been trained on another data set.
+    """
 
     def wanted(record: Record) -> bool:
         columns = record["columns"]
-        by = {"human": True, "pseudo": _by_mal(record, elsewhere=elsewhere)}.get(columns["supervision"], False)
-        return by and bare(columns["segmenter"]) in names and _usual(record, "decoder", "theta")
+        by = {"human": True, "pseudo": _by_mal(record, elsewhere=lvis)}.get(columns["supervision"], False)
+        return by and (bare(columns["segmenter"]) in LVIS) == lvis and _usual(record, "decoder", "theta")
 
     return lambda results: results.scores(wanted)
 
@@ -206,9 +208,9 @@ def _listed(names: Mapping[str, str], setting: str) -> Callable[[Mapping[str, An
 
 
 KINDS = {
-    "tab1_coco": Kind(_segmenters(COCO, elsewhere=False), _method, _human_first, ("encoder", "segmenter")),
+    "tab1_coco": Kind(_segmenters(lvis=False), _method, _human_first, ("encoder", "segmenter")),
     "tab2_lvis": Kind(
-        _segmenters(LVIS, elsewhere=True),
+        _segmenters(lvis=True),
         lambda c: _method(c) | _training_data(c),
         _human_first,
         ("labeler", "encoder", "segmenter"),

@@ -23,6 +23,8 @@ def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
     found = {name: columns[name] for name in shown}
     if record["stage"] == "clustering_val":
         found |= {"source": record["config"]["source"], "weights": "trained" if "labeler" in columns else "given"}
+    if record["stage"] == "quality_val":
+        found["segmenter"] = "none"
     return " ".join(f"{name}={value}" for name, value in found.items())
 
 
@@ -56,7 +58,7 @@ def _of_all(record: Record, results: Results, prefix: str) -> Iterator[tuple[str
         config = {k: v for k, v in ancestor["config"].items() if k != "seed" or ancestor["stage"] not in SEEDED}
         yield f"{stage}.version", ancestor.get("version")
         yield from ((f"{stage}.{key}", value) for key, value in flat(config))
-        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in ancestor["sources"].items())
+        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in (ancestor.get("sources") or {}).items())
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

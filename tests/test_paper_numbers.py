@@ -1,0 +1,188 @@
+"""The paper's numbers as data: complete, as printed, and each row's command computes that row."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from analysis.paper_numbers import (
+    PAPER,
+    PaperNumbersError,
+    PaperTable,
+    Printed,
+    Row,
+    find_cell,
+    find_row,
+    load,
+    numbers,
+)
+from mal import segmenters
+from mal.config import Config
+
+CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
+TABLES = load()
+# counted in the paper: printed numbers of each table
+COUNTS = {1: 9 * 2 + 2 + 5 * 4 + 1 + 6 * 4, 2: 4 + 6 * 2, 3: 3 * 2, 4: 6 * 3, 5: 6 * 2, 6: 6, 7: 15 * 6}
+
+
+def test_every_printed_number_is_there():
+    assert Counter(number.table for number in numbers(TABLES)) == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed"),
+    [  # the four corners of each table, read off the paper by hand
+        ("tab1_coco.mask_rcnn_r101_human.mask_ap_val", "38.6"),
+        ("tab1_coco.mask2former_swin_s.retention_test", "93.8"),
+        ("tab1_coco.bbtp.retention_test", "59.1"),
+        ("tab1_coco.boxteacher.mask_ap_test", "40.0"),
+        ("tab2_lvis.r50_dcn_human.mask_ap_val", "21.7"),
+        ("tab2_lvis.x101_64x4d_from_coco.retention_val", "93.8"),
+        ("tab3_decoder.fc.mask_ap_val", "35.5"),
+        ("tab3_decoder.attention.retention_val", "94.4"),
+        ("tab4_encoder.convnext_b.accuracy", "83.8"),
+        ("tab4_encoder.mae_l.retention_val", "94.4"),
+        ("tab5_theta.theta_0.6.mask_ap_val", "41.3"),
+        ("tab5_theta.theta_1.6.retention_val", "93.3"),
+        ("tab6_clustering.convnext_b.score", "0.459"),
+        ("tab6_clustering.mae_l.score", "0.301"),
+        ("tab7_detection.r50_dcn_none.box_ap", "22.0"),
+        ("tab7_detection.convnext_s_mal.box_ap_L", "66.8"),
+    ],
+)
+def test_numbers_stand_as_printed(cell, printed):
+    assert find_cell(cell, TABLES["tab1_coco"], TABLES).text == printed
+
+
+def test_values_are_plausible_and_rise_as_metrics_must():
+    for number in numbers(TABLES):
+        low, high = {"per cent": (15, 100)}.get(number.unit, (0.2, 0.6))
+        assert low < number.printed.value < high, number
+        assert number.printed.decimals == {"per cent": 1}.get(number.unit, 3), number
+    for row in TABLES["tab7_detection"].rows:
+        ap, ap50, ap75, small, medium, large = (printed.value for printed in row.printed.values() if printed)
+        assert ap75 < ap50
+        assert ap < ap50
+        assert small < medium < large
+
+
+def test_the_same_result_is_printed_alike_in_every_table():
+    """MAL with MAE-B and Cascade R-CNN ConvNeXt-S is a row of Tables 1, 3, 4 and 5."""
+    rows = ("tab1_coco.cascade_convnext_s", "tab3_decoder.attention", "tab4_encoder.mae_b", "tab5_theta.theta_1.2")
+    for quantity, text in (("mask_ap_val", "42.3"), ("retention_val", "94.4")):
+        assert {find_cell(f"{row}.{quantity}", TABLES["tab1_coco"], TABLES).text for row in rows} == {text}
+
+
+def test_a_printed_number_stands_for_all_that_round_to_it():
+    printed = Printed("38.60")
+    assert (printed.value, printed.decimals, printed.slack) == (Fraction(193, 5), 2, Fraction(1, 200))
+
+
+def test_captions_are_the_papers():
+    for table in TABLES.values():
+        assert re.match(rf"Table {table.number}: ", table.caption)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("mask_ap_val: \"35.5\"", "mask_ap_val: 35.5"), "35.5 needs quotes"),
+        (("mask_ap_val: \"35.5\", ", ""), "row fc has not every column"),
+        (("id: fcn", "id: fc"), "two rows have the same id"),
+        (("quantities:", "quantity:"), "analysis/paper_numbers.py says what belongs there"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_meant_is_refused(tmp_path, change, said):
+    (tmp_path / "tab3.yaml").write_text((PAPER / "tab3.yaml").read_text(encoding="utf-8").replace(*change))
+    with pytest.raises(PaperNumbersError, match=said):
+        load(tmp_path)
+
+
+def test_a_reference_to_nothing_is_refused(tmp_path):
+    with pytest.raises(PaperNumbersError, match=r"tab3_decoder refers to query\.mask_ap_val, where nothing is printed"):
+        find_cell("query.mask_ap_val", TABLES["tab3_decoder"], TABLES)
+    with pytest.raises(PaperNumbersError, match="the row nobody, which there is not"):
+        find_row("nobody", TABLES["tab3_decoder"], TABLES)
+    with pytest.raises(PaperNumbersError, match="holds no tab1"):
+        load(tmp_path)
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+FILLED = [(table, row) for table in TABLES.values() for row in table.rows if row.run is not None]
+QUICK = {table.name: row for table, row in FILLED}  # composing takes a second: quick tests take each table's last row
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        pytest.param(
+            table, row, id=f"{table.name}-{row.id}", marks=() if QUICK[table.name] is row else pytest.mark.slow
+        )
+        for table, row in FILLED
+    ],
+)
+def test_the_command_of_a_row_computes_that_row_at_its_scale(
+    table: PaperTable, row: Row, compose: Callable[..., Config]
+):
+    words = table.command(row).split()
+    assert words[:3] == ["python", "experiments/run.py", "-m"]
+    lines = [*sweep(table.name), *words[3:]]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)
+    jobs = [list(job) for job in batch]
+    assert len(jobs) == 1
+    config = compose(*jobs[0])
+    assert row.ours is not None
+    assert found(config, row.ours) == dict(row.ours)
+    values = dict(dotted(dataclasses.asdict(config)))
+    for settings in row.scale.values():
+        assert {key: values[key] for key in settings} == dict(settings)
+
+
+@cache
+def sweep(experiment: str) -> list[str]:
+    """What the experiment's file sweeps over at the paper's scale; the command line has the last word."""
+    ConfigStore.instance().store("schema", Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        command = [f"experiment={experiment}", "profile=paper"]
+        hydra = hydra_compose("config", command, return_hydra_config=True).hydra
+    params: Any = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def found(config: Config, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the columns of the row's result would say; labels of MAL's are in every run that trains on them."""
+    assert config.labeler.name == ("mal" if config.segmenter.name != "none" else "none")
+    other = config.data.labeler_train.name
+    heads = ("human", "pseudo") if config.segmenter.mask_head else ("boxes",)
+    columns = {
+        "data": config.data.name,
+        "labeler": f"mal:{other}" if other else "mal",
+        "encoder": config.encoder.name,
+        "decoder": config.decoder.name,
+        "theta": config.roi.theta,
+        "segmenter": segmenters.title(config.segmenter) if config.segmenter.name != "none" else "none",
+        "supervision": wanted.get("supervision") if wanted.get("supervision") in heads else heads,
+    }
+    if wanted.get("supervision") == "human":  # a run of another data set's labeler has the same human masks
+        columns["labeler"] = wanted["labeler"]
+    return {name: columns[name] for name in wanted}
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for key, value in config.items():
+        pairs += dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return pairs
