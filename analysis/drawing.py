@@ -35,11 +35,14 @@ def compressed(segmentation: Any, record: Json) -> Json:
     return segmentation
 
 
+def file_name(record: Json) -> str:
+    """Where an image lies below the folder of images; LVIS v1 names it by the last two parts of its address."""
+    return record.get("file_name") or "/".join(urlsplit(record["coco_url"]).path.split("/")[-2:])
+
+
 def load_pixels(record: Json, images: Path) -> np.ndarray:
     """(H, W, 3) in [0, 1], turned by the EXIF tag only where the annotated size says so (as the labelers see it)."""
-    # LVIS v1 names an image by the last two parts of its address
-    name = record.get("file_name") or "/".join(urlsplit(record["coco_url"]).path.split("/")[-2:])
-    with Image.open(images / name) as stored:
+    with Image.open(images / file_name(record)) as stored:
         fits = stored.size == (record["width"], record["height"])
         image: Image.Image = stored if fits else ImageOps.exif_transpose(stored)
         if image.mode.startswith("I;16"):  # Pillow would cut it at 255

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from analysis.drawing import load_pixels
+from analysis.drawing import file_name, load_pixels
 from analysis.figures.results import LeftOut, Results, by_id, read_json
 from analysis.records import Json, Record
 
@@ -27,6 +27,7 @@ class Photographs:
     Attributes:
         records: their entries by id. folder: where their files lie. humans: the human annotations by id.
         hidden: how many images of the split may not be passed on, and are left out for that.
+        absent: how many have no file here: published results come with a part of the procedural images.
     """
 
     records: dict[int, Json]
@@ -34,6 +35,7 @@ class Photographs:
     humans: dict[int, Json]
     drawn: bool
     hidden: int
+    absent: int = 0
 
     def pixels(self, image: int) -> np.ndarray:
         """(H, W, 3) in [0, 1].
@@ -47,10 +49,13 @@ class Photographs:
             raise LeftOut(f"image {image} cannot be read ({type(error).__name__})") from error
 
     def notes(self) -> tuple[str, ...]:
-        """A sentence about the images that are left out."""
-        if not self.hidden:
-            return ()
-        return (f"{self.hidden} photographs whose licence forbids to pass them on, or that state none",)
+        """What is said of the images that are left out."""
+        said = []
+        if self.hidden:
+            said.append(f"{self.hidden} photographs whose licence forbids to pass them on, or that state none")
+        if self.absent:
+            said.append(f"{self.absent} images whose files are not here")
+        return tuple(said)
 
     def attribution(self, images: Iterable[int]) -> str:
         """Who made the photographs shown; procedural images nobody did."""
@@ -85,7 +90,11 @@ def photographs(results: Results, record: Record) -> Photographs:
     kept = images if found.drawn or not results.redistributable else [image for image in images if image["free"]]
     if not kept:
         raise LeftOut(f"none of the {len(images)} photographs states a licence to pass it on")
-    return Photographs(by_id(kept), found.images, by_id(coco["annotations"]), found.drawn, len(images) - len(kept))
+    here = [image for image in kept if (found.images / file_name(image)).is_file()]
+    if not here:
+        raise LeftOut(f"none of its {len(kept)} images has its file in the folder they came from")
+    hidden, absent = len(images) - len(kept), len(kept) - len(here)
+    return Photographs(by_id(here), found.images, by_id(coco["annotations"]), found.drawn, hidden, absent)
 
 
 def _is_free(image: Json, named: dict[int, str]) -> bool:

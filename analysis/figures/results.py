@@ -169,10 +169,12 @@ def read_json(path: Path) -> Any:
     Raises:
         LeftOut: it is absent or broken.
     """
+    place = "/".join(path.parts[-3:])
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LeftOut(f"{place} is not in this store; published results hold no masks of photographs") from None
     except (OSError, ValueError) as error:
-        place = "/".join(path.parts[-3:])
         raise LeftOut(f"{place} cannot be read ({type(error).__name__})") from error
 
 
