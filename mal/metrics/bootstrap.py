@@ -4,21 +4,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.ap import METRICS, ap_from_matches, ap_samples
 from mal.errors import MalError
-from mal.metrics.matches import AREAS, IGNORED, TRUE, MatchArrays
+from mal.metrics.matches import MatchArrays
 
-RECALLS = np.linspace(0, 1, 101)
-METRICS: dict[str, tuple[str, float | None]] = {  # (area range, IoU threshold or None for the mean over all)
-    "ap": ("all", None),
-    "ap50": ("all", 0.5),
-    "ap75": ("all", 0.75),
-    "ap_S": ("S", None),
-    "ap_M": ("M", None),
-    "ap_L": ("L", None),
-}
-RESAMPLES_AT_ONCE = 100  # bounds the working memory to this many × detections of a category
+__all__ = ["METRICS", "Interval", "ap_from_matches", "ap_samples", "retention"]
 
 
 @dataclass(frozen=True)
@@ -28,85 +19,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-def ap_from_matches(matches: MatchArrays, weights: NDArray[np.int64] | None = None, *, metric: str = "ap") -> float:
-    """AP of the images, each counted `weights` times: what COCO's evaluator gives for a set with copies of images.
-
-    Exact but for one thing: copies of an image whose detections tie in score are ranked detection by detection.
-
-    Args:
-        matches: see `MatchArrays`.
-        weights: (N,) counts, >= 0; None counts every image once.
-        metric: a key of `METRICS`.
-
-    Returns:
-        AP in [0, 1]; NaN where the counted images hold no object.
-    """
-    if weights is None:
-        weights = np.ones(len(matches.image_ids), dtype=np.int64)
-    return float(ap_samples(matches, weights[None], metric=metric)[0])
-
-
-def ap_samples(matches: MatchArrays, weights: NDArray[np.int64], *, metric: str = "ap") -> NDArray[np.float64]:
-    """AP for each row of image counts `weights` (R, N); see `ap_from_matches`. Returns (R,)."""
-    area_name, threshold = METRICS[metric]
-    area = list(AREAS).index(area_name)
-    columns = list(range(len(matches.thresholds)))
-    if threshold is not None:
-        columns = [int(np.flatnonzero(np.isclose(matches.thresholds, threshold))[0])]
-    total, present = np.zeros(len(weights)), np.zeros(len(weights), dtype=np.int64)
-    for category in range(len(matches.category_ids)):
-        counted = matches.gt_counted[area] & (matches.gt_category == category)
-        objects = weights[:, matches.gt_image[counted]].sum(axis=1)
-        has_objects = objects > 0
-        if not has_objects.any():
-            continue
-        present += has_objects
-        total[has_objects] += _category_ap(matches, weights[has_objects], objects[has_objects], category, area, columns)
-    with np.errstate(invalid="ignore"):
-        return np.where(present > 0, total / np.maximum(present, 1), math.nan)
-
-
-def _category_ap(
-    matches: MatchArrays,
-    weights: NDArray[np.int64],
-    objects: NDArray[np.int64],
-    category: int,
-    area: int,
-    columns: list[int],
-) -> NDArray[np.float64]:
-    """Mean over thresholds of one category's AP, (R,) for `weights` (R, N) and positive object counts (R,)."""
-    chosen = np.flatnonzero(matches.det_category == category)
-    chosen = chosen[np.argsort(-matches.det_score[chosen], kind="stable")]
-    states = matches.det_state[area][:, chosen]
-    images = matches.det_image[chosen]
-    result = np.zeros(len(weights))
-    for start in range(0, len(weights), RESAMPLES_AT_ONCE):
-        rows = slice(start, start + RESAMPLES_AT_ONCE)
-        counts = weights[rows][:, images]
-        for column in columns:
-            result[rows] += _interpolated(counts, states[column], objects[rows])
-    return result / len(columns)
-
-
-def _interpolated(
-    counts: NDArray[np.int64], states: NDArray[np.int8], objects: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """101-point interpolated AP. counts: (R, D) by falling score; states: (D,); objects: (R,). Returns (R,).
-
-    Recall rises, and precision peaks, only where a detection is true, so the rest of the curve is not looked at.
-    """
-    true = states == TRUE
-    if not true.any():
-        return np.zeros(len(counts))
-    detected = np.cumsum(counts * (states != IGNORED), axis=1)[:, true]
-    found = np.cumsum(counts[:, true], axis=1)
-    recall = found / objects[:, None]
-    precision = found / (detected + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    reached = np.searchsorted(RECALLS, recall.ravel(), side="right").reshape(recall.shape)
-    return (envelope * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
 
 
 def retention(

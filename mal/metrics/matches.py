@@ -3,37 +3,23 @@
 With these arrays on disk, AP can be recomputed for any resampling of the images without a mask or an IoU.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.ap import AREAS, FALSE, IGNORED, TRUE, Matches
 from mal.errors import MalError
 from mal.files import atomic_write
 
-AREAS = {"all": (0.0, 1e10), "S": (0.0, 32.0**2), "M": (32.0**2, 96.0**2), "L": (96.0**2, 1e10)}
+__all__ = ["AREAS", "FALSE", "IGNORED", "THRESHOLDS", "TRUE", "MatchArrays", "match"]
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-TRUE, FALSE, IGNORED = 1, 0, -1
 
 
-@dataclass(frozen=True)
-class MatchArrays:
-    """The matches of one set of detections with one set of objects, at each area range of `AREAS` and each threshold.
-
-    D detections lie by category, then image, then falling score; G objects in any order. A = len(AREAS).
-    """
-
-    image_ids: NDArray[np.int64]  # (N,), rising
-    category_ids: NDArray[np.int64]  # (K,), rising
-    thresholds: NDArray[np.float64]  # (T,) IoU
-    det_image: NDArray[np.int64]  # (D,) index into image_ids
-    det_category: NDArray[np.int64]  # (D,) index into category_ids
-    det_score: NDArray[np.float64]  # (D,)
-    det_state: NDArray[np.int8]  # (A, T, D): TRUE, FALSE or IGNORED (matches a crowd, is of another size, …)
-    gt_image: NDArray[np.int64]  # (G,)
-    gt_category: NDArray[np.int64]  # (G,)
-    gt_counted: NDArray[np.bool_]  # (A, G): not a crowd, and of this size
+class MatchArrays(Matches):
+    """`Matches` that are written, and read with a sentence of ours where there are none."""
 
     def save(self, path: str | Path) -> None:
         """Write the arrays as a compressed npz, atomically."""
