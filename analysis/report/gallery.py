@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from analysis.drawing import HUMAN, PSEUDO, decode, load_pixels
 from analysis.licences import by_id, licence_of
-from analysis.report.instances import Labelled, Selection
+from analysis.report.instances import Labelled, Selection, read_json
 
 LIMIT = 1000  # instances in a page
 LONGEST = 192  # pixels of a crop's longer side; larger ones are shrunk
@@ -132,7 +131,7 @@ def _part(selection: Selection) -> tuple[Json, list[str]]:
 def _guesses(labelled: Labelled, ids: list[int]) -> dict[int, Json]:
     """Annotation id → the labeler's annotation, of those that it scores."""
     wanted = set(ids) & set(labelled.scores.index)
-    coco = json.loads(labelled.labels.read_text(encoding="utf-8"))
+    coco = read_json(labelled.labels)
     return {annotation["id"]: annotation for annotation in coco["annotations"] if annotation["id"] in wanted}
 
 

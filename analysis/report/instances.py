@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.licences import by_id, licence_of
-from analysis.records import Pictures, Record, address, pictures
+from analysis.records import Pictures, Record, UnreadableRecordError, address, pictures
 from analysis.tables import IDENTITY, LABELERS, labeler_name
 
 Json = dict[str, Any]
@@ -78,7 +78,7 @@ def select(splits: Iterable[Split], limit: int, *, redistributable: bool) -> lis
     """
     found = []
     for split in splits:
-        human = json.loads(split.pictures.annotations.read_text(encoding="utf-8"))
+        human = read_json(split.pictures.annotations)
         keep, forbidden = _allowed(human, split.pictures, redistributable)
         first = split.labelled[0].scores
         found.append((split, human, first[first["image_id"].isin(keep)], len(first), forbidden))
@@ -96,6 +96,30 @@ def equal_steps(rows: pd.DataFrame, count: int) -> list[int]:
         return []
     places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
     return [int(name) for name in ranked.index[places]]
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """instances.csv of a quality_* stage, indexed by annotation_id.
+
+    Raises:
+        UnreadableRecordError: it is cut off, or something else.
+    """
+    try:
+        return pd.read_csv(path).set_index("annotation_id").sort_index()
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove its folder") from error
+
+
+def read_json(path: Path) -> Json:
+    """A COCO or LVIS file.
+
+    Raises:
+        UnreadableRecordError: it is cut off, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or restore it") from error
 
 
 def _shares(sizes: list[int], limit: int) -> list[int]:
@@ -129,29 +153,27 @@ def _files(record: Record, store: Path) -> tuple[Path, Path] | None:
     return (labels, scores) if labels.is_file() and scores.is_file() else None
 
 
+def rank(record: Record) -> tuple[int, str, str, str]:
+    """Where a labeler's result stands among others: MAL first, then in the order of `LABELERS`; by rising seed."""
+    order, labeler = list(LABELERS), record["columns"]["labeler"]
+    name = labeler.partition(":")[0]
+    place = order.index(name) if name in order else len(order)
+    return place, labeler, str(record["columns"].get("seed", "")), record["key"]
+
+
 def _labelled(records: list[Record], store: Path) -> list[Labelled]:
-    order = list(LABELERS)
-
-    def rank(record: Record) -> tuple[int, str, str, str]:
-        labeler = record["columns"]["labeler"]
-        name = labeler.partition(":")[0]
-        place = order.index(name) if name in order else len(order)
-        return place, labeler, str(record["columns"].get("seed", "")), record["key"]
-
     ordered = sorted(records, key=rank)
     sets = []
-    for record, name in zip(ordered, _names(ordered), strict=True):
+    plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
+    for record, name in zip(ordered, names(ordered, plain), strict=True):
         files = _files(record, store)
         assert files is not None, "find() keeps only records whose files exist"
-        scores = pd.read_csv(files[1]).set_index("annotation_id")
-        sets.append(Labelled(name, files[0], scores))
+        sets.append(Labelled(name, files[0], read_scores(files[1])))
     return sets
 
 
-def _names(records: list[Record]) -> list[str]:
-    """A labeler's name, with every setting in which two of that name differ, and the key where nothing else does."""
-    names = [labeler_name(record["columns"]["labeler"]) for record in records]
-    shown = list(names)
+def names(records: list[Record], shown: list[str]) -> list[str]:
+    """Names, each with every setting in which two of that name differ, and the key where nothing else does."""
     for setting in ("profile", *IDENTITY):
         values = [record["key"][:8] if setting == "key" else record["columns"].get(setting) for record in records]
         alike: dict[str, set[Any]] = {}
