@@ -1,244 +1,105 @@
-"""Several processes on one stage: the same data, the same losses, the same files as one process alone."""
+"""Rank correlations and rankings against scipy, enumeration, and data whose truth is known."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import math
+from itertools import permutations
 
+import numpy as np
 import pytest
-import torch
+from scipy import stats as theirs
 
-from mal import ranks, shapes
-from mal.annotations import read, strip
-from mal.errors import ConfigError, MalError
-from mal.rois import TrainingRois
-from mal.runtime import load_checkpoint
+from analysis.ranks import bootstrap_interval, first_shares, rank_correlation, stability
 
-ROOT = Path(__file__).resolve().parents[1]
-CPU = torch.device("cpu")
-RUN = [sys.executable, "experiments/run.py", "profile=smoke", "tracking=none"]
+X = [3.1, 0.2, 5.5, 4.4, 1.0, 2.0]
+Y = [10.0, 2.0, 9.0, 30.0, 1.0, 2.0]  # with a tie
 
 
-def launch(processes: int, *command: str, cwd: Path = ROOT) -> "subprocess.Popen[str]":
-    """A command in several processes of this machine, as a cluster would start it."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone",
-         f"--nproc-per-node={processes}", *command],
-        cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def test_the_correlations_are_scipys_with_ties_too() -> None:
+    assert rank_correlation(X, Y).interval.value == pytest.approx(theirs.spearmanr(X, Y).statistic)
+    assert rank_correlation(X, Y, kind="kendall").interval.value == pytest.approx(theirs.kendalltau(X, Y).statistic)
 
 
-def finished(process: "subprocess.Popen[str]") -> str:
-    text, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, text
-    return text
-
-
-def in_processes(count: int, folder: Path, body: str) -> list[Any]:
-    """What `answer` is in each process after the code has run."""
-    script = folder / "script.py"
-    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    script.write_text(
-        "import json, sys\nfrom pathlib import Path\nimport torch\nfrom mal import ranks\nfrom mal.errors import *\n"
-        f"with ranks.joined(torch.device('cpu')):\n{lines}\n"
-        f"    Path({str(folder)!r}, f'answer-{{ranks.rank()}}.json').write_text(json.dumps(answer))\n"
+def test_the_p_of_few_points_tries_every_order() -> None:
+    seen = abs(theirs.spearmanr(X, Y).statistic) - 1e-9
+    extreme = sum(abs(theirs.spearmanr(X, order).statistic) >= seen for order in permutations(Y))
+    assert rank_correlation(X, Y).p == pytest.approx(extreme / math.factorial(6))
+    ordered = [1.0, 3.0, 2.0, 4.0, 6.0, 5.0]
+    assert rank_correlation(X, ordered, kind="kendall").p == pytest.approx(
+        theirs.kendalltau(X, ordered, method="exact").pvalue
     )
-    finished(launch(count, str(script)))
-    return [json.loads((folder / f"answer-{rank}.json").read_text()) for rank in range(count)]
 
 
-def test_a_process_alone_needs_nothing() -> None:
-    assert (ranks.rank(), ranks.size(), ranks.is_first()) == (0, 1, True)
-    with ranks.joined(CPU):
-        assert ranks.share("x") == "x"
-        assert ranks.gather(3) == [3]
-        assert ranks.agreed(None) is None
-        assert ranks.agreed("SIGTERM") == "SIGTERM"
-        assert ranks.on_first(lambda: 7) == 7
-        assert ranks.own_part(5, "train.batch") == slice(0, 5)
-        assert ranks.own_draws() == []
+def test_five_points_in_perfect_order_leave_a_wide_interval_where_the_bootstrap_leaves_none() -> None:
+    found = rank_correlation(range(5), range(5))
+    assert found.interval.value == 1
+    assert found.interval.high == 1
+    assert 0 < found.interval.low < 0.6
+    assert found.p == pytest.approx(2 / math.factorial(5))
+    useless = bootstrap_interval(np.arange(5.0), np.arange(5.0))
+    assert (useless.low, useless.high) == pytest.approx((1, 1))
 
 
-@pytest.mark.slow
-def test_what_processes_tell_each_other(tmp_path: Path) -> None:
-    answers = in_processes(
-        3,
-        tmp_path,
-        """
-me = ranks.rank()
-inner = ranks.on_first(lambda: [ranks.size(), ranks.gather(me), ranks.share(me)])
-answer = [me, ranks.size(), ranks.is_first(), ranks.share(f"of {me}"), ranks.gather(me * me)]
-answer += [ranks.agreed(None), ranks.agreed("SIGUSR2" if me == 2 else None)]
-part = ranks.own_part(6, "train.batch")
-answer += [ranks.mean(torch.tensor([float(me)])).item(), [part.start, part.stop], inner, ranks.own_draws()]
-try:
-    ranks.own_part(7, "train.batch")
-except ConfigError as error:
-    answer.append(str(error))
-def fail():
-    raise AnnotationError("the file is empty")
-try:
-    ranks.on_first(fail)
-except MalError as error:
-    answer.append(f"{type(error).__name__}: {error}")
-ranks.wait()
-""",
-    )
-    refusal = "train.batch=7 cannot be shared equally by 3 processes; choose a multiple"
-    for me, answer in enumerate(answers):
-        kind = "AnnotationError" if me == 0 else "MalError"
-        assert answer == [
-            me, 3, me == 0, "of 0", [0, 1, 4], None, "SIGUSR2", 1.0, [2 * me, 2 * me + 2], [1, [0], 0],
-            [me] if me else [], refusal, f"{kind}: the file is empty",
-        ]  # fmt: skip
+def test_the_lower_bound_of_perfect_order_is_the_correlation_that_gives_it_in_one_of_forty() -> None:
+    """Simulated anew: at the bound, five normal pairs are in perfect order with a chance of 2.5 %."""
+    low = rank_correlation(range(5), range(5), kind="kendall").interval.low
+    r, rng = math.sin(math.pi / 2 * low), np.random.default_rng(99)
+    x, noise = rng.standard_normal((2, 100_000, 5))
+    y = r * x + math.sqrt(1 - r**2) * noise
+    perfect = (x.argsort(axis=1) == y.argsort(axis=1)).all(axis=1).mean()
+    assert perfect == pytest.approx(0.025, abs=0.004)
 
 
-def only(store: Path, stage: str) -> Path:
-    """The folder of the one result of a kind."""
-    (folder,) = [path.parent for path in store.glob(f"{stage}/*/run.json")]
-    return folder
+@pytest.mark.parametrize("n", [5, 6])
+@pytest.mark.parametrize("tau", [0.0, 0.6])
+def test_the_interval_covers_a_known_correlation(n: int, tau: float) -> None:
+    r, rng, hits = math.sin(math.pi / 2 * tau), np.random.default_rng(n), 0
+    for _ in range(250):
+        x, noise = rng.standard_normal((2, n))
+        interval = rank_correlation(np.exp(x), (r * x + math.sqrt(1 - r**2) * noise) ** 3, kind="kendall").interval
+        hits += interval.low <= tau <= interval.high
+    assert hits / 250 > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 250)
 
 
-def losses(folder: Path) -> torch.Tensor:
-    lines = map(json.loads, (folder / "curves.jsonl").read_text().splitlines())
-    return torch.tensor([[line["total"], line["mil"], line["crf"]] for line in lines], dtype=torch.float64)
+def test_with_many_points_the_interval_is_fishers_and_the_bootstraps() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60)
+    y = 0.6 * x + 0.8 * rng.normal(size=60)
+    found = rank_correlation(x, y)
+    rho, error = found.interval.value, math.sqrt((1 + found.interval.value**2 / 2) / 57)  # Bonett and Wright, 2000
+    expected = [math.tanh(math.atanh(rho) + side * 1.96 * error) for side in (-1, 1)]
+    assert [found.interval.low, found.interval.high] == pytest.approx(expected, abs=0.05)
+    booted = bootstrap_interval(x, y)
+    assert [booted.low, booted.high] == pytest.approx(expected, abs=0.08)
+    assert found.p == pytest.approx(theirs.spearmanr(x, y).pvalue, abs=0.001)
 
 
-@pytest.mark.slow
-def test_one_process_of_four_parts_and_two_of_two_learn_alike(tmp_path: Path) -> None:
-    """The whole chain by torchrun: the same keys, losses equal to float tolerance, the same masks but for rounding."""
-    options = [
-        "train.batch=8", "train.accumulate=4", "train.steps=20", "segmenter=none", "clustering.enabled=true",
-        "clustering.encoder=trained", "compare=[]", "label.shard_images=2",
-    ]  # fmt: skip
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    finished(subprocess.Popen([*RUN, *options, f"store={alone}"], cwd=ROOT, text=True, stdout=subprocess.PIPE))
-    said = finished(launch(2, *RUN[1:], *options, f"store={together}"))
-    assert said.count("stages, 0 of them done") == 1, "of several processes one speaks"
-    folders = [only(store, "train_labeler") for store in (alone, together)]
-    assert folders[0].name == folders[1].name
-    first, second = map(losses, folders)
-    assert len(first) == 2
-    assert torch.allclose(first, second, rtol=1e-5, atol=0)
-    weights = [load_checkpoint(folder / "labeler.pt")["student"] for folder in folders]
-    assert all(torch.allclose(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4) for name in weights[0])
-    for stage, metric in (("quality_val", "iou"), ("clustering_val", "clustering")):
-        records = [json.loads((only(store, stage) / "run.json").read_text()) for store in (alone, together)]
-        values = [record["metrics"][metric]["value"] for record in records]
-        assert values[0] == pytest.approx(values[1], abs=1e-3)
-        assert records[0]["metrics"][metric]["n"] == records[1]["metrics"][metric]["n"]
-    assert json.loads((folders[1] / "run.json").read_text())["processes"] == 2
+def test_the_sign_of_the_order_turns_the_interval() -> None:
+    up, down = (rank_correlation([1, 2, 3, 4, 5, 6], y).interval for y in ([1, 3, 2, 4, 6, 5], [6, 4, 5, 3, 1, 2]))
+    assert down.value == pytest.approx(-up.value)
+    assert (down.low, down.high) == pytest.approx((-up.high, -up.low), abs=0.04)
 
 
-@pytest.mark.slow
-def test_shared_labels_clusters_and_detections_are_those_of_one_process(tmp_path: Path) -> None:
-    """From the same trained networks two processes make the same files as one, to the bit where nothing is summed."""
-    options = ["clustering.enabled=true", "label.shard_images=2", "segmenter.test.batch=1", "segmenter.test.score=0"]
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    finished(subprocess.Popen([*RUN, *options, f"store={alone}"], cwd=ROOT, text=True, stdout=subprocess.PIPE))
-    together.mkdir()
-    for kept in ("shapes_train", "shapes_val", "boxes_train", "boxes_val", "train_labeler", "train_segmenter"):
-        (together / kept).symlink_to(alone / kept)
-    finished(launch(2, *RUN[1:], *options, f"store={together}"))
-    compared = 0
-    for name in ("labels.json", "predictions.json", "instances.csv"):
-        for file in alone.glob(f"*/*/{name}"):
-            compared += 1
-            assert file.read_bytes() == (together / file.relative_to(alone)).read_bytes(), file
-    assert compared >= 6
-    values = [
-        json.loads((only(store, "clustering_val") / "run.json").read_text())["metrics"]["clustering_global"]["value"]
-        for store in (alone, together)
-    ]
-    assert values[0] == pytest.approx(values[1], rel=1e-12)
+@pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [1, 2])])
+def test_what_has_no_order_is_refused(x: list[int], y: list[int]) -> None:
+    with pytest.raises(ValueError, match="rank correlation"):
+        rank_correlation(x, y)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train_labeler", "train_segmenter"])
-def test_a_notice_to_one_process_stops_all_and_they_go_on_with_the_same_bits(stage: str, tmp_path: Path) -> None:
-    options = ["train.steps=60", "segmenter.schedule.steps=24", "compare=[]", "evaluate.bootstrap=2"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finished(launch(2, *RUN[1:], *options, f"store={whole}"))
-    process = launch(2, *RUN[1:], *options, "train.checkpoint_seconds=0", "segmenter.running.checkpoint_steps=1",
-                     f"store={cut}")  # fmt: skip
-    until(lambda: list(cut.glob(f"{stage}/*/checkpoint.pt")) or process.poll() is not None)
-    second = [pid for pid in children(process.pid) if environment(pid).get("RANK") == "1"]
-    os.kill(second[0], signal.SIGUSR2)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "(SIGUSR2); the same command goes on from there" in said
-    finished(launch(2, *RUN[1:], *options, f"store={cut}"))
-    file = {"train_labeler": "labeler.pt", "train_segmenter": "segmenter.pt"}[stage]
-    for path in whole.glob(f"{stage}/*/{file}"):
-        states = [load_checkpoint(store / path.relative_to(whole)) for store in (whole, cut)]
-        for part in ("student", "teacher", "model"):
-            assert all(torch.equal(states[0][part][k], states[1][part][k]) for k in states[0].get(part, {}))
+def test_concordance_is_friedmans_and_follows_from_the_mean_correlation() -> None:
+    scores = np.random.default_rng(0).random((4, 6)) + np.arange(6) / 6
+    found = stability(scores)
+    assert 4 * 5 * found.w == pytest.approx(theirs.friedmanchisquare(*scores.T).statistic)
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    mean = np.mean([theirs.spearmanr(scores[i], scores[j]).statistic for i, j in pairs])
+    assert (4 * found.w - 1) / 3 == pytest.approx(mean)  # Kendall and Gibbons, without ties
+    assert found.tau == pytest.approx(np.mean([theirs.kendalltau(scores[i], scores[j]).statistic for i, j in pairs]))
 
 
-@pytest.mark.slow
-def test_what_goes_wrong_in_the_first_process_is_said_once(tmp_path: Path) -> None:
-    (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
-    process = launch(
-        2, *RUN[1:], "data=coco", f"data.train.annotations={tmp_path / 'boxes.json'}", f"data.train.images={tmp_path}",
-        "segmenter=none", f"store={tmp_path / 'store'}",
-    )  # fmt: skip
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert said.count("error: ") >= 1
-    assert "boxes.json" in said
+def test_concordance_is_corrected_for_ties() -> None:
+    scores = np.array([[1.0, 1.0, 2.0, 3.0], [1.0, 2.0, 2.0, 4.0], [0.0, 0.0, 1.0, 1.0]])
+    assert 3 * 3 * stability(scores).w == pytest.approx(theirs.friedmanchisquare(*scores.T).statistic)
+    assert stability([[1, 2, 3], [4, 5, 6]]).w == 1
+    assert math.isnan(stability([[1, 2, 3]]).tau)
 
 
-def until(true: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"nothing happened in {seconds:g} s"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def environment(pid: int) -> dict[str, str]:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
-def test_parts_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "size", lambda: 3)
-    with pytest.raises(ConfigError, match=r"train\.batch=32 cannot be shared equally by 3 processes"):
-        ranks.own_part(32, "train.batch")
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with (
-        pytest.raises(MalError, match="process 1 of this machine has no GPU of its own: there are 1"),
-        ranks.joined(torch.device("cuda")),
-    ):
-        pass
-
-
-def test_boxes_are_shared_in_order(tmp_path: Path, compose: Callable[..., Any]) -> None:
-    """Parts of a batch, put together, are the batch."""
-    shapes.generate(tmp_path, images=6, size=128, seed=0, split="train")
-    config = compose("profile=smoke")
-    coco = strip(read(tmp_path / "annotations.json", masks=False))
-    rois = TrainingRois(coco, tmp_path / "images", config=config.roi, batch=8, pool_images=4, seed=0)
-    whole = list(rois.batches(3, 6))
-    for parts in (2, 4):
-        step = 8 // parts
-        split = [list(rois.batches(3, 6, part=slice(i * step, (i + 1) * step))) for i in range(parts)]
-        for number, batch in enumerate(whole):
-            pieces = [part[number] for part in split]
-            assert torch.equal(batch.ids, torch.cat([piece.ids for piece in pieces]))
-            assert torch.equal(batch.pixels, torch.cat([piece.pixels for piece in pieces]))
-            assert torch.equal(batch.draws, torch.cat([piece.draws for piece in pieces]))
+def test_the_first_place_is_shared_by_equals() -> None:
+    assert first_shares([[1, 2, 2], [3, 0, 1], [0, 0, 5], [9, 1, 1]]) == [0.5, 0.125, 0.375]

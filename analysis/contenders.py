@@ -1,0 +1,256 @@
+"""What is compared: results that are alike in all but one setting and the seed, resampled together over images."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.ap import ap_samples, load_matches
+from analysis.ranks import Stability, first_shares, stability
+from analysis.records import Record, UnreadableRecordError, address
+from analysis.settings import choices, differing, settings_of, shown
+from analysis.stats import (
+    ByImage,
+    Counts,
+    Floats,
+    Interval,
+    bootstrap_p,
+    holm,
+    image_weights,
+    percentile,
+    ratio,
+    seeds_interval,
+    sign_flip_p,
+)
+
+PAIRED = ("image_ids", "category_ids", "gt_image", "gt_category", "gt_counted")
+
+
+class ComparisonError(UnreadableRecordError):
+    """Results that cannot be compared; the message says what to choose, or what to compute."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A number of one run, and what it would be on other images: (R,) samples under weights that all runs share."""
+
+    value: float
+    samples: Floats
+    grouped: ByImage | None = None  # where the number is a mean over instances
+
+
+Runs = dict[int | None, Record]  # by seed; a result without randomness has the seed None, and serves every seed
+Measured = dict[str, dict[int | None, Sampled]]  # name → seed → number
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender against the baseline."""
+
+    name: str
+    seeds: list[int]
+    value: Interval  # mean over seeds, over images
+    difference: Interval | None  # to the baseline, of the seeds that both have; None for the baseline
+    p: float
+    adjusted: float
+    by_seed: dict[int, float] = field(default_factory=dict)  # seed → difference
+    over_seeds: Interval | None = None  # Student's t over the seeds' differences; None for fewer than two
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All contenders by one number."""
+
+    baseline: str
+    rows: list[Row]
+    images: int
+    first: dict[str, float]  # over resamples of the images
+    seeds: list[int]  # that all contenders have
+    stability: Stability | None  # over these seeds; None for fewer than two
+
+
+def contenders(
+    records: Iterable[Record], known: Mapping[str, Record], *, by: str, along: Iterable[str] = ()
+) -> dict[str, Runs]:
+    """Value of the compared setting → its runs by seed, in the order of the values (numbers by size).
+
+    Raises:
+        ComparisonError: two results differ in more than that setting and the seed; names the settings and the flags.
+    """
+    groups: dict[str, list[Record]] = {}
+    records = [record for record in records if record["columns"].get(by) is not None]
+    for record in sorted(records, key=lambda r: (_order(r["columns"][by]), r["columns"].get("seed") or 0, r["key"])):
+        groups.setdefault(shown(record["columns"][by]), []).append(record)
+    settings = {address(r): settings_of(r, known) for group in groups.values() for r in group}
+    everything = list(settings.values())
+    if unlike := differing(everything, by=by, along=along):
+        raise ComparisonError(
+            f"these results differ in more than {by} and seed: {choices(unlike)}, or let a setting differ with "
+            f"{by} by --along KEY"
+        )
+    for value, group in groups.items():
+        if unlike := differing([settings[address(r)] for r in group]):
+            raise ComparisonError(f"the results of {by} {value} differ in more than the seed: {choices(unlike)}")
+    return {value: {r["columns"].get("seed"): r for r in group} for value, group in groups.items()}
+
+
+def _order(value: object) -> tuple[bool, float, str]:
+    return (False, float(value), "") if isinstance(value, int | float) else (True, 0.0, str(value))
+
+
+def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int) -> Measured:
+    """Mean mask IoU over instances (quality_val/instances.csv); all runs must have the same instances.
+
+    Raises:
+        ComparisonError: a file is missing, or the instances differ.
+    """
+    tables = {name: {s: _instances(r, store) for s, r in group.items()} for name, group in runs.items()}
+    first = next(frame for group in tables.values() for frame in group.values())
+    weights: Counts | None = None
+    found: Measured = {}
+    for name, group in tables.items():
+        for s, frame in group.items():
+            if not frame.index.equals(first.index) or not frame["image_id"].equals(first["image_id"]):
+                raise ComparisonError(
+                    f"{address(runs[name][s])} does not measure the same instances as the others; compute it again"
+                )
+            grouped = ByImage.of(frame["iou"], frame["image_id"])
+            weights = image_weights(len(grouped.sums), resamples, seed=seed) if weights is None else weights
+            found.setdefault(name, {})[s] = Sampled(grouped.mean, grouped.resampled(weights), grouped)
+    return found
+
+
+def _instances(record: Record, store: Path) -> pd.DataFrame:
+    path = store / address(record) / "instances.csv"
+    try:
+        return pd.read_csv(path).set_index("annotation_id").sort_index()
+    except (OSError, ValueError, KeyError) as error:
+        raise ComparisonError(
+            f"{path} cannot be used ({error}); compute the stage again, or leave it out with a flag such as --seed"
+        ) from error
+
+
+def mask_ap(
+    runs: Mapping[str, Runs],
+    humans: Mapping[str, Record],
+    store: Path,
+    *,
+    resamples: int,
+    seed: int,
+) -> tuple[Measured, Measured]:
+    """Mask AP, and retention where there is an AP with human masks to divide by, under the same weights for all.
+
+    Args:
+        humans: address of an AP with pseudo-labels → the one with human masks.
+
+    Raises:
+        ComparisonError: match arrays of other images.
+    """
+    shared, weights = None, None
+    below: dict[str, Floats] = {}
+    ap: Measured = {}
+    kept: Measured = {}
+    for name, group in runs.items():
+        for s, record in group.items():
+            sampled: list[Floats] = []
+            human = humans.get(address(record))
+            for one in [record, *([human] if human else [])]:
+                if address(one) not in below:
+                    matches = load_matches(store / address(one) / "matches_segm.npz")
+                    shared = matches if shared is None else shared
+                    if any(not np.array_equal(getattr(matches, it), getattr(shared, it)) for it in PAIRED):
+                        raise ComparisonError(f"{address(one)} was measured on other annotations than the others")
+                    if weights is None:
+                        images = len(matches.image_ids)
+                        drawn = image_weights(images, resamples, seed=seed)
+                        weights = np.concatenate([np.ones((1, images), dtype=np.int64), drawn])
+                    below[address(one)] = ap_samples(matches, weights)
+                sampled.append(below[address(one)])
+            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:])
+            if human:
+                share = ratio(*sampled)
+                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:])
+    return ap, kept
+
+
+def compared(measured: Measured, *, baseline: str, images: int) -> Comparison:
+    """Every contender against the baseline, p adjusted for their number by Holm's method.
+
+    A difference is taken seed by seed, over the seeds that both have, and averaged. Its interval and p are of the
+    images alone, for these very trainings; the interval over seeds says what another training would change.
+
+    Raises:
+        ComparisonError: the baseline is not among the contenders, or shares no seed with another.
+    """
+    if baseline not in measured:
+        raise ComparisonError(f"there is no result of {baseline}; the baseline can be {', '.join(measured)}")
+    others = [name for name in measured if name != baseline]
+    differences = {name: _differences(measured, name, baseline) for name in others}
+    p = {name: _p(list(pairs.values())) for name, pairs in differences.items()}
+    adjusted = dict(zip(others, holm([p[name] for name in others]), strict=True))
+    rows = []
+    for name, group in measured.items():
+        own = percentile(*_mean(list(group.values())))
+        seeds = sorted(s for s in group if s is not None)
+        if name == baseline:
+            rows.append(Row(name, seeds, own, None, math.nan, math.nan))
+            continue
+        pairs = differences[name]
+        by_seed = {s: pair.value for s, pair in pairs.items() if s is not None}
+        over = seeds_interval(list(by_seed.values())) if len(by_seed) > 1 else None
+        between = percentile(*_mean(list(pairs.values())))
+        rows.append(Row(name, seeds, own, between, p[name], adjusted[name], by_seed, over))
+    means = np.stack([_mean(list(group.values()))[1] for group in measured.values()], axis=1)
+    first = dict(zip(measured, first_shares(np.nan_to_num(means, nan=-math.inf)), strict=True))
+    common = _common(list(measured.values()))
+    seeds = [s for s in common if s is not None]
+    scores = [[_at(group, s).value for group in measured.values()] for s in seeds]
+    ranking = stability(scores) if len(seeds) > 1 and len(measured) > 1 else None
+    return Comparison(baseline, rows, images, first, seeds, ranking)
+
+
+def _differences(measured: Measured, name: str, baseline: str) -> dict[int | None, Sampled]:
+    a, b = measured[name], measured[baseline]
+    seeds = _common([a, b])
+    if not seeds:
+        raise ComparisonError(
+            f"{name} and the baseline {baseline} have no seed in common ({_listed(a)} and {_listed(b)}); compute one "
+            "more, or take another --baseline"
+        )
+    return {s: _minus(_at(a, s), _at(b, s)) for s in seeds}
+
+
+def _minus(a: Sampled, b: Sampled) -> Sampled:
+    grouped = None
+    if a.grouped is not None and b.grouped is not None:
+        grouped = ByImage(a.grouped.sums - b.grouped.sums, a.grouped.counts)
+    return Sampled(a.value - b.value, a.samples - b.samples, grouped)
+
+
+def _p(pairs: list[Sampled]) -> float:
+    """By swapping images where the number is a mean over instances, else from the bootstrap."""
+    grouped = [pair.grouped for pair in pairs if pair.grouped is not None]
+    if grouped:
+        return sign_flip_p(ByImage(np.mean([g.sums for g in grouped], axis=0), grouped[0].counts))
+    return bootstrap_p(_mean(pairs)[1])
+
+
+def _mean(runs: list[Sampled]) -> tuple[float, Floats]:
+    return float(np.mean([run.value for run in runs])), np.mean([run.samples for run in runs], axis=0)
+
+
+def _common(groups: list[dict[int | None, Sampled]]) -> list[int | None]:
+    """The seeds that all have; [None] where none of them depends on the seed."""
+    seeded = [set(group) for group in groups if None not in group]
+    return sorted(set.intersection(*seeded), key=lambda s: s or 0) if seeded else [None]
+
+
+def _at(group: dict[int | None, Sampled], seed: int | None) -> Sampled:
+    return group[None] if None in group else group[seed]
+
+
+def _listed(group: dict[int | None, Sampled]) -> str:
+    return ", ".join("any" if s is None else str(s) for s in group)
