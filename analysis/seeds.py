@@ -41,7 +41,7 @@ def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[l
         columns = {k: v for k, v in record["columns"].items() if k not in ("seed", "profile")}  # keys hold no profile
         alike = json.dumps([lineage(record, known), columns], sort_keys=True)
         groups.setdefault(alike, []).append(record)
-    return [sorted(group, key=lambda record: record["columns"]["seed"]) for group in groups.values()]
+    return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups.values()]
 
 
 def spread(values: list[float], pattern: str) -> str:

@@ -1,0 +1,39 @@
+"""Draw what a store has data for, and say which commands compute the rest."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.figures import KINDS, draw_all
+from analysis.records import DEFAULT_STORE, UnreadableRecordError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__)
+    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of results; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("results/report"), help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=KINDS, metavar="NAME", help=", ".join(KINDS))
+    parser.add_argument(
+        "--redistributable", action="store_true", help="only photographs that may be passed on (for committed figures)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        drawn = draw_all(options.store, options.out, options.only, options.redistributable)
+    except UnreadableRecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write below {options.out}: {error}; name another folder with --out", file=sys.stderr)
+        return 1
+    for figure in drawn:
+        if figure.png is None:
+            print(f"{figure.name} ({figure.title}): {figure.reason}")
+        else:
+            print(f"{figure.png} (.pdf, .txt)" + (f"\n    left out: {figure.reason}" if figure.reason else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a figure is before and after it is written: the same inputs give the same bytes."""
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
+NOTE = 5.5  # points: the lines below a figure
+UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure that is not yet on disk, or why there is none.
+
+    Attributes:
+        of: what tells it from others of its kind, as in a file's name: `shapes_demo`.
+        caption: what is shown, of which runs and by which rule; the rule is written below the figure too.
+        left_out: sentences about records and images that are not in it.
+    """
+
+    of: str
+    figure: Figure | None
+    caption: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure on disk, or why there is none.
+
+    Attributes:
+        name: of the files: `fig6_shapes_demo`.
+        png: None where there is nothing to show.
+        reason: why there is nothing, and which command computes it; of a figure, what was left out of it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    png: Path | None
+    reason: str
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw with paper.mplstyle on matplotlib's own defaults."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rc_file(STYLE, use_default_template=False)
+        yield
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose axes are laid out to fit."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
+    return figure
+
+
+def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:
+    """Write NAME.png, NAME.pdf and the caption as NAME.txt; the caption's first paragraph also stands below the figure.
+
+    Returns:
+        The PNG.
+    """
+    _note(figure, caption.partition("\n\n")[0])
+    for kind, metadata in UNDATED.items():
+        figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
+    (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
+    return folder / f"{name}.png"
+
+
+def _note(figure: Figure, text: str) -> None:
+    """Lengthen a figure by some lines of small print at its foot."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(text, int(width * 72 / (0.53 * NOTE)))
+    foot = (len(lines) * 1.3 + 0.8) * NOTE / 72
+    figure.set_size_inches(width, height + foot)
+    share = foot / (height + foot)
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr]
+    figure.text(
+        0.03 / width, 0.3 * share * NOTE / 72 / foot, "\n".join(lines),
+        fontsize=NOTE, color="#555555", va="bottom", linespacing=1.2,
+    )  # fmt: skip

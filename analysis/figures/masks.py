@@ -1,0 +1,182 @@
+"""Figures 4 and 6: masks that MAL made, and the same beside human ones. Nothing is picked by hand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import SubFigure
+from matplotlib.patches import Rectangle
+
+from analysis.drawing import HUMAN, PSEUDO, decode
+from analysis.figures.drawn import PAGE, Sketch, sheet
+from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
+from analysis.figures.results import Group, LeftOut, Results, by_id
+from analysis.figures.series import COLOURS, file_part, labeler, provenance
+from analysis.records import Json, Record, address
+
+ROWS, COLUMNS = 3, 5  # Figure 4: an odd number of images, so that the median is one of them
+STEPS, WORST = 9, 9  # Figure 6: instances at equal steps of the ranking, and those at its end
+SMALLEST = 16  # pixels; in a smaller box there is nothing to see
+WINDOW = 1.5  # side of a square crop, in the box's longer side
+SIDE = 400  # pixels of a picture in a figure, at most
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A labeler's scored masks, best first, and the images that they lie on."""
+
+    record: Record  # quality_val
+    table: pd.DataFrame
+    labels: dict[int, Json]
+    images: Photographs
+
+
+def masks_made(results: Results) -> Iterator[Sketch]:
+    """Figure 4: images with all masks that MAL made in them, from the best image to the worst."""
+    for (data, profile), groups in results.groups("quality_val", _is_mal).items():
+        try:
+            found = _ranked(groups[0], results)
+            means = found.table.groupby("image_id")["iou"].mean()
+            means = means.reset_index().sort_values(["iou", "image_id"], ascending=[False, True], ignore_index=True)
+            chosen = even_places(len(means), ROWS * COLUMNS)
+            figure = sheet(PAGE, 1.52 * ROWS)
+            grid = figure.subplots(ROWS, COLUMNS).ravel()
+            for axes in grid:
+                frame(axes)
+            special = {0: "best", chosen[-1]: "worst", chosen[len(chosen) // 2]: "median"}
+            for axes, place in zip(grid, chosen, strict=False):
+                _draw_masks(axes, found, int(means["image_id"][place]))
+                axes.set_title(f"{special.get(place, f'rank {place + 1}')}: {means['iou'][place]:.2f}")
+        except LeftOut as error:
+            yield Sketch(file_part(data, profile), None, left_out=(str(error),))
+            continue
+        rule = (
+            f"Masks that {_who(found.record, groups)} made of boxes. Rule: of {len(means)} validation images, those at "
+            f"{len(chosen)} equal steps of the ranking by the mean IoU of the image's masks with the human ones (above "
+            "each), best, median and worst among them. Colours tell instances apart. "
+        )
+        images = [int(means["image_id"][place]) for place in chosen]
+        caption = (
+            rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
+        )
+        yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
+
+
+def beside_human(results: Results) -> Iterator[Sketch]:
+    """Figure 6: boxes, MAL's masks and human masks, from the best to the worst, and the largest disagreements."""
+    for (data, profile), groups in results.groups("quality_val", _is_mal).items():
+        try:
+            found = _ranked(groups[0], results)
+            sides = np.array([min(found.labels[i]["bbox"][2:]) for i in found.table["annotation_id"]])
+            table = found.table[sides >= SMALLEST].reset_index(drop=True)
+            if table.empty:
+                raise LeftOut(
+                    f"{address(found.record)}: no box of {SMALLEST} × {SMALLEST} pixels has a mask of its own"
+                )
+            worst = list(range(max(len(table) - WORST, (len(table) + 1) // 2), len(table)))
+            steps = even_places(len(table) - len(worst), STEPS)
+            figure = sheet(PAGE, 5.1)
+            parts = figure.subfigures(2, 1, hspace=0.02)
+            _block(parts[0], f"at equal steps of the ranking of {len(table)} instances", table.iloc[steps], found)
+            _block(parts[1], "largest disagreements", table.iloc[worst], found)
+        except LeftOut as error:
+            yield Sketch(file_part(data, profile), None, left_out=(str(error),))
+            continue
+        rule = (
+            f"Masks that {_who(found.record, groups)} made of boxes (blue) beside human ones (orange). Rule: of the "
+            f"{len(table)} validation instances with a box of at least {SMALLEST} × {SMALLEST} pixels, ranked by IoU, "
+            f"those at {len(steps)} equal steps (above), but for the {len(worst)} of lowest IoU, which are all shown "
+            "(below). "
+        )
+        images = [int(image) for image in table.iloc[steps + worst]["image_id"]]
+        caption = (
+            rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
+        )
+        yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
+
+
+def _is_mal(record: Record) -> bool:
+    return str(record["columns"].get("labeler", "")).partition(":")[0] == "mal"
+
+
+def _who(record: Record, groups: list[Group]) -> str:
+    """The labeler shown, and by which rule where there are several."""
+    columns = record["columns"]
+    name = f"{labeler(record)} ({columns['encoder']}, recipe {columns['recipe']}, seed {columns['seed']})"
+    if len(groups) == 1:
+        return name
+    return f"{name}, of {len(groups)} labelers the one that most results of the store are built on,"
+
+
+def _ranked(group: Group, results: Results) -> Ranked:
+    """The first seed's masks; crowds are not scored, and boxes the labeler skipped have no mask of its own.
+
+    Raises:
+        LeftOut: a file is missing, or there is nothing to show.
+    """
+    record = group[0]
+    labels = by_id(results.json(results.source(record, "label_"), "labels.json")["annotations"])
+    images = photographs(results, record)
+    table = results.instances(record)
+    table = table[~table["flagged"] & table["image_id"].isin(images.records) & table["annotation_id"].isin(labels)]
+    if table.empty:
+        raise LeftOut(f"{address(record)}: no mask of the labeler's own on an image that may be shown")
+    table = table.sort_values(["iou", "annotation_id"], ascending=[False, True], ignore_index=True)
+    return Ranked(record, table, labels, images)
+
+
+def _draw_masks(axes: Axes, found: Ranked, image: int) -> None:
+    """An image with all masks that are scored in it, large ones first, so that small ones stay visible."""
+    picture = fit(found.images.pixels(image), SIDE)
+    here = found.table[found.table["image_id"] == image].sort_values("annotation_id")
+    colours = {i: np.array(to_rgb(COLOURS[n % 6])) for n, i in enumerate(here["annotation_id"])}  # black is no tint
+    masks = {}
+    for annotation in here.sort_values("area", ascending=False)["annotation_id"]:
+        mask = decode(found.labels[annotation]["segmentation"], found.images.records[image])
+        masks[annotation] = fit(mask, SIDE)
+        picture = tint(picture, masks[annotation], colours[annotation])
+    axes.imshow(picture)
+    for annotation, mask in masks.items():
+        outline(axes, mask, colours[annotation])
+
+
+def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> None:
+    """Three rows of crops: the box, MAL's mask, the human mask; a column an instance."""
+    part.suptitle(title, fontsize=7)
+    grid = part.subplots(3, max(STEPS, WORST))
+    for axes in grid.flat:
+        frame(axes)
+    for axes, name in zip(grid[:, 0], ("box", "MAL", "human"), strict=True):
+        axes.set_ylabel(name)
+    for column, row in zip(grid.T, chosen.itertuples(), strict=False):
+        image = found.images.records[row.image_id]
+        label, human = found.labels[row.annotation_id], found.images.humans[row.annotation_id]
+        pixels = found.images.pixels(row.image_id)
+        window, (left, top) = _window(label["bbox"], pixels.shape)
+        crop = fit(pixels[window], SIDE)
+        share = len(crop) / len(pixels[window])
+        column[0].imshow(crop)
+        x, y, width, height = label["bbox"]
+        corner = ((x - left) * share - 0.5, (y - top) * share - 0.5)
+        column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="w", linewidth=1.6))
+        column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="k", linewidth=0.7))
+        column[0].set_title(f"IoU {row.iou:.2f}", fontsize=6.5)
+        for axes, one, colour in ((column[1], label, PSEUDO), (column[2], human, HUMAN)):
+            mask = fit(decode(one["segmentation"], image)[window], SIDE)
+            axes.imshow(tint(crop, mask, colour))
+            outline(axes, mask, colour)
+
+
+def _window(box: list[float], shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[int, int]]:
+    """A square window round a box (x, y, w, h), moved and cut to lie inside the image, and its left and top."""
+    x, y, width, height = box
+    side = int(np.ceil(max(width, height) * WINDOW))
+    slices, corner = [], []
+    for low, length, limit in ((y, height, shape[0]), (x, width, shape[1])):
+        start = max(0, min(round(low + length / 2 - side / 2), limit - side))
+        slices.append(slice(start, min(limit, start + side)))
+        corner.append(start)
+    return (slices[0], slices[1]), (corner[1], corner[0])

@@ -1,0 +1,159 @@
+"""Mask quality beyond its mean: by the size of the box, and at the boundary."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import (
+    COLOURS,
+    alpha,
+    bands,
+    file_part,
+    looks,
+    names,
+    over_seeds_or_images,
+    provenance,
+)
+from analysis.records import Record
+
+BINS = 10  # of equal count
+FEWEST = 20  # instances of a bin, below which a mean says little
+TICKS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)  # pixels
+PANELS = (("iou", "IoU", "lower left"), ("boundary_iou", "boundary IoU", "upper right"))
+Tables = list[tuple[Group, list[pd.DataFrame]]]
+
+
+def iou_by_size(results: Results) -> Iterator[Sketch]:
+    """IoU against the square root of the box's area, in bins of equal count."""
+    for (data, profile), groups in results.groups("quality_val").items():
+        tables, left_out = readable(groups, results.instances)
+        if not tables:
+            yield Sketch(file_part(data, profile), None, left_out=left_out)
+            continue
+        sides = np.sqrt(np.concatenate([table["area"] for table in tables[0][1]]))
+        count = max(1, min(BINS, len(tables[0][1][0]) // FEWEST))
+        edges = np.quantile(sides, np.linspace(0, 1, count + 1))
+        for frame in (frame for _, frames in tables for frame in frames):
+            frame["bin"] = _bins(np.sqrt(frame["area"]), edges)
+        figure = sheet(COLUMN, 2.3)
+        axes = figure.subplots()
+        places = _middles(sides, _bins(sides, edges), count)
+        draw_lines(axes, places, tables, results, count)
+        _size_axis(axes, places)
+        finish(axes, "mean IoU")
+        n = len(tables[0][1][0])
+        caption = (
+            f"Mean IoU with the human mask against the box's size, in {count} bins of equal count "
+            f"(about {n // count} boxes each), at each bin's mean size. {bands([g for g, _ in tables])} "
+            + provenance([g for g, _ in tables], f"{n} instances")
+        )
+        yield Sketch(file_part(data, profile), figure, caption, left_out)
+
+
+def iou_and_boundary(results: Results) -> Iterator[Sketch]:
+    """What share of the masks reaches an IoU, and a boundary IoU."""
+    levels = np.linspace(0, 1, 101)
+    for (data, profile), groups in results.groups("quality_val").items():
+        tables, left_out = readable(groups, results.instances)
+        if not tables:
+            yield Sketch(file_part(data, profile), None, left_out=left_out)
+            continue
+        figure = sheet(PAGE, 2.3)
+        panels = figure.subplots(1, 2, sharey=True)
+        shown = [group for group, _ in tables]
+        for axes, (column, title, place) in zip(panels, PANELS, strict=True):
+            for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+                colour, faint = look["color"], alpha(look)
+                each = np.array([(frame[column].to_numpy()[:, None] >= levels).mean(axis=0) for frame in frames])
+                mean = np.mean([frame[column].mean() for frame in frames])
+                look = {key: value for key, value in look.items() if key != "marker"}
+                axes.plot(levels, each.mean(axis=0), label=f"{name}: {mean:.3f}", **look)
+                if len(each) > 1:
+                    axes.fill_between(levels, each.min(axis=0), each.max(axis=0), color=colour, alpha=faint, lw=0)
+            axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=f"{title} at least")
+            axes.legend(title=f"mean {title}", loc=place, alignment="left", title_fontsize=6.5)
+        panels[0].set_ylabel("share of the masks")
+        caption = (
+            "Share of the masks whose IoU (left) and boundary IoU (right; the parts within 2 % of the image's diagonal "
+            "of the contours) with the human mask reaches a value; the area below a curve is the mean in the legend. "
+            "Bands: the range of the seeds. " + provenance(shown, f"{len(tables[0][1][0])} instances")
+        )
+        yield Sketch(file_part(data, profile), figure, caption, left_out)
+
+
+def readable(groups: list[Group], read: Callable[[Record], pd.DataFrame]) -> tuple[Tables, tuple[str, ...]]:
+    """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
+
+    Of labelers that were trained, those that most results are built on are shown, one for each colour.
+    """
+    found: Tables = []
+    left_out = []
+    for group in groups:
+        kept, frames = [], []
+        for record in group:
+            try:
+                frames.append(read(record))
+                kept.append(record)
+            except LeftOut as error:
+                left_out.append(str(error))
+        if kept:
+            found.append((kept, frames))
+    trained = [entry for entry in found if "recipe" in entry[0][0]["columns"]]
+    if len(trained) > len(COLOURS):
+        found = [entry for entry in found if entry not in trained[len(COLOURS) :]]
+        left_out.append(f"{len(trained) - len(COLOURS)} labelers that fewer results are built on than on those shown")
+    if found:
+        ids = set(found[0][1][0]["annotation_id"])
+        other = [entry for entry in found if any(set(frame["annotation_id"]) != ids for frame in entry[1])]
+        left_out += [f"quality_val/{entry[0][0]['key']}: scored on other instances than the rest" for entry in other]
+        found = [entry for entry in found if not any(entry is o for o in other)]
+    order = {"mal": 0, "sam": 1, "file": 2, "grabcut": 3, "ellipse": 4, "box": 5, "gt": 6}
+    found.sort(key=lambda entry: order.get(entry[0][0]["columns"].get("labeler", "").partition(":")[0], 9))
+    return found, tuple(left_out)
+
+
+def draw_lines(axes: Axes, places: np.ndarray, tables: Tables, results: Results, count: int) -> None:
+    """A line and a band a group: the mean IoU in each of `count` bins, the tables' column `bin`, over the places."""
+    shown = [group for group, _ in tables]
+    for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+        parts = [(f["iou"].to_numpy(), f["bin"].to_numpy(), f["image_id"].to_numpy()) for f in frames]
+        mean, low, high = over_seeds_or_images(parts, count)
+        axes.plot(places, mean, label=name, **look)
+        axes.fill_between(places, low, high, color=look["color"], alpha=alpha(look), linewidth=0)
+
+
+def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The bin of each value, from 0; the first and the last are open."""
+    return np.searchsorted(edges[1:-1], np.asarray(values), side="right")
+
+
+def _middles(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
+    return np.array([values[bins == place].mean() if (bins == place).any() else np.nan for place in range(count)])
+
+
+def _size_axis(axes: Axes, places: np.ndarray) -> None:
+    """Log scale with COCO's limits of small and medium marked."""
+    axes.set_xscale("log")
+    axes.set_xlabel("√(box area), pixels")
+    low, high = np.nanmin(places) / 1.1, np.nanmax(places) * 1.1
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low < tick < high]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for limit in (32, 96):
+        axes.axvline(limit, color="#bbbbbb", linewidth=0.6, linestyle=(0, (3, 2)), zorder=0)
+    for place, name in ((32, "S "), (32, " M"), (96, "M "), (96, " L")):
+        if low < place < high:
+            axes.text(place, 1.0, name, transform=axes.get_xaxis_transform(), color="#888888", fontsize=6, va="top",
+                      ha="right" if name.endswith(" ") else "left")  # fmt: skip
+
+
+def finish(axes: Axes, ylabel: str) -> None:
+    axes.set_ylabel(ylabel)
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)

@@ -1,0 +1,185 @@
+"""Groups of runs as series of a plot: what they are called, how they look, how sure they are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.figures.results import Group, Results
+from analysis.records import Record
+from analysis.seeds import lineage
+from analysis.tables import labeler_name
+
+# Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+BASELINES = {  # grey, told apart by dashes and markers
+    "box": ("#8a8a8a", (0, (1, 1)), "s"),
+    "ellipse": ("#8a8a8a", (0, (4, 2)), "o"),
+    "grabcut": ("#8a8a8a", (0, (4, 1, 1, 1)), "^"),
+    "gt": ("#444444", "solid", "*"),
+}
+SETTINGS = ("recipe", "encoder", "decoder", "theta", "segmenter")
+RESAMPLES, LEVEL = 1000, 0.95
+Look = dict[str, Any]
+
+
+def looks(groups: Sequence[Group]) -> list[Look]:
+    """Keyword arguments of `Axes.plot` for each group: baselines in grey, everything else in a colour of its own."""
+    found, place = [], 0
+    for group in groups:
+        labeler = group[0]["columns"].get("labeler")
+        if labeler in BASELINES and "segmenter" not in group[0]["columns"]:
+            colour, line, marker = BASELINES[labeler]
+            found.append({"color": colour, "linestyle": line, "marker": marker})
+        else:
+            dashes = "solid" if place < len(COLOURS) else (0, (5, 1))
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(COLOURS)]
+            found.append({"color": colour, "linestyle": dashes, "marker": marker})
+            place += 1
+    return found
+
+
+def alpha(look: Look) -> float:
+    """How opaque the band of a line is: of the greys, which lie over each other, less."""
+    return 0.1 if look["color"] in {colour for colour, *_ in BASELINES.values()} else 0.18
+
+
+def labeler(record: Record) -> str:
+    """The labeler of a record, in words."""
+    return labeler_name(record["columns"].get("labeler", "no labeler"))
+
+
+def names(groups: Sequence[Group], results: Results, subject: Callable[[Record], str] = labeler) -> list[str]:
+    """What tells groups apart: a subject, the settings in which two of a name differ, else the config values, and the
+    number of seeds where there are several."""
+    found = [subject(group[0]) for group in groups]
+    for setting in SETTINGS:
+        values = [group[0]["columns"].get(setting) for group in groups]
+        found = _told_apart(found, values, "{}")
+    for key in _differing(groups, found, results):
+        values = [_leaves(group[0], results).get(key) for group in groups]
+        found = _told_apart(found, values, key.rpartition("/")[2] + "={}")
+    found = _told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")
+    return [name if len(g) == 1 else f"{name} ({len(g)} seeds)" for name, g in zip(found, groups, strict=True)]
+
+
+def _told_apart(found: list[str], values: list[Any], pattern: str) -> list[str]:
+    """Append a value where those of the same name differ in it."""
+    alike: dict[str, list[Any]] = {}
+    for name, value in zip(found, values, strict=True):
+        alike.setdefault(name, []).append(value)
+    return [
+        f"{name}, {pattern.format(value)}"
+        if value is not None and any(other != value for other in alike[name])
+        else name
+        for name, value in zip(found, values, strict=True)
+    ]
+
+
+def _differing(groups: Sequence[Group], found: list[str], results: Results) -> list[str]:
+    """The settings in which groups of the same name differ; at most three, since a legend has only so much room."""
+    keys: dict[str, None] = {}
+    for name in dict.fromkeys(found):
+        leaves = [_leaves(g[0], results) for g, other in zip(groups, found, strict=True) if other == name]
+        every = sorted(set().union(*leaves))
+        keys |= dict.fromkeys(k for k in every if any(leaf.get(k) != leaves[0].get(k) for leaf in leaves))
+    return list(keys)[:3]
+
+
+def _leaves(record: Record, results: Results) -> dict[str, Any]:
+    """stage/path.of.a.setting → value, of a record and all that it comes from; seeds are no settings."""
+    found: dict[str, Any] = {}
+
+    def visit(part: Any, place: str) -> None:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                visit(value, f"{place}.{key}" if place[-1] != "/" else place + key)
+        elif not place.endswith("/seed"):
+            found[place] = part
+
+    for one in (record, *(results.known[n] for n in sorted(results.ancestors(record)) if n in results.known)):
+        visit(one["config"], one["stage"] + "/")
+    return found
+
+
+def bin_means(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
+    """The mean of the values in each bin: (count,), nan where a bin is empty. `bins` (n,) counts from 0."""
+    filled = np.bincount(bins, minlength=count)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(bins, values, count) / np.where(filled > 0, filled, np.nan)
+
+
+def bin_interval(values: np.ndarray, bins: np.ndarray, count: int, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of each bin's mean under resampling of the images: percentile bootstrap, 1,000 resamples.
+
+    Instances of an image are alike, so whole images are drawn. Resamples in which a bin is empty do not count for it.
+
+    Args:
+        values: (n,). bins: (n,) ints from 0 to count − 1. images: (n,) ids.
+
+    Returns:
+        The lower and the upper end, (count,) each.
+    """
+    image, places = np.unique(images, return_inverse=True)
+    cells = places * count + bins
+    sums = np.bincount(cells, values, len(image) * count).reshape(len(image), count)
+    filled = np.bincount(cells, minlength=len(image) * count).reshape(len(image), count)
+    draw = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        times = np.bincount(draw.integers(len(image), size=len(image)), minlength=len(image))
+        total = times @ filled
+        means.append((times @ sums) / np.where(total > 0, total, np.nan))
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    found = [np.nanquantile(column[~np.isnan(column)], ends) if np.isfinite(column).any() else [np.nan, np.nan]
+             for column in np.array(means).T]  # fmt: skip
+    low, high = np.array(found).T
+    return low, high
+
+
+def over_seeds_or_images(
+    tables: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean in each bin over seeds, and a band: the seeds' range, or of one seed the interval over images.
+
+    Args:
+        tables: for each seed (values, bins, images), as `bin_interval` takes them.
+
+    Returns:
+        mean, low, high: (count,) each.
+    """
+    each = np.array([bin_means(values, bins, count) for values, bins, _ in tables])
+    if len(tables) > 1:
+        return each.mean(axis=0), each.min(axis=0), each.max(axis=0)
+    values, bins, images = tables[0]
+    return each[0], *bin_interval(values, bins, count, images)
+
+
+def bands(groups: Sequence[Group]) -> str:
+    """What the bands of a plot of these groups are, in words."""
+    said = {
+        "the range of the seeds" if len(g) > 1 else "of one seed the 95 % bootstrap interval over images"
+        for g in groups
+    }
+    return "Bands: " + ", ".join(sorted(said, reverse=True)) + "."
+
+
+def provenance(groups: Sequence[Group], counts: str) -> str:
+    """Profile, data, how many, seeds and commit of all that is shown."""
+    records = [record for group in groups for record in group]
+    columns = records[0]["columns"]
+    seeds = sorted({r["columns"]["seed"] for r in records if isinstance(r["columns"].get("seed"), int)})
+    commits = {
+        str(p.get("commit"))[:7] + ("+changes" if p.get("diff") else "")
+        for p in (record.get("provenance") or {} for record in records)
+    }
+    seeded = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; " if seeds else ""
+    return (
+        f"Profile {columns['profile']}, data {columns['data']}; {counts}; {seeded}commit {', '.join(sorted(commits))}."
+    )
+
+
+def file_part(data: str, profile: str) -> str:
+    """What tells the files of several data sets and scales apart."""
+    return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in (data, profile))
