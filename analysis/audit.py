@@ -1,0 +1,221 @@
+"""Do the paper's printed numbers follow from one another? `python -m analysis.audit`
+
+Each printed retention is computed again from the printed APs, and each claim of the text from the cells that it is
+about. A printed number stands for all that round to it (38.6 for 38.55 … 38.65), so there are three verdicts:
+
+  agrees           the printed numbers themselves give it
+  within rounding  they do not, but numbers that round to them do
+  cannot follow    no numbers that round to them do
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+from analysis.paper_numbers import Claim, PaperNumbersError, PaperTable, Printed, find_cell, find_row, load
+from analysis.rendering import Table, markdown
+
+AGREES, ROUNDING, CANNOT = "agrees", "within rounding", "cannot follow"
+RETENTIONS = {"retention_val": "mask_ap_val", "retention_test": "mask_ap_test"}
+Cell = Callable[[str], "Interval"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number that is somewhere in [low, high], both ends included; `value` if the printed ones are exact."""
+
+    value: Fraction
+    low: Fraction
+    high: Fraction
+
+    @classmethod
+    def of(cls, printed: Printed) -> "Interval":
+        """All numbers that round to a printed one."""
+        return cls(printed.value, printed.value - printed.slack, printed.value + printed.slack)
+
+    def __sub__(self, other: "Interval") -> "Interval":
+        return Interval(self.value - other.value, self.low - other.high, self.high - other.low)
+
+    def over(self, other: "Interval") -> "Interval":
+        """This over another, in per cent; both positive."""
+        return Interval(100 * self.value / other.value, 100 * self.low / other.high, 100 * self.high / other.low)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A printed retention or a claim, beside what the printed numbers give."""
+
+    place: str
+    printed: str
+    computed: str
+    interval: str
+    verdict: str
+    remark: str = ""
+
+
+def retentions(tables: Mapping[str, PaperTable]) -> Iterator[Finding]:
+    """Every printed retention beside the quotient of the printed APs."""
+    for table in tables.values():
+        for row in table.rows:
+            for retention, ap in RETENTIONS.items():
+                printed, above = row.printed.get(retention), row.printed.get(ap)
+                if printed is None:
+                    continue
+                if above is None or row.over is None:
+                    raise PaperNumbersError(f"results/paper: {table.name}.{row.id} has a {retention} without its APs")
+                below = find_row(row.over, table, tables).printed[ap]
+                if below is None:
+                    raise PaperNumbersError(f"results/paper: {table.name}.{row.id} is over a row without {ap}")
+                quotient = Interval.of(above).over(Interval.of(below))
+                remark = f"{above.text} / {below.text}"
+                place = f"Table {table.number}, {_words(row.names)}, {table.quantities[retention].title}"
+                yield _finding(place, printed, quotient, remark)
+
+
+def claims(tables: Mapping[str, PaperTable]) -> Iterator[Finding]:
+    """Every claim of captions and text beside what the cells give."""
+    for table in tables.values():
+        for claim in table.claims:
+            yield _check(claim, table, tables)
+
+
+def verdict(printed: Printed, computed: Interval) -> str:
+    """Whether a printed number follows from those that an interval was computed from."""
+    said = Interval.of(printed)
+    if said.low <= computed.value <= said.high:
+        return AGREES
+    return ROUNDING if computed.low <= said.high and said.low <= computed.high else CANNOT
+
+
+def _check(claim: Claim, table: PaperTable, tables: Mapping[str, PaperTable]) -> Finding:
+    place = f"Table {table.number}, {claim.where}: {claim.quote}"
+
+    def cell(reference: str) -> Interval:
+        return Interval.of(find_cell(reference, table, tables))
+
+    if claim.relation == "larger":
+        return _larger(place, claim, cell)
+    if claim.relation == "opposite_order":
+        return _opposite_order(place, claim, cell)
+    if claim.relation == "within":
+        return _within(place, claim, cell)
+    if claim.says is None:
+        raise PaperNumbersError(f"results/paper: {place} says no number")
+    return _finding(place, claim.says, COMPUTED[claim.relation](claim.cells, cell))
+
+
+def _mean(intervals: list[Interval]) -> Interval:
+    ends = zip(*((i.value, i.low, i.high) for i in intervals), strict=True)
+    return Interval(*(sum(end, Fraction(0)) / len(intervals) for end in ends))
+
+
+def _extreme(pick: Callable[..., Fraction]) -> Callable[[list[str], Cell], Interval]:
+    def computed(references: list[str], cell: Cell) -> Interval:
+        found = [cell(reference) for reference in references]
+        return Interval(pick(i.value for i in found), pick(i.low for i in found), pick(i.high for i in found))
+
+    return computed
+
+
+COMPUTED: dict[str, Callable[..., Interval]] = {
+    "value": lambda reference, cell: cell(reference),
+    "difference": lambda pair, cell: cell(pair[0]) - cell(pair[1]),
+    "mean_difference": lambda pairs, cell: _mean([cell(a) - cell(b) for a, b in pairs]),
+    "largest": _extreme(max),
+    "smallest": _extreme(min),
+}
+
+
+def _larger(place: str, claim: Claim, cell: Cell) -> Finding:
+    """Each pair's first is the larger: it agrees as printed, or could be before rounding, or cannot."""
+    gaps = {f"{a} > {b}": cell(a) - cell(b) for a, b in claim.cells}
+    wrong = {pair: gap for pair, gap in gaps.items() if gap.value <= 0}
+    impossible = [pair for pair, gap in wrong.items() if gap.high <= 0]
+    found = CANNOT if impossible else ROUNDING if wrong else AGREES
+    counted = f"{len(gaps) - len(wrong)} of {len(gaps)}"
+    return Finding(place, "all", counted, "-", found, "; ".join(f"not {pair}" for pair in impossible or wrong))
+
+
+def _within(place: str, claim: Claim, cell: Cell) -> Finding:
+    """Every cell lies in the claimed range: as printed, or where the range's ends were rounded, or not."""
+    low, high = map(Printed, claim.cells["range"])
+    found = {reference: cell(reference) for reference in claim.cells["cells"]}
+    outside = [name for name, i in found.items() if not low.value <= i.value <= high.value]
+    bottom, top = Interval.of(low).low, Interval.of(high).high
+    far = [name for name in outside if found[name].high < bottom or found[name].low > top]
+    named = "; ".join(f"not {name} ({float(found[name].value):g})" for name in far or outside)
+    kind = CANNOT if far else ROUNDING if outside else AGREES
+    counted = f"{len(found) - len(outside)} of {len(found)}"
+    return Finding(place, f"{low.text} to {high.text}", counted, "-", kind, named)
+
+
+def _opposite_order(place: str, claim: Claim, cell: Cell) -> Finding:
+    """The second list of cells rises where the first falls; printed ties are no contradiction."""
+    first, second = ([cell(reference) for reference in references] for references in claim.cells)
+    pairs = list(combinations(range(len(first)), 2))
+    wrong = [(i, j) for i, j in pairs if (first[i].value - first[j].value) * (second[i].value - second[j].value) > 0]
+    sure = [
+        (i, j)
+        for i, j in wrong
+        if all(gap.low > 0 or gap.high < 0 for gap in (first[i] - first[j], second[i] - second[j]))
+    ]
+    found = CANNOT if sure else ROUNDING if wrong else AGREES
+    names = [f"{claim.cells[0][i]} and {claim.cells[0][j]}" for i, j in sure or wrong]
+    counted = f"{len(pairs) - len(wrong)} of {len(pairs)}"
+    return Finding(place, "all pairs", counted, "-", found, "; ".join(f"not {name}" for name in names))
+
+
+def _finding(place: str, printed: Printed, computed: Interval, remark: str = "") -> Finding:
+    digits = printed.decimals + 2
+    ends = f"{float(computed.low):.{digits}f} … {float(computed.high):.{digits}f}"
+    return Finding(place, printed.text, f"{float(computed.value):.{digits}f}", ends, verdict(printed, computed), remark)
+
+
+def _words(names: Mapping[str, str]) -> str:
+    return ", ".join(name for name in names.values() if name not in ("-", "Box"))
+
+
+def report(tables: Mapping[str, PaperTable]) -> list[Table]:
+    """What cannot follow, what only rounding explains, claims, and slips that no arithmetic shows."""
+    ratios, said = list(retentions(tables)), list(claims(tables))
+    titles = {
+        CANNOT: "Printed retentions that cannot follow from the printed APs",
+        ROUNDING: "Printed retentions that follow from APs that round to the printed ones, not from these themselves",
+    }
+    parts = []
+    for name, title in titles.items():
+        found = [finding for finding in ratios if finding.verdict == name]
+        rows = tuple((f.place, f.remark, f.printed, f.computed, f.interval) for f in found)
+        header = ("where", "printed APs", "printed", "computed", "possible")
+        notes = (f"{len(found)} of {len(ratios)} printed retentions.",)
+        slug = f"audit_{name.replace(' ', '_')}"
+        parts.append(Table(slug, title, header, rows, notes, text=frozenset({"where", "printed APs"})))
+    order = [CANNOT, ROUNDING, AGREES]
+    said.sort(key=lambda finding: order.index(finding.verdict))
+    rows = tuple((f.verdict, f.printed, f.computed, f.interval, f.place, f.remark) for f in said)
+    header = ("verdict", "says", "computed", "possible", "claim", "remark")
+    wide = frozenset({"claim", "remark"})
+    parts.append(Table("audit_claims", "What captions and text claim of the numbers", header, rows, wide=wide))
+    slips = tuple((f"Table {t.number}, {s.where}", s.quote, s.remark) for t in tables.values() for s in t.slips)
+    header = ("where", "says", "remark")
+    wide = frozenset({"says", "remark"})
+    parts.append(Table("audit_slips", "Slips found by reading, not by computation", header, slips, wide=wide))
+    return parts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the audit."""
+    argparse.ArgumentParser(prog="python -m analysis.audit", description=__doc__.splitlines()[0]).parse_args(arguments)
+    try:
+        print("\n".join(markdown(table) for table in report(load())))
+    except PaperNumbersError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

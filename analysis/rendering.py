@@ -1,0 +1,219 @@
+"""A table and its four renderings: Markdown, LaTeX (booktabs), CSV and HTML.
+
+A cell is plain text. What it means in a format is escaped there, so that a reader of any of them gets the text back.
+"""
+
+import csv as csv_format
+import html as html_format
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+# what pdflatex's own input encoding has no character for → what it has
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "*": "{*}", "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}", "…": r"\ldots{}", "–": r"\textendash{}",
+    "—": r"\textemdash{}", "−": r"$-$", "×": r"$\times$", "·": r"$\cdot$", "÷": r"$\div$", "±": r"$\pm$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "→": r"$\rightarrow$", "←": r"$\leftarrow$",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "²": r"\textsuperscript{2}", "α": r"$\alpha$", "β": r"$\beta$",
+    "ζ": r"$\zeta$", "θ": r"$\theta$", "ρ": r"$\rho$", "τ": r"$\tau$", "ω": r"$\omega$", "Δ": r"$\Delta$",
+    "’": "'", "“": "``", "”": "''", "‡": r"\ddag{}", "†": r"\dag{}",
+}  # fmt: skip
+LATIN = frozenset("¡¿§¶©ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")  # letters that it does have
+WIDE = "5.5cm"  # a LaTeX column whose lines break
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1rem }}
+.scroll {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+caption {{ text-align: left; font-weight: 600; padding-bottom: .5rem }}
+th, td {{ padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8884 }}
+td.text, th.text {{ text-align: left }}
+td.wide {{ text-align: left; white-space: normal; min-width: 16rem }}
+tr.part th {{ text-align: left; padding-top: 1rem; border-bottom: 2px solid #8888 }}
+.notes {{ font-size: .9em; max-width: 60rem }}
+</style></head><body>
+{table}</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header, in parts that each may have a heading; all cells are plain text."""
+
+    name: str  # of its files, and an id in a page: letters, digits, - and _
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    headings: tuple[tuple[int, str], ...] = ()  # (the row that it stands above, heading), by rising row
+    text: frozenset[str] = frozenset()  # the columns of words: to the left; of numbers: to the right
+    wide: frozenset[str] = field(default_factory=frozenset)  # the columns of words whose lines may break
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a row has another length than the header, or a name or heading that cannot be."""
+        if not re.fullmatch(r"[A-Za-z][\w-]*", self.name, re.ASCII):
+            raise ValueError(f"a table cannot be called {self.name!r}: letters, digits, - and _ only")
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(f"{self.name}: a row of {len(row)} cells under {len(self.header)} headings: {row}")
+        places = [place for place, _ in self.headings]
+        if places != sorted(set(places)) or any(not 0 <= place <= len(self.rows) for place in places):
+            raise ValueError(f"{self.name}: headings stand above rows {places} of {len(self.rows)}")
+        if unknown := (self.text | self.wide) - set(self.header):
+            raise ValueError(f"{self.name} has no columns {', '.join(sorted(unknown))}")
+
+    def parts(self) -> Iterator[tuple[str, tuple[tuple[str, ...], ...]]]:
+        """Each heading (the first may be empty) and the rows below it."""
+        starts = [*self.headings] if self.headings and self.headings[0][0] == 0 else [(0, ""), *self.headings]
+        ends = [place for place, _ in starts[1:]] + [len(self.rows)]
+        for (start, heading), end in zip(starts, ends, strict=True):
+            yield heading, self.rows[start:end]
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words."""
+        return column == 0 or self.header[column] in self.text | self.wide
+
+
+def markdown(table: Table) -> str:
+    """A heading, a GitHub-flavoured table for each part, aligned to be read in a terminal too, and the notes."""
+    blocks = [f"## {_markdown_line(table.title)}"]
+    for heading, rows in table.parts():
+        blocks += [f"**{markdown_text(heading.strip())}**"] if heading.strip() else []
+        blocks.append(_markdown_rows(table, rows))
+    blocks += ["\n".join(f"- {_markdown_line(note)}" for note in table.notes)] if table.notes else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_rows(table: Table, rows: tuple[tuple[str, ...], ...]) -> str:
+    lines = [[markdown_text(cell) for cell in line] for line in [table.header, *rows]]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
+    left = [table.is_text(i) for i in range(len(widths))]
+    rule = ["-" * width if to_left else "-" * (width - 1) + ":" for width, to_left in zip(widths, left, strict=True)]
+    padded = [
+        [cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(line, widths, left, strict=True)]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [padded[0], rule, *padded[1:]])
+
+
+def _markdown_line(text: str) -> str:
+    """Plain text as a line of its own, where a first - or 1. would begin a list."""
+    text = markdown_text(text).strip().replace("#", r"\#")
+    return re.sub(r"^([-+>=]|\d+(?=[.)]))", lambda m: m[0] + "\\" if m[0].isdigit() else "\\" + m[0], text)
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as it stands within a line of Markdown, in a table or outside."""
+    text = re.sub(r"([\\`*~|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", one_line(text))
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+
+
+def latex(table: Table) -> str:
+    """A `table` environment, shrunk to the line's width where it is wider; needs booktabs, graphicx and array."""
+    columns = ["l" if table.is_text(i) else "r" for i in range(len(table.header))]
+    broken = rf">{{\raggedright\arraybackslash}}p{{{WIDE}}}"
+    columns = [broken if name in table.wide else kind for name, kind in zip(table.header, columns, strict=True)]
+    lines = [" & ".join(map(latex_text, table.header)) + r" \\"]
+    for heading, rows in table.parts():
+        lines.append(r"\midrule")
+        if heading:
+            lines += [rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{latex_text(heading)}}}}} \\", r"\midrule"]
+        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in rows]
+    notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
+    return (
+        "\n".join(
+            [
+                r"% needs \usepackage[T1]{fontenc}, {textcomp}, {booktabs}, {graphicx} and {array}",
+                r"\begin{table}[htbp]",
+                r"\centering",
+                rf"\caption{{{latex_text(table.title)}}}",
+                rf"\label{{tab:{table.name}}}",
+                rf"\sbox0{{\begin{{tabular}}{{{''.join(columns)}}}",
+                r"\toprule",
+                *lines,
+                r"\bottomrule",
+                r"\end{tabular}}%",
+                r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+                *notes,
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def latex_text(text: str) -> str:
+    """Plain text in LaTeX. A character that its usual fonts lack is written as its number (U+4E2D), to be seen."""
+
+    def one(character: str) -> str:
+        if character in LATEX:
+            return LATEX[character]
+        if character.isascii() or character in LATIN:
+            return character
+        return rf"\texttt{{U+{ord(character):04X}}}"
+
+    return re.sub(r"([-,])(?=\1)", r"\1{}", "".join(map(one, one_line(text))))  # -- and ,, are other characters
+
+
+def csv(table: Table) -> str:
+    """One header line and a line a row (RFC 4180, but for lines that end in a line feed); a part is a column."""
+    out = io.StringIO()
+    writer = csv_format.writer(out, lineterminator="\n")
+    first = ["part"] if table.headings else []
+    writer.writerow([*first, *table.header])
+    for heading, rows in table.parts():
+        writer.writerows([*([heading] if first else []), *row] for row in rows)
+    return out.getvalue()
+
+
+def html(table: Table) -> str:
+    """A fragment for a page: the table in a box that scrolls sideways, and its notes."""
+    head = "".join(_html_cell("th", cell, table, i, ' scope="col"') for i, cell in enumerate(table.header))
+    lines = [
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html_text(table.title)}">',
+        f'<table id="{table.name}">',
+        f"<caption>{html_text(table.title)}</caption>",
+        f"<thead><tr>{head}</tr></thead>",
+    ]
+    for heading, rows in table.parts():
+        span = f'<th colspan="{len(table.header)}" scope="rowgroup">{html_text(heading)}</th>'
+        lines += ["<tbody>", *([f'<tr class="part">{span}</tr>'] if heading else [])]
+        for row in rows:
+            name = _html_cell("th", row[0], table, 0, ' scope="row"')
+            lines.append(
+                f"<tr>{name}{''.join(_html_cell('td', cell, table, i + 1) for i, cell in enumerate(row[1:]))}</tr>"
+            )
+        lines.append("</tbody>")
+    lines += ["</table>", "</div>"]
+    if table.notes:
+        lines += ['<ul class="notes">', *(f"<li>{html_text(note)}</li>" for note in table.notes), "</ul>"]
+    return "\n".join(lines) + "\n"
+
+
+def _html_cell(tag: str, cell: str, table: Table, column: int, more: str = "") -> str:
+    kind = "wide" if table.header[column] in table.wide else "text" if table.is_text(column) else ""
+    return f"<{tag}{more}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html_text(cell)}</{tag}>"
+
+
+def html_page(table: Table) -> str:
+    """A page of its own, with nothing but the table."""
+    return PAGE.format(title=html_text(table.title), table=html(table))
+
+
+def html_text(text: str) -> str:
+    """Plain text in HTML, inside an element or a quoted attribute."""
+    return html_format.escape(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and other characters that cannot be seen: each stretch of them is one space."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "html": html_page}
