@@ -18,7 +18,7 @@ function score(value) {
   return value === null ? "–" : value.toFixed(2);
 }
 
-function picture(item) {
+function picture(item, by) {
   const stack = element("span", { className: Math.max(item.width, item.height) < 96 ? "stack few" : "stack" });
   stack.style.setProperty("--ratio", item.width / item.height);
   const image = (kind, type, data, alt) =>
@@ -27,7 +27,7 @@ function picture(item) {
   [box.style.left, box.style.top, box.style.width, box.style.height] = item.box.map((share) => `${share}%`);
   stack.append(image("crop", "webp", item.crop, `Crop of ${item.image} around a ${set.categories[item.category]}`));
   stack.append(image("human", "png", item.human, ""));
-  if (item.masks[labeler] !== null) stack.append(image("pseudo", "png", item.masks[labeler], ""));
+  if (item.masks[by] !== null) stack.append(image("pseudo", "png", item.masks[by], ""));
   stack.append(box, element("span", { className: "line" }));
   return element("span", { className: "frame" }, stack);
 }
@@ -41,7 +41,7 @@ function fill(entry) {
   card.setAttribute("aria-label", `${name}, size ${item.size}, IoU ${score(item.iou[labeler])}${flag}`);
   const caption = element("span", { className: "caption" }, element("span", { textContent: `${name} ${item.size}` }),
     element("b", { textContent: score(item.iou[labeler]) + (flag && " *"), title: `IoU${flag}` }));
-  card.replaceChildren(picture(item), caption);
+  card.replaceChildren(picture(item, labeler), caption);
 }
 
 function entries(part) {
@@ -117,23 +117,32 @@ function move(event) {
   focus(at + steps[event.key]);
 }
 
-function facts(item) {
-  const rows = set.labelers.map((name, i) => element("tr", {}, element("th", { scope: "row", textContent: name }),
-    element("td", { textContent: score(item.iou[i]) }), element("td", { textContent: score(item.boundary[i]) })));
-  const head = ["labeler", "IoU", "boundary IoU"].map((textContent) => element("th", { scope: "col", textContent }));
+function facts(item, by) {
+  const rows = set.labelers.map((name, i) => {
+    const button = element("button", { type: "button", textContent: name, ariaPressed: String(i === by) });
+    button.addEventListener("click", () => enlarge(item, i));
+    return element("tr", {}, element("th", { scope: "row" }, button),
+      element("td", { textContent: score(item.iou[i]) }), element("td", { textContent: score(item.boundary[i]) }));
+  });
+  const head = ["masks by", "IoU", "boundary IoU"].map((textContent) => element("th", { scope: "col", textContent }));
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   const words = [`Image ${item.image}, annotation ${item.id}, box of ${item.area} px² (${item.size})`, item.credit];
-  if (item.flagged[labeler]) words.push("skipped by the labeler: its box stands for a mask");
+  if (item.flagged[by]) words.push("skipped by the labeler: its box stands for a mask");
   return [table, element("p", { className: "soft", textContent: words.filter(Boolean).join("; ") })];
+}
+
+function enlarge(item, by) {
+  const again = byId("large-facts").contains(document.activeElement);
+  byId("large-title").textContent =
+    `${set.categories[item.category]}, IoU ${score(item.iou[by])} (${set.labelers[by]}), ${opened + 1} of ${shown.length}`;
+  byId("large-picture").replaceChildren(picture(item, by));
+  byId("large-facts").replaceChildren(...facts(item, by));
+  if (again) byId("large-facts").querySelectorAll("button")[by].focus();
 }
 
 function open(place) {
   opened = (place + shown.length) % shown.length;
-  const { item } = shown[opened];
-  byId("large-title").textContent =
-    `${set.categories[item.category]}, IoU ${score(item.iou[labeler])} (${set.labelers[labeler]}), ${opened + 1} of ${shown.length}`;
-  byId("large-picture").replaceChildren(picture(item));
-  byId("large-facts").replaceChildren(...facts(item));
+  enlarge(shown[opened].item, labeler);
   if (!byId("large").open) byId("large").showModal();
 }
 

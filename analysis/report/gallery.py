@@ -15,7 +15,7 @@ from analysis.report.instances import Labelled, Selection, read_json
 LIMIT = 1000  # instances in a page
 LONGEST = 192  # pixels of a crop's longer side; larger ones are shrunk
 MARGIN = 0.25  # of the box's size, shown around it
-FILL, LINE = 96, 255  # opacity of a mask and its contour, of 255
+FILL, LINE = 110, 255  # opacity of a mask and its contour, of 255
 Json = dict[str, Any]
 
 
@@ -87,13 +87,20 @@ def mask_png(mask: np.ndarray, shown: Window, colour: np.ndarray) -> str:
     """The part of a mask (H, W) bool that a window shows, as PNG in base64: tinted inside, with an opaque contour."""
     part = Image.fromarray(mask[shown.top : shown.bottom, shown.left : shown.right].astype(np.uint8) * 255)
     small = np.asarray(part.resize((shown.width, shown.height), Image.Resampling.BOX)) > 127
-    inner = small.copy()
-    inner[1:-1, 1:-1] &= small[:-2, 1:-1] & small[2:, 1:-1] & small[1:-1, :-2] & small[1:-1, 2:]
+    inner = small
+    for _ in range(2 if max(small.shape) > LONGEST // 2 else 1):  # a finer line is lost where the page shrinks the crop
+        inner = _eroded(inner)
     image = Image.fromarray(small.astype(np.uint8) + (small & ~inner), "P")
     image.putpalette([0, 0, 0, *(2 * [round(255 * channel) for channel in colour])])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", bits=2, transparency=bytes([0, FILL, LINE]), compress_level=9)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) bool without the pixels at its edge; the picture's own border is no edge."""
+    padded = np.pad(mask, 1, mode="edge")
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _part(selection: Selection) -> tuple[Json, list[str]]:

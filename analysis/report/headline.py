@@ -164,7 +164,8 @@ def _verdict(each: list[Scored]) -> str:
     gains = [one.gains["ellipse"] for one in each if "ellipse" in one.gains]
     if len(gains) < len(each):
         return "Whether that is more than the inscribed ellipse gives was not measured: run experiment=baselines."
-    by = " and ".join(shown(gain, signed=True) for gain in gains)
+    texts = [shown(gain, signed=True) for gain in gains]
+    by = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
     seed = " of every seed" if len(gains) > 1 else ""
     if all(gain.low > 0 for gain in gains):
         return f"That is more than the inscribed ellipse, by {by}: the interval{seed} lies above 0."
@@ -186,7 +187,7 @@ def _kept(scores: list[Record], ratios: dict[str, Record], known: Mapping[str, R
             else:
                 parts.append(seed + ("no retention computed" if one == "-" else one))
         what = labeler_name(group[0]["columns"]["labeler"], "masks")
-        found.append(f"{group[0]['columns']['segmenter']} trained on {what} keeps of its AP: {'; '.join(parts)}.")
+        found.append(f"Retention of {group[0]['columns']['segmenter']} trained on {what}: {'; '.join(parts)}.")
     return found
 
 

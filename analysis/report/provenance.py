@@ -34,8 +34,8 @@ def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool
     for stage, some in stages.items():
         seconds = sum(record["seconds"] for record in some)
         parts.append(f"<details><summary>{html_text(stage)}: {len(some)}, {seconds / 60:.1f} minutes</summary>")
-        parts += ['<div class="scroll" tabindex="0" role="region" aria-label="Stages called ', html_text(stage), '">']
-        parts.append(f"<table><caption>Stages called {html_text(stage)}</caption><thead><tr>")
+        parts.append(f'<div class="scroll" tabindex="0" role="region" aria-label="Stages called {html_text(stage)}">')
+        parts.append(f'<table class="words"><caption>Stages called {html_text(stage)}</caption><thead><tr>')
         parts += [f'<th scope="col">{name}</th>' for name in HEADER]
         parts.append("</tr></thead><tbody>")
         parts += [_row(record, machines[_machine(record)], store, out, links) for record in some]
