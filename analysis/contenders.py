@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.ap import ap_samples, load_matches
+from analysis.ap import Matches, ap_samples, load_matches
 from analysis.ranks import Stability, first_shares, stability
 from analysis.records import Record, UnreadableRecordError, address
 from analysis.settings import choices, differing, settings_of, shown
@@ -39,6 +39,7 @@ class Sampled:
 
     value: float
     samples: Floats
+    images: int
     grouped: ByImage | None = None  # where the number is a mean over instances
 
 
@@ -88,12 +89,13 @@ def contenders(
     everything = list(settings.values())
     if unlike := differing(everything, by=by, along=along):
         raise ComparisonError(
-            f"these results differ in more than {by} and seed: {choices(unlike)}, or let a setting differ with "
-            f"{by} by --along KEY"
+            f"these results differ in more than {by} and seed: {choices(unlike, everything)}, or let a "
+            f"setting differ with {by} by --along KEY"
         )
     for value, group in groups.items():
-        if unlike := differing([settings[address(r)] for r in group]):
-            raise ComparisonError(f"the results of {by} {value} differ in more than the seed: {choices(unlike)}")
+        mine = [settings[address(r)] for r in group]
+        if unlike := differing(mine):
+            raise ComparisonError(f"the results of {by} {value} differ in more than the seed: {choices(unlike, mine)}")
     return {value: {r["columns"].get("seed"): r for r in group} for value, group in groups.items()}
 
 
@@ -119,7 +121,9 @@ def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int
                 )
             grouped = ByImage.of(frame["iou"], frame["image_id"])
             weights = image_weights(len(grouped.sums), resamples, seed=seed) if weights is None else weights
-            found.setdefault(name, {})[s] = Sampled(grouped.mean, grouped.resampled(weights), grouped)
+            found.setdefault(name, {})[s] = Sampled(
+                grouped.mean, grouped.resampled(weights), len(grouped.sums), grouped
+            )
     return found
 
 
@@ -149,7 +153,8 @@ def mask_ap(
     Raises:
         ComparisonError: match arrays of other images.
     """
-    shared, weights = None, None
+    shared: Matches | None = None
+    weights: Counts = np.ones((1, 0), dtype=np.int64)
     below: dict[str, Floats] = {}
     ap: Measured = {}
     kept: Measured = {}
@@ -160,23 +165,22 @@ def mask_ap(
             for one in [record, *([human] if human else [])]:
                 if address(one) not in below:
                     matches = load_matches(store / address(one) / "matches_segm.npz")
-                    shared = matches if shared is None else shared
-                    if any(not np.array_equal(getattr(matches, it), getattr(shared, it)) for it in PAIRED):
-                        raise ComparisonError(f"{address(one)} was measured on other annotations than the others")
-                    if weights is None:
-                        images = len(matches.image_ids)
+                    if shared is None:
+                        shared, images = matches, len(matches.image_ids)
                         drawn = image_weights(images, resamples, seed=seed)
                         weights = np.concatenate([np.ones((1, images), dtype=np.int64), drawn])
+                    if any(not np.array_equal(getattr(matches, it), getattr(shared, it)) for it in PAIRED):
+                        raise ComparisonError(f"{address(one)} was measured on other annotations than the others")
                     below[address(one)] = ap_samples(matches, weights)
                 sampled.append(below[address(one)])
-            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:])
+            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:], weights.shape[1])
             if human:
                 share = ratio(*sampled)
-                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:])
+                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:], weights.shape[1])
     return ap, kept
 
 
-def compared(measured: Measured, *, baseline: str, images: int) -> Comparison:
+def compared(measured: Measured, *, baseline: str) -> Comparison:
     """Every contender against the baseline, p adjusted for their number by Holm's method.
 
     A difference is taken seed by seed, over the seeds that both have, and averaged. Its interval and p are of the
@@ -209,6 +213,7 @@ def compared(measured: Measured, *, baseline: str, images: int) -> Comparison:
     seeds = [s for s in common if s is not None]
     scores = [[_at(group, s).value for group in measured.values()] for s in seeds]
     ranking = stability(scores) if len(seeds) > 1 and len(measured) > 1 else None
+    images = next(run.images for group in measured.values() for run in group.values())
     return Comparison(baseline, rows, images, first, seeds, ranking)
 
 
@@ -227,7 +232,7 @@ def _minus(a: Sampled, b: Sampled) -> Sampled:
     grouped = None
     if a.grouped is not None and b.grouped is not None:
         grouped = ByImage(a.grouped.sums - b.grouped.sums, a.grouped.counts)
-    return Sampled(a.value - b.value, a.samples - b.samples, grouped)
+    return Sampled(a.value - b.value, a.samples - b.samples, a.images, grouped)
 
 
 def _p(pairs: list[Sampled]) -> float:

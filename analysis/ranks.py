@@ -42,20 +42,21 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", seed
     95 %, more with few points, because a correlation of few points takes few values.
 
     Args:
-        x, y: (n,), n >= 3; ties get mean ranks.
+        x, y: (n,), n >= 3; ties get mean ranks. The interval takes them as if they were none.
         kind: `spearman` or `kendall`.
 
     Raises:
         ValueError: fewer than 3 points, or one of the two is constant.
     """
-    x, y = (stats.rankdata(values) for values in (x, y))
-    if len(x) != len(y) or len(x) < FEWEST:
-        raise ValueError(f"{len(x)} and {len(y)} points have no rank correlation; it takes at least {FEWEST} pairs")
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
+    first, second = np.asarray(stats.rankdata(x)), np.asarray(stats.rankdata(y))
+    n = len(first)
+    if n != len(second) or n < FEWEST:
+        raise ValueError(f"{n} and {len(second)} points have no rank correlation; it takes at least {FEWEST} pairs")
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         raise ValueError("all points are equal in one of the two, which has no rank correlation")
-    seen = float(_correlations(x, y[None], kind)[0])
-    low, high = _inverted(round(seen, 12), len(x), kind, seed)
-    return Correlation(kind, len(x), Interval(seen, low, high), _permutation_p(x, y, seen, kind, seed))
+    seen = float(_correlations(first, second[None], kind)[0])
+    low, high = _inverted(round(seen, 12), n, kind, seed)
+    return Correlation(kind, n, Interval(seen, low, high), _permutation_p(first, second, seen, kind, seed))
 
 
 def bootstrap_interval(

@@ -7,6 +7,7 @@ from typing import Any
 from analysis.records import Record, UnreadableRecordError, address
 
 Settings = dict[str, str]
+ABSENT = "absent"  # stands for a setting that a result does not have
 COLUMNS = ("profile", "data", "labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision")
 SEEDED = ("train_labeler", "train_segmenter", "retention", "clustering_val", "attention_val")  # `seed` is the run's
 _LABELER = r"(train_labeler|label_\w+|boxes_train|shapes_train)\..+|recipe|encoder|decoder|theta"
@@ -28,7 +29,7 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "theta": r"train_labeler\.roi\.theta",
     "recipe": _RECIPE,
     "labeler": _LABELER,
-    "segmenter": r"(human\.)?(train_segmenter|published_segmenter|detect_val)\..+",
+    "segmenter": r"(train_segmenter|published_segmenter|detect_val)\..+",
 }
 
 
@@ -86,7 +87,7 @@ def chosen(
         if any(columns[name] not in values for name, values in wanted.items()):
             continue
         settings = settings_of(record, known) if pairs else {}
-        if all(settings.get(key, "absent") == value for key, _, value in pairs):
+        if all(settings.get(key, ABSENT) == value for key, _, value in pairs):
             kept.append(record)
     return kept
 
@@ -106,21 +107,26 @@ def differing(
     for name in names:
         if name == by or name in along or (pattern and pattern.fullmatch(name)):
             continue
-        values = sorted({settings.get(name, "absent") for settings in all_settings})
+        values = sorted({settings.get(name, ABSENT) for settings in all_settings})
         if len(values) > 1:
             found[name] = values
     return found
 
 
-def choices(differences: Mapping[str, list[str]]) -> str:
-    """What differs, and the flags that choose: columns first, since the rest often follows from them."""
+def choices(differences: Mapping[str, list[str]], among: list[Settings]) -> str:
+    """What differs, and flags that choose one of the results: by columns first, since the rest often follows from them.
+
+    Args:
+        differences: see `differing`. among: the settings of the results that differ.
+    """
     columns = [name for name in COLUMNS if name in differences]
     rest = [name for name in differences if name not in COLUMNS]
-    told = [f"{name} ({', '.join(map(_short, differences[name]))})" for name in [*columns, *rest]]
-    flags = [f"--{name} {_short(differences[name][0])}" for name in columns]
-    flags = flags or [f"--where {name}={differences[name][0]}" for name in rest[:3]]
-    more = f" and {len(told) - 8} more" if len(told) > 8 else ""
-    return f"{'; '.join(told[:8])}{more}; choose, for instance with {' '.join(flags)}"
+    listed = columns + rest[: 3 if columns else 8]
+    told = "; ".join(f"{name} ({', '.join(map(_short, differences[name]))})" for name in listed)
+    more = len(differences) - len(listed)
+    flags = [f"--{name} {among[0][name]}" for name in columns if name in among[0]]
+    flags = flags or [f"--where {' '.join(f'{name}={among[0].get(name, ABSENT)}' for name in rest[:3])}"]
+    return f"{told}{f' and {more} more' if more else ''}; choose, for instance with {' '.join(flags)}"
 
 
 def _short(value: str) -> str:

@@ -43,7 +43,8 @@ __all__ = ["Mirror", "Sender", "start_mirror", "sync_command", "ui_command"]
 CURVES = "curves.jsonl"
 STATE = "mlflow.json"
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
-ARTIFACT_BYTES, ARTIFACTS = 5_000_000, 20  # contact sheets are small; anything large stays in the store
+ARTIFACT_BYTES, ARTIFACTS = 5_000_000, 20  # a file, and files a stage; anything large stays in the store
+ARRAYS = ("instances.csv", "matches_*.npz", "attention.npz", CURVES)  # what analysis/ reads beside run.json
 FAILURES_IN_A_ROW = 3  # then the server is taken to be away, rather than each stage paying its time-out
 
 
@@ -214,8 +215,9 @@ class Sender:
         self._log_metrics(state["run"], payload.final_metrics(record, milliseconds=finished))
         tags = [entities.RunTag(*it) for it in payload.tags(stage, key, record).items()]
         self._client.log_batch(state["run"], tags=tags)
-        pictures = [path for path in sorted(folder.glob("*.png")) if path.stat().st_size <= ARTIFACT_BYTES]
-        for path in [folder / RECORD, *pictures[:ARTIFACTS]]:
+        files = [path for pattern in (*ARRAYS, "*.png") for path in sorted(folder.glob(pattern))]
+        small = [path for path in files if path.stat().st_size <= ARTIFACT_BYTES]
+        for path in [*small[:ARTIFACTS], folder / RECORD]:  # the record last: who finds it finds the rest
             self._client.log_artifact(state["run"], str(path))
         self._save(folder, state, record=digest(record))
 

@@ -53,6 +53,8 @@ def _stage(store: Path, key: str = "k", *, done: bool = True, steps: int = 3) ->
     (folder / "curves.jsonl").write_text(_curve(range(steps)))
     if done:
         (folder / "sheet.png").write_bytes(b"a picture")
+        (folder / "instances.csv").write_text("annotation_id,iou\n1,0.5\n")
+        (folder / "labeler.pt").write_bytes(b"weights")
         (folder / "run.json").write_text(json.dumps(_run_json(key)))
     return folder
 
@@ -247,8 +249,8 @@ def test_everything_arrives_once(tmp_path: Path, without_mlflow: dict[str, str])
     assert _rows(database, "SELECT timestamp FROM metrics WHERE key = 'curve/loss' AND step = 7") == [(1_007_500,)]
     assert _statuses(database) == ["FINISHED"]
     artifacts = sorted(path for path in (tmp_path / "mlflow-artifacts").rglob("*") if path.is_file())
-    assert [path.name for path in artifacts] == ["run.json", "sheet.png"]
-    assert artifacts[0].read_bytes() == (folder / "run.json").read_bytes()
+    assert [path.name for path in artifacts] == ["curves.jsonl", "instances.csv", "run.json", "sheet.png"]
+    assert all(path.read_bytes() == (folder / path.name).read_bytes() for path in artifacts)
 
     # A second sync has nothing to do; it does not even import mlflow.
     assert "sent 0 of 1 stages" in _sent(tmp_path / "runs", uri, **without_mlflow)

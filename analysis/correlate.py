@@ -1,0 +1,124 @@
+"""Does the clustering score (Eq. 6) predict what a labeler is worth? Rank correlations over encoders.
+
+The paper sets Table 6 beside Table 4 and never computes it; `python -m analysis.correlate` does, from what it prints.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from analysis.paper_numbers import PaperNumbersError, load
+from analysis.ranks import FEWEST, Correlation, rank_correlation
+from analysis.records import Record
+from analysis.settings import Settings, differing, settings_of
+from analysis.tables import table
+
+KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
+SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."
+INTERVAL = (
+    "The interval is that of encoders like these (test inversion, analysis/ranks.py), of a correlation that can lie "
+    "between -1 and 1: see its width. p tries every order. Neither knows how well each single number is measured."
+)
+Points = dict[str, float]  # encoder → number
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Clustering scores of some encoders that are alike in all else."""
+
+    title: str
+    points: Points
+
+
+def clustering_scores(records: Iterable[Record], known: Mapping[str, Record]) -> list[Scores]:
+    """The clustering scores among some records, those of one kind together, a mean over seeds an encoder."""
+    kinds: list[tuple[Settings, dict[str, list[float]], Record]] = []
+    for record in sorted(records, key=lambda r: (r["columns"].get("encoder") or "", r["key"])):
+        if record["stage"] != "clustering_val":
+            continue
+        settings = settings_of(record, known)
+        group = next((g for g in kinds if not differing([settings, g[0]], by="encoder")), None)
+        if group is None:
+            group = (settings, {}, record)
+            kinds.append(group)
+        group[1].setdefault(record["columns"]["encoder"], []).append(record["metrics"]["clustering"]["value"])
+    found = []
+    for _, values, record in kinds:
+        weights = "trained by MAL" if "labeler" in record["columns"] else "as given"
+        what = f"encoders {weights}, {record['config']['source']} at {record['config']['roi']['size']}²"
+        found.append(Scores(what, {name: sum(each) / len(each) for name, each in values.items()}))
+    return found
+
+
+def correlation_lines(x: Points, y: Points, *, names: tuple[str, str]) -> str:
+    """A Markdown table of both rank correlations over the encoders that have both numbers, or why there is none.
+
+    Args:
+        x, y: encoder → number. names: what they are, for the text.
+    """
+    both = [name for name in x if name in y]
+    what = f"{names[0]} and {names[1]}"
+    if len(both) < FEWEST:
+        return f"{what}: {len(both)} encoders have both ({', '.join(both) or 'none'}); it takes at least {FEWEST}."
+    first, second = [x[name] for name in both], [y[name] for name in both]
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        return f"{what}: all encoders are equal in one of the two, which leaves nothing to correlate."
+    found = [rank_correlation(first, second, kind=kind) for kind in KINDS]
+    rows = [[KINDS[it.kind], str(it.n), *_cells(it)] for it in found]
+    return f"{what} ({', '.join(both)}):\n\n" + table(
+        ["rank correlation", "encoders", "value", "95 % interval", "width", "exact p"], rows
+    )
+
+
+def _cells(found: Correlation) -> list[str]:
+    it = found.interval
+    return [f"{it.value:+.2f}", f"[{it.low:+.2f}, {it.high:+.2f}]", f"{it.high - it.low:.2f} of 2", f"{found.p:.3f}"]
+
+
+def paper_correlations() -> str:
+    """The paper's argument for Table 6 in numbers: its printed scores against Table 4's AP, retention and accuracy.
+
+    Raises:
+        PaperNumbersError: results/paper is not there.
+    """
+    tables = load()
+    printed = {
+        name: {row.id: float(it.value) for row in tables[of].rows if (it := row.printed[name]) is not None}
+        for of, name in (
+            ("tab6_clustering", "score"),
+            ("tab4_encoder", "retention_val"),
+            ("tab4_encoder", "mask_ap_val"),
+            ("tab4_encoder", "accuracy"),
+        )
+    }
+    scores = printed.pop("score")
+    titles = {
+        "retention_val": "retention (Table 4)",
+        "mask_ap_val": "mask AP (Table 4)",
+        "accuracy": "IN-1k accuracy (Table 4)",
+    }
+    parts = ["The paper's own numbers", SIGN, INTERVAL]
+    parts += [
+        correlation_lines(scores, printed[name], names=("clustering score (Table 6)", title))
+        for name, title in titles.items()
+    ]
+    parts.append(
+        correlation_lines(
+            printed["accuracy"], printed["retention_val"], names=("IN-1k accuracy (Table 4)", "retention (Table 4)")
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def main() -> int:
+    """Print the correlations of the paper's own numbers."""
+    try:
+        print(paper_correlations())
+    except PaperNumbersError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
