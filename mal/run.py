@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from analysis.attention import draw_attention
+from analysis.figures.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.tables import summary
 from mal import ranks, segmenters

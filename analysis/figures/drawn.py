@@ -84,7 +84,7 @@ def _note(figure: Figure, text: str) -> None:
     foot = (len(lines) * 1.3 + 0.8) * NOTE / 72
     figure.set_size_inches(width, height + foot)
     share = foot / (height + foot)
-    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr]
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share - 0.04 / (height + foot)))  # type: ignore[union-attr]
     figure.text(
         0.03 / width, 0.3 * share * NOTE / 72 / foot, "\n".join(lines),
         fontsize=NOTE, color="#555555", va="bottom", linespacing=1.2,

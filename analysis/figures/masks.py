@@ -14,7 +14,7 @@ from analysis.drawing import HUMAN, PSEUDO, decode
 from analysis.figures.drawn import PAGE, Sketch, sheet
 from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
 from analysis.figures.results import Group, LeftOut, Results, by_id
-from analysis.figures.series import COLOURS, file_part, labeler, provenance
+from analysis.figures.series import COLOURS, file_part, is_mal, labeler, provenance
 from analysis.records import Json, Record, address
 
 ROWS, COLUMNS = 3, 5  # Figure 4: an odd number of images, so that the median is one of them
@@ -36,7 +36,7 @@ class Ranked:
 
 def masks_made(results: Results) -> Iterator[Sketch]:
     """Figure 4: images with all masks that MAL made in them, from the best image to the worst."""
-    for (data, profile), groups in results.groups("quality_val", _is_mal).items():
+    for (data, profile), groups in results.groups("quality_val", is_mal).items():
         try:
             found = _ranked(groups[0], results)
             means = found.table.groupby("image_id")["iou"].mean()
@@ -67,7 +67,7 @@ def masks_made(results: Results) -> Iterator[Sketch]:
 
 def beside_human(results: Results) -> Iterator[Sketch]:
     """Figure 6: boxes, MAL's masks and human masks, from the best to the worst, and the largest disagreements."""
-    for (data, profile), groups in results.groups("quality_val", _is_mal).items():
+    for (data, profile), groups in results.groups("quality_val", is_mal).items():
         try:
             found = _ranked(groups[0], results)
             sides = np.array([min(found.labels[i]["bbox"][2:]) for i in found.table["annotation_id"]])
@@ -96,10 +96,6 @@ def beside_human(results: Results) -> Iterator[Sketch]:
             rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
         )
         yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
-
-
-def _is_mal(record: Record) -> bool:
-    return str(record["columns"].get("labeler", "")).partition(":")[0] == "mal"
 
 
 def _who(record: Record, groups: list[Group]) -> str:

@@ -50,6 +50,11 @@ def labeler(record: Record) -> str:
     return labeler_name(record["columns"].get("labeler", "no labeler"))
 
 
+def is_mal(record: Record) -> bool:
+    """Whether a result is MAL's; `mal:coco` is MAL too."""
+    return str(record["columns"].get("labeler", "")).partition(":")[0] == "mal"
+
+
 def names(groups: Sequence[Group], results: Results, subject: Callable[[Record], str] = labeler) -> list[str]:
     """What tells groups apart: a subject, the settings in which two of a name differ, else the config values, and the
     number of seeds where there are several."""

@@ -124,7 +124,7 @@ def clustering_stage(
 
 
 def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderSource) -> Stage:
-    """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.attention`."""
+    """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.figures.attention`."""
     options = dataclasses.asdict(config.attention)
     settings = {**source.settings, **{k: options[k] for k in ("layers", "query", "examples")}}
 

@@ -1,0 +1,127 @@
+"""Losses over the steps of training: of labelers, and of segmenters by what they were trained on."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.figures.drawn import PAGE, Sketch, sheet
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import COLOURS, Look, alpha, file_part, labeler, looks, names, provenance
+from analysis.records import Record
+
+PARTS = {  # of a labeler's log → the title of its panel
+    "mil": "MIL loss",
+    "crf": "CRF loss",
+    "total": "weighted sum (weights warm up)",
+    "foreground": "foreground share of the box",
+}
+ACROSS = 3  # panels beside each other
+Curves = list[tuple[Group, list[pd.DataFrame]]]
+
+
+def of_labelers(results: Results) -> Iterator[Sketch]:
+    """MIL and CRF loss, their weighted sum, and the share of foreground, a panel each."""
+    for (data, profile), groups in results.groups("train_labeler").items():
+        curves, left_out = _curves(groups[: len(COLOURS)], results)
+        if hidden := len(groups) - len(COLOURS):
+            left_out += (f"{hidden} labelers that fewer results are built on",) if hidden > 0 else ()
+        if not curves:
+            yield Sketch(file_part(data, profile), None, left_out=left_out)
+            continue
+        parts = {part: title for part, title in PARTS.items() if all(part in f for _, fs in curves for f in fs)}
+        figure = sheet(PAGE, 1.9)
+        shown = [group for group, _ in curves]
+        for axes, (part, title) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
+            for name, look, (_, frames) in zip(names(shown, results), looks(shown), curves, strict=True):
+                _line(axes, frames, part, name, look)
+            axes.set(title=title, xlabel="step")
+            axes.set_ylim(bottom=0)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        caption = (
+            "What labelers logged while they learned from boxes: each point is the mean over the steps since the last. "
+            "Bands: the range of the seeds. " + provenance(shown, _batches(shown[0][0], "RoIs"))
+        )
+        yield Sketch(file_part(data, profile), figure, caption, left_out)
+
+
+def of_segmenters(results: Results) -> Iterator[Sketch]:
+    """The training loss, a panel a segmenter, a line a kind of masks that it was trained on."""
+    for (data, profile), groups in results.groups("train_segmenter").items():
+        panels: dict[str, list[Group]] = {}
+        for group in groups:
+            panels.setdefault(group[0]["columns"]["segmenter"], []).append(group)
+        rows = -(-len(panels) // ACROSS)
+        figure = sheet(PAGE, 1.75 * rows + 0.2)
+        grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
+        shown, left_out = [], ()
+        for axes, (segmenter, members) in zip(grid, sorted(panels.items()), strict=False):
+            members.sort(key=lambda group: ORDER.get(_trained_on(group[0]), len(ORDER)))
+            curves, missing = _curves(members, results)
+            left_out += missing
+            kept = [group for group, _ in curves]
+            for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
+                _line(axes, frames, "loss", name, _look(group, kept))
+            axes.set(title=segmenter, xlabel="step")
+            axes.legend(loc="upper right")
+            shown += kept
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        if not shown:
+            yield Sketch(file_part(data, profile), None, left_out=left_out)
+            continue
+        caption = (
+            "Training loss of segmenters, each against the masks that it was trained on: a lower loss on simpler masks "
+            "(filled boxes) says nothing about their truth. Bands: the range of the seeds. "
+            + provenance(shown, f"{sum(map(len, shown))} trainings")
+        )
+        yield Sketch(file_part(data, profile), figure, caption, left_out)
+
+
+ORDER = {name: place for place, name in enumerate(("human masks", "MAL", "SAM", "GrabCut", "inscribed ellipse"))}
+
+
+def _look(group: Group, kept: list[Group]) -> Look:
+    """Human masks black, MAL's in colours, baselines in grey as in the other figures."""
+    if group[0]["columns"].get("supervision") in ("human", "boxes"):
+        return {"color": "#000000", "linestyle": "solid", "marker": ""}
+    bare = [[{**g[0], "columns": {k: v for k, v in g[0]["columns"].items() if k != "segmenter"}}] for g in kept]
+    pseudo = [place for place, g in enumerate(kept) if g[0]["columns"].get("supervision") not in ("human", "boxes")]
+    found = looks([bare[place] for place in pseudo])
+    return found[pseudo.index(next(place for place, g in enumerate(kept) if g is group))]
+
+
+def _trained_on(record: Record) -> str:
+    supervision = record["columns"].get("supervision")
+    return {"human": "human masks", "boxes": "boxes, no mask head"}.get(supervision) or labeler(record)
+
+
+def _curves(groups: list[Group], results: Results) -> tuple[Curves, tuple[str, ...]]:
+    found: Curves = []
+    left_out: tuple[str, ...] = ()
+    for group in groups:
+        kept, frames = [], []
+        for record in group:
+            try:
+                frames.append(results.curves(record))
+                kept.append(record)
+            except LeftOut as error:
+                left_out += (str(error),)
+        if kept:
+            found.append((kept, frames))
+    return found, left_out
+
+
+def _line(axes: Axes, frames: list[pd.DataFrame], part: str, name: str, look: Look) -> None:
+    """The mean over seeds at each step that all of them logged, and their range."""
+    table = pd.concat([frame.set_index("step")[part] for frame in frames if part in frame], axis=1, join="inner")
+    look = {key: value for key, value in look.items() if key != "marker"}
+    axes.plot(table.index, table.mean(axis=1), label=name, **look)
+    if table.shape[1] > 1:
+        colour, faint = look["color"], alpha(look)
+        axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=colour, alpha=faint, linewidth=0)
+
+
+def _batches(record: Record, what: str) -> str:
+    batch = record["config"].get("train", {}).get("batch")
+    return f"batches of {batch} {what}" if batch else "batches of unknown size"
