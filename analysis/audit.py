@@ -188,22 +188,35 @@ def report(tables: Mapping[str, PaperTable]) -> list[Table]:
     parts = []
     for name, title in titles.items():
         found = [finding for finding in ratios if finding.verdict == name]
-        rows = tuple((f.place, f.remark, f.printed, f.computed, f.interval) for f in found)
-        header = ("where", "printed APs", "printed", "computed", "possible")
-        notes = (f"{len(found)} of {len(ratios)} printed retentions.",)
-        slug = f"audit_{name.replace(' ', '_')}"
-        parts.append(Table(slug, title, header, rows, notes, text=frozenset({"where", "printed APs"})))
+        parts.append(
+            Table(
+                f"audit_{name.replace(' ', '_')}",
+                title,
+                ("where", "printed APs", "printed", "computed", "possible"),
+                tuple((f.place, f.remark, f.printed, f.computed, f.interval) for f in found),
+                (f"{len(found)} of {len(ratios)} printed retentions.",),
+                text=frozenset({"where", "printed APs"}),
+            )
+        )
     order = [CANNOT, ROUNDING, AGREES]
     said.sort(key=lambda finding: order.index(finding.verdict))
-    rows = tuple((f.verdict, f.printed, f.computed, f.interval, f.place, f.remark) for f in said)
-    header = ("verdict", "says", "computed", "possible", "claim", "remark")
-    wide = frozenset({"claim", "remark"})
-    parts.append(Table("audit_claims", "What captions and text claim of the numbers", header, rows, wide=wide))
-    slips = tuple((f"Table {t.number}, {s.where}", s.quote, s.remark) for t in tables.values() for s in t.slips)
-    header = ("where", "says", "remark")
-    wide = frozenset({"says", "remark"})
-    parts.append(Table("audit_slips", "Slips found by reading, not by computation", header, slips, wide=wide))
-    return parts
+    return [
+        *parts,
+        Table(
+            "audit_claims",
+            "What captions and text claim of the numbers",
+            ("verdict", "says", "computed", "possible", "claim", "remark"),
+            tuple((f.verdict, f.printed, f.computed, f.interval, f.place, f.remark) for f in said),
+            wide=frozenset({"claim", "remark"}),
+        ),
+        Table(
+            "audit_slips",
+            "Slips found by reading, not by computation",
+            ("where", "says", "remark"),
+            tuple((f"Table {t.number}, {s.where}", s.quote, s.remark) for t in tables.values() for s in t.slips),
+            wide=frozenset({"says", "remark"}),
+        ),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

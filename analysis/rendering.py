@@ -8,7 +8,7 @@ import html as html_format
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # what pdflatex's own input encoding has no character for → what it has
 LATEX = {
@@ -81,17 +81,28 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """A heading, a GitHub-flavoured table for each part, aligned to be read in a terminal too, and the notes."""
+    """A heading, a GitHub-flavoured table for each part, aligned to be read in a terminal too, and the notes.
+
+    A part shows the columns in which it has anything.
+    """
     blocks = [f"## {_markdown_line(table.title)}"]
     for heading, rows in table.parts():
         blocks += [f"**{markdown_text(heading.strip())}**"] if heading.strip() else []
-        blocks.append(_markdown_rows(table, rows))
+        blocks.append(markdown_rows(_without_empty_columns(replace(table, rows=rows, headings=()))))
     blocks += ["\n".join(f"- {_markdown_line(note)}" for note in table.notes)] if table.notes else []
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_rows(table: Table, rows: tuple[tuple[str, ...], ...]) -> str:
-    lines = [[markdown_text(cell) for cell in line] for line in [table.header, *rows]]
+def _without_empty_columns(table: Table) -> Table:
+    kept = [i for i in range(len(table.header)) if i == 0 or any(row[i].strip() for row in table.rows)]
+    header = tuple(table.header[i] for i in kept)
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return replace(table, header=header, rows=rows, text=table.text & {*header}, wide=table.wide & {*header})
+
+
+def markdown_rows(table: Table) -> str:
+    """The header and all rows, without title, headings and notes."""
+    lines = [[markdown_text(cell) for cell in line] for line in [table.header, *table.rows]]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
     left = [table.is_text(i) for i in range(len(widths))]
     rule = ["-" * width if to_left else "-" * (width - 1) + ":" for width, to_left in zip(widths, left, strict=True)]
@@ -111,7 +122,7 @@ def _markdown_line(text: str) -> str:
 def markdown_text(text: str) -> str:
     """Plain text as it stands within a line of Markdown, in a table or outside."""
     text = re.sub(r"([\\`*~|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", one_line(text))
-    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
 
 
 def latex(table: Table) -> str:

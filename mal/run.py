@@ -7,7 +7,7 @@ import torch
 
 from analysis.figures.attention import draw_attention
 from analysis.sheet import draw_sheet
-from analysis.tables import summary
+from analysis.summary import summary
 from mal import ranks, segmenters
 from mal.attention import check_layers
 from mal.config import Config

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.tables import summary
+from analysis.summary import summary
 from mal.config import Config
 from mal.errors import MalError
 from mal.files import read_json

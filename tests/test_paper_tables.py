@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 7 from hand-written records, and what is said of several seeds."""
+"""The paper's tables from hand-written records: whose numbers stand beside whose, and what is said of several seeds."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from analysis.paper import main, paper_table, read_testdev
+from analysis.paper.results import read_testdev
 from analysis.records import UnreadableRecordError, by_address
+from analysis.rendering import FORMATS, Table
 from analysis.seeds import lineage, over_seeds, spread
-from analysis.tables import summary
+from analysis.summary import summary
+from analysis.tables import main, paper_tables
 
 Record = dict[str, Any]
+NOWHERE = Path("no store")
+PAPERS = "The paper's rows"
+EPOCHS = {"solov2": 36, "cascade": 36, "mask2former": 50, "mask_rcnn": 12}  # MAL.md's, from the released configs
 
 
 class Runs:
@@ -24,31 +29,70 @@ class Runs:
         self, stage: str, columns: Record, *, config: Record | None = None, inputs: Any = None, **metrics: float
     ) -> str:
         key = f"{len(self.records):016x}"
-        record = {"stage": stage, "key": key, "version": 1, "status": "done", "columns": columns, "seconds": 1.0}
+        record = {
+            "stage": stage,
+            "key": key,
+            "version": 1,
+            "status": "done",
+            "columns": columns,
+            "seconds": 1.0,
+            "provenance": None,
+        }
         record |= {"config": config or {}, "sources": {}, "inputs": inputs or {}}
         record["metrics"] = {name: {"value": value, "n": 9} for name, value in metrics.items()}
         self.records.append(record)
         return f"{stage}/{key}"
 
-    def score(self, segmenter: str, *, supervision: str, ap: float | None, steps: int = 9, **columns: Any) -> str:
+    def labels(self, split: str, *, train: Record | None = None, **columns: Any) -> tuple[str, Record]:
+        """MAL's labels of a split, and the columns of what comes from them. `train` changes its training config."""
+        seed = columns.get("seed", 0)
+        learned = {"labeler": "mal", "encoder": "mae_b", "decoder": "attention", "theta": 1.2, "recipe": "paper"}
+        columns = {"profile": "paper", "data": "coco", "seed": seed} | learned | columns
+        config: Record = {
+            "seed": seed,
+            "train": {"batch": 32, "epochs": 10, "steps": None, **(train or {})},
+            "roi": {"size": 512, "theta": columns["theta"]},
+            "decoder": {"name": columns["decoder"]},
+            "encoder": {"name": columns["encoder"], "fuse": False},
+        }
+        labeler = self.add("train_labeler", columns, config=config, steps=9)
+        settings: Record = {"label": {"flip": True}}
+        return self.add(f"label_{split}", columns, config=settings, inputs={"labeler": labeler}), columns
+
+    def quality(self, iou: float, **columns: Any) -> str:
+        """Quality of MAL's masks on the validation images."""
+        labels, columns = self.labels("val", **columns)
+        return self.add("quality_val", columns, config={"images": "all"}, inputs={"labels": labels}, iou=iou)
+
+    def score(
+        self,
+        segmenter: str,
+        *,
+        supervision: str,
+        ap: float | None,
+        train: Record | None = None,
+        epochs: int | None = None,
+        **columns: Any,
+    ) -> str:
         """AP of a segmenter on something's masks; box APs are .1, .11, … above the mask AP (or from .5)."""
         seed = columns.get("seed", 0)
-        columns = {"profile": "paper", "data": "coco", "seed": seed} | columns
         inputs = {}
         if supervision == "pseudo":
-            columns |= {"labeler": columns.get("labeler", "mal"), "encoder": "mae_b", "recipe": "paper"}
-            config: Record = {"seed": seed, "train": {"batch": 32, "steps": steps}, "roi": {"size": 64}}
-            labeler = self.add("train_labeler", columns, config=config, steps=steps)
-            inputs = {"labels": self.add("label_train", columns, inputs={"labeler": labeler})}
+            labels, columns = self.labels("train", train=train, **columns)
+            inputs = {"labels": labels}
+        else:
+            columns = {"profile": "paper", "data": "coco", "seed": seed} | columns
         columns |= {"segmenter": segmenter, "supervision": supervision}
-        config = {"seed": seed, "segmenter": {"schedule": {"steps": 9, "epochs": None, "batch": 2}}}
+        if epochs is None:
+            epochs = next(number for name, number in EPOCHS.items() if segmenter.startswith(name))
+        config = {"seed": seed, "segmenter": {"schedule": {"steps": None, "epochs": epochs, "batch": 2}}}
         trained = self.add("train_segmenter", columns, config=config, inputs=inputs)
         detected = self.add("detect_val", columns, inputs={"segmenter": trained})
         base = 0.5 if ap is None else ap + 0.1
         figures = {f"box_ap{part}": base + i / 100 for i, part in enumerate(("", "50", "75", "_S", "_M", "_L"))}
         if ap is not None:
             figures |= {"mask_ap": ap, "mask_ap_r": ap - 0.05, "mask_ap_c": ap - 0.01, "mask_ap_f": ap + 0.02}
-        return self.add("ap_val", columns, inputs={"predictions": detected}, **figures)
+        return self.add("ap_val", columns, config={"images": "all"}, inputs={"predictions": detected}, **figures)
 
     def pair(self, segmenter: str, *, human: float, pseudo: float, divided_by: str = "", **columns: Any) -> str:
         """Retention of a segmenter; the human one is computed unless it is given. Returns the human one's address."""
@@ -74,120 +118,363 @@ class Runs:
 
 
 def _no_labeler(columns: Record) -> Record:
-    return {name: value for name, value in columns.items() if name not in ("labeler", "steps")}
+    return {k: v for k, v in columns.items() if k in ("profile", "data", "seed", "epochs")}
 
 
-def rows(text: str) -> list[list[str]]:
-    """The cells of the last table of a text."""
-    lines = text.split("\n\n")[-1].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert all(len(line) == len(cells[0]) for line in cells)
-    return [cells[0], *cells[2:]]
+def made(runs: Runs, name: str, **said: Any) -> Table:
+    return next(table for table in paper_tables(runs.records, NOWHERE, **said) if table.name == name)
 
 
-def test_table_1_has_the_papers_rows_in_its_order_and_per_cent():
+def part(table: Table, heading: str) -> list[dict[str, str]]:
+    """The rows below a heading: column → cell."""
+    found = [rows for title, rows in table.parts() if title == heading]
+    assert len(found) == 1, [title for title, _ in table.parts()]
+    return [dict(zip(table.header, row, strict=True)) for row in found[0]]
+
+
+def of(row: dict[str, str], *columns: str) -> list[str]:
+    return [row[column] for column in columns]
+
+
+def measured(table: Table, heading: str = PAPERS) -> list[dict[str, str]]:
+    """The rows that have a result of ours."""
+    return [row for row in part(table, heading) if row["profile"]]
+
+
+AP = ("mask AP val, paper", "mask AP val, ours", "mask AP val, difference")
+RET = ("Ret. val, paper", "Ret. val, ours", "Ret. val, difference", "Ret. 95 % interval")
+
+
+def test_table_1_sets_ours_beside_the_papers_and_says_the_difference():
     runs = Runs()
-    runs.pair("cascade_convnext_s", human=0.448, pseudo=0.423)
-    runs.pair("solov2_r50", human=0.375, pseudo=0.35)
+    runs.pair("cascade_convnext_s", human=0.452, pseudo=0.423)
     runs.pair("mask_rcnn_r50_dcn", human=0.2, pseudo=0.1)  # of Table 2
-    text = paper_table("tab1_coco", runs.records)
-    assert text.startswith("tab1_coco, profile paper, data coco, per cent")
-    assert "Not comparable" not in text
-    assert rows(text)[1:] == [
-        ["SOLOv2", "-", "ResNet-50", "SOLOv2", "Mask", "37.5", "-", "-", "-"],
-        ["Cascade R-CNN", "-", "ConvNeXt-Small", "Cascade R-CNN", "Mask", "44.8", "-", "-", "-"],
-        ["Mask Auto-Labeler", "ViT-MAE-Base", "ResNet-50", "SOLOv2", "Box", "35.0", "-", "93.3 [91.3, 94.3]", "-"],
-        ["Mask Auto-Labeler", "ViT-MAE-Base", "ConvNeXt-Small", "Cascade R-CNN", "Box", "42.3", "-",
-         "94.4 [92.4, 95.4]", "-"],
-    ]  # fmt: skip
+    table = made(runs, "tab1_coco")
+    assert [heading for heading, _ in table.parts()] == [PAPERS]
+    human, mal = measured(table)
+    assert of(human, "method", "backbone", *AP, "computed by") == [
+        "ConvNeXt",
+        "ConvNeXt-Small",
+        "44.8",
+        "45.2",
+        "+0.4",
+        "",
+    ]
+    assert of(human, *RET) == ["-", "-", "", ""]
+    assert of(mal, "method", "labeler backbone", *AP) == ["Mask Auto-Labeler", "ViT-MAE-Base", "42.3", "42.3", "+0.0"]
+    assert of(mal, *RET) == ["94.4", "93.6", "-0.8", "[91.6, 94.6]"]
+    assert of(mal, "seeds", "n", "profile", "data", "commit") == ["0", "9 images", "paper", "coco", "-"]
 
 
-def test_the_test_column_says_submit_until_the_server_has_spoken():
+def test_every_row_of_the_paper_is_there_with_its_command_where_the_store_has_nothing():
+    runs = Runs()
+    runs.pair("cascade_convnext_s", human=0.452, pseudo=0.423)
+    rows = part(made(runs, "tab1_coco"), PAPERS)
+    assert len(rows) == 22
+    missing = [row for row in rows if row["mask AP val, ours"] == "missing"]
+    assert len(missing) == 10  # five segmenters, on human masks and MAL's
+    assert {row["computed by"].split()[-1] for row in missing} == {
+        f"segmenter={name}"
+        for name in ("solov2_r50", "solov2_r101_dcn", "solov2_x101_dcn", "cascade_convnext_b", "mask2former_swin_s")
+    }
+    quoted = [row for row in rows if row["computed by"] == "quoted by the paper"]
+    assert len(quoted) == 10
+    assert {row["mask AP val, ours"] for row in quoted} == {""}
+
+
+def test_a_row_that_lacks_its_retention_says_which_command_computes_it():
+    runs = Runs()
+    runs.score("solov2_r50", supervision="pseudo", ap=0.3)
+    (row,) = measured(made(runs, "tab1_coco"))
+    assert of(row, "mask AP val, ours", "Ret. val, ours") == ["30.0", "-"]
+    assert row["computed by"].endswith("experiment=tab1_coco profile=paper segmenter=solov2_r50")
+
+
+def test_the_test_column_says_submit_until_the_server_has_spoken(tmp_path):
     runs = Runs()
     human = runs.pair("solov2_r50", human=0.375, pseudo=0.35)
     pseudo = runs.pseudo_of(human)
     sent = {"human": runs.submit(human), "pseudo": runs.submit(pseudo)}
+    columns = (
+        "mask AP test-dev, ours",
+        "mask AP test-dev, difference",
+        "Ret. test-dev, ours",
+        "Ret. test-dev, difference",
+    )
 
-    def cells(**said: float) -> list[tuple[str, str]]:
-        testdev = {sent[name]: value for name, value in said.items()}
-        return [(row[6], row[8]) for row in rows(paper_table("tab1_coco", runs.records, testdev=testdev))[1:]]
+    def cells(**said: float) -> list[list[str]]:
+        (tmp_path / "testdev.yaml").write_text(
+            "".join(f"{sent[name]}: {value}\n" for name, value in said.items()) or "{}"
+        )
+        return [of(row, *columns) for row in measured(made(runs, "tab1_coco", testdev=tmp_path / "testdev.yaml"))]
 
-    assert cells() == [(f"submit {sent['human']}", "-"), (f"submit {sent['pseudo']}", "-")]
-    assert cells(human=0.384) == [("38.4", "-"), (f"submit {sent['pseudo']}", "-")]
-    assert cells(human=0.384, pseudo=0.357) == [("38.4", "-"), ("35.7", "93.0")]
+    waiting = [f"submit {sent['pseudo']}", "", "-", ""]
+    assert cells() == [[f"submit {sent['human']}", "", "-", ""], waiting]
+    assert cells(human=0.386) == [["38.6", "+0.2", "-", ""], waiting]
+    assert cells(human=0.386, pseudo=0.357) == [["38.6", "+0.2", "-", ""], ["35.7", "+0.0", "92.5", "-0.5"]]
 
 
 def test_table_2_names_what_mal_was_trained_on_and_shares_the_supervised_row():
     runs = Runs()
     lvis = {"data": "lvis"}
     human = runs.pair("mask_rcnn_x101_32x4d", human=0.255, pseudo=0.237, **lvis)
-    runs.pair("mask_rcnn_x101_32x4d", human=0.255, pseudo=0.233, divided_by=human, labeler="mal:coco", **lvis)
-    text = paper_table("tab2_lvis", runs.records)
-    assert rows(text)[0][4:] == ["training data", "sup.", "mask AP val", "AP_r", "AP_c", "AP_f", "Ret. val"]
-    found = [row[:1] + row[2:] for row in rows(text)[1:]]
-    backbone = ["ResNeXt-101-32x4d-FPN", "Mask R-CNN"]
-    assert found == [
-        ["Mask R-CNN", *backbone, "-", "Mask", "25.5", "20.5", "24.5", "27.5", "-"],
-        ["Mask Auto-Labeler", *backbone, "LVIS v1", "Box", "23.7", "18.7", "22.7", "25.7", "92.9 [90.9, 93.9]"],
-        ["Mask Auto-Labeler", *backbone, "COCO", "Box", "23.3", "18.3", "22.3", "25.3", "91.4 [89.4, 92.4]"],
+    runs.pair("mask_rcnn_x101_32x4d", human=0.255, pseudo=0.231, divided_by=human, labeler="mal:coco", **lvis)
+    table = made(runs, "tab2_lvis")
+    names = ("method", "training data", *AP, "AP_r", "AP_c", "AP_f", *RET[:3])
+    assert [of(row, *names) for row in measured(table)] == [
+        ["Mask R-CNN", "-", "25.5", "25.5", "+0.0", "20.5", "24.5", "27.5", "-", "-", ""],
+        ["Mask Auto-Labeler", "LVIS v1", "23.7", "23.7", "+0.0", "18.7", "22.7", "25.7", "92.9", "92.9", "+0.0"],
+        ["Mask Auto-Labeler", "COCO", "23.3", "23.1", "-0.2", "18.1", "22.1", "25.1", "91.8", "90.6", "-1.2"],
     ]
+    assert any("91.8, but 23.3 / 25.5 gives" in note for note in table.notes)
 
 
-def test_table_7_sets_no_human_and_mal_masks_of_each_detector_side_by_side():
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "title", "papers"),
+    [
+        ("tab3_decoder", "decoder", "fcn", "Fully convolutional decoder", "36.1"),
+        ("tab4_encoder", "encoder", "deit_s", "ViT-DeiT-Small", "40.8"),
+        ("tab5_theta", "theta", 0.6, "0.6", "41.3"),
+    ],
+)
+def test_tables_3_to_5_have_the_row_of_the_setting_that_they_vary(name, setting, value, title, papers):
     runs = Runs()
-    for segmenter, data, ap in (("cascade_convnext_s", "coco", 0.4), ("mask_rcnn_r50_dcn", "lvis", 0.2)):
-        runs.pair(segmenter, human=ap, pseudo=ap - 0.01, data=data)
-        runs.score(segmenter, supervision="boxes", ap=None, data=data)
-    runs.pair("mask_rcnn_r101_dcn", human=0.2, pseudo=0.19, data="lvis")  # of Table 2: has no row without masks
-    found = rows(paper_table("tab7_detection", runs.records))
-    assert found[0] == ["backbone", "dataset", "mask labels", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
-    assert [row[:4] for row in found[1:]] == [
-        ["ConvNeXt-Small (Cascade R-CNN)", "COCO", "None", "50.0"],
-        ["ConvNeXt-Small (Cascade R-CNN)", "COCO", "GT mask", "50.0"],
-        ["ConvNeXt-Small (Cascade R-CNN)", "COCO", "MAL mask", "49.0"],
-        ["ResNet-50-DCN (Mask R-CNN)", "LVIS v1", "None", "50.0"],
-        ["ResNet-50-DCN (Mask R-CNN)", "LVIS v1", "GT mask", "30.0"],
-        ["ResNet-50-DCN (Mask R-CNN)", "LVIS v1", "MAL mask", "29.0"],
+    human = runs.pair("cascade_convnext_s", human=0.45, pseudo=0.36, **{setting: value})
+    runs.quality(0.7, **{setting: value})  # another labeler's: it has no part in the row
+    runs.pair("solov2_r50", human=0.4, pseudo=0.3)  # not their segmenter
+    table = made(runs, name)
+    (row,) = [row for row in measured(table) if row["mask AP val, ours"] != "-"]
+    assert next(iter(row.values())) == title
+    assert of(row, *AP) == [papers, "36.0", f"{36 - float(papers):+.1f}"]
+    assert of(row, "Ret. val, ours", "settings", "computed by") == ["80.0", "recipe=paper", ""]
+    assert human
+
+
+def test_mask_iou_stands_where_no_segmenter_was_trained():
+    runs = Runs()
+    runs.quality(0.7371, profile="demo", data="shapes", encoder="vit_nano")
+    for name in ("tab3_decoder", "tab4_encoder", "tab5_theta"):
+        table = made(runs, name)
+        (row,) = part(table, "Not comparable: profile demo, data shapes: another scale, other data")
+        assert of(row, "mask AP val, ours", "Ret. val, ours", "mask IoU", "n") == ["-", "-", "0.737", "-"]
+
+
+def test_the_iou_of_a_row_is_that_of_the_masks_its_segmenter_learned_from():
+    runs = Runs()
+    runs.pair("cascade_convnext_s", human=0.45, pseudo=0.36)
+    (score,) = [r for r in runs.records if r["stage"] == "ap_val" and r["columns"]["supervision"] == "pseudo"]
+    labeler = next(r for r in runs.records if r["stage"] == "train_labeler")
+    labels = next(r for r in runs.records if r["stage"] == "label_train")
+    val = runs.add("label_val", score["columns"], config=labels["config"], inputs={"labeler": address_of(labeler)})
+    runs.add("quality_val", score["columns"], config={"images": "all"}, inputs={"labels": val}, iou=0.81)
+    other = runs.add("label_val", score["columns"], config={"label": {"flip": False}},
+                     inputs={"labeler": address_of(labeler)})  # fmt: skip
+    runs.add("quality_val", score["columns"], config={"images": "all"}, inputs={"labels": other}, iou=0.5)
+    found = [(row["mask AP val, ours"], row["mask IoU"]) for row in measured(made(runs, "tab3_decoder"))]
+    assert found == [("36.0", "0.810"), ("-", "0.500")]
+
+
+def address_of(record: Record) -> str:
+    return f"{record['stage']}/{record['key']}"
+
+
+def test_table_6_tells_crops_from_images_and_given_weights_from_trained_ones():
+    runs = Runs()
+    columns = {"profile": "paper", "data": "coco", "seed": 0, "encoder": "deit_s"}
+    for source, score in (("crops", 0.431), ("images", 0.5)):
+        runs.add("clustering_val", columns, config={"source": source, "roi": {"size": 512}}, clustering=score)
+    labeler, trained = runs.labels("val", encoder="deit_s")
+    config = {"source": "crops", "roi": {"size": 512}}
+    runs.add("clustering_val", trained, config=config, inputs={"labeler": labeler}, clustering=0.4)
+    rows = measured(made(runs, "tab6_clustering"))
+    assert [of(row, "backbone", "score, paper", "score, ours", "score, difference") for row in rows] == [
+        ["ViT-DeiT-Small", "0.431", "0.431", "+0.000"],
+        ["ViT-DeiT-Small", "0.431", "0.500", "+0.069"],
+        ["ViT-DeiT-Small", "0.431", "0.400", "-0.031"],
     ]
-    assert found[1][4:] == ["51.0", "52.0", "53.0", "54.0", "55.0"]
+    assert rows[0]["settings"] == "source=crops weights=given"
+    assert rows[1]["settings"] == "source=images weights=given"
+    assert rows[2]["settings"].endswith("source=crops weights=trained")
 
 
-def test_small_profiles_and_other_data_have_parts_of_their_own_which_are_not_comparable():
+def test_table_7_sets_paper_ours_and_difference_below_each_other():
+    runs = Runs()
+    runs.pair("cascade_convnext_s", human=0.418, pseudo=0.407, data="coco")
+    runs.score("cascade_convnext_s", supervision="boxes", ap=None, data="coco")
+    runs.pair("mask_rcnn_r101_dcn", human=0.2, pseudo=0.19, data="lvis")  # of Table 2: has no row without masks
+    rows = part(made(runs, "tab7_detection"), PAPERS)
+    mine = [of(row, "mask labels", "numbers", "AP", "AP_L") for row in rows if row["backbone"] == "ConvNeXt-Small"]
+    assert mine == [
+        ["None", "paper", "51.5", "66.9"], ["None", "ours", "50.0", "55.0"], ["None", "difference", "-1.5", "-11.9"],
+        ["GT mask", "paper", "51.8", "66.6"], ["GT mask", "ours", "51.8", "56.8"], ["GT mask", "difference", "+0.0", "-9.8"],
+        ["MAL mask", "paper", "51.7", "66.8"], ["MAL mask", "ours", "50.7", "55.7"],
+        ["MAL mask", "difference", "-1.0", "-11.1"],
+    ]  # fmt: skip
+    missing = [row for row in rows if row["numbers"] == "ours" and row["AP"] == "missing"]
+    assert len(missing) == 12
+    assert missing[0]["computed by"].endswith("profile=paper row=lvis_r50_dcn segmenter.mask_head=false")
+
+
+def test_other_profiles_and_data_are_headed_not_comparable_and_have_no_difference():
     runs = Runs()
     runs.pair("solov2_tiny", human=0.3, pseudo=0.28, profile="demo", data="shapes")
-    runs.pair("solov2_tiny", human=0.2, pseudo=0.19, profile="mini", data="coco_mini")
-    text = paper_table("tab1_coco", runs.records)
-    assert text.count("Not comparable with the paper's numbers") == 2
-    assert "tab1_coco, profile demo, data shapes" in text
-    assert "tab1_coco, profile mini, data coco_mini" in text
-    assert paper_table("tab2_lvis", runs.records).endswith("experiment=tab2_lvis")
+    runs.pair("solov2_r50", human=0.2, pseudo=0.19, profile="mini")
+    runs.pair("solov2_r50", human=0.2, pseudo=0.18, data="coco_mini")
+    table = made(runs, "tab1_coco")
+    assert [heading for heading, _ in table.parts()][1:] == [
+        "Not comparable: profile demo, data shapes: another scale, other data",
+        "Not comparable: profile mini, data coco: another scale",
+        "Not comparable: profile paper, data coco_mini: other data",
+    ]
+    assert measured(table) == []
+    for heading, _ in [*table.parts()][1:]:
+        human, mal = part(table, heading)
+        assert of(human, AP[0], AP[2]) == ["", ""]
+        assert of(mal, AP[0], AP[2], RET[0], RET[2]) == ["", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train": {"epochs": 1}}, "train_labeler has train.epochs=1, not 10"),
+        ({"train": {"steps": 10}}, "train_labeler has train.steps=10, not None"),
+        ({"epochs": 12}, "train_segmenter has segmenter.schedule.epochs=12, not 36"),
+    ],
+)
+def test_the_papers_profile_with_a_shorter_training_is_not_comparable(changed, said):
+    runs = Runs()
+    runs.score("solov2_r50", supervision="pseudo", ap=0.3, **changed)
+    table = made(runs, "tab1_coco")
+    assert measured(table) == []
+    (row,) = part(table, f"Not comparable: profile paper, data coco, but {said}")
+    assert row["mask AP val, difference"] == ""
+
+
+def test_a_scale_that_the_store_does_not_know_is_not_the_papers():
+    runs = Runs()
+    runs.score("solov2_r50", supervision="human", ap=0.3)
+    runs.records = [record for record in runs.records if record["stage"] != "train_segmenter"]
+    table = made(runs, "tab1_coco")
+    assert measured(table) == []
+    assert any("has no record of train_segmenter/" in heading for heading, _ in table.parts())
+
+
+def test_a_segmenter_or_encoder_that_the_paper_has_not_stands_apart_from_its_rows():
+    runs = Runs()
+    runs.pair("solov2_r50", human=0.4, pseudo=0.3, encoder="dinov2_b")
+    (row,) = part(made(runs, "tab1_coco"), "At the paper's scale and on its data, but none of its rows")
+    assert of(row, "labeler backbone", "mask AP val, paper", "mask AP val, ours") == ["dinov2_b", "", "30.0"]
+
+
+def test_another_backend_is_named():
+    runs = Runs()
+    runs.score("mask_rcnn_tiny (detectron2)", supervision="human", ap=0.3, profile="demo", data="shapes")
+    (row,) = part(made(runs, "tab2_lvis"), "Not comparable: profile demo, data shapes: another scale, other data")
+    assert row["model"] == "Mask R-CNN (detectron2)"
 
 
 def test_too_weak_to_divide_by_holds_here_too():
     runs = Runs()
     runs.pair("solov2_tiny", human=0.1, pseudo=0.09, profile="demo", data="shapes")
-    assert rows(paper_table("tab1_coco", runs.records))[2][7] == "too weak to divide by (human < 0.2)"
+    rows = part(made(runs, "tab1_coco"), "Not comparable: profile demo, data shapes: another scale, other data")
+    assert of(rows[1], "Ret. val, ours", "Ret. 95 % interval") == ["too weak to divide by (human < 0.2)", ""]
 
 
-def test_several_seeds_are_one_row_with_their_mean_and_range():
+def test_several_seeds_are_one_row_with_their_mean_their_range_and_each_ones_interval():
     runs = Runs()
     for seed, pseudo in enumerate((0.36, 0.38, 0.37)):
         runs.pair("solov2_r50", human=0.4, pseudo=pseudo, seed=seed)
-    found = rows(paper_table("tab1_coco", runs.records))[1:]
-    assert len(found) == 2
-    assert found[0][5] == "40.0 (40.0 … 40.0)"
-    assert (found[1][5], found[1][7]) == ("37.0 (36.0 … 38.0)", "92.5 (90.0 … 95.0)")
+    human, mal = measured(made(runs, "tab1_coco"))
+    assert of(human, "seeds", *AP[1:]) == ["0, 1, 2", "40.0 (40.0 … 40.0)", "+2.5"]
+    assert of(mal, *AP[1:]) == ["37.0 (36.0 … 38.0)", "+2.0"]
+    assert of(mal, *RET[1:3]) == ["92.5 (90.0 … 95.0)", "-0.8"]
+    assert mal["Ret. 95 % interval"] == "0: [88.0, 91.0]; 1: [93.0, 96.0]; 2: [90.5, 93.5]"
+    assert mal["each seed"] == "mask AP val: 36.0, 38.0, 37.0; Ret. val: 90.0, 95.0, 92.5"
 
 
-def test_unlike_settings_are_never_averaged_and_their_rows_can_be_told_apart():
+def test_a_seed_without_a_retention_leaves_no_mean():
     runs = Runs()
-    human = runs.pair("solov2_r50", human=0.4, pseudo=0.36, steps=9)
-    runs.pair("solov2_r50", human=0.4, pseudo=0.38, steps=10, seed=1, divided_by=human)
-    found = rows(paper_table("tab1_coco", runs.records))[1:]
-    assert [row[5] for row in found] == ["40.0", "36.0", "38.0"]
-    names = [row[0] for row in found[1:]]
-    assert names[0] != names[1]
-    assert all(name.startswith("Mask Auto-Labeler #") for name in names)
+    runs.pair("solov2_r50", human=0.4, pseudo=0.36, seed=0)
+    runs.score("solov2_r50", supervision="pseudo", ap=0.38, seed=1)
+    _, mal = measured(made(runs, "tab1_coco"))
+    assert of(mal, "seeds", "mask AP val, ours", "Ret. val, ours") == ["0, 1", "37.0 (36.0 … 38.0)", "-"]
+    assert mal["Ret. 95 % interval"] == "0: [88.0, 91.0]; 1: -"
+    assert "segmenter=solov2_r50" in mal["computed by"]
+
+
+def test_unlike_settings_are_never_averaged_and_their_rows_say_what_differs():
+    runs = Runs()
+    human = runs.pair("solov2_r50", human=0.4, pseudo=0.36)
+    runs.pair("solov2_r50", human=0.4, pseudo=0.38, train={"ema": 0.9}, seed=1, divided_by=human)
+    runs.pair("solov2_r50", human=0.4, pseudo=0.3, recipe="released", divided_by=human)
+    rows = measured(made(runs, "tab1_coco"))
+    assert [row["mask AP val, ours"] for row in rows] == ["40.0", "36.0", "38.0", "30.0"]
+    assert [row["settings"] for row in rows] == [
+        "",
+        "recipe=paper; train_labeler.train.ema=-",
+        "recipe=paper; train_labeler.train.ema=0.9",
+        "recipe=released",
+    ]
+
+
+def test_the_same_masks_divided_by_unlike_human_aps_are_two_rows():
+    runs = Runs()
+    first = runs.pair("solov2_r50", human=0.4, pseudo=0.36)
+    pseudo = runs.pseudo_of(first)
+    second = runs.score("solov2_r50", supervision="human", ap=0.45)
+    by_address(runs.records)[second]["version"] = 2
+    figures = {"retention": 0.8, "retention_low": 0.7, "retention_high": 0.9}
+    inputs = {"pseudo": pseudo, "human": second}
+    runs.add("retention", by_address(runs.records)[pseudo]["columns"], inputs=inputs, **figures)
+    rows = measured(made(runs, "tab1_coco"))[2:]
+    assert [row["Ret. val, ours"] for row in rows] == ["90.0", "80.0"]
+    assert [row["settings"] for row in rows] == [
+        "recipe=paper; human:ap_val.version=1",
+        "recipe=paper; human:ap_val.version=2",
+    ]
+
+
+def test_of_two_bootstraps_of_one_ratio_the_longer_is_shown():
+    runs = Runs()
+    human = runs.pair("solov2_r50", human=0.4, pseudo=0.36)  # of 50 resamples
+    ratio = next(record for record in runs.records if record["stage"] == "retention")
+    figures = {"retention": 0.9, "retention_low": 0.85, "retention_high": 0.95}
+    runs.add("retention", ratio["columns"], config={"seed": 0, "resamples": 1000}, inputs=ratio["inputs"], **figures)
+    assert measured(made(runs, "tab1_coco"))[1]["Ret. 95 % interval"] == "[85.0, 95.0]"
+    assert human
+
+
+def test_what_was_run_for_one_table_is_no_row_of_another():
+    runs = Runs()
+    demo = {"profile": "demo", "data": "shapes"}
+    for decoder in ("fc", "attention"):
+        runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.2, decoder=decoder, encoder="vit_nano", **demo)
+    runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.21, encoder="swin_nano", **demo)
+    heading = "Not comparable: profile demo, data shapes: another scale, other data"
+    assert [row["mask decoder"] for row in part(made(runs, "tab3_decoder"), heading)] == [
+        "Fully connected decoder",
+        "Attention-based decoder",
+    ]
+    assert [row["backbone"] for row in part(made(runs, "tab4_encoder"), heading)] == ["swin_nano", "vit_nano"]
+
+
+def test_commits_of_all_that_a_row_comes_from_are_said():
+    runs = Runs()
+    runs.score("solov2_r50", supervision="human", ap=0.3)
+    for record, commit, diff in zip(
+        runs.records, ("a" * 40, "b" * 40, "b" * 40), (None, "c0ffee", "c0ffee"), strict=True
+    ):
+        record["provenance"] = {"commit": commit, "diff": diff}
+    (row,) = measured(made(runs, "tab1_coco"))
+    assert row["commit"] == "bbbbbbbb+, aaaaaaaa"
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of the last table of a text."""
+    lines = text.split("\n\n")[-1].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert all(len(line) == len(cells[0]) for line in cells)
+    return [cells[0], *cells[2:]]
 
 
 def test_the_summary_says_how_far_seeds_lie_apart_beside_each_ones_interval():
@@ -196,7 +483,7 @@ def test_the_summary_says_how_far_seeds_lie_apart_beside_each_ones_interval():
         runs.pair("solov2_r50", human=0.4, pseudo=pseudo, seed=seed)
     text = summary(runs.records)
     assert text.split("\n\n")[-2] == "Over seeds"
-    header, human, mal = rows(text)
+    header, human, mal = cells_of(text)
     assert header[1:3] == ["seeds", "mask AP, mean (lowest … highest)"]
     assert human == ["human masks", "2", "0.400 (0.400 … 0.400)", "-", "-"]
     assert mal[:4] == ["MAL masks", "2", "0.370 (0.360 … 0.380)", "92.5% (90.0% … 95.0%)"]
@@ -207,7 +494,7 @@ def test_one_seed_too_weak_to_divide_by_leaves_no_mean():
     runs = Runs()
     runs.pair("solov2_r50", human=0.4, pseudo=0.36, seed=0)
     runs.pair("solov2_r50", human=0.1, pseudo=0.09, seed=1)
-    mal = rows(summary(runs.records))[2]
+    mal = cells_of(summary(runs.records))[2]
     assert mal[3] == "-"
     assert mal[4] == "0: 90.0% [88.0%, 91.0%]; 1: too weak to divide by (human < 0.15)"
 
@@ -222,7 +509,7 @@ def test_the_summary_names_a_labeler_of_other_data_and_a_detector_without_masks(
     runs = Runs()
     runs.pair("mask_rcnn_r50_dcn", human=0.4, pseudo=0.36, labeler="mal:coco", data="lvis")
     runs.score("mask_rcnn_r50_dcn", supervision="boxes", ap=None, data="lvis")
-    names = [row[0] for row in rows(summary(runs.records))[1:]]
+    names = [row[0] for row in cells_of(summary(runs.records))[1:]]
     assert names == ["boxes, no mask head", "human masks", "MAL masks (labeler trained on coco)"]
 
 
@@ -230,7 +517,7 @@ def test_lineage_is_all_that_defines_a_result_but_the_runs_seed():
     runs = Runs()
     first = runs.score("solov2_r50", supervision="pseudo", ap=0.3, seed=0)
     second = runs.score("solov2_r50", supervision="pseudo", ap=0.31, seed=1)
-    longer = runs.score("solov2_r50", supervision="pseudo", ap=0.32, seed=2, steps=10)
+    longer = runs.score("solov2_r50", supervision="pseudo", ap=0.32, seed=2, train={"epochs": 11})
     known = by_address(runs.records)
     assert lineage(known[first], known) == lineage(known[second], known) != lineage(known[longer], known)
     groups = over_seeds([known[longer], known[second], known[first]], known)
@@ -244,23 +531,46 @@ def test_a_mean_of_one_has_no_range():
     assert spread([0.5, 0.7, 0.6], "{:.2f}") == "0.60 (0.50 … 0.70)"
 
 
-def test_the_command_reads_the_store_and_the_servers_word(tmp_path, capsys):
-    runs = Runs()
-    sent = runs.submit(runs.pair("solov2_r50", human=0.375, pseudo=0.35))
+def store_of(runs: Runs, root: Path) -> Path:
     for record in runs.records:
-        path = tmp_path / "runs" / record["stage"] / record["key"] / "run.json"
+        path = root / record["stage"] / record["key"] / "run.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(record))
-    said = tmp_path / "testdev.yaml"
-    command = ["tab1_coco", "--store", str(tmp_path / "runs"), "--testdev", str(said)]
+    return root
+
+
+def test_the_command_writes_every_format_of_every_table_and_says_so(tmp_path, capsys):
+    runs = Runs()
+    sent = runs.submit(runs.pair("solov2_r50", human=0.375, pseudo=0.35))
+    store, said = store_of(runs, tmp_path / "runs"), tmp_path / "testdev.yaml"
+    command = ["--store", str(store), "--out", str(tmp_path / "out"), "--testdev", str(said)]
     assert main(command) == 0
-    assert f"submit {sent}" in capsys.readouterr().out
+    written = capsys.readouterr().out.split()
+    assert sorted(written) == sorted(map(str, (tmp_path / "out" / "tables").iterdir()))
+    assert len(written) == 7 * len(FORMATS)
+    assert f"submit {sent}" in (tmp_path / "out/tables/tab1_coco.md").read_text()
     said.write_text(f"# the server\n{sent}: 0.384\n")
-    assert main(command) == 0
-    assert "38.4" in capsys.readouterr().out
+    assert main([*command, "--table", "tab1_coco"]) == 0
+    assert len(capsys.readouterr().out.split()) == len(FORMATS)
+    assert "submit predictions_test" not in (tmp_path / "out/tables/tab1_coco.md").read_text()
     said.write_text(f"{sent}: 38.4\n")
     assert main(command) == 1
     assert "38.4 is no predictions_test/KEY with a mask AP in [0, 1]" in capsys.readouterr().err
+
+
+def test_an_empty_store_a_broken_record_and_a_bad_folder_are_sentences(tmp_path, capsys):
+    assert main(["--store", str(tmp_path)]) == 1
+    assert "make demo" in capsys.readouterr().err
+    runs = Runs()
+    runs.pair("solov2_r50", human=0.375, pseudo=0.35)
+    store = store_of(runs, tmp_path / "runs")
+    (tmp_path / "file").write_text("")
+    assert main(["--store", str(store), "--out", str(tmp_path / "file")]) == 1
+    assert "give another folder with --out" in capsys.readouterr().err
+    path = next(store.glob("*/*/run.json"))
+    path.write_text("{")
+    assert main(["--store", str(store)]) == 1
+    assert f"error: {path} cannot be read" in capsys.readouterr().err
 
 
 def test_the_committed_file_for_the_servers_word_can_be_read(tmp_path):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from analysis.tables import AP, QUALITY, main, summary, table
+from analysis.summary import AP, QUALITY, main, summary, table
 
 Record = dict[str, Any]
 MAL = {"labeler": "mal", "recipe": "best", "encoder": "vit_nano", "decoder": "attention", "theta": 1.2}

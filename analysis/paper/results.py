@@ -1,0 +1,142 @@
+"""A store's results, tied together: an AP, its retention and the quality of its masks; the same under other seeds."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from analysis.records import Record, UnreadableRecordError, address, by_address
+from analysis.seeds import lineage, over_seeds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One seed's."""
+
+    record: Record  # ap_val, or quality_val where no segmenter was trained, or clustering_val
+    retention: Record | None = None
+    quality: Record | None = None  # of the masks on the validation images
+
+    @property
+    def seed(self) -> Any:
+        return self.record["columns"].get("seed")
+
+
+Group = list[Result]  # results that differ in their seed alone, by rising seed
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records of a store, and what COCO's server said."""
+
+    known: dict[str, Record]
+    testdev: dict[str, float]  # predictions_test/key → mask AP in [0, 1]
+
+    @classmethod
+    def of(cls, records: Iterable[Record], testdev: dict[str, float] | None = None) -> "Results":
+        return cls(by_address(records), testdev or {})
+
+    def stage(self, name: str) -> list[Record]:
+        """All records of a stage."""
+        return [record for record in self.known.values() if record["stage"] == name]
+
+    def scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
+        """The APs that are wanted, each with its retention; those that differ in their seed alone together.
+
+        An AP that was divided by several (of unlike segmenters on human masks) is in a group for each.
+        """
+        scores = [record for record in self.stage("ap_val") if wanted(record)]
+        qualities = self._qualities()
+        groups: list[Group] = []
+        for alike in over_seeds(scores, self.known):
+            by_human: dict[str, Group] = {}
+            for score in alike:
+                quality = qualities.get(self._labelling(score))
+                for ratio in self._retentions(score) or [None]:
+                    below = "" if ratio is None else self._settings_of(ratio["inputs"]["human"])
+                    by_human.setdefault(below, []).append(Result(score, ratio, quality))
+            if (
+                len(by_human) == 2 and "" in by_human
+            ):  # a seed whose ratio is not computed yet joins those of the others
+                without = by_human.pop("")
+                (below,) = by_human
+                by_human[below] = sorted(by_human[below] + without, key=lambda result: result.seed)
+            groups += by_human.values()
+        return groups
+
+    def qualities_without_scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
+        """Qualities of masks that no segmenter was trained on, as far as the store knows; seeds together."""
+        trained_on = {self._labelling(score) for score in self.stage("ap_val")}
+        found = [r for r in self.stage("quality_val") if wanted(r) and self._labelling(r) not in trained_on]
+        return [[Result(record, None, record) for record in alike] for alike in over_seeds(found, self.known)]
+
+    def clusterings(self) -> list[Group]:
+        """Clustering scores, seeds together."""
+        return [[Result(record) for record in alike] for alike in over_seeds(self.stage("clustering_val"), self.known)]
+
+    def submission(self, score: Record) -> str | None:
+        """The address of the test predictions of the segmenter that an ap_val record is of; None without any."""
+        detections = self.known.get(score["inputs"].get("predictions", ""), {"inputs": {}})
+        segmenter = detections["inputs"].get("segmenter")
+        for record in self.stage("predictions_test"):
+            if record["inputs"]["segmenter"] == segmenter:
+                return address(record)
+        return None
+
+    def ancestors(self, record: Record) -> dict[str, Record | None]:
+        """A record and all that it comes from, by address; None where the store has not its record."""
+        found: dict[str, Record | None] = {address(record): record}
+        queue = [record]
+        for one in queue:
+            for name in one["inputs"].values():
+                if name not in found:
+                    found[name] = self.known.get(name)
+                    queue += [self.known[name]] if name in self.known else []
+        return found
+
+    def _retentions(self, score: Record) -> list[Record | None]:
+        """The ratios of an AP, one for each that it was divided by: that of most resamples."""
+        best: dict[str, Record] = {}
+        for record in self.stage("retention"):
+            if record["inputs"]["pseudo"] == address(score):
+                other = best.get(record["inputs"]["human"])
+                if other is None or _resamples(other) < _resamples(record):
+                    best[record["inputs"]["human"]] = record
+        return [*best.values()]
+
+    def _settings_of(self, name: str) -> str:
+        return lineage(self.known[name], self.known) if name in self.known else "absent"
+
+    def _qualities(self) -> dict[str, Record]:
+        return {name: r for r in self.stage("quality_val") if (name := self._labelling(r))}
+
+    def _labelling(self, record: Record) -> str:
+        """What says which masks a result is about: the labeler's training, how it labelled, and for which images."""
+        for name, ancestor in self.ancestors(record).items():
+            if ancestor is not None and name.startswith(("label_train/", "label_val/")):
+                labeler = ancestor["inputs"].get("labeler", "")
+                images = record["config"].get("images")
+                return json.dumps([labeler, ancestor["config"], record["columns"]["data"], images], sort_keys=True)
+        return ""
+
+
+def _resamples(record: Record) -> int:
+    return record["config"].get("resamples", 0)
+
+
+def read_testdev(path: Path) -> dict[str, float]:
+    """What COCO's server said of submitted predictions: predictions_test/key → mask AP in [0, 1]. No file: nothing yet.
+
+    Raises:
+        UnreadableRecordError: an entry is no such pair.
+    """
+    entries: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    for name, value in entries.items():
+        if not str(name).startswith("predictions_test/") or not isinstance(value, float) or not 0 <= value <= 1:
+            raise UnreadableRecordError(
+                f"{path}: {name}: {value} is no predictions_test/KEY with a mask AP in [0, 1], such as 0.391"
+            )
+    return entries

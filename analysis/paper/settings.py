@@ -1,0 +1,72 @@
+"""Which settings tell results apart: a column of the record first, else the dotted keys of the configs behind it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from analysis.paper.results import Group, Results
+from analysis.records import Record
+from analysis.seeds import SEEDED
+
+COLUMNS = ("recipe", "labeler", "encoder", "decoder", "theta", "segmenter")
+MOST = 6  # differing keys that are listed; of more the number is said
+
+
+def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
+    """The settings that neither a row's name says nor all rows of the paper share: `recipe=best encoder=vit_nano`.
+
+    Args:
+        usual: what all rows of the paper have. named: settings that the row's name says.
+    """
+    record = group[0].record
+    columns = record["columns"]
+    shown = [name for name in COLUMNS if name in columns and name not in named and columns[name] != usual.get(name)]
+    found = {name: columns[name] for name in shown}
+    if record["stage"] == "clustering_val":
+        found |= {"source": record["config"]["source"], "weights": "trained" if "labeler" in columns else "given"}
+    return " ".join(f"{name}={value}" for name, value in found.items())
+
+
+def apart(groups: Sequence[Group], results: Results) -> list[str]:
+    """For each of some groups that a table names alike: the settings in which they differ, with its values."""
+    if len(groups) == 1:
+        return [""]
+    every = [dict(_settings(group, results)) for group in groups]
+    names = sorted({name for settings in every for name in settings})
+    differing = [name for name in names if len({repr(settings.get(name)) for settings in every}) > 1]
+    more = f" and {len(differing) - MOST} more settings" if len(differing) > MOST else ""
+    return [" ".join(f"{name}={_short(settings.get(name))}" for name in differing[:MOST]) + more for settings in every]
+
+
+def _settings(group: Group, results: Results) -> Iterator[tuple[str, Any]]:
+    result = group[0]
+    yield from _of_all(result.record, results, "")
+    if result.retention is not None:
+        human = results.known.get(result.retention["inputs"]["human"])
+        if human is not None:
+            yield from _of_all(human, results, "human:")
+
+
+def _of_all(record: Record, results: Results, prefix: str) -> Iterator[tuple[str, Any]]:
+    """stage.setting → value of a record and of all that it comes from, without the run's seed."""
+    for name, ancestor in results.ancestors(record).items():
+        stage = f"{prefix}{name.split('/')[0]}"
+        if ancestor is None:
+            yield stage, name.split("/")[1]  # its key stands for all that the store does not know of it
+            continue
+        config = {k: v for k, v in ancestor["config"].items() if k != "seed" or ancestor["stage"] not in SEEDED}
+        yield f"{stage}.version", ancestor.get("version")
+        yield from ((f"{stage}.{key}", value) for key, value in flat(config))
+        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in ancestor["sources"].items())
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested config; a list is a value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else str(value).replace(" ", "")
