@@ -6,7 +6,7 @@ from typing import Any
 
 from mal.boxes import BORDERS, EXPANSIONS
 from mal.config import Config
-from mal.errors import ConfigError, NotBuiltYet
+from mal.errors import ConfigError
 
 CHOICES = {
     "data.format": ("shapes", "coco", "lvis"),
@@ -91,31 +91,14 @@ LENGTHS = {  # lists that must have so many numbers, and lowest and highest of e
     "decoder.strides": (3, 1, 4096),
 }
 
-EXPERIMENTS_BUILT = (
-    "baselines",
-    "tab1_coco",
-    "tab2_lvis",
-    "tab3_decoder",
-    "tab4_encoder",
-    "tab5_theta",
-    "tab6_clustering",
-    "tab7_detection",
-    "fig5",
-    "fig6",
-    "fig7",
-)
-
 
 def check(config: Config) -> None:
     """Refuse values that would only fail later, or never.
 
     Raises:
         ConfigError: names the key, its value and what is allowed.
-        NotBuiltYet: an experiment that is a name only so far.
     """
     _check_keys(config, "")
-    if config.experiment is not None and config.experiment not in EXPERIMENTS_BUILT:
-        raise NotBuiltYet(f"experiment={config.experiment} is not built yet; built: {', '.join(EXPERIMENTS_BUILT)}")
     for key, choices in CHOICES.items():
         value = attrgetter(key)(config)
         if value not in choices:

@@ -21,10 +21,6 @@ class WeightsError(MalError):
     """Weights that cannot be reached or do not fit the model."""
 
 
-class NotBuiltYet(MalError):
-    """A name of the paper's that the schema knows and the suite does not implement yet."""
-
-
 class TrainingError(MalError):
     """Training that went wrong, such as a loss that is not a number."""
 

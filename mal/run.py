@@ -41,7 +41,7 @@ def check_all(config: Config) -> None:
     """Refuse a request that cannot work.
 
     Raises:
-        ConfigError, NotBuiltYet.
+        ConfigError.
     """
     check(config)
     if config.segmenter.name != "none":
@@ -87,7 +87,7 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
     """Build every network that will be needed, with its weights, so that what cannot be had is known now.
 
     Raises:
-        ConfigError, WeightsError, NotBuiltYet.
+        ConfigError, WeightsError.
     """
     names = {stage.name for stage in todo}
     if any(stage.columns.get("labeler") == "sam" and stage.name.startswith("label_") for stage in todo):

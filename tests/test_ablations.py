@@ -1,4 +1,4 @@
-"""Experiments of phase 1 (Tables 3 to 6, Figures 5 to 7): their rows at every scale, and what rows share."""
+"""Experiments of phase 1 (Tables 3 to 6, the figures): their rows at every scale, and what rows share."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,9 +27,12 @@ ROWS = {  # at smoke and demo scale; at mini and paper scale
     "tab4_encoder": (3, 6),
     "tab5_theta": (6, 6),
     "tab6_clustering": (3, 6),
+    "fig4": (1, 1),
     "fig5": (2, 2),
     "fig6": (1, 1),
     "fig7": (20, 20),
+    "fig8": (1, 1),
+    "threshold": (8, 8),
 }
 ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
 CPU = torch.device("cpu")
@@ -68,7 +71,8 @@ def test_every_experiment_has_its_rows_at_every_scale(experiment, profile, compo
     check_segmenter(config.segmenter)
     assert (config.experiment, config.profile) == (experiment, profile)
     small = profile in ("smoke", "demo")
-    assert config.data.name == {"mini": "coco_mini", "paper": "coco"}.get(profile, "shapes")
+    real = {"mini": "lvis_mini", "paper": "lvis"} if experiment == "fig4" else {"mini": "coco_mini", "paper": "coco"}
+    assert config.data.name == real.get(profile, "shapes")
     assert config.encoder.name.endswith("_nano") == small
     assert config.encoder.pretrained != small
 
@@ -157,9 +161,12 @@ MADE = {
     "tab4_encoder": "retention",
     "tab5_theta": "retention",
     "tab6_clustering": "clustering_val",
+    "fig4": "quality_val",
     "fig5": "attention_val",
     "fig6": "quality_val",
     "fig7": "retention",
+    "fig8": "retention",
+    "threshold": "quality_val",
 }
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures import KINDS, draw_all
-from analysis.records import DEFAULT_STORE, UnreadableRecordError
+from analysis.records import UnreadableRecordError
+from analysis.sources import add_options, opened
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__)
-    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of results; default: %(default)s")
+    add_options(parser)
     parser.add_argument("--out", type=Path, default=Path("results/report"), help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=KINDS, metavar="NAME", help=", ".join(KINDS))
     parser.add_argument(
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        drawn = draw_all(options.store, options.out, options.only, options.redistributable)
+        drawn = draw_all(opened(options), options.out, options.only, options.redistributable)
     except UnreadableRecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.figures import attention, detections, masks, overlap, quality, training
+from analysis.figures import attention, detections, masks, overlap, quality, sensitivity, threshold, training
 from analysis.figures.drawn import Sketch
 from analysis.figures.results import Results
 
@@ -22,10 +22,13 @@ KINDS: dict[str, Kind] = {
     "fig4": Kind("Masks that MAL made", f"{RUN} experiment=fig4", masks.masks_made),
     "fig5": Kind("Attention maps", f"{RUN} experiment=fig5", attention.attention),
     "fig6": Kind("MAL's masks beside human ones", f"{RUN} experiment=fig6", masks.beside_human),
+    "fig7": Kind("Sensitivity to the constants of MAL", f"{RUN} experiment=fig7", sensitivity.sensitivity),
     "fig8": Kind("Detections after human masks and after MAL's", f"{RUN} experiment=fig8", detections.detections),
     "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),
     "overlap": Kind("IoU against the overlap with other boxes", RUN, overlap.iou_by_overlap),
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),
+    "threshold": Kind("IoU against the threshold", f"{RUN} experiment=threshold", threshold.iou_by_threshold),
+    "score": Kind("IoU against the score of a mask", RUN, threshold.iou_by_score),
     "labelers": Kind("Training of labelers", RUN, training.of_labelers),
     "segmenters": Kind("Training of segmenters", RUN, training.of_segmenters),
 }

@@ -86,10 +86,13 @@ def iou_and_boundary(results: Results) -> Iterator[Sketch]:
         yield Sketch(file_part(data, profile), figure, caption, left_out)
 
 
-def readable(groups: list[Group], read: Callable[[Record], pd.DataFrame]) -> tuple[Tables, tuple[str, ...]]:
+def readable(
+    groups: list[Group], read: Callable[[Record], pd.DataFrame], *, same: bool = True
+) -> tuple[Tables, tuple[str, ...]]:
     """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
 
-    Of labelers that were trained, those that most results are built on are shown, one for each colour.
+    With `same`, all must be of the same instances. Of labelers that were trained, those that most results are built on
+    are shown, one for each colour.
     """
     found: Tables = []
     left_out = []
@@ -107,7 +110,7 @@ def readable(groups: list[Group], read: Callable[[Record], pd.DataFrame]) -> tup
     if len(trained) > len(COLOURS):
         found = [entry for entry in found if entry not in trained[len(COLOURS) :]]
         left_out.append(f"{len(trained) - len(COLOURS)} labelers that fewer results are built on than on those shown")
-    if found:
+    if found and same:
         ids = set(found[0][1][0]["annotation_id"])
         other = [entry for entry in found if any(set(frame["annotation_id"]) != ids for frame in entry[1])]
         left_out += [f"quality_val/{entry[0][0]['key']}: scored on other instances than the rest" for entry in other]

@@ -15,7 +15,7 @@ from analysis.seeds import over_seeds
 
 Group = list[Record]  # the same thing under other seeds, by rising seed
 PARTS = {"stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict, "sources": dict}
-INSTANCES = {"annotation_id", "image_id", "area", "iou", "boundary_iou", "flagged"}
+INSTANCES = {"annotation_id", "image_id", "area", "size", "iou", "boundary_iou", "flagged"}
 
 
 class LeftOut(Exception):

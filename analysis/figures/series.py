@@ -8,6 +8,8 @@ import numpy as np
 from analysis.figures.results import Group, Results
 from analysis.records import Record
 from analysis.seeds import lineage
+from analysis.settings import differing, settings_of
+from analysis.stats import LEVEL, image_weights
 from analysis.tables import labeler_name
 
 # Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
@@ -20,7 +22,8 @@ BASELINES = {  # grey, told apart by dashes and markers
     "gt": ("#444444", "solid", "*"),
 }
 SETTINGS = ("recipe", "encoder", "decoder", "theta", "segmenter")
-RESAMPLES, LEVEL = 1000, 0.95
+OWN = ("labeler", "supervision", *SETTINGS)  # columns, which a name says in words
+RESAMPLES = 1000
 Look = dict[str, Any]
 
 
@@ -63,8 +66,8 @@ def names(groups: Sequence[Group], results: Results, subject: Callable[[Record],
         values = [group[0]["columns"].get(setting) for group in groups]
         found = _told_apart(found, values, "{}")
     for key in _differing(groups, found, results):
-        values = [_leaves(group[0], results).get(key) for group in groups]
-        found = _told_apart(found, values, key.rpartition("/")[2] + "={}")
+        values = [settings_of(group[0], results.known).get(key) for group in groups]
+        found = _told_apart(found, values, key.partition(".")[2] + "={}")
     found = _told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")
     return [name if len(g) == 1 else f"{name} ({len(g)} seeds)" for name, g in zip(found, groups, strict=True)]
 
@@ -86,26 +89,9 @@ def _differing(groups: Sequence[Group], found: list[str], results: Results) -> l
     """The settings in which groups of the same name differ; at most three, since a legend has only so much room."""
     keys: dict[str, None] = {}
     for name in dict.fromkeys(found):
-        leaves = [_leaves(g[0], results) for g, other in zip(groups, found, strict=True) if other == name]
-        every = sorted(set().union(*leaves))
-        keys |= dict.fromkeys(k for k in every if any(leaf.get(k) != leaves[0].get(k) for leaf in leaves))
+        members = [group[0] for group, other in zip(groups, found, strict=True) if other == name]
+        keys |= dict.fromkeys(differing([settings_of(member, results.known) for member in members], along=OWN))
     return list(keys)[:3]
-
-
-def _leaves(record: Record, results: Results) -> dict[str, Any]:
-    """stage/path.of.a.setting → value, of a record and all that it comes from; seeds are no settings."""
-    found: dict[str, Any] = {}
-
-    def visit(part: Any, place: str) -> None:
-        if isinstance(part, dict):
-            for key, value in part.items():
-                visit(value, f"{place}.{key}" if place[-1] != "/" else place + key)
-        elif not place.endswith("/seed"):
-            found[place] = part
-
-    for one in (record, *(results.known[n] for n in sorted(results.ancestors(record)) if n in results.known)):
-        visit(one["config"], one["stage"] + "/")
-    return found
 
 
 def bin_means(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
@@ -130,16 +116,15 @@ def bin_interval(values: np.ndarray, bins: np.ndarray, count: int, images: np.nd
     cells = places * count + bins
     sums = np.bincount(cells, values, len(image) * count).reshape(len(image), count)
     filled = np.bincount(cells, minlength=len(image) * count).reshape(len(image), count)
-    draw = np.random.default_rng(0)
-    means = []
-    for _ in range(RESAMPLES):
-        times = np.bincount(draw.integers(len(image), size=len(image)), minlength=len(image))
-        total = times @ filled
-        means.append((times @ sums) / np.where(total > 0, total, np.nan))
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    found = [np.nanquantile(column[~np.isnan(column)], ends) if np.isfinite(column).any() else [np.nan, np.nan]
-             for column in np.array(means).T]  # fmt: skip
-    low, high = np.array(found).T
+    weights = image_weights(len(image), RESAMPLES)
+    total = weights @ filled
+    means = (weights @ sums) / np.where(total > 0, total, np.nan)
+    tail = (1 - LEVEL) / 2
+    ends = [
+        np.quantile(defined, [tail, 1 - tail]) if len(defined := column[~np.isnan(column)]) else (np.nan, np.nan)
+        for column in means.T
+    ]
+    low, high = np.array(ends).T
     return low, high
 
 

@@ -14,7 +14,7 @@ PARTS = {  # of a labeler's log → the title of its panel
     "mil": "MIL loss",
     "crf": "CRF loss",
     "total": "weighted sum (weights warm up)",
-    "foreground": "foreground share of the box",
+    "foreground": "box share refined to foreground",
 }
 ACROSS = 3  # panels beside each other
 Curves = list[tuple[Group, list[pd.DataFrame]]]

@@ -12,7 +12,7 @@ from analysis.rendering import Table
 from analysis.report.instances import names, rank, read_scores
 from analysis.seeds import over_seeds, spread
 from analysis.stats import Interval, image_weights, mean_interval, percentile
-from analysis.tables import LABELERS, PAPER_DATA, labeler_name, ratio
+from analysis.summary import LABELERS, PAPER_DATA, labeler_name, ratio
 
 RESAMPLES = 1000
 BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.licences import by_id, licence_of
 from analysis.records import Pictures, Record, UnreadableRecordError, address, pictures
-from analysis.tables import IDENTITY, LABELERS, labeler_name
+from analysis.summary import IDENTITY, LABELERS, labeler_name
 
 Json = dict[str, Any]
 

@@ -13,7 +13,8 @@ from analysis.report.gallery import LIMIT, Gallery, build
 from analysis.report.headline import Headline, headlines
 from analysis.report.instances import find, select
 from analysis.report.provenance import provenance, script_json
-from analysis.tables import summary
+from analysis.summary import summary
+from analysis.tables import paper_tables
 
 TITLE = "Mask auto-labeling: what boxes are worth"
 
@@ -46,7 +47,7 @@ def write_page(store: Path, out: Path, *, redistributable: bool = False, limit: 
         script=_part("gallery.js"),
         subtitle=_subtitle(records),
         summary="\n".join(map(_headline, headlines(known, store))),
-        tables=_tables([], summary(records)),
+        tables=_tables(paper_tables(records, store), summary(records)),
         figures=_figures(draw_all(store, out, redistributable=redistributable)),
         gallery=_gallery(gallery, redistributable),
         provenance=provenance(records, store, out, links=links),

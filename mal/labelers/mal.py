@@ -53,7 +53,7 @@ def build_network(config: Config) -> MaskNetwork:
     """The student's network.
 
     Raises:
-        ConfigError, WeightsError, NotBuiltYet.
+        ConfigError, WeightsError.
     """
     encoder = Encoder(config.encoder, image_size=config.roi.size)
     return MaskNetwork(encoder, build_decoder(config.decoder, encoder))

@@ -1,0 +1,138 @@
+"""Figure 7: mask AP of a segmenter, and the IoU of the masks it learned from, against MAL's four constants."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analysis.ap import ap_samples, load_matches
+from analysis.figures.drawn import PAGE, Sketch, sheet
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import COLOURS, MARKERS, bands, file_part, is_mal, names, over_seeds_or_images, provenance
+from analysis.figures.sweeps import Sweep, sweeps
+from analysis.records import UnreadableRecordError, address
+from analysis.stats import image_weights, percentile
+
+PANELS = {  # title → where the labeler's config has it, and the paper's value (§4.2)
+    "α_mil": (("loss", "mil_weight"), 4.0),
+    "α_crf": (("loss", "crf_weight"), 0.5),
+    "ζ": (("crf", "zeta"), 0.5),
+    "ω": (("crf", "omega"), 2.0),
+}
+RESAMPLES = 200  # of an AP, which takes longer than a mean
+Ends = tuple[float, float, float]  # value, and the lower and upper end of its band
+ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU (val)"))
+
+
+def sensitivity(results: Results) -> Iterator[Sketch]:
+    """A panel a constant; above mask AP (the paper's figure), below the IoU of the masks with human ones."""
+    found = {
+        (stage, title): sweeps(results, stage, at="train_labeler", path=path, wanted=is_mal)
+        for stage, _ in ROWS
+        for title, (path, _) in PANELS.items()
+    }
+    for data, profile in sorted(set().union(*found.values())):
+        here = {key: several.get((data, profile), []) for key, several in found.items()}
+        rows = [row for row in ROWS if any(here[row[0], title] for title in PANELS)]
+        figure = sheet(PAGE, 1.55 * len(rows) + 0.25)
+        grid = figure.subplots(len(rows), len(PANELS), sharey="row", squeeze=False)
+        shown: list[Group] = []
+        left_out: list[str] = []
+        for line, (stage, ylabel) in zip(grid, rows, strict=True):
+            line[0].set_ylabel(ylabel)
+            measure = _ap if stage == "ap_val" else _iou
+            for axes, title in zip(line, PANELS, strict=True):
+                axes.axvline(PANELS[title][1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+                shown += _panel(axes, here[stage, title], measure, results, left_out)
+                if line is grid[-1]:
+                    axes.set_xlabel(title)
+        caption = (
+            "Sensitivity to the weights of the losses and the constants of the mean field: results joined by a line "
+            "differ in that value alone. Dashed: the paper's value. Above the AP of a segmenter trained on the masks, "
+            "below the IoU of the masks with human ones, both on the validation images. "
+            if len(rows) == 2
+            else f"Sensitivity of {rows[0][1]} to the weights of the losses and the constants of the mean field: "
+            "results joined by a line differ in that value alone. Dashed: the paper's value. "
+        )
+        distinct = list({group[0]["key"]: group for group in shown}.values())
+        if not distinct:
+            yield Sketch(file_part(data, profile), None, left_out=tuple(left_out))
+            continue
+        counts = f"{len(distinct)} results"
+        caption += f"{bands(distinct)} {provenance(distinct, counts)}"
+        yield Sketch(file_part(data, profile), figure, caption, tuple(dict.fromkeys(left_out)))
+
+
+def _panel(
+    axes: Axes, several: list[Sweep], measure: Callable[[Group, Results], Ends], results: Results, left_out: list[str]
+) -> list[Group]:
+    """Draw the sweeps of one constant; returns the groups shown."""
+    if hidden := len(several) - len(COLOURS):
+        left_out += [f"{hidden} shorter series of a panel"] * (hidden > 0)
+    several = several[: len(COLOURS)]
+    shown: list[Group] = []
+    titles = names([sweep.groups[0] for sweep in several], results, lambda r: str(r["columns"].get("segmenter", "MAL")))
+    for sweep, title, colour, marker in zip(several, titles, COLOURS, MARKERS, strict=False):
+        points = []
+        for value, group in zip(sweep.values, sweep.groups, strict=True):
+            try:
+                points.append((value, *measure(group, results)))
+                shown.append(group)
+            except LeftOut as error:
+                left_out.append(str(error))
+        if points:
+            x, y, low, high = np.array(points).T
+            axes.plot(x, y, color=colour, marker=marker, label=title)
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    values = sorted({value for sweep in several for value in sweep.values})
+    if values and min(values) > 0:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+    if values:
+        axes.xaxis.set_major_locator(FixedLocator(_apart(values)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".removeprefix("0") or "0")
+    if len(several) > 1:
+        axes.legend()
+    return shown
+
+
+def _apart(values: list[float]) -> list[float]:
+    """Those of rising values that leave room for their labels on a log scale: each 1.5 times the last at least."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or value >= 1.5 * kept[-1]:
+            kept.append(value)
+    return kept
+
+
+def _ap(group: Group, results: Results) -> Ends:
+    """Mean over seeds and their range; of one seed the interval over images, from the saved matches.
+
+    Raises:
+        LeftOut: there is no AP of masks, or its matches are not in the store.
+    """
+    if absent := [r for r in group if not isinstance((r["metrics"].get("mask_ap") or {}).get("value"), float)]:
+        raise LeftOut(f"{address(absent[0])}: no mask AP")
+    values = [record["metrics"]["mask_ap"]["value"] for record in group]
+    if len(values) > 1:
+        return float(np.mean(values)), min(values), max(values)
+    try:
+        matches = load_matches(results.store / address(group[0]) / "matches_segm.npz")
+    except UnreadableRecordError as error:
+        raise LeftOut(f"{address(group[0])}: its matches_segm.npz cannot be read") from error
+    samples = ap_samples(matches, image_weights(len(matches.image_ids), RESAMPLES))
+    interval = percentile(values[0], samples)
+    return interval.value, interval.low, interval.high
+
+
+def _iou(group: Group, results: Results) -> Ends:
+    """Mean over seeds and their range; of one seed the interval over images.
+
+    Raises:
+        LeftOut: there is no table of instances.
+    """
+    tables = [results.instances(record) for record in group]
+    parts = [(t["iou"].to_numpy(), np.zeros(len(t), dtype=int), t["image_id"].to_numpy()) for t in tables]
+    mean, low, high = over_seeds_or_images(parts, 1)
+    return float(mean[0]), float(low[0]), float(high[0])

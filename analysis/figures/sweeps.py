@@ -1,0 +1,69 @@
+"""Results that differ in one config value alone, seeds apart: what a sensitivity curve may join."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.figures.results import Group, Results
+from analysis.records import Json, Record, address
+from analysis.seeds import lineage
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Groups of seeds by rising value of one setting; everything else behind them is alike."""
+
+    values: list[float]
+    groups: list[Group]
+
+
+def sweeps(
+    results: Results,
+    stage: str,
+    *,
+    at: str,
+    path: tuple[str, ...],
+    value: Callable[[Any], float | None] = lambda found: found if isinstance(found, int | float) else None,
+    wanted: Callable[[Record], bool] = lambda _: True,
+) -> dict[tuple[str, str], list[Sweep]]:
+    """(data, profile) → the sweeps of a setting that a stage's results show, longest first.
+
+    Args:
+        stage: of the results. at: the stage whose config has the setting at `path`; it is among what they come from.
+        value: what stands at `path` → the number to plot, or None where it is no single one.
+    """
+    blanked = {name: _without(r, path) if r["stage"] == at else r for name, r in results.known.items()}
+    found: dict[tuple[str, str], list[Sweep]] = {}
+    for place, groups in results.groups(stage, wanted).items():
+        alike: dict[str, list[tuple[float, Group]]] = {}
+        for group in groups:
+            number = value(_setting(group[0], results, at, path))
+            if number is not None:
+                alike.setdefault(lineage(blanked[address(group[0])], blanked), []).append((number, group))
+        kept = [sorted(pairs, key=lambda pair: pair[0]) for pairs in alike.values() if len({n for n, _ in pairs}) > 1]
+        kept.sort(key=lambda pairs: -len(pairs))
+        if kept:
+            found[place] = [Sweep([n for n, _ in pairs], [g for _, g in pairs]) for pairs in kept]
+    return found
+
+
+def _setting(record: Record, results: Results, at: str, path: tuple[str, ...]) -> Any:
+    """What a record, or the nearest it comes from, has at a path of its config; None where there is no such stage."""
+    origins = [record, *(results.known[n] for n in sorted(results.ancestors(record)) if n in results.known)]
+    part: Any = next((origin["config"] for origin in origins if origin["stage"] == at), None)
+    for name in path:
+        part = part.get(name) if isinstance(part, dict) else None
+    return part
+
+
+def _without(record: Record, path: tuple[str, ...]) -> Record:
+    """A copy whose config has nothing at a path."""
+
+    def cut(part: Any, names: tuple[str, ...]) -> Json:
+        if not isinstance(part, dict):
+            return part
+        if len(names) == 1:
+            return {key: value for key, value in part.items() if key != names[0]}
+        return {key: cut(value, names[1:]) if key == names[0] else value for key, value in part.items()}
+
+    return {**record, "config": cut(record["config"], path)}

@@ -1,0 +1,129 @@
+"""Where a labeler's threshold should lie, and whether the score of a mask tells how good it is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
+from analysis.figures.quality import readable
+from analysis.figures.results import LeftOut, Results
+from analysis.figures.series import (
+    COLOURS,
+    MARKERS,
+    bands,
+    file_part,
+    is_mal,
+    looks,
+    names,
+    over_seeds_or_images,
+    provenance,
+)
+from analysis.figures.sweeps import sweeps
+from analysis.records import Record, address
+
+SIZES = {"all sizes": "SML", "small": "S", "medium": "M", "large": "L"}
+BINS = 10  # of equal count
+FEWEST = 20  # instances of a bin, below which a mean says little
+
+
+def iou_by_threshold(results: Results) -> Iterator[Sketch]:
+    """IoU against label.threshold, the same for all sizes; a panel a size of boxes."""
+    found = sweeps(results, "quality_val", at="label_val", path=("label", "threshold"), value=_single, wanted=is_mal)
+    for (data, profile), several in found.items():
+        several, left_out = several[: len(COLOURS)], []
+        figure = sheet(PAGE, 1.85)
+        titles = names([sweep.groups[0] for sweep in several], results)
+        panels = figure.subplots(1, len(SIZES), sharey=True)
+        shown = []
+        for sweep, title, colour, marker in zip(several, titles, COLOURS, MARKERS, strict=False):
+            tables = {}
+            for value, group in zip(sweep.values, sweep.groups, strict=True):
+                try:
+                    tables[value] = [results.instances(record) for record in group]
+                    shown.append(group)
+                except LeftOut as error:
+                    left_out.append(str(error))
+            for axes, sizes in zip(panels, SIZES.values(), strict=True):
+                points = [(value, *_mean(frames, sizes)) for value, frames in tables.items()]
+                if points := [point for point in points if np.isfinite(point[1])]:
+                    x, y, low, high = np.array(points).T
+                    axes.plot(x, y, color=colour, marker=marker, label=title)
+                    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        if not shown:
+            yield Sketch(file_part(data, profile), None, left_out=tuple(left_out))
+            continue
+        for axes, title in zip(panels, SIZES, strict=True):
+            axes.set(title=title, xlabel="threshold")
+        panels[0].set_ylabel("mean IoU")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        caption = (
+            "Mean IoU with the human mask against the probability above which a pixel is called foreground "
+            "(label.threshold, the same for all sizes): the same labeler labels again with each value. The best place "
+            "lies where the probabilities are calibrated for IoU, not at .5. "
+            f"{bands(shown)} {provenance(shown, f'{len(shown)} labellings')}"
+        )
+        yield Sketch(file_part(data, profile), figure, caption, tuple(left_out))
+
+
+def iou_by_score(results: Results) -> Iterator[Sketch]:
+    """IoU against the score that a labeler gives its masks, in bins of equal count."""
+
+    def read(record: Record) -> pd.DataFrame:
+        labels = results.json(results.source(record, "label_"), "labels.json")["annotations"]
+        scores = {one["id"]: one["score"] for one in labels if "score" in one and not one.get("flagged")}
+        table = results.instances(record)
+        table = table.assign(score=table["annotation_id"].map(scores)).dropna(subset="score")
+        if table.empty:
+            raise LeftOut(f"{address(record)}: its masks have no scores")
+        return table
+
+    for (data, profile), groups in results.groups("quality_val", is_mal).items():
+        tables, left_out = readable(groups, read, same=False)
+        if not tables:
+            yield Sketch(file_part(data, profile), None, left_out=left_out)
+            continue
+        figure = sheet(COLUMN, 2.5)
+        axes = figure.subplots()
+        shown = [group for group, _ in tables]
+        for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+            scores = np.concatenate([frame["score"] for frame in frames])
+            count = max(1, min(BINS, len(frames[0]) // FEWEST))
+            edges = np.quantile(scores, np.linspace(0, 1, count + 1))[1:-1]
+            parts = []
+            for frame in frames:
+                bins = np.searchsorted(edges, frame["score"], side="right")
+                parts.append((frame["iou"].to_numpy(), bins, frame["image_id"].to_numpy()))
+            mean, low, high = over_seeds_or_images(parts, count)
+            bins = np.searchsorted(edges, scores, side="right")
+            places = [scores[bins == place].mean() if (bins == place).any() else np.nan for place in range(count)]
+            axes.plot(places, mean, label=name, **look)
+            axes.fill_between(places, low, high, color=look["color"], alpha=0.18, linewidth=0)
+        axes.set(xlabel="score of a mask", ylabel="mean IoU")
+        low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
+        if low < high:
+            axes.plot([low, high], [low, high], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        caption = (
+            "Mean IoU with the human mask against the mask's score (the mean probability of its pixels), in bins of "
+            "equal count, at each bin's mean score. Dashed: score = IoU. "
+            f"{bands(shown)} {provenance(shown, f'{len(tables[0][1][0])} instances')}"
+        )
+        yield Sketch(file_part(data, profile), figure, caption, left_out)
+
+
+def _single(thresholds: Any) -> float | None:
+    """The threshold of all three sizes, where it is one."""
+    same = isinstance(thresholds, list) and len(set(thresholds)) == 1
+    return float(thresholds[0]) if same else None
+
+
+def _mean(frames: list[pd.DataFrame], sizes: str) -> tuple[float, float, float]:
+    """Mean IoU of the boxes of some sizes, and its band; nan where there is none."""
+    kept = [frame[frame["size"].isin(list(sizes))] for frame in frames]
+    if any(frame.empty for frame in kept):
+        return np.nan, np.nan, np.nan
+    parts = [(f["iou"].to_numpy(), np.zeros(len(f), dtype=int), f["image_id"].to_numpy()) for f in kept]
+    mean, low, high = over_seeds_or_images(parts, 1)
+    return float(mean[0]), float(low[0]), float(high[0])
