@@ -29,7 +29,7 @@ from analysis.paper_numbers import PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
 from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
 from analysis.stats import Interval
-from analysis.tables import ratio, table
+from analysis.summary import ratio, table
 
 HOW = (
     "Value and difference: mean over seeds (a difference: over those that both have), with a 95 % interval of the "

@@ -11,7 +11,7 @@ from analysis.paper_numbers import PaperNumbersError, load
 from analysis.ranks import FEWEST, Correlation, rank_correlation
 from analysis.records import Record
 from analysis.settings import Settings, differing, settings_of
-from analysis.tables import table
+from analysis.summary import table
 
 KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
 SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."

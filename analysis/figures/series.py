@@ -10,7 +10,7 @@ from analysis.records import Record
 from analysis.seeds import lineage
 from analysis.settings import differing, settings_of
 from analysis.stats import LEVEL, image_weights
-from analysis.tables import labeler_name
+from analysis.summary import labeler_name
 
 # Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

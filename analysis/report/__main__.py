@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.paper_numbers import PaperNumbersError
 from analysis.records import UnreadableRecordError
 from analysis.report.page import write_page
 from analysis.sources import add_options, opened
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         page = write_page(opened(options), options.out, redistributable=options.redistributable)
-    except UnreadableRecordError as error:
+    except (UnreadableRecordError, PaperNumbersError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

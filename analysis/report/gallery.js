@@ -1,12 +1,13 @@
 "use strict";
-// The gallery: one list item an instance, filled when it comes near the screen; one custom property moves every wipe.
+// The gallery: a list item an instance. Only those near the screen hold pictures, so a thousand cost what a screenful does.
 const byId = (id) => document.getElementById(id);
 const sizes = ["S", "M", "L"];
-let sets = [], set = null, shown = [], labeler = 0, opened = 0;
+const filled = new Map(); // list item → labeler whose mask it shows
+let sets = [], set = null, shown = [], labeler = 0, opened = 0, line = 50;
 
-const near = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) fill(entry.target);
-}, { rootMargin: "600px 0px" });
+const near = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) isIntersecting ? fill(target) : empty(target);
+}, { rootMargin: "800px 0px" });
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -19,7 +20,8 @@ function score(value) {
 }
 
 function picture(item, by) {
-  const stack = element("span", { className: Math.max(item.width, item.height) < 96 ? "stack few" : "stack" });
+  const few = Math.max(item.width, item.height) < 96 ? " few" : "";
+  const stack = element("span", { className: `stack ${item.width < item.height ? "high" : "wide"}${few}` });
   stack.style.setProperty("--ratio", item.width / item.height);
   const image = (kind, type, data, alt) =>
     element("img", { className: kind, alt, decoding: "async", src: `data:image/${type};base64,${data}` });
@@ -33,8 +35,9 @@ function picture(item, by) {
 }
 
 function fill(entry) {
-  if (entry.filled === labeler) return;
-  entry.filled = labeler;
+  if (filled.get(entry) === labeler) return;
+  filled.set(entry, labeler);
+  wipe(entry, line);
   const { item } = entry, name = set.categories[item.category];
   const flag = item.flagged[labeler] ? ", skipped by the labeler" : "";
   const card = entry.firstElementChild;
@@ -42,6 +45,11 @@ function fill(entry) {
   const caption = element("span", { className: "caption" }, element("span", { textContent: `${name} ${item.size}` }),
     element("b", { textContent: score(item.iou[labeler]) + (flag && " *"), title: `IoU${flag}` }));
   card.replaceChildren(picture(item, labeler), caption);
+}
+
+function empty(entry) {
+  if (!filled.delete(entry)) return;
+  entry.firstElementChild.replaceChildren();
 }
 
 function entries(part) {
@@ -93,6 +101,8 @@ function show() {
   });
   shown.sort((a, b) => order(a.item, b.item));
   near.disconnect();
+  const kept = new Set(shown);
+  for (const entry of [...filled.keys()]) if (!kept.has(entry)) empty(entry);
   for (const entry of set.entries) entry.firstElementChild.tabIndex = -1;
   if (shown.length) shown[0].firstElementChild.tabIndex = 0;
   byId("cards").replaceChildren(...shown);
@@ -146,8 +156,8 @@ function open(place) {
   if (!byId("large").open) byId("large").showModal();
 }
 
-function wipe(list, value) {
-  list.style.setProperty("--wipe", `${value}%`);
+function wipe(around, value) {
+  around.style.setProperty("--wipe", `${value}%`);
 }
 
 function hover(event) {
@@ -168,7 +178,10 @@ function start() {
   byId("filters").addEventListener("input", (event) => event.target.id !== "set" && show());
   byId("filters").addEventListener("reset", () => setTimeout(() => choose(Number(byId("set").value))));
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("wipe").addEventListener("input", () => wipe(byId("cards"), byId("wipe").value));
+  byId("wipe").addEventListener("input", () => {
+    line = byId("wipe").value;
+    for (const entry of filled.keys()) wipe(entry, line);
+  });
   byId("large-wipe").addEventListener("input", () => wipe(byId("large-picture"), byId("large-wipe").value));
   byId("cards").addEventListener("keydown", move);
   byId("cards").addEventListener("pointermove", hover);

@@ -227,7 +227,12 @@ def _ap_table(
         named |= {address(record): name for record, name in zip(group, words, strict=True)}
 
     def order(record: Record) -> tuple[str, int, str, int]:
-        return record["columns"]["segmenter"], _supervision(record)[0], named[address(record)], record["columns"]["seed"]
+        return (
+            record["columns"]["segmenter"],
+            _supervision(record)[0],
+            named[address(record)],
+            record["columns"]["seed"],
+        )
 
     rows = []
     for record in sorted(scores, key=order):
@@ -284,5 +289,3 @@ def _ap(record: Record, metric: str, kind: str, store: Path) -> str:
 def _id(name: str, headline: Headline) -> str:
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{headline.profile}-{headline.data}")
     return f"{name}-{plain}"
-
-

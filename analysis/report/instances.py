@@ -107,7 +107,9 @@ def read_scores(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path).set_index("annotation_id").sort_index()
     except (OSError, ValueError, KeyError) as error:
-        raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove its folder") from error
+        raise UnreadableRecordError(
+            f"{path} cannot be read: {error}; compute it again, or remove its folder"
+        ) from error
 
 
 def read_json(path: Path) -> Json:

@@ -32,7 +32,7 @@ def write_page(store: Path, out: Path, *, redistributable: bool = False, limit: 
         The page.
 
     Raises:
-        UnreadableRecordError: the store is empty, or a file in it is broken.
+        UnreadableRecordError, PaperNumbersError: the store is empty, or a file that is read is broken.
     """
     records = finished(store)
     known = by_address(records)
@@ -132,7 +132,12 @@ def _gallery(gallery: Gallery, redistributable: bool) -> str:
     """The gallery with its data, or why there is none."""
     left_out = "".join(f'<p class="note">{html_text(sentence)}</p>' for sentence in gallery.left_out)
     if not gallery.count:
-        return f"<p>There is nothing to show.</p>{left_out}" + '<script type="application/json" id="gallery-data">[]</script>'
+        return (
+            f"<p>There is nothing to show.</p>{left_out}"
+            + '<script type="application/json" id="gallery-data">[]</script>'
+        )
     if redistributable:
-        left_out += "<p>Only images that may be passed on are shown; whom to name stands below each when it is open.</p>"
+        left_out += (
+            "<p>Only images that may be passed on are shown; whom to name stands below each when it is open.</p>"
+        )
     return Template(_part("gallery.html")).substitute(left_out=left_out, data=script_json(gallery.sets))

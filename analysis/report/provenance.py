@@ -12,7 +12,19 @@ from analysis.rendering import html_text
 LINKED = (".json", ".csv", ".png", ".jsonl", ".txt", ".log")
 UNLINKED = ("stage.json", "mlflow.json")  # the store's and the tracking's own bookkeeping
 SETTINGS = ("labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision")
-HEADER = ("key", "profile", "data", "settings", "seed", "commit", "machine", "seconds", "memory, GiB", "started", "files")
+HEADER = (
+    "key",
+    "profile",
+    "data",
+    "settings",
+    "seed",
+    "commit",
+    "machine",
+    "seconds",
+    "memory, GiB",
+    "started",
+    "files",
+)
 
 
 def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool) -> str:
