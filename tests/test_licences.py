@@ -7,7 +7,10 @@ from analysis.licences import by_id, licence_of
 # the list of COCO 2017's and LVIS's files, as COCO writes it: its slashes are escaped twice
 NAMES = ("by-nc-sa/2.0", "by-nc/2.0", "by-nc-nd/2.0", "by/2.0", "by-sa/2.0", "by-nd/2.0")
 COCO = [
-    *({"id": i, "url": f"http:\\/\\/creativecommons.org\\/licenses\\/{n}\\/", "name": n} for i, n in enumerate(NAMES, 1)),
+    *(
+        {"id": i, "url": f"http:\\/\\/creativecommons.org\\/licenses\\/{n}\\/", "name": n}
+        for i, n in enumerate(NAMES, 1)
+    ),
     {"id": 7, "url": "http:\\/\\/flickr.com\\/commons\\/usage\\/", "name": "No known copyright restrictions"},
     {"id": 8, "url": "http:\\/\\/www.usa.gov\\/copyright.shtml", "name": "United States Government Work"},
 ]
