@@ -1,4 +1,4 @@
-"""The page in headless Chromium: it loads without errors or requests, filters, wipes, and stays fluid at 1,000 items."""
+"""The page in headless Chromium: it loads without errors or requests, filters, wipes, stays fluid at 1,000 items."""
 
 import json
 import re

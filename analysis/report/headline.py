@@ -67,7 +67,7 @@ def headlines(known: Mapping[str, Record], store: Path) -> list[Headline]:
 
 
 def quality(records: Sequence[Record], store: Path) -> list[Scored]:
-    """Mean IoU of each labelled set, and its gain on the filled box and the inscribed ellipse, by bootstrap over images.
+    """Mean IoU of each labelled set and its gain on the filled box and the inscribed ellipse, with intervals.
 
     A gain is of the same instances of the same files; there is none where the store lacks that baseline of theirs.
     """

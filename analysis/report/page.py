@@ -121,7 +121,8 @@ def _figures(drawn: Sequence[Drawn]) -> str:
         parts.append(
             f'<figure id="figure-{html_text(figure.name)}"><h3>{html_text(figure.title)}</h3>\n'
             f'<img decoding="async" alt="{html_text(figure.title)}; the caption says what it shows" '
-            f'src="data:image/png;base64,{data}">\n<figcaption>{html_text(figure.caption + left_out)}</figcaption></figure>'
+            f'src="data:image/png;base64,{data}">\n'
+            f"<figcaption>{html_text(figure.caption + left_out)}</figcaption></figure>"
         )
     if absent:
         parts.append(f"<h3>Not drawn</h3><ul>{''.join(absent)}</ul>")
