@@ -1,0 +1,36 @@
+"""Write one self-contained page of all that a store holds: summary, tables, figures, a gallery of masks, provenance."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.paper_numbers import PaperNumbersError
+from analysis.records import UnreadableRecordError
+from analysis.report.page import write_page
+from analysis.sources import add_options, opened
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
+    add_options(parser)
+    parser.add_argument("--out", type=Path, default=Path("results/report"), help="default: %(default)s")
+    parser.add_argument(
+        "--redistributable", action="store_true", help="only photographs that may be passed on, and no link elsewhere"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        page = write_page(opened(options), options.out, redistributable=options.redistributable)
+    except (UnreadableRecordError, PaperNumbersError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write below {options.out}: {error}; name another folder with --out", file=sys.stderr)
+        return 1
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

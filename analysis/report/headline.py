@@ -1,0 +1,291 @@
+"""The headline numbers: mask IoU against what a box alone gives, AP and retention, each with its 95 % interval."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.ap import ap_samples, load_matches
+from analysis.records import Record, address
+from analysis.rendering import Table
+from analysis.report.instances import names, rank, read_scores
+from analysis.seeds import over_seeds, spread
+from analysis.stats import Interval, image_weights, mean_interval, percentile
+from analysis.summary import LABELERS, PAPER_DATA, labeler_name, ratio
+
+RESAMPLES = 1000
+BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets
+
+
+@dataclass
+class Headline:
+    """What was found under one profile on one data set."""
+
+    profile: str
+    data: str
+    run: list[str] = field(default_factory=list)  # sentences: what was trained, and how long that took
+    findings: list[str] = field(default_factory=list)  # sentences
+    tables: list[Table] = field(default_factory=list)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its numbers may stand beside the paper's."""
+        return self.profile == "paper" and self.data in PAPER_DATA
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One labeler's masks of the validation images."""
+
+    name: str
+    record: Record
+    iou: Interval
+    gains: dict[str, Interval]  # baseline → how much more IoU this has, paired by instance
+    images: int
+
+
+def headlines(known: Mapping[str, Record], store: Path) -> list[Headline]:
+    """The headline numbers of every profile and data set in a store."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in known.values():
+        groups.setdefault((record["columns"]["profile"], record["columns"]["data"]), []).append(record)
+    found = []
+    for (profile, data), records in sorted(groups.items()):
+        headline = Headline(profile, data, _what_ran(records))
+        scored = quality([r for r in records if r["stage"] == "quality_val"], store)
+        if scored:
+            headline.findings += _mask_findings(scored, known)
+            headline.tables.append(_quality_table(headline, scored))
+        scores = [record for record in records if record["stage"] == "ap_val"]
+        if scores:
+            ratios = {r["inputs"]["pseudo"]: r for r in records if r["stage"] == "retention"}
+            headline.findings += _kept(scores, ratios, known)
+            headline.tables.append(_ap_table(headline, scores, ratios, known, store))
+        found.append(headline)
+    return found
+
+
+def quality(records: Sequence[Record], store: Path) -> list[Scored]:
+    """Mean IoU of each labelled set and its gain on the filled box and the inscribed ellipse, with intervals.
+
+    A gain is of the same instances of the same files; there is none where the store lacks that baseline of theirs.
+    """
+    ordered = sorted(records, key=rank)
+    frames = {address(record): _instances(record, store) for record in ordered}
+    scored = []
+    plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
+    for record, name in zip(ordered, names(ordered, plain), strict=True):
+        frame, gains = frames[address(record)], {}
+        if frame is None:
+            continue
+        for baseline in BASELINES:
+            for other in ordered:
+                beside = frames[address(other)]
+                if (
+                    other["columns"]["labeler"] == baseline
+                    and record["columns"]["labeler"] not in BASELINES
+                    and _same_files(record, other)
+                    and beside is not None
+                    and beside.index.equals(frame.index)
+                ):
+                    gains[baseline] = mean_interval(frame["iou"] - beside["iou"], frame["image_id"])
+        interval = mean_interval(frame["iou"], frame["image_id"])
+        scored.append(Scored(name, record, interval, gains, int(frame["image_id"].nunique())))
+    return scored
+
+
+def shown(interval: Interval, *, signed: bool = False, percent: bool = False) -> str:
+    """0.737 [0.725, 0.748]; of a difference +0.110 [+0.098, +0.121]; of a ratio 93.6 % [90.2 %, 98.2 %]."""
+    pattern = f"{{:{'+' if signed else ''}{'.1%' if percent else '.3f'}}}"
+    value, low, high = (
+        pattern.format(number).replace("%", " %") for number in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _instances(record: Record, store: Path) -> pd.DataFrame | None:
+    """instances.csv by annotation; None where the store lacks it."""
+    path = store / address(record) / "instances.csv"
+    return read_scores(path) if path.is_file() else None
+
+
+def _same_files(first: Record, second: Record) -> bool:
+    """Whether two results are about the same human masks and images."""
+    return (first["sources"], first["inputs"].get("data"), first["config"]) == (
+        second["sources"],
+        second["inputs"].get("data"),
+        second["config"],
+    )
+
+
+def _what_ran(records: list[Record]) -> list[str]:
+    """What was trained, in sentences."""
+    hours = sum(record["seconds"] for record in records) / 3600
+    sentences = [f"{len(records)} stages, {hours:.1f} hours of computing."]
+    for stage, what, column in (
+        ("train_labeler", "Labelers trained", "encoder"),
+        ("train_segmenter", "Segmenters trained", "segmenter"),
+    ):
+        many: dict[str, int] = {}
+        for record in records:
+            if record["stage"] == stage:
+                many[record["columns"][column]] = many.get(record["columns"][column], 0) + 1
+        if many:
+            listed = ", ".join(f"{count} × {name}" for name, count in sorted(many.items()))
+            sentences.append(f"{what}: {listed}.")
+    return sentences
+
+
+def _mask_findings(scored: list[Scored], known: Mapping[str, Record]) -> list[str]:
+    """A sentence for each labeler that was trained, all its seeds together."""
+    by_address = {address(one.record): one for one in scored}
+    others = "; ".join(
+        f"{one.name} {one.iou.value:.3f}" for one in scored if one.record["columns"]["labeler"] in BASELINES
+    )
+    found = []
+    for group in over_seeds([one.record for one in scored if one.record["inputs"] and _trained(one.record)], known):
+        each = [by_address[address(record)] for record in group]
+        what = labeler_name(group[0]["columns"]["labeler"])
+        count = group[0]["metrics"]["iou"]["n"]
+        iou = shown(each[0].iou) if len(each) == 1 else spread([one.iou.value for one in each], "{:.3f}")
+        setting = group[0]["columns"].get("encoder", "")
+        seeds = f"mean of {len(each)} seeds (lowest … highest), " if len(each) > 1 else ""
+        sentence = (
+            f"{what} with {setting} reaches a mask IoU of {iou}, {seeds}on {count} instances of {each[0].images} "
+            f"validation images" + (f" ({others})." if others else ".")
+        )
+        found.append(f"{sentence} {_verdict(each)}")
+    return found
+
+
+def _verdict(each: list[Scored]) -> str:
+    """Whether a labeler beats the inscribed ellipse; if not it has learned nothing (MAL.md)."""
+    gains = [one.gains["ellipse"] for one in each if "ellipse" in one.gains]
+    if len(gains) < len(each):
+        return "Whether that is more than the inscribed ellipse gives was not measured: run experiment=baselines."
+    texts = [shown(gain, signed=True) for gain in gains]
+    by = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+    seed = " of every seed" if len(gains) > 1 else ""
+    if all(gain.low > 0 for gain in gains):
+        return f"That is more than the inscribed ellipse, by {by}: the interval{seed} lies above 0."
+    if all(gain.high < 0 for gain in gains):
+        return f"That is less than the inscribed ellipse, by {by}: the labeler has learned nothing."
+    return f"Against the inscribed ellipse that is {by}: it is not shown that the labeler has learned anything."
+
+
+def _kept(scores: list[Record], ratios: dict[str, Record], known: Mapping[str, Record]) -> list[str]:
+    """A sentence for each segmenter trained on a trained labeler's masks, all its seeds together."""
+    found = []
+    for group in over_seeds([r for r in scores if r["columns"]["supervision"] == "pseudo" and _trained(r)], known):
+        kept = [ratio(record, ratios, dict(known)) for record in group]
+        parts = []
+        for record, one in zip(group, kept, strict=True):
+            seed = f"seed {record['columns']['seed']}: " if len(group) > 1 else ""
+            if not isinstance(one, str):
+                parts.append(seed + shown(_stored(one, "retention"), percent=True))
+            else:
+                parts.append(seed + ("no retention computed" if one == "-" else one))
+        what = labeler_name(group[0]["columns"]["labeler"], "masks")
+        found.append(f"Retention of {group[0]['columns']['segmenter']} trained on {what}: {'; '.join(parts)}.")
+    return found
+
+
+def _trained(record: Record) -> bool:
+    """Whether the result is of a labeler that learned from boxes."""
+    return record["columns"].get("labeler", "").partition(":")[0] not in ("", "gt", "box", "ellipse", "grabcut", "file")
+
+
+def _stored(record: Record, metric: str) -> Interval:
+    value, low, high = (record["metrics"][f"{metric}{part}"]["value"] for part in ("", "_low", "_high"))
+    return Interval(value, low, high)
+
+
+def _quality_table(headline: Headline, scored: list[Scored]) -> Table:
+    rows = []
+    for one in scored:
+        gains = [shown(one.gains[b], signed=True) if b in one.gains else "-" for b in BASELINES]
+        rows.append((one.name, shown(one.iou), *gains, str(one.record["metrics"]["iou"]["n"]), str(one.images)))
+    return Table(
+        name=_id("headline-iou", headline),
+        title=f"Mask IoU on the validation images, {headline.data}, profile {headline.profile}",
+        header=("labeler", "IoU [95 %]", *(f"gain on {LABELERS[b]} [95 %]" for b in BASELINES), "instances", "images"),
+        rows=tuple(rows),
+        notes=(f"Intervals: percentile bootstrap over images, {RESAMPLES} resamples; gains are paired by instance.",),
+    )
+
+
+def _ap_table(
+    headline: Headline, scores: list[Record], ratios: dict[str, Record], known: Mapping[str, Record], store: Path
+) -> Table:
+    alike: dict[tuple[str, int], list[Record]] = {}
+    for record in scores:
+        alike.setdefault((record["columns"]["segmenter"], record["columns"]["seed"]), []).append(record)
+    named = {}
+    for group in alike.values():  # what else two of them differ in is said
+        words = names(group, [_supervision(record)[1] for record in group])
+        named |= {address(record): name for record, name in zip(group, words, strict=True)}
+
+    def order(record: Record) -> tuple[str, int, str, int]:
+        return (
+            record["columns"]["segmenter"],
+            _supervision(record)[0],
+            named[address(record)],
+            record["columns"]["seed"],
+        )
+
+    rows = []
+    for record in sorted(scores, key=order):
+        kept = ratio(record, ratios, dict(known))
+        columns = record["columns"]
+        rows.append(
+            (
+                named[address(record)],
+                columns["segmenter"],
+                str(columns["seed"]),
+                _ap(record, "mask_ap", "segm", store),
+                _ap(record, "box_ap", "bbox", store),
+                kept if isinstance(kept, str) else shown(_stored(kept, "retention"), percent=True),
+                str(record["metrics"]["box_ap"]["n"]),
+            )
+        )
+    return Table(
+        name=_id("headline-ap", headline),
+        title=f"AP and retention on the validation images, {headline.data}, profile {headline.profile}",
+        header=("trained on", "segmenter", "seed", "mask AP [95 %]", "box AP [95 %]", "retention [95 %]", "images"),
+        rows=tuple(rows),
+        notes=(
+            f"Intervals: percentile bootstrap over images, {RESAMPLES} resamples; of a retention, paired by image.",
+            "They say what other images would change, not what other seeds would.",
+        ),
+        text=frozenset({"segmenter"}),
+    )
+
+
+def _supervision(record: Record) -> tuple[int, str]:
+    """What a segmenter was trained on, in words, and its place in a table."""
+    columns = record["columns"]
+    if columns["supervision"] != "pseudo":
+        words = {"human": "human masks", "boxes": "boxes, no mask head", "published": "published weights"}
+        return 0, words.get(columns["supervision"], columns["supervision"])
+    if columns["labeler"] == "gt":
+        return 1, "human masks, copied"
+    return 2 + rank(record)[0], labeler_name(columns["labeler"], "masks")
+
+
+def _ap(record: Record, metric: str, kind: str, store: Path) -> str:
+    """An AP with its interval, or alone where the store lacks the match arrays."""
+    value = record["metrics"].get(metric)
+    if value is None:
+        return "-"
+    path = store / address(record) / f"matches_{kind}.npz"
+    if not path.is_file():
+        return f"{value['value']:.3f}"
+    matches = load_matches(path)
+    samples = ap_samples(matches, image_weights(len(matches.image_ids), RESAMPLES))
+    return shown(percentile(value["value"], samples))
+
+
+def _id(name: str, headline: Headline) -> str:
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{headline.profile}-{headline.data}")
+    return f"{name}-{plain}"
