@@ -147,7 +147,7 @@ def _item(truth: Json, image: Json, pixels: np.ndarray, sets: list[Labelled], ma
     shown = window(truth["bbox"], image["width"], image["height"])
     x, y, w, h = truth["bbox"]
     across, down = shown.right - shown.left, shown.bottom - shown.top
-    row = sets[0].scores.loc[truth["id"]]
+    row = sets[0].scores.loc[truth["id"]].to_dict()
     return {
         "id": truth["id"],
         "image": image.get("file_name") or image["id"],
@@ -169,7 +169,7 @@ def _item(truth: Json, image: Json, pixels: np.ndarray, sets: list[Labelled], ma
 
 
 def _score(labelled: Labelled, name: int, column: str) -> float | None:
-    return round(float(labelled.scores.at[name, column]), 4) if name in labelled.scores.index else None
+    return round(float(labelled.scores[column].loc[name]), 4) if name in labelled.scores.index else None
 
 
 def _crop(pixels: np.ndarray, shown: Window) -> str:

@@ -221,7 +221,7 @@ def _ap_table(
     alike: dict[tuple[str, int], list[Record]] = {}
     for record in scores:
         alike.setdefault((record["columns"]["segmenter"], record["columns"]["seed"]), []).append(record)
-    named = {}
+    named: dict[str, str] = {}
     for group in alike.values():  # what else two of them differ in is said
         words = names(group, [_supervision(record)[1] for record in group])
         named |= {address(record): name for record, name in zip(group, words, strict=True)}
