@@ -20,9 +20,13 @@ from analysis.figures.results import Results
 from analysis.records import finished
 
 LICENCES = [
-    {"id": 1, "name": "Attribution-NonCommercial-ShareAlike License"},
-    {"id": 4, "name": "Attribution License"},
-    {"id": 5, "name": "Attribution-ShareAlike License"},
+    {
+        "id": 1,
+        "name": "Attribution-NonCommercial-ShareAlike License",
+        "url": "http://creativecommons.org/licenses/by-nc-sa/2.0/",
+    },
+    {"id": 4, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"},
+    {"id": 5, "name": "Attribution-ShareAlike License", "url": "http://creativecommons.org/licenses/by-sa/2.0/"},
 ]
 IMAGES = {1: 4, 2: 5, 3: 1, 4: None, 5: 4}  # id → licence
 
@@ -143,11 +147,13 @@ def test_a_users_own_matplotlib_settings_have_no_say(store, tmp_path):
 )
 def test_photographs_that_may_not_be_passed_on_are_left_out_and_counted(store, tmp_path, name):
     (every,) = draw_all(store, tmp_path / "all", only=[name])
-    assert all(f"image {number}: f/{number}" in every.caption for number in IMAGES)
+    assert all(f"image {number}: f/{number}, CC" in every.caption for number in (1, 2, 5))
+    assert "image 3: not to be passed on (Attribution-NonCommercial-ShareAlike License)" in every.caption
+    assert "image 4: not to be passed on (no licence)" in every.caption
     (free,) = draw_all(store, tmp_path / "free", only=[name], redistributable=True)
     assert free.reason == "2 photographs whose licence forbids to pass them on, or that state none"
-    assert "image 1: f/1 (CC BY 2.0)" in free.caption
-    assert "image 2: f/2 (CC BY-SA 2.0)" in free.caption
+    assert "image 1: f/1, CC BY" in free.caption
+    assert "image 2: f/2, CC BY-SA" in free.caption
     assert not any(f"image {number}" in free.caption for number in (3, 4))
 
 
@@ -155,7 +161,7 @@ def test_a_licences_id_counts_only_where_the_file_means_cocos(store, photographs
     file = photographs / "val.json"
     whole = file.read_text()
     try:
-        file.write_text(whole.replace('"Attribution License"', '"All rights reserved"'))
+        file.write_text(whole.replace("licenses/by/2.0/", "licenses/by-nc/2.0/"))
         (free,) = draw_all(store, tmp_path / "a", only=["fig4"], redistributable=True)
         assert free.reason.startswith("4 photographs")
         file.write_text(json.dumps({**json.loads(whole), "licenses": []}))
@@ -183,7 +189,7 @@ def test_a_missing_or_broken_file_is_a_reason_and_no_crash(store, tmp_path):
     found = {figure.name: figure for figure in draw_all(store, tmp_path / "out", only=names)}
     for name in names[:-1]:
         assert found[f"{name}_photos_mini"].png is None
-        assert "label_val/m/labels.json cannot be read" in found[f"{name}_photos_mini"].reason
+        assert "label_val/m/labels.json is not in this store" in found[f"{name}_photos_mini"].reason
     assert "train_labeler/m: curves.jsonl cannot be read" in found["labelers_photos_mini"].reason
 
 

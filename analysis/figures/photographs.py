@@ -8,16 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
+from analysis import licences
 from analysis.drawing import file_name, load_pixels
 from analysis.figures.results import LeftOut, Results, by_id, read_json
+from analysis.licences import Licence
 from analysis.records import Json, Record
-
-# COCO's ids of the licences that let others pass a picture on and change it, and what its files call them
-FREE = {
-    4: ("Attribution License", "CC BY 2.0"),
-    5: ("Attribution-ShareAlike License", "CC BY-SA 2.0"),
-    7: ("No known copyright restrictions", "no known copyright restrictions"),
-}
 
 
 @dataclass(frozen=True)
@@ -26,6 +21,7 @@ class Photographs:
 
     Attributes:
         records: their entries by id. folder: where their files lie. humans: the human annotations by id.
+        licences: what the annotation file says of each image's rights, by id.
         hidden: how many images of the split may not be passed on, and are left out for that.
         absent: how many have no file here: published results come with a part of the procedural images.
     """
@@ -33,6 +29,7 @@ class Photographs:
     records: dict[int, Json]
     folder: Path
     humans: dict[int, Json]
+    licences: dict[int, Licence]
     drawn: bool
     hidden: int
     absent: int = 0
@@ -63,16 +60,9 @@ class Photographs:
             return ""
         lines = []
         for image in dict.fromkeys(images):
-            record = self.records[image]
-            licence = FREE[record["license"]][1] if self.free(record) else "licence unknown or not free"
-            source = record.get("flickr_url") or record.get("coco_url") or "no source stated"
-            lines.append(f"image {image}: {source} ({licence})")
+            licence = self.licences[image]
+            lines.append(f"image {image}: {licence.credit or f'not to be passed on ({licence.name})'}")
         return "\n\nPhotographs:\n" + "\n".join(lines)
-
-    @staticmethod
-    def free(record: Json) -> bool:
-        """Whether an image's entry carries the mark that `photographs` gives to those that may be passed on."""
-        return bool(record.get("free"))
 
 
 def photographs(results: Results, record: Record) -> Photographs:
@@ -85,22 +75,19 @@ def photographs(results: Results, record: Record) -> Photographs:
     coco = read_json(found.annotations)
     if not isinstance(coco, dict) or not {"images", "annotations"} <= coco.keys():
         raise LeftOut(f"{found.annotations.name} lists no images and annotations")
-    named = {entry.get("id"): entry.get("name") for entry in coco.get("licenses") or ()}
-    images = [{**image, "free": _is_free(image, named)} for image in coco["images"]]
-    kept = images if found.drawn or not results.redistributable else [image for image in images if image["free"]]
+    images, named = coco["images"], licences.by_id(coco)
+    rights = {image["id"]: licences.licence_of(image, named) for image in images}
+    everything = found.drawn or not results.redistributable
+    kept = [image for image in images if everything or rights[image["id"]].free]
     if not kept:
         raise LeftOut(f"none of the {len(images)} photographs states a licence to pass it on")
     here = [image for image in kept if (found.images / file_name(image)).is_file()]
     if not here:
         raise LeftOut(f"none of its {len(kept)} images has its file in the folder they came from")
     hidden, absent = len(images) - len(kept), len(kept) - len(here)
-    return Photographs(by_id(here), found.images, by_id(coco["annotations"]), found.drawn, hidden, absent)
-
-
-def _is_free(image: Json, named: dict[int, str]) -> bool:
-    """By id and by name: another file's licence 4 may be anything."""
-    licence = image.get("license")
-    return licence in FREE and named.get(licence) == FREE[licence][0]
+    return Photographs(
+        by_id(here), found.images, by_id(coco["annotations"]), rights, drawn=found.drawn, hidden=hidden, absent=absent
+    )
 
 
 def fit(pixels: np.ndarray, side: int) -> np.ndarray:
