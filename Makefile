@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 CORES  := $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist worksteal
 
-.PHONY: help setup demo report test test-slow test-all lint lock clean
+.PHONY: help setup demo report published test test-slow test-all lint lock clean
 help:      ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
 
@@ -24,6 +24,10 @@ demo: $(READY) ## boxes in, masks out, retention measured: offline, on CPU, at m
 
 report: $(READY) ## one page of all that was measured: results/report/report.html
 	$(PY) -m analysis.report
+
+published: $(READY) ## render results/tables and results/figures from results/published
+	$(PY) -m analysis.tables --store results/published --out results
+	$(PY) -m analysis.figures --store results/published --out results --redistributable
 
 test: $(READY) ## the suite to run before each commit (at most 10 minutes on two cores)
 	$(PYTEST) -m "not slow"
