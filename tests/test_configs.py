@@ -289,7 +289,7 @@ LOCAL = "defaults: [config, override profile: mini, override data: coco, _self_]
 def local(tmp_path: Path) -> Path:
     """A copy of the menu with a user's local.yaml, as README.md describes it."""
     folder = tmp_path / "conf"
-    shutil.copytree(CONF, folder, ignore=shutil.ignore_patterns("local.yaml"))
+    shutil.copytree(CONF, folder)
     (folder / "local.yaml").write_text(LOCAL)
     return folder
 

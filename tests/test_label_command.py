@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 
-from analysis import sheet
+from analysis import drawing
 from mal import labelling, shapes
 from mal.annotations import decode_mask, read, strip, write
 from mal.boxes import SIZE_NAMES, size_class
@@ -306,7 +306,7 @@ def test_a_photograph_turned_by_its_exif_tag_is_previewed_as_it_was_labelled(pla
     coco = {"images": [image], "annotations": [GIVEN], "categories": [{"id": 1, "name": "cat"}]}
     write(tmp_path / "boxes.json", coco)
     place.label(tmp_path / "out.json", "--preview", 1, boxes=tmp_path / "boxes.json", images=tmp_path)
-    np.testing.assert_array_equal(sheet._pixels(image, tmp_path), np.rot90(pixels, -1) / 255)
+    np.testing.assert_array_equal(drawing.load_pixels(image, tmp_path), np.rot90(pixels, -1) / 255)
 
 
 def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys):
