@@ -60,6 +60,13 @@ def test_nothing_is_loaded_from_elsewhere_and_links_are_relative_and_lead_to_fil
 
 
 @pytest.mark.usefixtures("two_figures")
+def test_each_of_the_papers_tables_has_one_heading(tmp_path: Path) -> None:
+    drawn_store(tmp_path / "runs")
+    headings = re.findall(r"<h3>[^<]*\(Table (\d) of the paper\)</h3>", written(tmp_path / "runs", tmp_path / "out"))
+    assert headings == list("1234567")
+
+
+@pytest.mark.usefixtures("two_figures")
 def test_the_same_store_gives_the_same_page(tmp_path: Path) -> None:
     drawn_store(tmp_path / "runs")
     assert written(tmp_path / "runs", tmp_path / "a") == written(tmp_path / "runs", tmp_path / "b")

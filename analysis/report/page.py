@@ -96,7 +96,7 @@ def _tables(tables: Sequence[Table], printed: str) -> str:
     """The paper's tables, and what a run prints at its end."""
     return "\n".join(
         [
-            *(f"<h3>{html_text(table.title)}</h3>\n{html(table)}" for table in tables),
+            *map(html, tables),
             "<h3>What a run prints at its end</h3>",
             '<div class="scroll" tabindex="0" role="region" aria-label="What a run prints at its end">',
             f"<pre>{html_pre(printed)}</pre></div>",
