@@ -10,7 +10,17 @@ from typing import Any
 from mal.graph import Stage
 from mal.store import Store
 
-ALIKE = ("profile", "data", "encoder", "decoder", "segmenter", "labeler")  # columns that decide the time
+# The columns that decide how long a stage takes: a segmenter does not mind who made its masks.
+ALIKE = {
+    "train_segmenter": ("profile", "data", "segmenter"),
+    "detect_val": ("profile", "data", "segmenter"),
+    "predictions_test": ("profile", "data", "segmenter"),
+    "ap_val": ("profile", "data"),
+    "retention": ("profile", "data"),
+    "quality_train": ("profile", "data"),
+    "quality_val": ("profile", "data"),
+}
+ALIKE_ELSEWHERE = ("profile", "data", "encoder", "decoder", "labeler")
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"  # measured on two CPU cores
 
 
@@ -33,10 +43,10 @@ class History:
     def seconds(self, stage: Stage, *, processes: int, gpu: bool) -> tuple[float, int] | None:
         """The median of earlier runs of the same kind, and how many there are; None without any.
 
-        Alike are those with the same columns `ALIKE`, on as many processes and the same kind of device. Where the
-        trainings differ in their number of steps, their times are scaled by it.
+        Alike are those with the same columns as `ALIKE` says, on as many processes and the same kind of device. Where
+        the trainings differ in their number of steps, their times are scaled by it.
         """
-        like = _about(stage.columns, processes=processes, gpu=gpu)
+        like = _about(stage.name, stage.columns, processes=processes, gpu=gpu)
         steps = _steps(stage.config)
         found = [
             took.seconds * (steps / took.steps if steps and took.steps else 1)
@@ -94,14 +104,14 @@ def in_words(seconds: float) -> str:
 
 def _took(record: dict[str, Any]) -> Took:
     hardware = (record.get("provenance") or {}).get("hardware") or {}
-    about = _about(
-        record.get("columns") or {}, processes=record.get("processes", 1), gpu=hardware.get("gpu") is not None
-    )
+    processes, gpu = record.get("processes", 1), hardware.get("gpu") is not None
+    about = _about(record["stage"], record.get("columns") or {}, processes=processes, gpu=gpu)
     return Took(about, float(record["seconds"]), _steps(record.get("config") or {}))
 
 
-def _about(columns: dict[str, Any], *, processes: int, gpu: bool) -> dict[str, object]:
-    return {column: columns.get(column) for column in ALIKE} | {"processes": processes, "gpu": gpu}
+def _about(name: str, columns: dict[str, Any], *, processes: int, gpu: bool) -> dict[str, object]:
+    alike = ALIKE.get(name, ALIKE_ELSEWHERE)
+    return {column: columns.get(column) for column in alike} | {"processes": processes, "gpu": gpu}
 
 
 def _steps(config: dict[str, Any]) -> int | None:

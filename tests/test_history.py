@@ -36,6 +36,14 @@ def test_alike_are_runs_of_the_same_kind_on_as_many_processes_and_devices(tmp_pa
     assert past.seconds(stage(seed=9, encoder="third"), processes=1, gpu=False) is None
 
 
+def test_a_segmenter_takes_as_long_whoever_made_its_masks(tmp_path: Path) -> None:
+    ran(tmp_path, stage("train_segmenter", segmenter="small", labeler="mal", encoder="vit"), 40.0)
+    past = History(tmp_path)
+    human, other = (stage("train_segmenter", seed=1, segmenter=name) for name in ("small", "large"))
+    assert past.seconds(human, processes=1, gpu=False) == (40.0, 1)
+    assert past.seconds(other, processes=1, gpu=False) is None
+
+
 def test_a_longer_training_takes_longer(tmp_path: Path) -> None:
     ran(tmp_path, stage(steps=100), 50.0)
     assert History(tmp_path).seconds(stage(steps=800), processes=1, gpu=False) == (400.0, 1)
