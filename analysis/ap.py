@@ -84,6 +84,7 @@ def ap_samples(matches: Matches, weights: NDArray[np.int64], *, metric: str = "a
     columns = list(range(len(matches.thresholds)))
     if threshold is not None:
         columns = [int(np.flatnonzero(np.isclose(matches.thresholds, threshold))[0])]
+    weights = weights.astype(np.int32)
     total, present = np.zeros(len(weights)), np.zeros(len(weights), dtype=np.int64)
     for category in range(len(matches.category_ids)):
         counted = matches.gt_counted[area] & (matches.gt_category == category)
@@ -99,7 +100,7 @@ def ap_samples(matches: Matches, weights: NDArray[np.int64], *, metric: str = "a
 
 def _category_ap(
     matches: Matches,
-    weights: NDArray[np.int64],
+    weights: NDArray[np.int32],
     objects: NDArray[np.int64],
     category: int,
     area: int,
@@ -114,22 +115,28 @@ def _category_ap(
     for start in range(0, len(weights), RESAMPLES_AT_ONCE):
         rows = slice(start, start + RESAMPLES_AT_ONCE)
         counts = weights[rows][:, images]
+        ranks = np.cumsum(counts, axis=1, dtype=np.int32)
         for column in columns:
-            result[rows] += _interpolated(counts, states[column], objects[rows])
+            result[rows] += _interpolated(counts, ranks, states[column], objects[rows])
     return result / len(columns)
 
 
 def _interpolated(
-    counts: NDArray[np.int64], states: NDArray[np.int8], objects: NDArray[np.int64]
+    counts: NDArray[np.int32], ranks: NDArray[np.int32], states: NDArray[np.int8], objects: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """101-point interpolated AP. counts: (R, D) by falling score; states: (D,); objects: (R,). Returns (R,).
+    """101-point interpolated AP of (R,) resamples.
 
-    Recall rises, and precision peaks, only where a detection is true, so the rest of the curve is not looked at.
+    Args: counts (R, D) by falling score; ranks (R, D), their sums so far; states (D,); objects (R,).
+
+    Recall rises, and precision peaks, only where a detection is true, so the rest of the curve is not looked at: the
+    time goes with the true and the ignored detections, which are few, not with all.
     """
-    true = states == TRUE
-    if not true.any():
+    true, ignored = np.flatnonzero(states == TRUE), np.flatnonzero(states == IGNORED)
+    if not len(true):
         return np.zeros(len(counts))
-    detected = np.cumsum(counts * (states != IGNORED), axis=1)[:, true]
+    passed = np.zeros((len(counts), len(ignored) + 1), dtype=np.int32)
+    np.cumsum(counts[:, ignored], axis=1, out=passed[:, 1:])
+    detected = ranks[:, true] - passed[:, np.searchsorted(ignored, true)]
     found = np.cumsum(counts[:, true], axis=1)
     recall = found / objects[:, None]
     precision = found / (detected + np.spacing(1))

@@ -207,8 +207,8 @@ def html(table: Table) -> str:
     for heading, part in table.shown():
         label = html_text(heading if heading.strip() else table.title)
         head = "".join(_html_cell("th", cell, part, i, ' scope="col"') for i, cell in enumerate(part.header))
-        lines += [f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">', "<table>"]
-        lines += [f"<caption>{html_text(heading)}</caption>"] if heading.strip() else []
+        lines += [f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">']
+        lines += ["<table>", f"<caption>{label}</caption>"] if heading.strip() else [f'<table aria-label="{label}">']
         lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
         for row in part.rows:
             name = _html_cell("th", row[0], part, 0, ' scope="row"')

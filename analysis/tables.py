@@ -18,17 +18,17 @@ DEFAULT_OUT = Path("results/report")
 TESTDEV = Path("results/testdev.yaml")
 
 
-def paper_tables(records: Iterable[Record], store: Path, *, testdev: Path = TESTDEV) -> list[Table]:  # noqa: ARG001
+def paper_tables(records: Iterable[Record], store: Path, *, testdev: Path = TESTDEV) -> list[Table]:
     """The seven tables of the paper, each with what the records say beside it.
 
     Args:
-        records: run.json of finished stages. store: the folder that they are in.
+        records: run.json of finished stages. store: the folder that they are in, with their arrays.
         testdev: what COCO's server said of submitted predictions.
 
     Raises:
         UnreadableRecordError, PaperNumbersError: an input file cannot be used.
     """
-    tables, results = load(), Results.of(records, read_testdev(testdev))
+    tables, results = load(), Results.of(records, store, read_testdev(testdev))
     return [Builder(table, results, tables).build() for table in tables.values()]
 
 

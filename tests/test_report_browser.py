@@ -166,7 +166,9 @@ def test_every_control_has_a_name_and_one_crop_is_in_the_tab_order(page: Any) ->
     assert unnamed == []
     assert page.evaluate("[...document.querySelectorAll('.card')].filter((c) => c.tabIndex === 0).length") == 1
     assert page.evaluate("[...document.querySelectorAll('img')].every((i) => i.hasAttribute('alt'))")
-    assert page.evaluate("[...document.querySelectorAll('table')].every((t) => t.caption || t.closest('dialog'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('table')].every((t) => t.caption || t.ariaLabel || t.closest('dialog'))"
+    )
     assert page.locator("h1").count() == 1
 
 

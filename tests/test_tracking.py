@@ -418,7 +418,8 @@ def test_a_real_server_gets_the_same_as_a_database(tmp_path: Path) -> None:
         server.wait()
     assert _points(database, "iou") == [(0, 0.7)]
     assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2]
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*.*")) == ["run.json", "sheet.png"]
+    kept = sorted(path.name for path in (tmp_path / "kept").rglob("*.*"))
+    assert kept == ["curves.jsonl", "instances.csv", "run.json", "sheet.png"]
 
 
 # Beside a command

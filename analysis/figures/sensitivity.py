@@ -6,13 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from analysis.ap import ap_samples, load_matches
 from analysis.figures.drawn import PAGE, Sketch, sheet
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, MARKERS, bands, file_part, is_mal, names, over_seeds_or_images, provenance
 from analysis.figures.sweeps import Sweep, sweeps
+from analysis.intervals import interval
 from analysis.records import UnreadableRecordError, address
-from analysis.stats import image_weights, percentile
 
 PANELS = {  # title → where the labeler's config has it, and the paper's value (§4.2)
     "α_mil": (("loss", "mil_weight"), 4.0),
@@ -20,7 +19,6 @@ PANELS = {  # title → where the labeler's config has it, and the paper's value
     "ζ": (("crf", "zeta"), 0.5),
     "ω": (("crf", "omega"), 2.0),
 }
-RESAMPLES = 200  # of an AP, which takes longer than a mean
 Ends = tuple[float, float, float]  # value, and the lower and upper end of its band
 ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU"))
 
@@ -116,12 +114,12 @@ def _ap(group: Group, results: Results) -> Ends:
     if len(values) > 1:
         return float(np.mean(values)), min(values), max(values)
     try:
-        matches = load_matches(results.store / address(group[0]) / "matches_segm.npz")
+        found = interval(group[0], "mask_ap", results.store)
     except UnreadableRecordError as error:
-        raise LeftOut(f"{address(group[0])}: its matches_segm.npz cannot be read") from error
-    samples = ap_samples(matches, image_weights(len(matches.image_ids), RESAMPLES))
-    interval = percentile(values[0], samples)
-    return interval.value, interval.low, interval.high
+        raise LeftOut(str(error)) from error
+    if found is None:
+        raise LeftOut(f"{address(group[0])}: its matches_segm.npz is not in the store")
+    return found.value, found.low, found.high
 
 
 def _iou(group: Group, results: Results) -> Ends:

@@ -13,8 +13,8 @@ from analysis.paper.rows import KINDS, Kind, columns_of, families, row_of, why_n
 from analysis.paper_numbers import PaperTable, Quantity, Row
 from analysis.rendering import Table
 
-PAPERS, OURS, DIFFERENCE = "paper", "ours", "difference"
-INTERVAL, IOU, EACH = "Ret. 95 % interval", "mask IoU", "each seed"
+PAPERS, OURS, INTERVAL, DIFFERENCE = "paper", "ours", "95 % interval", "difference"
+IOU, IOU_INTERVAL, EACH = "mask IoU", "mask IoU, 95 % interval", "each seed"
 SETTINGS, COMMAND = "settings", "computed by"
 MISSING = "missing"  # from the store: the row's command computes it
 ABOUT = ("seeds", "n", "profile", "data", "commit", SETTINGS, COMMAND)
@@ -125,10 +125,11 @@ class Builder:
         if group is None:
             return {PAPERS: papers, OURS: MISSING if _has(row, quantity) else measured.NOTHING, DIFFERENCE: ""}
         ours = measured.measure(quantity, group, self.results)
+        numbers = {OURS: ours.cell, INTERVAL: measured.intervals(quantity, group, self.results)}
         if row is None:
-            return {PAPERS: "", OURS: ours.cell}
+            return {PAPERS: "", **numbers}
         difference = ours.difference(printed)
-        return {PAPERS: papers, OURS: ours.cell, DIFFERENCE: "" if difference == measured.NOTHING else difference}
+        return {PAPERS: papers, **numbers, DIFFERENCE: "" if difference == measured.NOTHING else difference}
 
     def _about(self, group: Group | None) -> Cells:
         """What is said of results beside their numbers; the cells of a row without results stay empty."""
@@ -141,8 +142,8 @@ class Builder:
                 EACH: "; ".join(f"{title}: {each}" for title, each in several.items() if set(each) - set("-, "))
             }
         return {
-            INTERVAL: measured.intervals(group, self.results),
             IOU: measured.iou(group) if self.kind.quality else "",
+            IOU_INTERVAL: measured.iou_intervals(group, self.results) if self.kind.quality else "",
             **{title: measured.more(name, group, 100, 1) for name, title in measured.MORE.items()},
             **{title: measured.more(name, group, 1, 3) for name, title in measured.MORE_CLUSTERING.items()},
             **of_seeds,
@@ -191,21 +192,21 @@ class Builder:
             numbers = ["numbers", *(quantity.title for quantity in quantities)]
         else:
             numbers = [_side(q, which) for q in quantities for which in _sides(q)]
-        if any(quantity.measured == "retention" for quantity in quantities):
-            numbers.append(INTERVAL)
         return [*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]
 
     def _optional(self) -> list[str]:
         """Columns that are left out where no row has anything in them."""
-        return [IOU, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
+        return [IOU, IOU_INTERVAL, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
 
 
 def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]) -> Iterator[str]:
     """How to read a table, and what the paper leaves open or contradicts."""
     units = dict.fromkeys(quantity.unit for quantity in table.quantities.values())
     yield f"Unit: {', '.join(units)}. Of several seeds: their mean (lowest … highest). Differences are ours - paper's."
-    if INTERVAL in header:
-        yield "The interval is a paired bootstrap over the validation images, of one seed at a time."
+    yield (
+        "95 % interval: percentile bootstrap over the validation images, of one seed at a time; a retention's two APs "
+        "are resampled together."
+    )
     if IOU in header:
         yield "mask IoU (0 to 1): mean over the instances of the validation images, before any segmenter."
     if table.name == "tab1_coco":
@@ -240,4 +241,6 @@ def _side(quantity: Quantity, which: str) -> str:
 
 
 def _sides(quantity: Quantity) -> tuple[str, ...]:
-    return (PAPERS,) if quantity.measured is None else (PAPERS, OURS, DIFFERENCE)
+    if quantity.measured is None:
+        return (PAPERS,)
+    return (PAPERS, OURS, DIFFERENCE) if quantity.measured in SERVERS else (PAPERS, OURS, INTERVAL, DIFFERENCE)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from analysis.intervals import interval
 from analysis.paper.results import Group, Result, Results
 from analysis.paper_numbers import Printed, Quantity
-from analysis.records import address
+from analysis.records import Record, address
 from analysis.seeds import spread
 from analysis.summary import ratio
 
@@ -78,12 +79,31 @@ def retention(result: Result, results: Results) -> tuple[float, float, float] | 
     return value, low, high
 
 
-def intervals(group: Group, results: Results) -> str:
-    """The 95 % interval over images of each seed's retention."""
-    found = [retention(result, results) for result in group]
-    if all(isinstance(one, str) for one in found):
+def intervals(quantity: Quantity, group: Group, results: Results) -> str:
+    """The 95 % interval over images of each seed's value, in the quantity's unit; empty where no seed has one."""
+    if quantity.measured == "retention":
+        kept = [retention(result, results) for result in group]
+        return _each(group, [None if isinstance(one, str) else one[1:] for one in kept], 1)
+    scale, decimals = (100, 1) if quantity.unit == PER_CENT else (1, 3)
+    return _intervals(str(quantity.measured), group, [result.record for result in group], results, scale, decimals)
+
+
+def iou_intervals(group: Group, results: Results) -> str:
+    """The same of the masks' mean IoU."""
+    return _intervals("iou", group, [result.quality for result in group], results, 1, 3)
+
+
+def _intervals(
+    metric: str, group: Group, records: list[Record | None], results: Results, scale: float, decimals: int
+) -> str:
+    found = [None if record is None else interval(record, metric, results.store) for record in records]
+    return _each(group, [None if one is None else (scale * one.low, scale * one.high) for one in found], decimals)
+
+
+def _each(group: Group, bounds: list[tuple[float, float] | None], decimals: int) -> str:
+    if not any(bounds):
         return ""
-    cells = [NOTHING if isinstance(one, str) else f"[{one[1]:.1f}, {one[2]:.1f}]" for one in found]
+    cells = [NOTHING if one is None else f"[{one[0]:.{decimals}f}, {one[1]:.{decimals}f}]" for one in bounds]
     if len(cells) == 1:
         return cells[0]
     return "; ".join(f"{result.seed}: {cell}" for result, cell in zip(group, cells, strict=True))

@@ -33,11 +33,12 @@ class Results:
     """All records of a store, and what COCO's server said."""
 
     known: dict[str, Record]
+    store: Path  # whose folders have the arrays beside the records
     testdev: dict[str, float]  # predictions_test/key → mask AP in [0, 1]
 
     @classmethod
-    def of(cls, records: Iterable[Record], testdev: dict[str, float] | None = None) -> "Results":
-        return cls(by_address(records), testdev or {})
+    def of(cls, records: Iterable[Record], store: Path, testdev: dict[str, float] | None = None) -> "Results":
+        return cls(by_address(records), store, testdev or {})
 
     def stage(self, name: str) -> list[Record]:
         """All records of a stage."""

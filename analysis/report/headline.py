@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.ap import ap_samples, load_matches
+from analysis.intervals import RESAMPLES, interval
 from analysis.records import Record, address
 from analysis.rendering import Table
 from analysis.report.instances import names, rank, read_scores
 from analysis.seeds import over_seeds, spread
-from analysis.stats import Interval, image_weights, mean_interval, percentile
+from analysis.stats import Interval, mean_interval
 from analysis.summary import LABELERS, PAPER_DATA, labeler_name, ratio
 
-RESAMPLES = 1000
 BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets
 
 
@@ -90,16 +89,16 @@ def quality(records: Sequence[Record], store: Path) -> list[Scored]:
                     and beside.index.equals(frame.index)
                 ):
                     gains[baseline] = mean_interval(frame["iou"] - beside["iou"], frame["image_id"])
-        interval = mean_interval(frame["iou"], frame["image_id"])
-        scored.append(Scored(name, record, interval, gains, int(frame["image_id"].nunique())))
+        mean = mean_interval(frame["iou"], frame["image_id"])
+        scored.append(Scored(name, record, mean, gains, int(frame["image_id"].nunique())))
     return scored
 
 
-def shown(interval: Interval, *, signed: bool = False, percent: bool = False) -> str:
+def shown(estimate: Interval, *, signed: bool = False, percent: bool = False) -> str:
     """0.737 [0.725, 0.748]; of a difference +0.110 [+0.098, +0.121]; of a ratio 93.6 % [90.2 %, 98.2 %]."""
     pattern = f"{{:{'+' if signed else ''}{'.1%' if percent else '.3f'}}}"
     value, low, high = (
-        pattern.format(number).replace("%", " %") for number in (interval.value, interval.low, interval.high)
+        pattern.format(number).replace("%", " %") for number in (estimate.value, estimate.low, estimate.high)
     )
     return f"{value} [{low}, {high}]"
 
@@ -243,8 +242,8 @@ def _ap_table(
                 named[address(record)],
                 columns["segmenter"],
                 str(columns["seed"]),
-                _ap(record, "mask_ap", "segm", store),
-                _ap(record, "box_ap", "bbox", store),
+                _ap(record, "mask_ap", store),
+                _ap(record, "box_ap", store),
                 kept if isinstance(kept, str) else shown(_stored(kept, "retention"), percent=True),
                 str(record["metrics"]["box_ap"]["n"]),
             )
@@ -273,17 +272,13 @@ def _supervision(record: Record) -> tuple[int, str]:
     return 2 + rank(record)[0], labeler_name(columns["labeler"], "masks")
 
 
-def _ap(record: Record, metric: str, kind: str, store: Path) -> str:
+def _ap(record: Record, metric: str, store: Path) -> str:
     """An AP with its interval, or alone where the store lacks the match arrays."""
     value = record["metrics"].get(metric)
     if value is None:
         return "-"
-    path = store / address(record) / f"matches_{kind}.npz"
-    if not path.is_file():
-        return f"{value['value']:.3f}"
-    matches = load_matches(path)
-    samples = ap_samples(matches, image_weights(len(matches.image_ids), RESAMPLES))
-    return shown(percentile(value["value"], samples))
+    found = interval(record, metric, store)
+    return f"{value['value']:.3f}" if found is None else shown(found)
 
 
 def _id(name: str, headline: Headline) -> str:
