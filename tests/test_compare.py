@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.compare import Question, main, report
-from analysis.contenders import compared, contenders
-from analysis.correlate import clustering_scores, correlation_lines
+from analysis.compare.__main__ import Question, main, report
+from analysis.compare.contenders import compared, contenders
+from analysis.compare.correlate import clustering_scores, correlation_lines
+from analysis.compare.resampled import ComparisonError, mask_ap, mask_iou
 from analysis.paper_numbers import load
 from analysis.records import UnreadableRecordError, by_address, finished
-from analysis.resampled import ComparisonError, mask_ap, mask_iou
 from analysis.settings import BELONGS, differing, settings_of
 from analysis.stats import holm
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.contenders import contenders
+from analysis.compare.contenders import contenders
+from analysis.compare.resampled import ComparisonError
 from analysis.records import Record
-from analysis.resampled import ComparisonError
 from mal.config import Config
 from mal.graph import Stage, in_order
 from mal.stages import Graph

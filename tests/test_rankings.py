@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as theirs
 
-from analysis.rankings import bootstrap_interval, first_shares, rank_correlation, stability
+from analysis.compare.rankings import bootstrap_interval, first_shares, rank_correlation, stability
 
 X = [3.1, 0.2, 5.5, 4.4, 1.0, 2.0]
 Y = [10.0, 2.0, 9.0, 30.0, 1.0, 2.0]  # with a tie

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis import sources
+from analysis.publish.sanitise import clean, clean_record, leaks
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.sanitise import clean, clean_record, leaks
 from analysis.settings import COLUMNS, chosen
 
 NUMBERS = {  # stage → files that hold numbers alone: of any data

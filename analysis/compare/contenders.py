@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analysis.rankings import Stability, first_shares, stability
+from analysis.compare.rankings import Stability, first_shares, stability
+from analysis.compare.resampled import ComparisonError, Measured, Runs, Sampled
 from analysis.records import Record, address
-from analysis.resampled import ComparisonError, Measured, Runs, Sampled
 from analysis.settings import choices, differing, settings_of, shown
 from analysis.stats import (
     ByImage,

@@ -1,14 +1,15 @@
 """Does the clustering score (Eq. 6) predict what a labeler is worth? Rank correlations over encoders.
 
-The paper sets Table 6 beside Table 4 and never computes it; `python -m analysis.correlate` does, from what it prints.
+The paper sets Table 6 beside Table 4 and never computes it; `python -m analysis.compare.correlate` does, from what it
+prints.
 """
 
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from analysis.compare.rankings import FEWEST, Correlation, rank_correlation
 from analysis.paper_numbers import PaperNumbersError, load
-from analysis.rankings import FEWEST, Correlation, rank_correlation
 from analysis.records import Record
 from analysis.settings import Settings, differing, settings_of
 from analysis.summary import table

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis import sources
-from analysis.contenders import Comparison, Row, compared, contenders
-from analysis.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
+from analysis.compare.contenders import Comparison, Row, compared, contenders
+from analysis.compare.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
+from analysis.compare.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
 from analysis.paper_numbers import PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
 from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
 from analysis.stats import Interval
 from analysis.summary import ratio, table

@@ -1,0 +1,1 @@
+"""Settings of one kind against each other, such as encoders: `python -m analysis.compare`."""

@@ -1,0 +1,1 @@
+"""Results that others may have: `python -m analysis.publish`."""
