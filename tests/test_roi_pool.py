@@ -1,5 +1,7 @@
 """The fast RoI pooling is torchvision's, to the last digits, gradients included."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,21 +22,30 @@ def pyramid(seed: int) -> dict[str, Tensor]:
     }
 
 
-def pooled(pool: MultiScaleRoIAlign, boxes: list[Tensor], *, fast: bool) -> tuple[Tensor, list[Tensor]]:
+Forward = Callable[[list[Tensor], list[Tensor]], Tensor]
+
+
+def pooled(forward: Forward, boxes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The cells, and the gradient of a fixed random function of them in each map."""
     maps = {name: map_.requires_grad_() for name, map_ in pyramid(0).items()}
-    forward = pool if fast else lambda *arguments: MultiScaleRoIAlign.forward(pool, *arguments)
-    cells = forward(maps, boxes, [(HEIGHT, WIDTH)] * 3)
+    cells = forward(list(maps.values()), boxes)
     direction = torch.randn(cells.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return cells.detach(), list(torch.autograd.grad((cells * direction).sum(), list(maps.values())))
 
 
-def assert_equal(boxes: list[Tensor], *, samples: int) -> None:
-    pool = RoiPool(NAMES, strides=STRIDES, cells=5, samples=samples, canonical_side=40)
-    (cells, gradients), (expected, expected_gradients) = (pooled(pool, boxes, fast=fast) for fast in (True, False))
-    torch.testing.assert_close(cells, expected, rtol=1e-10, atol=1e-10)
-    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
+def assert_equal(boxes: list[Tensor], *, samples: int, aligned: bool) -> None:
+    """Both of ours with each other and, where it has the same, with torchvision's pooling over levels."""
+    pool = RoiPool(NAMES, strides=STRIDES, cells=5, samples=samples, canonical_side=40, aligned=aligned)
+
+    def over_levels(levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        return MultiScaleRoIAlign.forward(pool, dict(zip(NAMES, levels, strict=True)), boxes, [(HEIGHT, WIDTH)] * 3)
+
+    cells, gradients = pooled(pool.as_table, boxes)
+    for other in [pool.as_torchvision, *([] if aligned else [over_levels])]:
+        expected, expected_gradients = pooled(other, boxes)
+        torch.testing.assert_close(cells, expected, rtol=1e-10, atol=1e-10)
+        for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
 
 
 coordinate = st.floats(-20, 120, width=32)
@@ -42,33 +53,40 @@ box = st.tuples(coordinate, coordinate, st.floats(0.03125, 130, width=32), st.fl
 
 
 @settings(deadline=None, max_examples=40)
-@given(found=st.lists(st.lists(box, max_size=4), min_size=3, max_size=3).filter(any), samples=st.integers(1, 2))
+@given(
+    found=st.lists(st.lists(box, max_size=4), min_size=3, max_size=3).filter(any),
+    samples=st.integers(1, 2),
+    aligned=st.booleans(),
+)
 def test_any_box_inside_or_beyond_the_border_is_pooled_as_torchvision_does(
-    found: list[list[tuple[float, float, float, float]]], samples: int
+    found: list[list[tuple[float, float, float, float]]], samples: int, aligned: bool
 ) -> None:
     boxes = [
         torch.tensor([[x, y, x + w, y + h] for x, y, w, h in image], dtype=torch.float64).reshape(-1, 4)
         for image in found
     ]
-    assert_equal(boxes, samples=samples)
+    assert_equal(boxes, samples=samples, aligned=aligned)
 
 
 @pytest.mark.parametrize("side", [10.0, 19.999, 20.0, 20.001, 40.0, 500.0])
 def test_the_level_changes_at_the_same_sizes(side: float) -> None:
     empty = torch.empty(0, 4, dtype=torch.float64)
-    assert_equal([empty, torch.tensor([[3.0, 4.0, 3.0 + side, 4.0 + side]], dtype=torch.float64), empty], samples=1)
+    found = torch.tensor([[3.0, 4.0, 3.0 + side, 4.0 + side]], dtype=torch.float64)
+    assert_equal([empty, found, empty], samples=1, aligned=False)
 
 
-def test_pooling_a_linear_map_gives_its_value_at_the_cell_centres() -> None:
+@pytest.mark.parametrize("aligned", [True, False])
+def test_pooling_a_linear_map_gives_its_value_at_the_cell_centres(aligned: bool) -> None:
+    """Of a map that says where it is in the image: aligned exactly, else as if the image were moved by half a pixel."""
     rows, columns = torch.meshgrid(torch.arange(24.0) + 0.5, torch.arange(16.0) + 0.5, indexing="ij")
-    maps = {"0": torch.stack([columns, rows])[None] * 4 - 2}  # in image pixels; RoIAlign counts from pixel centres
-    pool = RoiPool(["0"], strides=(4,), cells=3, samples=2, canonical_side=40)
+    maps = {"0": torch.stack([columns, rows])[None] * 4 - (0 if aligned else 2)}
+    pool = RoiPool(["0"], strides=(4,), cells=3, samples=2, canonical_side=40, aligned=aligned)
     cells = pool(maps, [torch.tensor([[12.0, 20.0, 42.0, 80.0]])], [(HEIGHT, WIDTH)])
     torch.testing.assert_close(cells[0, 0, 0], torch.tensor([17.0, 27.0, 37.0]))
     torch.testing.assert_close(cells[0, 1, :, 0], torch.tensor([30.0, 50.0, 70.0]))
 
 
 def test_no_boxes_give_no_cells() -> None:
-    pool = RoiPool(NAMES, strides=STRIDES, cells=5, samples=1, canonical_side=40)
+    pool = RoiPool(NAMES, strides=STRIDES, cells=5, samples=1, canonical_side=40, aligned=True)
     empty = [torch.empty(0, 4, dtype=torch.float64)] * 3
     assert pool(pyramid(0), empty, [(HEIGHT, WIDTH)] * 3).shape == (0, 4, 5, 5)

@@ -55,13 +55,15 @@ INSTALL = {  # of what no requirement brings
     "detectron2": "is on no package index; get it from its public source (it is compiled, minutes on a free core): "
     "python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
 }
+R_CNNS = ("torchvision", "cascade", "detectron2")
 OWN_PARTS = {  # of SegmenterConfig: part → the backends that read it
+    "proposals": R_CNNS,
+    "heads": R_CNNS,
     "cascade": ("cascade", "detectron2"),
     "grid": ("solov2",),
     "queries": ("transformers",),
 }
-# Backends whose backbones can have deformable convolutions.
-DEFORMABLE = ("torchvision", "cascade", "solov2", "detectron2")
+DEFORMABLE = (*R_CNNS, "solov2")  # backends whose backbones can have deformable convolutions
 MASKS_ONLY = ("transformers", "solov2")  # backends that find objects by their masks: without masks they find none
 
 

@@ -48,6 +48,7 @@ class HeadConfig:
     box_cells: int = 7  # side of the grid an RoI is pooled to for its box and class
     mask_cells: int = 14  # the same for its mask, which comes out twice as fine
     samples: int = 2  # each cell averages samples × samples points of the map
+    aligned: bool = True  # a map's pixel i lies at i + 1/2, as in MMDetection and detectron2; torchvision has it at i
     box_width: int = 1024  # of the two fully connected layers
     mask_widths: list[int] = field(default_factory=lambda: [256, 256, 256, 256])  # of the 3 × 3 convolutions
     mask_up_width: int = 256  # of the transposed convolution after them

@@ -161,7 +161,7 @@ def _pooler(config: SegmenterConfig, *, cells: int) -> Lazy:
         output_size=cells,
         scales=[1 / stride for stride in STRIDES],
         sampling_ratio=config.heads.samples,
-        pooler_type="ROIAlignV2",
+        pooler_type="ROIAlignV2" if config.heads.aligned else "ROIAlign",
         canonical_box_size=config.heads.canonical_side,
         canonical_level=4,
     )

@@ -68,10 +68,15 @@ def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
 
 
 def roi_pool(config: SegmenterConfig, *, cells: int) -> RoiPool:
-    """RoIAlign over the pyramid, to cells × cells."""
+    """RoIAlign over the pyramid, to cells × cells; for torchvision's published weights as they learned it."""
     heads = config.heads
     return RoiPool(
-        LEVEL_NAMES, strides=STRIDES, cells=cells, samples=heads.samples, canonical_side=heads.canonical_side
+        LEVEL_NAMES,
+        strides=STRIDES,
+        cells=cells,
+        samples=heads.samples,
+        canonical_side=heads.canonical_side,
+        aligned=heads.aligned and config.weights != "published",
     )
 
 

@@ -1,17 +1,20 @@
 """RoIAlign over a feature pyramid, fast on a CPU."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 
 class RoiPool(MultiScaleRoIAlign):
     """RoIAlign (He et al., 2017) from the pyramid level that fits an RoI's size (FPN, Eq. 1).
 
-    The numbers are torchvision's, which also does the work on a GPU. On a CPU its backward pass
-    took a quarter of a training step of a small model; there, each cell is taken as a weighted sum of rows of one
-    table of all pixels of all levels (`embedding_bag`), which is seven times as fast.
+    The numbers are torchvision's `roi_align`, which also does the work on a GPU. On a CPU its backward pass took a
+    quarter of a training step of a small model; there, each cell is taken as a weighted sum of rows of one table of all
+    pixels of all levels (`embedding_bag`), which is seven times as fast.
 
     Args:
         names: keys of the levels, from the finest.
@@ -19,20 +22,43 @@ class RoiPool(MultiScaleRoIAlign):
         cells: side of the grid of cells.
         samples: each cell averages samples × samples points, interpolated bilinearly.
         canonical_side: an RoI of this side, in pixels, is read from the stride-16 level.
+        aligned: a map's pixel i lies at i + 1/2, as MMDetection and detectron2 have it. Otherwise at i, and no RoI is
+            smaller than a pixel of its map: torchvision's detectors, with half a pixel between an RoI and what is read.
     """
 
     def __init__(
-        self, names: list[str], *, strides: tuple[int, ...], cells: int, samples: int, canonical_side: int
+        self,
+        names: list[str],
+        *,
+        strides: tuple[int, ...],
+        cells: int,
+        samples: int,
+        canonical_side: int,
+        aligned: bool,
     ) -> None:
         super().__init__(names, cells, samples, canonical_scale=canonical_side, canonical_level=4)
         self.names, self.strides, self.cells, self.samples = names, strides, cells, samples
-        self.canonical_side = canonical_side
+        self.canonical_side, self.aligned = canonical_side, aligned
 
-    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], *_: Any) -> Tensor:
         """maps: (B, C, h, w) a level; boxes: (n, 4) xyxy in image pixels, an image. Returns (Σn, C, cells, cells)."""
         levels = [maps[name] for name in self.names]
-        if levels[0].device.type != "cpu":
-            return super().forward(maps, boxes, image_shapes)
+        return self.as_table(levels, boxes) if levels[0].device.type == "cpu" else self.as_torchvision(levels, boxes)
+
+    def as_torchvision(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        """By torchvision's kernel, level by level."""
+        rois = torch.cat(boxes)
+        image = torch.cat([rois.new_full((len(box), 1), index) for index, box in enumerate(boxes)])
+        level, numbered = self._level(rois), torch.cat([image, rois], dim=1)
+        pooled = levels[0].new_zeros(len(rois), levels[0].shape[1], self.cells, self.cells)
+        for index, (map_, stride) in enumerate(zip(levels, self.strides, strict=True)):
+            chosen = torch.nonzero(level == index)[:, 0]
+            here = roi_align(map_, numbered[chosen], self.cells, 1 / stride, self.samples, self.aligned)
+            pooled[chosen] = here.to(pooled.dtype)
+        return pooled
+
+    def as_table(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        """By weighted sums of rows of a table."""
         table = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
         rois = torch.cat(boxes)
         image = torch.cat([torch.full((len(box),), index) for index, box in enumerate(boxes)])
@@ -49,8 +75,9 @@ class RoiPool(MultiScaleRoIAlign):
         heights, widths = (torch.tensor([map_.shape[axis] for map_ in levels])[level] for axis in (-2, -1))
         sizes = [map_.shape[0] * map_.shape[-2] * map_.shape[-1] for map_ in levels]
         first = torch.tensor([sum(sizes[:index]) for index in range(len(sizes))])[level] + image * heights * widths
-        scaled = rois / torch.tensor(self.strides)[level, None]
-        side = (scaled[:, 2:] - scaled[:, :2]).clamp(min=1)  # RoIAlign's rule for RoIs below a pixel
+        scaled = rois / torch.tensor(self.strides)[level, None] - (0.5 if self.aligned else 0.0)
+        side = scaled[:, 2:] - scaled[:, :2]
+        side = side if self.aligned else side.clamp(min=1)
         fractions = (torch.arange(self.cells * self.samples, dtype=rois.dtype) + 0.5) / (self.cells * self.samples)
         x, x_weight = _neighbours(scaled[:, :1] + fractions * side[:, :1], widths)
         y, y_weight = _neighbours(scaled[:, 1:2] + fractions * side[:, 1:], heights)
@@ -68,7 +95,7 @@ class RoiPool(MultiScaleRoIAlign):
     def _level(self, rois: Tensor) -> Tensor:
         """Index of each RoI's level: one coarser each time its side doubles."""
         side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
-        finest = torch.tensor(self.strides[0]).log2()
+        finest = math.log2(self.strides[0])
         level = torch.floor(4 + torch.log2(side / self.canonical_side) + 1e-6) - finest
         return level.clamp(0, len(self.strides) - 1).long()
 
