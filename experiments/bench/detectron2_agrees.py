@@ -132,8 +132,8 @@ def log(results: dict[str, list[Records]], seeds: list[int], *, commit: str) -> 
 {columns["profile"]}), scored on {last["ap_val"]["metrics"]["mask_ap"]["n"]} validation images.
 
 Body and its initial weights, pyramid, anchors, heads, losses, optimiser, schedule, images and their order are the same.
-Each library's own are the initial weights of pyramid and heads, the samplers, RoIAlign (half a pixel apart), the
-rounding of anchors, mask targets (detectron2's are binary) and pasting.
+Each library's own are the initial weights of pyramid and heads, the samplers, the rounding of anchors, mask targets
+(detectron2's are binary) and pasting.
 
 {table(results, seeds)}
 
