@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from mal.segmenters import loop
 from mal.segmenters.cascade_heads import CascadeHeads
@@ -15,7 +14,7 @@ from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import Prepared, anchor_generator, detector, losses
+from mal.segmenters.rcnn import Prepared, detector, losses, region_proposals
 
 
 def train(
@@ -77,20 +76,8 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     Raises:
         ConfigError, WeightsError.
     """
-    proposals, anchors = config.proposals, anchor_generator(config.proposals)
-    region_proposals = RegionProposalNetwork(
-        anchors,
-        RPNHead(config.pyramid.channels, anchors.num_anchors_per_location()[0]),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=proposals.sampled,
-        positive_fraction=0.5,
-        pre_nms_top_n=dict(zip(("training", "testing"), proposals.before_nms, strict=True)),
-        post_nms_top_n=dict(zip(("training", "testing"), proposals.after_nms, strict=True)),
-        nms_thresh=proposals.nms,
-    )
     pyramid = build_pyramid(config, load=load)
-    model = GeneralizedRCNN(pyramid, region_proposals, CascadeHeads(config, classes=classes), Prepared(config))
+    model = GeneralizedRCNN(pyramid, region_proposals(config), CascadeHeads(config, classes=classes), Prepared(config))
     return model.to(memory_format=torch.channels_last)  # 1.5 × as fast on a CPU
 
 

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.rcnn import roi_pool
+from mal.segmenters.roi_heads import Target, mask_loss
 
 Maps = dict[str, Tensor]
-Target = dict[str, Tensor]  # boxes (n, 4), labels (n,) from 1, masks (n, h, w)
 
 
 @dataclass
@@ -79,6 +79,7 @@ class CascadeStage(RoIHeads):
             detections_per_img=config.test.max_detections,
             **masks,
         )
+        self.aligned = heads.aligned
 
     def sample(self, proposals: list[Tensor], targets: list[Target]) -> Sampled:
         """Match proposals and the targets' own boxes to the targets at this stage's IoU; draw some of them."""
@@ -127,9 +128,8 @@ class CascadeStage(RoIHeads):
     ) -> Tensor:
         """Binary cross-entropy over the cells of the positive RoIs' masks of their own class."""
         boxes = sampled.positive(sampled.boxes)
-        masks, labels = ([target[key] for target in targets] for key in ("masks", "labels"))
         logits = self.mask_logits(features, boxes, shapes)
-        return maskrcnn_loss(logits, boxes, masks, labels, sampled.positive(sampled.matched))
+        return mask_loss(logits, boxes, sampled.positive(sampled.matched), targets, aligned=self.aligned)
 
 
 class CascadeHeads(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from mal.annotations import encode_mask
@@ -64,6 +65,22 @@ def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
     """Anchors of every side and ratio at each level."""
     return AnchorGenerator(
         tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
+    )
+
+
+def region_proposals(config: SegmenterConfig) -> RegionProposalNetwork:
+    """The region proposal network over the pyramid (Ren et al., 2015); an anchor is positive from an IoU of .7."""
+    proposals, anchors = config.proposals, anchor_generator(config.proposals)
+    return RegionProposalNetwork(
+        anchors,
+        RPNHead(config.pyramid.channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=proposals.sampled,
+        positive_fraction=0.5,
+        pre_nms_top_n=dict(zip(("training", "testing"), proposals.before_nms, strict=True)),
+        post_nms_top_n=dict(zip(("training", "testing"), proposals.after_nms, strict=True)),
+        nms_thresh=proposals.nms,
     )
 
 
