@@ -14,6 +14,7 @@ from mal.annotations import encode_mask
 from mal.segmenters.config import ProposalConfig, SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json
+from mal.segmenters.pasting import paste
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
 from mal.segmenters.roi_pool import RoiPool
 
@@ -143,8 +144,12 @@ def coco_results(
     boxes = found["boxes"] * torch.tensor([width / size[1], height / size[0]] * 2)
     masks = None
     if config.mask_head:
-        pasted = paste_masks_in_image(found["masks"], boxes, (height, width))
-        masks = np.asarray((pasted[:, 0] >= config.test.mask_threshold).numpy())
+        threshold = config.test.mask_threshold
+        if config.weights == "published":  # their AP was measured so
+            pasted = paste_masks_in_image(found["masks"], boxes, (height, width))
+            masks = np.asarray((pasted[:, 0] >= threshold).numpy())
+        else:
+            masks = paste(found["masks"][:, 0], boxes, height=height, width=width, threshold=threshold)
     results = []
     for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
         result = {
