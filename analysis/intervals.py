@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.ap import METRICS, ap_samples, load_matches
 from analysis.records import Record, UnreadableRecordError, address
-from analysis.stats import ByImage, Interval, image_weights, percentile
+from analysis.stats import ByImage, Interval, bias_corrected, image_weights, percentile
 
 RESAMPLES = 1000
 MATCHES = {"mask": "matches_segm.npz", "box": "matches_bbox.npz"}
@@ -17,6 +17,8 @@ MEANS = {"iou": ("iou", ""), "clustering": ("score", "tokens")}  # of which colu
 
 def interval(record: Record, metric: str, store: Path) -> Interval | None:
     """The interval of a metric such as mask_ap, box_ap50, iou or clustering, in its own unit (0 to 1 for AP and IoU).
+
+    A mean's is the percentile interval, an AP's the bias-corrected one (see analysis/stats.py).
 
     Returns:
         None where the record has no such metric, it is no AP and no mean, or the store lacks the arrays.
@@ -32,7 +34,7 @@ def interval(record: Record, metric: str, store: Path) -> Interval | None:
     if metric in MEANS and (folder / "instances.csv").is_file():
         return percentile(value, _means(folder / "instances.csv", *MEANS[metric]))
     if kind in MATCHES and name in METRICS and (folder / MATCHES[kind]).is_file():
-        return percentile(value, _aps(folder / MATCHES[kind], name))
+        return bias_corrected(value, _aps(folder / MATCHES[kind], name))
     return None
 
 

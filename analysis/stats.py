@@ -42,13 +42,38 @@ def percentile(value: float, samples: Floats) -> Interval:
     A sample that is NaN (such as a ratio to 0) could be anything: it counts as -∞ for the lower bound and as ∞ for the
     upper one; nothing is dropped.
     """
-    undefined, tail = np.isnan(samples), (1 - LEVEL) / 2
+    tail = (1 - LEVEL) / 2
+    return Interval(float(value), *_quantiles(samples, tail, 1 - tail))
+
+
+def bias_corrected(value: float, samples: Floats) -> Interval:
+    """Efron's bias-corrected percentile interval (1981), for what resampling shifts, as AP.
+
+    An AP of few objects is too high, since its precisions are maxima, and a resample's, of fewer different objects, is
+    higher still: the percentile interval lies too high twice over. Here the quantiles move by twice the shift, which is
+    read off the share of samples below the value. Where that is half of them it is the percentile interval.
+
+    It holds the AP of endless images more often, yet not in 95 of 100 cases where objects are few. Of 150
+    simulated data sets or more, in per cent, the percentile interval second: one category with 75 objects 90 and 88,
+    with 15 objects 92 and 89; 12 categories with 30 objects each 79 and 63, with 9 each 74 and 50.
+
+    Args: see `percentile`.
+    """
+    equal = np.isclose(samples, value, rtol=0, atol=1e-9)
+    below = ((samples < value) & ~equal).sum() + (equal | np.isnan(samples)).sum() / 2
+    share = np.clip(below / len(samples), 0.5 / len(samples), 1 - 0.5 / len(samples))
+    tail = stats.norm.ppf((1 - LEVEL) / 2)
+    low, high = stats.norm.cdf(2 * stats.norm.ppf(share) + np.array([tail, -tail]))
+    return Interval(float(value), *_quantiles(samples, float(low), float(high)))
+
+
+def _quantiles(samples: Floats, low: float, high: float) -> tuple[float, float]:
+    undefined = np.isnan(samples)
     if not undefined.any() and np.isfinite(samples).all():
-        low, high = np.quantile(samples, [tail, 1 - tail])
-    else:  # "lower" and "higher" pick a value: between one and infinity, interpolation gives NaN
-        low = np.quantile(np.where(undefined, -math.inf, samples), tail, method="lower")
-        high = np.quantile(np.where(undefined, math.inf, samples), 1 - tail, method="higher")
-    return Interval(float(value), float(low), float(high))
+        return float(np.quantile(samples, low)), float(np.quantile(samples, high))
+    # "lower" and "higher" pick a value: between one and infinity, interpolation gives NaN
+    below, above = np.where(undefined, -math.inf, samples), np.where(undefined, math.inf, samples)
+    return float(np.quantile(below, low, method="lower")), float(np.quantile(above, high, method="higher"))
 
 
 @dataclass(frozen=True)

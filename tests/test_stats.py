@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats as theirs
 
+from analysis.ap import AREAS, Matches, ap_from_matches, ap_samples
 from analysis.stats import (
     ByImage,
+    bias_corrected,
     bootstrap_p,
     holm,
     image_weights,
@@ -69,6 +71,49 @@ def test_the_95_percent_interval_covers_a_known_ratio() -> None:
         interval = percentile(above.sum() / below.sum(), ratio(weights @ above, weights @ below))
         hits += interval.low <= 0.9 <= interval.high
     assert is_covered_as(covered_by_normal_theory(60), hits)
+
+
+def test_the_bias_corrected_interval_of_an_unbiased_value_is_the_percentile_interval() -> None:
+    samples = np.random.default_rng(0).normal(0.4, 0.1, size=100_001)
+    ours, plain = bias_corrected(float(np.median(samples)), samples), percentile(0.4, samples)
+    assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+    assert bias_corrected(0.0, np.zeros(100)) == percentile(0.0, np.zeros(100))
+    assert bias_corrected(0.5, np.full(100, math.nan)) == percentile(0.5, np.full(100, math.nan))
+
+
+def test_the_bias_corrected_interval_undoes_a_shift_of_the_samples() -> None:
+    normal = np.random.default_rng(0).normal(size=100_001)
+    found = bias_corrected(0.0, normal + 0.7)  # as if the value were too high by .7 itself
+    assert (found.low, found.high) == pytest.approx((-0.7 - 1.96, -0.7 + 1.96), abs=0.06)
+
+
+def matches_of(rng: np.random.Generator, images: int, categories: int) -> Matches:
+    """Objects on 15 of 100 images, of which 7 of 10 are found with the higher scores, and false detections."""
+    objects = rng.random((images, categories)) < 0.15
+    true = np.argwhere(objects & (rng.random(objects.shape) < 0.7))
+    false = np.argwhere(rng.random(objects.shape) < 0.2)
+    image, category = np.concatenate([true, false]).T
+    score = np.concatenate([rng.normal(1, 1, len(true)), rng.normal(0, 1, len(false))])
+    state = np.repeat(np.array([1, 0], dtype=np.int8), [len(true), len(false)])
+    order = np.lexsort((-score, image, category))
+    where = np.argwhere(objects).T
+    return Matches(
+        np.arange(images), np.arange(categories), np.array([0.5]), image[order], category[order], score[order],
+        np.broadcast_to(state[order], (len(AREAS), 1, len(order))), *where,
+        np.ones((len(AREAS), len(where[0])), dtype=bool),
+    )  # fmt: skip
+
+
+def test_the_bias_corrected_interval_holds_the_ap_of_endless_images_more_often() -> None:
+    truth = ap_from_matches(matches_of(np.random.default_rng(99), 200_000, 1))
+    rng, plain, corrected = np.random.default_rng(1), 0, 0
+    for seed in range(40):
+        matches = matches_of(rng, 60, 12)
+        value, samples = ap_from_matches(matches), ap_samples(matches, image_weights(60, 100, seed=seed))
+        first, second = percentile(value, samples), bias_corrected(value, samples)
+        plain += first.low <= truth <= first.high
+        corrected += second.low <= truth <= second.high
+    assert corrected >= plain + 4
 
 
 def test_a_mean_over_images_of_one_instance_has_the_standard_error_of_the_closed_form() -> None:

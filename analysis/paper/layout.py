@@ -205,7 +205,8 @@ def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]
     yield f"Unit: {', '.join(units)}. Of several seeds: their mean (lowest … highest). Differences are ours - paper's."
     yield (
         "95 % interval: percentile bootstrap over the validation images, of one seed at a time; a retention's two APs "
-        "are resampled together."
+        "are resampled together. An AP of few objects a category is too high; its interval is bias-corrected, which "
+        "mends a part of that (analysis/stats.py)."
     )
     if IOU in header:
         yield "mask IoU (0 to 1): mean over the instances of the validation images, before any segmenter."
