@@ -421,6 +421,18 @@ def test_unlike_settings_are_never_averaged_and_their_rows_say_what_differs():
     ]
 
 
+def test_of_many_differing_settings_those_are_said_that_tell_every_row_from_every_other():
+    runs = Runs()
+    human = runs.pair("solov2_r50", human=0.4, pseudo=0.3)
+    shared = {f"a{i}": 1 for i in range(8)}  # they come first, and tell only the first row from the others
+    for ap, last in ((0.31, 1), (0.32, 2), (0.33, 3)):
+        runs.pair("solov2_r50", human=0.4, pseudo=ap, train={**shared, "z": last}, divided_by=human)
+    said = [row["settings"] for row in measured(made(runs, "tab1_coco"))[1:]]
+    assert [text.count("=") for text in said] == [7, 7, 7, 7]  # with the recipe
+    assert [text.partition("train.z=")[2].split()[0] for text in said] == ["-", "1", "2", "3"]
+    assert all(text.endswith(" and 3 more settings") for text in said)
+
+
 def test_data_drawn_with_another_seed_is_other_data_and_said():
     runs = Runs()
     for seed, drawn in ((0, 7), (1, 8)):

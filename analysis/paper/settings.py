@@ -8,7 +8,7 @@ from analysis.records import Record
 from analysis.seeds import SEEDED
 
 COLUMNS = ("recipe", "labeler", "encoder", "decoder", "theta", "segmenter")
-MOST = 6  # differing keys that are listed; of more the number is said
+MOST = 6  # differing keys that are listed where fewer tell all results apart; of more the number is said
 
 
 def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
@@ -35,8 +35,22 @@ def apart(groups: Sequence[Group], results: Results) -> list[str]:
     every = [dict(_settings(group, results)) for group in groups]
     names = sorted({name for settings in every for name in settings})
     differing = [name for name in names if len({repr(settings.get(name)) for settings in every}) > 1]
-    more = f" and {len(differing) - MOST} more settings" if len(differing) > MOST else ""
-    return [" ".join(f"{name}={_short(settings.get(name))}" for name in differing[:MOST]) + more for settings in every]
+    said = _telling(differing, every)
+    said = sorted(dict.fromkeys([*said, *differing[: max(0, MOST - len(said))]]))
+    more = f" and {len(differing) - len(said)} more settings" if len(differing) > len(said) else ""
+    return [" ".join(f"{name}={_short(settings.get(name))}" for name in said) + more for settings in every]
+
+
+def _telling(differing: Sequence[str], every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Few of the differing keys whose values tell apart all results that any key does: each the one that splits most."""
+    found: list[str] = []
+
+    def kinds(names: Sequence[str]) -> int:
+        return len({tuple(repr(settings.get(name)) for name in names) for settings in every})
+
+    while kinds(found) < kinds(differing):
+        found.append(max(differing, key=lambda name: kinds([*found, name])))
+    return found
 
 
 def _settings(group: Group, results: Results) -> Iterator[tuple[str, Any]]:
