@@ -11,8 +11,9 @@ from pathlib import Path
 from analysis.paper.layout import Builder
 from analysis.paper.results import Results, read_testdev
 from analysis.paper_numbers import PaperNumbersError, load
-from analysis.records import DEFAULT_STORE, Record, UnreadableRecordError, finished
+from analysis.records import Record, UnreadableRecordError, finished
 from analysis.rendering import FORMATS, Table
+from analysis.sources import add_options, opened
 
 DEFAULT_OUT = Path("results/report")
 TESTDEV = Path("results/testdev.yaml")
@@ -46,13 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the tables."""
     names = [table.name for table in load().values()]
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__.splitlines()[0])
-    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of results; default: %(default)s")
+    add_options(parser)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder to write into; default: %(default)s")
     parser.add_argument("--table", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--testdev", type=Path, default=TESTDEV, help="what COCO's server said; default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        for table in paper_tables(finished(options.store), options.store, testdev=options.testdev):
+        store = opened(options)
+        for table in paper_tables(finished(store), store, testdev=options.testdev):
             if table.name in options.table:
                 print("\n".join(map(str, write(table, options.out / "tables"))))
     except (UnreadableRecordError, PaperNumbersError) as error:

@@ -623,6 +623,11 @@ def test_an_empty_store_a_broken_record_and_a_bad_folder_are_sentences(tmp_path,
         assert f"error: {path} cannot be read" in capsys.readouterr().err
 
 
+def test_tables_are_read_from_an_mlflow_server_too_and_a_missing_one_is_a_sentence(tmp_path, capsys):
+    assert main(["--mlflow", f"sqlite:///{tmp_path}/absent.db", "--out", str(tmp_path)]) == 1
+    assert "there is no database" in capsys.readouterr().err
+
+
 def test_the_committed_file_for_the_servers_word_can_be_read(tmp_path):
     path = Path(__file__).resolve().parents[1] / "results" / "testdev.yaml"
     assert path.exists()

@@ -42,7 +42,7 @@ def apart(groups: Sequence[Group], results: Results) -> list[str]:
 
 
 def _telling(differing: Sequence[str], every: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Few of the differing keys whose values tell apart all results that any key does: each the one that splits most."""
+    """Few of the differing keys, whose values tell apart all that any key does: each the one that splits most."""
     found: list[str] = []
 
     def kinds(names: Sequence[str]) -> int:
