@@ -433,6 +433,16 @@ def test_of_many_differing_settings_those_are_said_that_tell_every_row_from_ever
     assert all(text.endswith(" and 3 more settings") for text in said)
 
 
+def test_rows_that_differ_in_a_setting_alone_stand_in_its_order():
+    runs = Runs()
+    values = (0.8, 0.6, 0.1, 0.2, 0.9, 0.4)
+    for value in values:
+        runs.pair("solov2_tiny", human=0.4, pseudo=value / 4, profile="demo", data="shapes", train={"ema": value})
+    rows = measured(made(runs, "tab1_coco"), "Not comparable: profile demo, data shapes: another scale, other data")
+    learned = [row["mask AP val, ours"] for row in rows if "ema" in row["settings"]]
+    assert learned == [f"{25 * value:.1f}" for value in sorted(values)]
+
+
 def test_data_drawn_with_another_seed_is_other_data_and_said():
     runs = Runs()
     for seed, drawn in ((0, 7), (1, 8)):

@@ -75,24 +75,25 @@ class Builder:
                 yield from self._lines(names, row, None, "")
 
     def _others(self, groups: list[Group]) -> Iterator[Cells]:
-        """Results that have no number of the paper beside them."""
+        """Results that have no number of the paper beside them, in its order of rows, then by their settings."""
         names = [self._named(self.kind.names(columns_of(group))) for group in groups]
-        for group, name, said in zip(groups, names, self._told(groups, names), strict=True):
-            yield from self._lines(name, None, group, said)
+        told = self._told(groups, names)
+
+        def place(index: int) -> tuple[object, ...]:
+            columns = columns_of(groups[index])
+            key = groups[index][0].record["key"]
+            return *self.kind.place(columns), columns.get("segmenter", ""), told[index], key
+
+        for index in sorted(range(len(groups)), key=place):
+            yield from self._lines(names[index], None, groups[index], told[index])
 
     def _unmatched(self) -> dict[str, list[Group]]:
-        """Heading → the results below it, in the paper's order of rows."""
+        """Heading → the results below it."""
         found: dict[str, list[Group]] = {}
         for group, row, reason in self._assigned():
             if reason or row is None:
                 found.setdefault(f"Not comparable: {reason}" if reason else BESIDE, []).append(group)
-        kept = {heading: families(self.kind, groups) for heading, groups in sorted(found.items())}
-
-        def place(group: Group) -> tuple[object, ...]:
-            columns = columns_of(group)
-            return *self.kind.place(columns), columns.get("segmenter", ""), group[0].record["key"]
-
-        return {heading: sorted(groups, key=place) for heading, groups in kept.items()}
+        return {heading: families(self.kind, groups) for heading, groups in sorted(found.items())}
 
     def _assigned(self) -> Iterator[tuple[Group, Row | None, str]]:
         for group in self.kind.groups(self.results):
