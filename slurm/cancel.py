@@ -6,6 +6,7 @@ What is finished stays, and a training that is stopped keeps its checkpoint: the
 import sys
 from collections.abc import Sequence
 
+from mal.store import QUEUED, Store
 from slurm import queue
 from slurm.command import of_sweep
 from slurm.sweep import SWEEPS, Sweep, read_sweep
@@ -19,6 +20,9 @@ def take_back(sweep: Sweep) -> None:
     jobs = [entry.job for entry in sweep.entries.values() if entry.job in waiting]
     needed = {job: name for job, name in shared(sweep).items() if job in jobs}
     queue.cancel([job for job in jobs if job not in needed])
+    for entry in sweep.entries.values():  # nothing is kept for their sake any more
+        if entry.job not in needed:
+            (Store(sweep.store).folder(entry.stage, entry.key) / QUEUED).unlink(missing_ok=True)
     print(f"{sweep.folder.name}: {len(jobs) - len(needed)} jobs taken back")
     for job, name in needed.items():
         print(f"job {job} stays: the sweep {name} waits for it too")

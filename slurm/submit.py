@@ -165,7 +165,8 @@ def submit(plan: Plan, sweep: Sweep, cluster: Cluster, *, snapshot: bool, parent
                 for job, number in zip(same, ids, strict=True):
                     sweep.entries[job.stage.address].job = number
                 for job, number in zip(same, ids, strict=True):
-                    note = {"job": number, "sweep": str(sweep.folder), "parent": parent}
+                    inputs = {name: other.address for name, other in job.stage.inputs.items()}  # gc keeps them
+                    note = {"job": number, "sweep": str(sweep.folder), "parent": parent, "inputs": inputs}
                     write_json(store.folder(job.stage.name, job.stage.key) / QUEUED, note)
                 sweep.save()
     except BaseException:  # Ctrl-C or a full disk, too, leaves no job that no sweep knows of

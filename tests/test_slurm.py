@@ -320,8 +320,10 @@ def test_a_cancelled_sweep_leaves_the_queue_and_what_another_needs_stays(sweeps:
     said = sweeps.ask(sys.executable, "-m", "slurm.cancel", str(sweeps.folder / "mine"))
     assert said.startswith("mine: 0 jobs taken back")
     assert said.count("stays: the sweep other waits for it too") == 9
+    assert len([*sweeps.store.glob("*/*/queued.json")]) == 9  # by which the store knows that their inputs are needed
     said = sweeps.ask(sys.executable, "-m", "slurm.cancel", str(sweeps.folder / "other"))
     assert said.strip() == "other: 9 jobs taken back"  # nobody needs them now
+    assert not [*sweeps.store.glob("*/*/queued.json")]
     until(lambda: not sweeps.ask("squeue", "--noheader").strip(), lambda: sweeps.ask("squeue"))
     assert sweeps.status("mine").count("because the sweep was taken back") == 9
 

@@ -11,7 +11,7 @@ import torch
 
 from mal.files import write_json
 from mal.graph import Result, Stage, execute
-from mal.store import Store
+from mal.store import QUEUED, Store
 from mal.store.__main__ import differences, held, main, unneeded
 
 OLD = 30 * 86400
@@ -47,6 +47,16 @@ def names(root: Path, **options: Any) -> list[str]:
 
 
 def test_what_a_result_was_computed_from_stays(root: Path) -> None:
+    assert names(root, days=7) == ["label_val/l2", "train_labeler/t2"]
+
+
+def test_what_a_queued_stage_waits_for_stays_until_it_is_taken_back(root: Path) -> None:
+    note = root / "quality_val/q2" / QUEUED
+    write_json(note, {"job": "7", "inputs": {"labels": "label_val/l2"}})
+    os.utime(note, (time.time() - OLD,) * 2)
+    assert names(root, days=7) == []
+    assert [one.state for one in held(Store(root)) if one.key == "q2"] == ["queued"]
+    note.unlink()
     assert names(root, days=7) == ["label_val/l2", "train_labeler/t2"]
 
 

@@ -18,7 +18,7 @@ from mal.errors import MalError
 from mal.files import read_json
 from mal.mirror import DEFAULT_STORE
 from mal.payload import flatten
-from mal.store import Store
+from mal.store import QUEUED, Store
 
 # A run asks for these; everything else is there for their sake.
 RESULTS = ("quality_", "ap_val", "retention", "clustering_val", "attention_val", "predictions_test")
@@ -30,10 +30,10 @@ class Held:
 
     stage: str
     key: str
-    state: str  # done | being computed | half done
+    state: str  # done | being computed | queued (on a cluster) | half done
     size: int  # bytes
     age: float  # days since something in it changed
-    record: dict[str, Any]  # run.json, or the little that a half-done stage knows of itself
+    record: dict[str, Any]  # run.json, or the little that a stage knows of itself before
 
     @property
     def address(self) -> str:
@@ -55,20 +55,22 @@ def held(store: Store) -> Iterator[Held]:
         folder = store.folder(stage, key)
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         done = store.is_done(stage, key)
-        state = "done" if done else "being computed" if store.is_claimed(stage, key) else "half done"
+        waits = "queued" if (folder / QUEUED).is_file() else "half done"
+        state = "done" if done else "being computed" if store.is_claimed(stage, key) else waits
         changed = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
         record = store.read(stage, key) if done else _begun(folder)
         yield Held(stage, key, state, sum(file.st_size for file in files), (time.time() - changed) / 86400, record)
 
 
 def unneeded(everything: list[Held], *, days: float) -> list[Held]:
-    """What no finished result was computed from, is not being computed, and has rested for so many days.
+    """What no result was or will be computed from, and has rested for so many days.
 
-    A labeler whose masks were scored is needed by that score; a stage of a sweep that was given up is not.
+    A labeler whose masks were scored is needed by that score, and what a queued stage waits for by that stage; a stage
+    of a sweep that was given up (on a cluster: `python -m slurm.cancel`) is not.
     """
     by_address = {one.address: one for one in everything}
     waiting = [one.address for one in everything if one.state == "done" and one.stage.startswith(RESULTS)]
-    waiting += [one.address for one in everything if one.state == "being computed"]
+    waiting += [one.address for one in everything if one.state in ("being computed", "queued")]
     needed: set[str] = set()
     while waiting:
         address = waiting.pop()
@@ -175,10 +177,12 @@ def _find(store: Store, address: str) -> Held | None:
 
 
 def _begun(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "stage.json")
-    except (OSError, ValueError):
-        return {}
+    for name in ("stage.json", QUEUED):
+        try:
+            return read_json(folder / name)
+        except (OSError, ValueError):
+            continue
+    return {}
 
 
 def _settings(part: Any) -> dict[str, Any]:
