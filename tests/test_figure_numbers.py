@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures.detections import matched, shown
+from analysis.figures.detections import matched, shown, to_show
 from analysis.figures.overlap import covered_shares, overlap_bins
 from analysis.figures.photographs import even_places, fit
 from analysis.figures.quality import readable
@@ -220,3 +220,20 @@ def test_of_a_sweeps_members_the_general_figures_show_the_one_that_most_is_built
     tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], lambda _: table)
     assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
     assert left_out == ("1 labelers that fewer results are built on than on those shown",)
+
+
+# --- which segmenter is shown ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("aps", "shown"),
+    [
+        ({"mask2former_tiny": 0.25, "cascade_tiny": 0.3}, "mask2former_tiny"),  # the paper's
+        ({"mask2former_tiny": 0.15, "cascade_tiny": 0.3, "solov2_tiny": 0.22}, "cascade_tiny"),  # it is too weak here
+        ({"solov2_tiny": 0.1, "mask_rcnn_tiny": 0.12}, "mask_rcnn_tiny"),  # it is absent
+    ],
+)
+def test_figure_8_shows_the_papers_segmenter_unless_another_is_worth_more_looks(aps, shown):
+    known = {name: {"metrics": {"mask_ap": {"value": ap}}} for name, ap in aps.items()}
+    groups = [[{"columns": {"segmenter": name, "data": "shapes"}, "inputs": {"human": name}}] for name in aps]
+    assert to_show(groups, known)["columns"]["segmenter"] == shown
