@@ -10,7 +10,7 @@ from analysis.records import Record, UnreadableRecordError, by_address, finished
 from analysis.rendering import Table, markdown_rows
 from analysis.seeds import over_seeds, spread
 
-WEAKEST = {"shapes": 0.20}  # human-mask AP under which a ratio to it means nothing; elsewhere .15
+WEAKEST = {"shapes": 0.20}  # see `weakest`
 WEAKEST_ELSEWHERE = 0.15
 PAPER_DATA = ("coco", "lvis")
 IDENTITY = ("recipe", "encoder", "decoder", "theta", "segmenter", "seed", "key")  # `key` differs where no other does
@@ -129,6 +129,11 @@ def _clustering(records: list[Record]) -> str:
     return table(["encoder", *header, *CLUSTERING.values()], rows)
 
 
+def weakest(data: str) -> float:
+    """The human-mask AP, in [0, 1], under which a ratio to it means nothing on a data set."""
+    return WEAKEST.get(data, WEAKEST_ELSEWHERE)
+
+
 def ratio(score: Record, ratios: dict[str, Record], known: dict[str, Record]) -> Record | str:
     """The retention that belongs to an AP with pseudo-labels, or why there is none to show.
 
@@ -141,9 +146,9 @@ def ratio(score: Record, ratios: dict[str, Record], known: dict[str, Record]) ->
     human = known.get(found["inputs"]["human"])
     if human is None:
         return "the AP with human masks is missing"
-    weakest = WEAKEST.get(score["columns"]["data"], WEAKEST_ELSEWHERE)
-    if human["metrics"]["mask_ap"]["value"] < weakest:
-        return f"too weak to divide by (human < {weakest:g})"
+    least = weakest(score["columns"]["data"])
+    if human["metrics"]["mask_ap"]["value"] < least:
+        return f"too weak to divide by (human < {least:g})"
     if "retention" not in found["metrics"]:
         return "without a finite interval"  # a resample of the images has a human-mask AP of 0
     return found

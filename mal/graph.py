@@ -68,7 +68,7 @@ class Stage:
             stage=self.name,
             version=self.version,
             config=self.config,
-            inputs={name: stage.address for name, stage in self.inputs.items()},
+            inputs=self.input_addresses,
             sources=self.sources,
         )
 
@@ -76,6 +76,11 @@ class Stage:
     def address(self) -> str:
         """stage/key, the folder below the store's root."""
         return f"{self.name}/{self.key}"
+
+    @property
+    def input_addresses(self) -> dict[str, str]:
+        """Name → address of each input, as a record has them."""
+        return {name: other.address for name, other in self.inputs.items()}
 
     def __hash__(self) -> int:
         return hash(self.address)
@@ -111,8 +116,8 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
         started, clock = datetime.now(UTC), time.monotonic()
         reset_peak_memory(device)
         if ranks.is_first():
-            inputs = {name: other.address for name, other in stage.inputs.items()}  # gc keeps them meanwhile
-            begun = {"config": stage.config, "inputs": inputs, "sources": stage.sources}
+            # gc keeps the inputs meanwhile
+            begun = {"config": stage.config, "inputs": stage.input_addresses, "sources": stage.sources}
             write_json(folder / "stage.json", begun, indent=1)
         place = Workplace(
             folder=folder,
@@ -135,7 +140,7 @@ def _record(stage: Stage, result: Result, *, started: datetime, seconds: float, 
         "status": "done",
         "columns": stage.columns,
         "config": stage.config,
-        "inputs": {name: other.address for name, other in stage.inputs.items()},
+        "inputs": stage.input_addresses,
         "sources": stage.sources,
         "metrics": {
             name: {"value": value, "n": result.counts.get(name, everything)} for name, value in result.metrics.items()

@@ -20,9 +20,10 @@ def take_back(sweep: Sweep) -> None:
     jobs = [entry.job for entry in sweep.entries.values() if entry.job in waiting]
     needed = {job: name for job, name in shared(sweep).items() if job in jobs}
     queue.cancel([job for job in jobs if job not in needed])
+    store = Store(sweep.store)
     for entry in sweep.entries.values():  # nothing is kept for their sake any more
         if entry.job not in needed:
-            (Store(sweep.store).folder(entry.stage, entry.key) / QUEUED).unlink(missing_ok=True)
+            (store.folder(entry.stage, entry.key) / QUEUED).unlink(missing_ok=True)
     print(f"{sweep.folder.name}: {len(jobs) - len(needed)} jobs taken back")
     for job, name in needed.items():
         print(f"job {job} stays: the sweep {name} waits for it too")

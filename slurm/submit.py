@@ -165,7 +165,7 @@ def submit(plan: Plan, sweep: Sweep, cluster: Cluster, *, snapshot: bool, parent
                 for job, number in zip(same, ids, strict=True):
                     sweep.entries[job.stage.address].job = number
                 for job, number in zip(same, ids, strict=True):
-                    inputs = {name: other.address for name, other in job.stage.inputs.items()}  # gc keeps them
+                    inputs = job.stage.input_addresses  # gc keeps them
                     note = {"job": number, "sweep": str(sweep.folder), "parent": parent, "inputs": inputs}
                     write_json(store.folder(job.stage.name, job.stage.key) / QUEUED, note)
                 sweep.save()

@@ -14,7 +14,7 @@ from analysis.figures.photographs import Photographs, even_places, fit, frame, o
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import COLOURS, file_part, is_mal, provenance
 from analysis.records import Json, Record, address
-from analysis.summary import WEAKEST, WEAKEST_ELSEWHERE
+from analysis.summary import weakest
 
 IMAGES = 5
 SCORE = 0.5  # detections below are not shown, but for an image's best where there is no other
@@ -67,8 +67,8 @@ def to_show(groups: Sequence[Sequence[Record]], known: Mapping[str, Record]) -> 
         human = known.get(group[0]["inputs"].get("human", ""), {"metrics": {}})
         return (human["metrics"].get("mask_ap") or {}).get("value", 0.0)
 
-    weakest = WEAKEST.get(groups[0][0]["columns"]["data"], WEAKEST_ELSEWHERE)
-    strong = [group for group in groups if _is_papers(group) and strength(group) >= weakest]
+    least = weakest(groups[0][0]["columns"]["data"])
+    strong = [group for group in groups if _is_papers(group) and strength(group) >= least]
     return (strong or sorted(groups, key=strength, reverse=True))[0][0]
 
 
