@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from analysis.compare.changes import by_changes
 from analysis.compare.contenders import contenders
 from analysis.compare.resampled import ComparisonError
 from analysis.records import Record
@@ -37,7 +38,8 @@ def runs(compose: Callable[..., Config], tmp_path: Path) -> Callable[..., dict[s
             graph = Graph(compose(*base, *row.split()), Store(tmp_path / "runs"), torch.device("cpu"))
             for one in in_order(graph.targets()):
                 known[f"{one.name}/{one.key}"] = as_record(one)
-        return contenders([r for r in known.values() if r["stage"] == stage], known, by=by)
+        records = [r for r in known.values() if r["stage"] == stage]
+        return by_changes(records, known) if by == "changes" else contenders(records, known, by=by)
 
     return build
 
@@ -94,3 +96,25 @@ def test_clustering_scores_and_segmenters_are_alike_likewise(runs: Callable[...,
     base = ("profile=demo", "data=shapes", "segmenter=mask_rcnn_tiny", "clustering.enabled=true", "compare=[]")
     assert list(runs(*rows, by="encoder", stage="clustering_val", base=base)) == ["swin_nano", "vit_nano"]
     assert list(runs(*rows, by="encoder", stage="retention", base=base)) == ["swin_nano", "vit_nano"]
+
+
+def test_ablations_are_named_by_what_they_change(runs: Callable[..., dict[str, Any]]) -> None:
+    rows = ["seed=0", "seed=1", "crf.zeta=0.1", "crf.zeta=0.1 seed=1", "crf.zeta=1", "roi.border=clip"]
+    rows += ["decoder=fc", "recipe=paper", "label.threshold=[.1,.1,.1]", "crf.zeta=0.1 loss.crf_weight=1"]
+    found = runs(*rows, by="changes", base=(*DEMO[:3], "compare=[]"))
+    assert list(found) == [
+        "nothing",
+        "crf.zeta=0.1",
+        "crf.zeta=1",
+        "crf.zeta=0.1; loss.crf_weight=1",
+        "decoder=fc",
+        "label.threshold=[0.1, 0.1, 0.1]",
+        "recipe=paper",
+        "roi.border=clip",
+    ]
+    assert list(found["nothing"]) == list(found["crf.zeta=0.1"]) == [0, 1]
+
+
+def test_other_labelers_stand_among_the_ablations(runs: Callable[..., dict[str, Any]]) -> None:
+    found = runs("seed=0", "roi.theta=0.6", "roi.theta=1", by="changes")
+    assert list(found) == ["nothing", "labeler=box", "labeler=ellipse", "roi.theta=0.6", "roi.theta=1"]

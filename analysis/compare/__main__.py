@@ -1,6 +1,7 @@
 """Any number of encoders (decoders, θ, recipes, labelers, segmenters) against a baseline, with what is certain of it.
 
 python -m analysis.compare --by encoder [--baseline NAME] [--profile P] [--data D] … [--where KEY=VALUE] [--store DIR]
+python -m analysis.compare --by changes: ablations, each row named by the settings it changes
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import sources
+from analysis.compare.changes import by_changes
 from analysis.compare.contenders import Comparison, Row, compared, contenders
 from analysis.compare.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
 from analysis.compare.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
@@ -22,6 +24,7 @@ from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, diffe
 from analysis.stats import Interval
 from analysis.summary import ratio, table
 
+CHANGES = "changes"
 HOW = (
     "Value and difference: mean over seeds (a difference: over those that both have), with a 95 % interval of the "
     "images alone (percentile bootstrap, the same images for all). p: no difference on these images, for these "
@@ -53,12 +56,16 @@ def report(store: Path, question: Question) -> str:
     """
     everything = finished(store)
     known = by_address(everything)
-    by, along = question.by, question.along
+    by = question.by
+
+    def grouped(records: list[Record]) -> dict[str, Runs]:
+        return by_changes(records, known) if by == CHANGES else contenders(records, known, by=by, along=question.along)
+
     records = chosen(everything, known, question.wanted, question.where)
-    quality = contenders([r for r in records if r["stage"] == "quality_val"], known, by=by, along=along)
+    quality = grouped([r for r in records if r["stage"] == "quality_val"])
     scores = [r for r in records if r["stage"] == "ap_val" and r["columns"].get("supervision") == "pseudo"]
     by_segmenter = {
-        name: contenders([r for r in scores if name in ("", r["columns"]["segmenter"])], known, by=by, along=along)
+        name: grouped([r for r in scores if name in ("", r["columns"]["segmenter"])])
         for name in (("",) if by == "segmenter" else sorted({r["columns"]["segmenter"] for r in scores}))
     }
     segmenters = {name: runs for name, runs in by_segmenter.items() if len(runs) > 1}
@@ -195,7 +202,7 @@ def _clustering(records: list[Record], known: Mapping[str, Record], values: Mapp
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description=__doc__.splitlines()[0])
-    parser.add_argument("--by", required=True, choices=list(BELONGS), help="what is compared")
+    parser.add_argument("--by", required=True, choices=[*BELONGS, CHANGES], help="what is compared")
     parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with; default: the first")
     for name in [*(name for name in COLUMNS if name != "supervision"), "seed"]:
         parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=argparse.SUPPRESS)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.figures import attention, detections, masks, overlap, quality, sensitivity, threshold, training
+from analysis.figures import ablations, attention, detections, masks, overlap, quality, sensitivity, threshold, training
 from analysis.figures.drawn import Sketch
 from analysis.figures.results import Results
 
@@ -29,6 +29,7 @@ KINDS: dict[str, Kind] = {
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),
     "threshold": Kind("IoU against the threshold", f"{RUN} experiment=threshold", threshold.iou_by_threshold),
     "score": Kind("IoU against the score of a mask", RUN, threshold.iou_by_score),
+    "ablations": Kind("One change at a time", f"{RUN} -m crf.zeta=0.1,0.3,1 segmenter=none", ablations.changes),
     "labelers": Kind("Training of labelers", RUN, training.of_labelers),
     "segmenters": Kind("Training of segmenters", RUN, training.of_segmenters),
 }

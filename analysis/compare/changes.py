@@ -1,0 +1,66 @@
+"""Ablations: results named by what they change, to be compared with those that change nothing."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from analysis.compare.resampled import ComparisonError, Runs
+from analysis.records import Record, address
+from analysis.settings import ABSENT, BELONGS, COLUMNS, Settings, differing, settings_of
+
+UNCHANGED = "nothing"
+SEVERAL = "; "  # between the changes of a name
+ENTRIES = [name for name in COLUMNS if name in BELONGS and name != "theta"]  # menu entries: each sets many settings
+
+
+def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[str, Runs]:
+    """Name → its runs by seed: `crf.zeta=0.1` is all that sets them apart; `UNCHANGED`, what they change, comes first.
+
+    Changes are counted from the result that has most in common with all others. A menu entry (`decoder=fcn`) stands
+    for the settings that come with it.
+
+    Raises:
+        ComparisonError: two of one name and seed differ in what has no name.
+    """
+    settings = [(record, settings_of(record, known)) for record in records]
+    places = list(differing([own for _, own in settings]))
+    base = min((own for _, own in settings), key=lambda own: _distance(own, settings, places), default={})
+    groups: dict[str, Runs] = {}
+    for record, own in settings:
+        name = _name(own, base, places)
+        group, seed = groups.setdefault(name, {}), record["columns"].get("seed")
+        if seed in group:
+            raise ComparisonError(
+                f"{address(group[seed])} and {address(record)} have the same settings and seed {seed}; choose by --where"
+            )
+        group[seed] = record
+    names = sorted(groups, key=lambda name: (name != UNCHANGED, _in_order(name)))
+    return {name: dict(sorted(groups[name].items(), key=lambda run: run[0] or 0)) for name in names}
+
+
+def _distance(own: Settings, others: list[tuple[Record, Settings]], places: list[str]) -> int:
+    return sum(own.get(name) != other.get(name) for _, other in others for name in places)
+
+
+def _name(own: Settings, base: Settings, places: list[str]) -> str:
+    changed = [name for name in places if own.get(name) != base.get(name)]
+    covered = "|".join([BELONGS[name] for name in ENTRIES if name in changed] or ["(?!)"])
+    told = {
+        _bare(name): own.get(name, ABSENT)
+        for name in changed
+        if not re.fullmatch(covered, name) and (name in ENTRIES or name not in COLUMNS)
+    }
+    return SEVERAL.join(f"{name}={value}" for name, value in told.items()) or UNCHANGED
+
+
+def _bare(name: str) -> str:
+    """`train_labeler.crf.zeta` as it is set: `crf.zeta`; a column has no stage."""
+    return name if name in COLUMNS else name.partition(".")[2]
+
+
+def _in_order(name: str) -> tuple[str, float]:
+    """By setting, then by the size of its number."""
+    setting, _, value = name.partition("=")
+    try:
+        return setting, float(value)
+    except ValueError:
+        return name, 0.0
