@@ -30,7 +30,7 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
         group, seed = groups.setdefault(name, {}), record["columns"].get("seed")
         if seed in group:
             raise ComparisonError(
-                f"{address(group[seed])} and {address(record)} have the same settings and seed {seed}; choose by --where"
+                f"{address(group[seed])} and {address(record)} have the same settings and seed; choose by --where"
             )
         group[seed] = record
     names = sorted(groups, key=lambda name: (name != UNCHANGED, _in_order(name)))

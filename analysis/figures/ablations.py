@@ -44,7 +44,7 @@ def _alike(records: list[Record], results: Results) -> tuple[list[Record], tuple
             left_out.append(str(error))
     kept = max(sets.values(), key=len, default=[])
     if other := sum(map(len, sets.values())) - len(kept):
-        left_out.append(f"{other} results scored on other instances than most")
+        left_out.append(f"{other} of the results: scored on other instances than most")
     return kept, tuple(left_out)
 
 
@@ -66,14 +66,14 @@ def _drawn(of: str, found: Comparison, shown: list[Group], left_out: tuple[str, 
         axes.plot(change.value, place, "o", color=COLOURS[0], markersize=3.5)
         if len(row.by_seed) > 1:
             axes.plot(list(row.by_seed.values()), np.full(len(row.by_seed), place), "|", color="black", markersize=5)
-    axes.set_yticks(range(len(rows)), [f"{row.name}  {row.value.value:.3f}" for row, _ in rows])
+    axes.set_yticks(range(len(rows)), [row.name for row, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"change of the mean IoU; with nothing changed it is {base.value.value:.3f}")
     seeds = ", ".join(map(str, base.seeds))
     caption = (
-        "What a single change of a setting does to the mean IoU with the human masks, largest gain first; beside its name "
-        f"the IoU that it leads to. Compared with the settings that most results have (seeds {seeds}), over the seeds "
-        "that both have. Bars: 95 % bootstrap intervals over images, for these very trainings; upright strokes: each "
-        f"seed. {provenance(shown, f'{found.images} images')}"
+        "What a single change of a setting does to the mean IoU with the human masks, largest gain first. "
+        f"Compared with the settings that most results have (seeds {seeds}), over the seeds that both have. Bars: 95 % "
+        "bootstrap intervals over images, for these very trainings; upright strokes: each seed. "
+        f"{provenance(shown, f'{found.images} images')}"
     )
     return Sketch(of, figure, caption, left_out)
