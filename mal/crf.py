@@ -36,7 +36,9 @@ def mean_field(
         masks, images, inside = masks.float(), images.float(), boxes.float()
         kernel = pairwise_kernel(images, config, valid=valid)
         refine = _two_label if config.form == "two_label" else _literal
-        return refine(masks, kernel, inside, config) & boxes
+        # the batch goes last: a shifted view then still has long runs of memory, which a CPU adds twice as fast
+        masks, kernel, inside = (maps.movedim(0, -1).contiguous() for maps in (masks, kernel, inside))
+        return refine(masks, kernel, inside, config).movedim(-1, 0) & boxes
 
 
 def pairwise_kernel(images: Tensor, config: CrfConfig, *, valid: Tensor | None = None) -> Tensor:
@@ -71,11 +73,18 @@ def offsets(config: CrfConfig) -> list[tuple[int, int]]:
 
 
 def _two_label(masks: Tensor, kernel: Tensor, inside: Tensor, config: CrfConfig) -> Tensor:
-    q = (masks * inside).clamp(LOW, HIGH)
+    """Masks (H, W, B), kernel (N, H, W, B) and boxes (H, W, B) → labels (H, W, B) bool."""
+    q = (masks * inside).clamp_(LOW, HIGH)
+    previous = torch.empty_like(q)
+    messages = q.new_empty(2, *q.shape)
+    neighbours = _Neighbours(kernel, config, fields=2)
     for iteration in range(config.iterations):
-        messages = _messages(torch.stack([q, 1 - q], dim=1).log_(), kernel, config).exp_()
-        foreground, background = messages[:, 0] * inside, messages[:, 1]
-        previous, q = q, (foreground / (foreground + background + EPSILON)).clamp_(LOW, HIGH)
+        messages[0] = q
+        torch.sub(1, q, out=messages[1])
+        foreground, background = neighbours.sums_(messages.log_()).exp_()
+        foreground *= inside
+        previous, q = q, torch.add(foreground, background, out=previous).add_(EPSILON)
+        torch.div(foreground, q, out=q).clamp_(LOW, HIGH)
         if _settled(q, previous, iteration):
             break
     return q > 0.5
@@ -83,22 +92,36 @@ def _two_label(masks: Tensor, kernel: Tensor, inside: Tensor, config: CrfConfig)
 
 def _literal(masks: Tensor, kernel: Tensor, inside: Tensor, config: CrfConfig) -> Tensor:
     labels = masks * inside
+    neighbours = _Neighbours(kernel, config, fields=1)
     for iteration in range(config.iterations):
-        grown = _messages(labels[:, None], kernel, config)[:, 0]
+        grown = neighbours.sums_(labels[None].clone())[0]
         previous, labels = labels, ((labels + grown) * inside).clamp_(0, 1)
         if _settled(labels, previous, iteration):
             break
     return labels > 0.5
 
 
-def _messages(fields: Tensor, kernel: Tensor, config: CrfConfig) -> Tensor:
-    """Σ_j K_ij·field_j: fields (B, L, H, W), kernel (B, N, H, W) → (B, L, H, W)."""
-    reach = _reach(config)
-    padded = F.pad(fields, (reach, reach, reach, reach))
-    total = torch.zeros_like(fields)
-    for index, offset in enumerate(offsets(config)):
-        total.addcmul_(kernel[:, index, None], _shifted(padded, offset, reach))
-    return total
+class _Neighbours:
+    """Σ_j K_ij·field_j over the neighbourhood, into memory that is taken once."""
+
+    def __init__(self, kernel: Tensor, config: CrfConfig, *, fields: int) -> None:
+        """kernel: (N, H, W, B) by `offsets(config)`."""
+        self.kernel = kernel
+        _, height, width, batch = kernel.shape
+        reach = _reach(config)
+        padded = kernel.new_zeros(fields, height + 2 * reach, width + 2 * reach, batch)
+        self.inner = padded[:, reach : reach + height, reach : reach + width]
+        self.shifted = [
+            padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in offsets(config)
+        ]
+
+    def sums_(self, fields: Tensor) -> Tensor:
+        """Replace fields (L, H, W, B) by their sums over the neighbours."""
+        self.inner.copy_(fields)
+        fields.zero_()
+        for weights, field in zip(self.kernel, self.shifted, strict=True):
+            fields.addcmul_(weights, field)
+        return fields
 
 
 def _settled(now: Tensor, before: Tensor, iteration: int) -> bool:
