@@ -164,14 +164,16 @@ def test_records_without_their_parts_are_named_and_left_out():
 
 
 def test_results_of_other_instances_are_not_drawn_together():
-    found = results(*labelled("a"), *labelled("b", encoder="mae_b"))
+    """A sweep's ten values on some images do not displace the labelers that were compared on others."""
+    sweep = [one for n in range(3) for one in labelled(f"a{n}", zeta=1.0 + n)]
+    found = results(*sweep, *labelled("b", encoder="mae_b"), *labelled("c", labeler="box"))
 
     def read(one: dict[str, Any]) -> pd.DataFrame:
-        return pd.DataFrame({"annotation_id": [1, 2] if one["key"] == "a" else [1, 3]})
+        return pd.DataFrame({"annotation_id": [1, 2] if one["key"] in ("b", "c") else [1, 3]})
 
     tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], read)
-    assert [group[0]["key"] for group, _ in tables] == ["a"]
-    assert left_out == ("quality_val/b: scored on other instances than the rest",)
+    assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
+    assert left_out == ("3 labelers scored on other instances than those shown",)
 
 
 # --- selection -----------------------------------------------------------------------------------------------------

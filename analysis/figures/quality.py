@@ -93,8 +93,9 @@ def readable(
 ) -> tuple[Tables, tuple[str, ...]]:
     """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
 
-    With `same`, all must be of the same instances. Of labelers with the same encoder, decoder, recipe and θ (the
-    members of a sweep, say) the one that most results are built on is shown, and at most one for each colour.
+    With `same`, all are of the same instances: those on which most kinds of labelers are scored. Of labelers with the
+    same encoder, decoder, recipe and θ (the members of a sweep, say) the one that most results are built on is shown,
+    and at most one for each colour.
     """
     found: Tables = []
     left_out = []
@@ -108,16 +109,23 @@ def readable(
                 left_out.append(str(error))
         if kept:
             found.append((kept, frames))
+    if other := len(found) - len(found := _same_instances(found) if same else found):
+        left_out.append(f"{other} labelers scored on other instances than those shown")
     if hidden := len(found) - len(found := _one_each(found)):
         left_out.append(f"{hidden} labelers that fewer results are built on than on those shown")
-    if found and same:
-        ids = set(found[0][1][0]["annotation_id"])
-        other = [entry for entry in found if any(set(frame["annotation_id"]) != ids for frame in entry[1])]
-        left_out += [f"quality_val/{entry[0][0]['key']}: scored on other instances than the rest" for entry in other]
-        found = [entry for entry in found if not any(entry is o for o in other)]
     order = {"mal": 0, "sam": 1, "file": 2, "grabcut": 3, "ellipse": 4, "box": 5, "gt": 6}
     found.sort(key=lambda entry: order.get(entry[0][0]["columns"].get("labeler", "").partition(":")[0], 9))
     return found, tuple(left_out)
+
+
+def _same_instances(found: Tables) -> Tables:
+    sets: dict[frozenset[int], Tables] = {}
+    for entry in found:
+        ids = {frozenset(frame["annotation_id"]) for frame in entry[1]}
+        if len(ids) == 1:
+            sets.setdefault(ids.pop(), []).append(entry)
+    kinds = {ids: len({entry[0][0]["columns"].get("labeler") for entry in some}) for ids, some in sets.items()}
+    return sets[max(kinds, key=lambda ids: kinds[ids])] if kinds else []
 
 
 def _one_each(found: Tables) -> Tables:

@@ -64,7 +64,7 @@ def names(groups: Sequence[Group], results: Results, subject: Callable[[Record],
     found = [subject(group[0]) for group in groups]
     for setting in SETTINGS:
         values = [group[0]["columns"].get(setting) for group in groups]
-        found = _told_apart(found, values, "{}")
+        found = _told_apart(found, values, "θ {}" if setting == "theta" else "{}")
     for key in _differing(groups, found, results):
         values = [settings_of(group[0], results.known).get(key) for group in groups]
         found = _told_apart(found, values, key.partition(".")[2] + "={}")
