@@ -164,7 +164,7 @@ def test_records_without_their_parts_are_named_and_left_out():
 
 
 def test_results_of_other_instances_are_not_drawn_together():
-    """A sweep's ten values on some images do not displace the labelers that were compared on others."""
+    """A sweep's many values on some images do not displace the labelers that were compared on others."""
     sweep = [one for n in range(3) for one in labelled(f"a{n}", zeta=1.0 + n)]
     found = results(*sweep, *labelled("b", encoder="mae_b"), *labelled("c", labeler="box"))
 

@@ -19,7 +19,7 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
     for the settings that come with it.
 
     Raises:
-        ComparisonError: two of one name and seed differ in what has no name.
+        ComparisonError: two of one name and seed differ in what the name does not say, such as a decoder's sizes.
     """
     settings = [(record, settings_of(record, known)) for record in records]
     places = list(differing([own for _, own in settings]))
