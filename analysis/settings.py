@@ -92,6 +92,12 @@ def chosen(
     return kept
 
 
+def apart_from(compared: str, settings: Settings) -> Settings:
+    """The settings without one that is compared, a key of `BELONGS`, and without what belongs to it."""
+    pattern = re.compile(BELONGS[compared])
+    return {name: value for name, value in settings.items() if name != compared and not pattern.fullmatch(name)}
+
+
 def differing(
     all_settings: list[Settings], *, by: str | None = None, along: Iterable[str] = ()
 ) -> dict[str, list[str]]:
@@ -101,11 +107,10 @@ def differing(
         by: the compared setting, a key of `BELONGS`; None: nothing may differ.
         along: more settings that may differ.
     """
-    names = sorted(set().union(*all_settings))
-    pattern = re.compile(BELONGS[by]) if by else None
+    names = sorted(set().union(*(apart_from(by, settings) if by else settings for settings in all_settings)))
     found = {}
     for name in names:
-        if name == by or name in along or (pattern and pattern.fullmatch(name)):
+        if name in along:
             continue
         values = sorted({settings.get(name, ABSENT) for settings in all_settings})
         if len(values) > 1:

@@ -118,3 +118,14 @@ def test_ablations_are_named_by_what_they_change(runs: Callable[..., dict[str, A
 def test_other_labelers_stand_among_the_ablations(runs: Callable[..., dict[str, Any]]) -> None:
     found = runs("seed=0", "roi.theta=0.6", "roi.theta=1", by="changes")
     assert list(found) == ["nothing", "labeler=box", "labeler=ellipse", "roi.theta=0.6", "roi.theta=1"]
+
+
+def test_results_of_one_menu_entry_that_differ_in_what_comes_with_it_say_so(
+    runs: Callable[..., dict[str, Any]],
+) -> None:
+    found = runs("seed=0", "roi.theta=1", "decoder=fc", "decoder=fc decoder.fc.hidden=64", "decoder=fcn", by="changes")
+    assert [name for name in found if name.startswith("decoder")] == [
+        "decoder=fc; decoder.fc.hidden=512",
+        "decoder=fc; decoder.fc.hidden=64",
+        "decoder=fcn",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.paper.results import read_testdev
-from analysis.records import UnreadableRecordError, by_address
+from analysis.records import UnreadableRecordError, address, by_address
 from analysis.rendering import FORMATS, Table
 from analysis.seeds import lineage, over_seeds, spread
 from analysis.summary import summary
@@ -84,7 +84,7 @@ class Runs:
             inputs = {"labels": labels}
         else:
             columns = {"profile": "paper", "data": "coco", "seed": seed} | columns
-        columns |= {"segmenter": segmenter, "supervision": supervision}
+        columns = columns | {"segmenter": segmenter, "supervision": supervision}
         if epochs is None:
             epochs = next(number for name, number in EPOCHS.items() if segmenter.startswith(name))
         config = {"seed": seed, "segmenter": {"schedule": {"steps": None, "epochs": epochs, "batch": 2}}}
@@ -106,6 +106,26 @@ class Runs:
         config = {"seed": record["columns"]["seed"], "resamples": 50}
         self.add("retention", record["columns"], config=config, inputs={"pseudo": above, "human": below}, **figures)
         return below
+
+    def latest(self, segmenter: str) -> str:
+        """The address of the AP, of a segmenter on pseudo-labels, that was added last."""
+        scores = [record for record in self.records if record["stage"] == "ap_val"]
+        wanted = {"segmenter": segmenter, "supervision": "pseudo"}
+        return next(address(r) for r in reversed(scores) if wanted.items() <= r["columns"].items())
+
+    def quality_of(self, score: str, iou: float, *, images: str = "all", **label: Any) -> str:
+        """Quality, on the validation images, of the masks that an AP's segmenter learned from.
+
+        `label` changes how they were made.
+        """
+        known = by_address(self.records)
+        trained = known[known[known[score]["inputs"]["predictions"]]["inputs"]["segmenter"]]
+        labels = known[trained["inputs"]["labels"]]
+        columns = labels["columns"]
+        val = self.add(
+            "label_val", columns, config={"label": labels["config"]["label"] | label}, inputs=labels["inputs"]
+        )
+        return self.add("quality_val", columns, config={"images": images}, inputs={"labels": val}, iou=iou)
 
     def submit(self, score: str) -> str:
         """Test predictions of the segmenter behind an AP."""
@@ -264,21 +284,12 @@ def test_mask_iou_stands_where_no_segmenter_was_trained():
 def test_the_iou_of_a_row_is_that_of_the_masks_its_segmenter_learned_from():
     runs = Runs()
     runs.pair("cascade_convnext_s", human=0.45, pseudo=0.36)
-    (score,) = [r for r in runs.records if r["stage"] == "ap_val" and r["columns"]["supervision"] == "pseudo"]
-    labeler = next(r for r in runs.records if r["stage"] == "train_labeler")
-    labels = next(r for r in runs.records if r["stage"] == "label_train")
-    val = runs.add("label_val", score["columns"], config=labels["config"], inputs={"labeler": address_of(labeler)})
-    runs.add("quality_val", score["columns"], config={"images": "all"}, inputs={"labels": val}, iou=0.81)
-    other = runs.add("label_val", score["columns"], config={"label": {"flip": False}},
-                     inputs={"labeler": address_of(labeler)})  # fmt: skip
-    runs.add("quality_val", score["columns"], config={"images": "all"}, inputs={"labels": other}, iou=0.5)
-    runs.add("quality_val", score["columns"], config={"images": "odd"}, inputs={"labels": val}, iou=0.3)
+    score = runs.latest("cascade_convnext_s")
+    runs.quality_of(score, 0.81)
+    runs.quality_of(score, 0.5, flip=False)
+    runs.quality_of(score, 0.3, images="odd")
     found = [(row["mask AP val, ours"], row["mask IoU"]) for row in measured(made(runs, "tab3_decoder"))]
     assert sorted(found) == [("-", "0.300"), ("-", "0.500"), ("36.0", "0.810")]  # of the images that the AP is of
-
-
-def address_of(record: Record) -> str:
-    return f"{record['stage']}/{record['key']}"
 
 
 def test_table_6_tells_crops_from_images_and_given_weights_from_trained_ones():
@@ -480,18 +491,62 @@ def test_of_two_bootstraps_of_one_ratio_the_longer_is_shown():
     assert human
 
 
+DEMO = {"profile": "demo", "data": "shapes"}
+OTHER = "Not comparable: profile demo, data shapes: another scale, other data"
+
+
 def test_what_was_run_for_one_table_is_no_row_of_another():
     runs = Runs()
-    demo = {"profile": "demo", "data": "shapes"}
     for decoder in ("fc", "attention"):
-        runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.2, decoder=decoder, encoder="vit_nano", **demo)
-    runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.21, encoder="swin_nano", **demo)
-    heading = "Not comparable: profile demo, data shapes: another scale, other data"
-    assert [row["mask decoder"] for row in part(made(runs, "tab3_decoder"), heading)] == [
+        runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.2, decoder=decoder, encoder="vit_nano", **DEMO)
+    runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.21, encoder="swin_nano", **DEMO)
+    assert [row["mask decoder"] for row in part(made(runs, "tab3_decoder"), OTHER)] == [
         "Fully connected decoder",
         "Attention-based decoder",
     ]
-    assert [row["backbone"] for row in part(made(runs, "tab4_encoder"), heading)] == ["swin_nano", "vit_nano"]
+    assert [row["backbone"] for row in part(made(runs, "tab4_encoder"), OTHER)] == ["swin_nano", "vit_nano"]
+
+
+def test_an_ablation_of_another_setting_is_no_row_of_tables_3_to_5():
+    runs = Runs()
+    for theta, iou in ((0.6, 0.65), (1.2, 0.73)):
+        runs.quality(iou, theta=theta, **DEMO)
+    runs.quality(0.72, train={"ema": 0.9}, **DEMO)
+    assert [row["mask IoU"] for row in part(made(runs, "tab5_theta"), OTHER)] == ["0.650", "0.730"]
+    assert [row["mask IoU"] for row in part(made(runs, "tab3_decoder"), OTHER)] == [
+        "0.730",
+        "0.720",
+    ]  # no other decoder
+
+
+def test_masks_that_a_segmenter_learned_from_stand_beside_those_that_have_a_mean_iou_alone():
+    runs = Runs()
+    for seed in (0, 1):
+        for segmenter in ("mask_rcnn_tiny", "solov2_tiny"):
+            runs.pair(segmenter, human=0.4, pseudo=0.2, seed=seed, **DEMO)
+        runs.quality_of(runs.latest("mask_rcnn_tiny"), 0.73 + seed / 50)
+        runs.quality(0.65, theta=0.6, seed=seed, **DEMO)
+    rows = part(made(runs, "tab5_theta"), OTHER)
+    said = [of(row, "θ", "mask AP val, ours", "mask IoU", "seeds") for row in rows]
+    assert said == [
+        ["0.6", "-", "0.650 (0.650 … 0.650)", "0, 1"],
+        ["1.2", "20.0 (20.0 … 20.0)", "0.740 (0.730 … 0.750)", "0, 1"],
+    ]
+
+
+def test_an_iou_over_more_seeds_than_were_segmented_is_a_row_of_its_own():
+    runs = Runs()
+    for theta in (0.6, 1.2):
+        runs.pair("mask_rcnn_tiny", human=0.4, pseudo=theta / 5, theta=theta, **DEMO)
+        runs.quality_of(runs.latest("mask_rcnn_tiny"), theta / 2)
+        if theta == 0.6:
+            runs.quality(0.4, theta=theta, seed=1, **DEMO)
+    rows = part(made(runs, "tab5_theta"), OTHER)
+    assert [of(row, "θ", "mask AP val, ours", "mask IoU", "seeds") for row in rows] == [
+        ["0.6", "-", "0.350 (0.300 … 0.400)", "0, 1"],
+        ["0.6", "12.0", "0.300", "0"],
+        ["1.2", "24.0", "0.600", "0"],
+    ]
 
 
 def test_commits_of_all_that_a_row_comes_from_are_said():

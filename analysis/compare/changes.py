@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from analysis.compare.resampled import ComparisonError, Runs
-from analysis.records import Record, address
+from analysis.compare.resampled import Runs
+from analysis.records import Record
 from analysis.settings import ABSENT, BELONGS, COLUMNS, Settings, differing, settings_of
 
 UNCHANGED = "nothing"
@@ -16,23 +16,20 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
     """Name → its runs by seed: `crf.zeta=0.1` is all that sets them apart; `UNCHANGED`, what they change, comes first.
 
     Changes are counted from the result that has most in common with all others. A menu entry (`decoder=fcn`) stands
-    for the settings that come with it.
-
-    Raises:
-        ComparisonError: two of one name and seed differ in what the name does not say, such as a decoder's sizes.
+    for the settings that come with it; where results of one entry differ in those, their names say them too.
     """
     settings = [(record, settings_of(record, known)) for record in records]
     places = list(differing([own for _, own in settings]))
     base = min((own for _, own in settings), key=lambda own: _distance(own, settings, places), default={})
-    groups: dict[str, Runs] = {}
+    named: dict[str, list[tuple[Record, Settings]]] = {}
     for record, own in settings:
-        name = _name(own, base, places)
-        group, seed = groups.setdefault(name, {}), record["columns"].get("seed")
-        if seed in group:
-            raise ComparisonError(
-                f"{address(group[seed])} and {address(record)} have the same settings and seed; choose by --where"
-            )
-        group[seed] = record
+        named.setdefault(_name(own, base, places), []).append((record, own))
+    groups: dict[str, Runs] = {}
+    for name, alike in named.items():
+        untold = list(differing([own for _, own in alike]))
+        for record, own in alike:
+            full = SEVERAL.join([name, *(f"{_bare(place)}={own.get(place, ABSENT)}" for place in untold)])
+            groups.setdefault(full, {})[record["columns"].get("seed")] = record
     names = sorted(groups, key=lambda name: (name != UNCHANGED, _in_order(name)))
     return {name: dict(sorted(groups[name].items(), key=lambda run: run[0] or 0)) for name in names}
 

@@ -93,7 +93,7 @@ class Builder:
         for group, row, reason in self._assigned():
             if reason or row is None:
                 found.setdefault(f"Not comparable: {reason}" if reason else BESIDE, []).append(group)
-        return {heading: families(self.kind, groups) for heading, groups in sorted(found.items())}
+        return {heading: families(self.kind, groups, self.results) for heading, groups in sorted(found.items())}
 
     def _assigned(self) -> Iterator[tuple[Group, Row | None, str]]:
         for group in self.kind.groups(self.results):

@@ -69,10 +69,14 @@ class Results:
         return groups
 
     def qualities_without_scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
-        """Qualities of masks that no segmenter was trained on, as far as the store knows; seeds together."""
+        """Qualities of masks, seeds together, of which a seed has no segmenter's AP, as far as the store knows."""
         trained_on = {self._labelling(score) for score in self.stage("ap_val")}
-        found = [r for r in self.stage("quality_val") if wanted(r) and self._labelling(r) not in trained_on]
-        return [[Result(record, None, record) for record in alike] for alike in over_seeds(found, self.known)]
+        groups = over_seeds([record for record in self.stage("quality_val") if wanted(record)], self.known)
+        return [
+            [Result(record, None, record) for record in alike]
+            for alike in groups
+            if any(self._labelling(record) not in trained_on for record in alike)
+        ]
 
     def clusterings(self) -> list[Group]:
         """Clustering scores, seeds together."""

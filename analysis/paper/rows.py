@@ -18,6 +18,7 @@ from analysis.paper.results import Group, Results
 from analysis.paper.settings import flat
 from analysis.paper_numbers import PaperTable, Row
 from analysis.records import Record
+from analysis.settings import apart_from, settings_of
 
 LABELER = ("labeler", "recipe", "encoder", "decoder", "theta")  # settings that a result with human masks has not
 USUAL = {"decoder": "attention", "theta": 1.2}  # the paper's choices, which only Tables 3 and 5 vary
@@ -90,24 +91,35 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
     return found
 
 
-def families(kind: Kind, groups: list[Group]) -> list[Group]:
+def families(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
     """Of results that a table compares in one setting: those that have others beside them, all else alike, if any.
 
-    What was run for one of Tables 3 to 5 is no row of the others, but where there is nothing else.
+    What was run for one of Tables 3 to 5, or for an ablation of another setting, is no row of the others, but where
+    there is nothing else. APs stand beside APs of one segmenter, mean IoUs beside mean IoUs; where only the IoUs of
+    some labels can be compared, those that a segmenter was trained on stand beside the others.
     """
     if not kind.varied:
         return groups
 
-    def family(group: Group) -> tuple[Any, ...]:
-        columns = columns_of(group)
-        settings = ("profile", "data", *LABELER, "segmenter")
-        return tuple(columns.get(name) for name in settings if name != kind.varied)
+    def family(record: Record) -> tuple[Any, ...]:
+        return tuple(sorted(apart_from(kind.varied, settings_of(record, results.known)).items()))
 
-    values: dict[tuple[Any, ...], set[Any]] = {}
-    for group in groups:
-        values.setdefault(family(group), set()).add(columns_of(group).get(kind.varied))
-    compared = [group for group in groups if len(values[family(group)]) > 1]
-    return compared or groups
+    def compared(pairs: list[tuple[Group, Record]]) -> list[tuple[Group, tuple[Any, ...]]]:
+        values: dict[tuple[Any, ...], set[Any]] = {}
+        found = [(group, family(record)) for group, record in pairs]
+        for group, alike in found:
+            values.setdefault(alike, set()).add(columns_of(group).get(kind.varied))
+        return [(group, alike) for group, alike in found if len(values[alike]) > 1]
+
+    by_score = [group for group, _ in compared([(g, g[0].record) for g in groups if _scored(g)])]
+    by_masks = compared([(g, g[0].quality) for g in groups if g[0].quality is not None])
+    there = {(alike, columns_of(g)[kind.varied]) for g, alike in by_masks if any(g is one for one in by_score)}
+    more = [g for g, alike in by_masks if not (_scored(g) and (alike, columns_of(g)[kind.varied]) in there)]
+    return by_score + more or groups
+
+
+def _scored(group: Group) -> bool:
+    return group[0].record["stage"] == "ap_val"
 
 
 def _by_mal(record: Record, *, elsewhere: bool = False) -> bool:
