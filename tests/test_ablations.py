@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import mal.run
+from analysis.paper.settings import flat as flat_settings
 from mal.config import Config
 from mal.graph import Stage, execute, in_order
 from mal.segmenters.config_checks import check as check_segmenter
@@ -32,6 +33,7 @@ ROWS = {  # at smoke and demo scale; at mini and paper scale
     "fig6": (1, 1),
     "fig7": (20, 20),
     "fig8": (1, 1),
+    "sensitivity": (12, 12),
     "threshold": (8, 8),
 }
 ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
@@ -119,6 +121,19 @@ def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
     assert {name: config[group][name] for name, group in keys.items()} == centre | {"omega": 8}
 
 
+def test_rows_of_the_sensitivity_change_one_setting_each(compose):
+    rows = swept(jobs("sensitivity", "demo"), "row")
+    unchanged = flat(compose("experiment=sensitivity", "profile=demo", f"row={rows[0]}"))
+    for row in rows[1:]:
+        config = flat(compose("experiment=sensitivity", "profile=demo", f"row={row}"))
+        ((setting, value),) = {key: value for key, value in config.items() if value != unchanged[key]}.items()
+        assert row == f"sensitivity/{setting.rpartition('.')[2]}_{value}"
+
+
+def flat(config: Config) -> dict[str, object]:
+    return dict(flat_settings(OmegaConf.to_container(OmegaConf.structured(config))))
+
+
 def test_an_experiment_says_what_is_compared(compose):
     assert compose().compare == ["box", "ellipse", "grabcut"]
     assert compose("experiment=tab6_clustering", "profile=smoke").compare == []
@@ -166,6 +181,7 @@ MADE = {
     "fig6": "quality_val",
     "fig7": "retention",
     "fig8": "retention",
+    "sensitivity": "quality_val",
     "threshold": "quality_val",
 }
 

@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),
     "threshold": Kind("IoU against the threshold", f"{RUN} experiment=threshold", threshold.iou_by_threshold),
     "score": Kind("IoU against the score of a mask", RUN, threshold.iou_by_score),
-    "ablations": Kind("One change at a time", f"{RUN} -m crf.zeta=0.1,0.3,1 segmenter=none", ablations.changes),
+    "ablations": Kind("One change at a time", f"{RUN} experiment=sensitivity", ablations.changes),
     "labelers": Kind("Training of labelers", RUN, training.of_labelers),
     "segmenters": Kind("Training of segmenters", RUN, training.of_segmenters),
 }
