@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from analysis.records import Record
 
 # stages whose `seed` is the run's; any other stage's is the data's
-SEEDED = ("train_labeler", "train_segmenter", "retention")
+SEEDED = ("train_labeler", "train_segmenter", "retention", "clustering_val", "attention_val")
 
 
 def lineage(record: Record, known: Mapping[str, Record]) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from analysis.records import Record, UnreadableRecordError, address
+from analysis.seeds import SEEDED
 
 Settings = dict[str, str]
 ABSENT = "absent"  # stands for a setting that a result does not have
 COLUMNS = ("profile", "data", "labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision")
-SEEDED = ("train_labeler", "train_segmenter", "retention", "clustering_val", "attention_val")  # `seed` is the run's
 _LABELER = r"(train_labeler|label_\w+|boxes_train|shapes_train)\..+|recipe|encoder|decoder|theta"
 _RECIPE = "|".join(
     [

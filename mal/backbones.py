@@ -14,8 +14,8 @@ from mal.errors import ConfigError, WeightsError
 WAY_OUT = "give the weights as a file with encoder.checkpoint=FILE, or train from scratch with encoder.pretrained=false"
 
 
-def build_backbone(config: EncoderConfig, *, image_size: int) -> tuple[Any, int]:
-    """The timm model, its classifier removed, and the input side it wants (a multiple of its stride).
+def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
+    """The timm model, its classifier removed, and the input height and width it wants (multiples of its stride).
 
     Raises:
         ConfigError: timm has no such model, or it cannot be built or give maps.
@@ -24,8 +24,8 @@ def build_backbone(config: EncoderConfig, *, image_size: int) -> tuple[Any, int]
     if not timm.is_model(config.timm.split(".")[0]):
         raise ConfigError(f"encoder.timm={config.timm} is no model of timm's; see timm.list_models()")
     stride, sized = _inspect(config, image_size)
-    side = -(-image_size // stride) * stride
-    arguments: dict[str, Any] = {**config.options, **({"img_size": side} if sized else {})}
+    height, width = (-(-side // stride) * stride for side in image_size)
+    arguments: dict[str, Any] = {**config.options, **({"img_size": (height, width)} if sized else {})}
     if config.checkpoint is not None:
         model = _from_file(config, arguments)
     elif config.pretrained:
@@ -33,7 +33,7 @@ def build_backbone(config: EncoderConfig, *, image_size: int) -> tuple[Any, int]
     else:
         model = timm.create_model(config.timm, pretrained=False, num_classes=0, **arguments)
     model.reset_classifier(0, "")
-    return model, side
+    return model, (height, width)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _inspect(config: EncoderConfig, image_size: int) -> tuple[int, bool]:
+def _inspect(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, bool]:
     """(largest stride, whether the input size must be given at construction), found on the meta device.
 
     A family that resamples its positions in each forward (SAM, DINOv3) is built at its own size: its weights then fit

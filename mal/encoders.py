@@ -35,14 +35,16 @@ class Encoder(nn.Module):
     convolution and a group norm (stages differ in scale by an order of magnitude), and the coarser sum, resized
     bilinearly, is added (the paper fuses nothing; §3.2 and A.2 report a drop from it on ViTs).
 
-    Crops whose side is no multiple of the model's stride are resized up to the next one, so that no edge is dropped.
+    Crops whose sides are no multiples of the model's stride are resized up to the next, so that no edge is dropped.
     """
 
     backbone: Any  # timm's models share no type
 
-    def __init__(self, config: EncoderConfig, *, image_size: int) -> None:
+    def __init__(self, config: EncoderConfig, *, image_size: int | tuple[int, int]) -> None:
+        """image_size: the side of the crops in pixels, or their height and width."""
         super().__init__()
-        self.backbone, self.image_size = build_backbone(config, image_size=image_size)
+        asked = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.backbone, self.image_size = build_backbone(config, image_size=asked)
         strides = [int(info["reduction"]) for info in self.backbone.feature_info]
         levels = _level_indices(config, strides)
         self.indices = sorted({*levels, len(strides) - 1})
@@ -60,14 +62,13 @@ class Encoder(nn.Module):
         self.train()
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the backbone sees of crops (B, 3, S, S), RGB in [0, 1]: at the side it wants, normalised."""
-        if images.shape[-1] != self.image_size:
-            side = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=side, mode="bilinear", align_corners=False)
+        """What the backbone sees of crops (B, 3, H, W), RGB in [0, 1]: at the size it wants, normalised."""
+        if images.shape[-2:] != self.image_size:
+            images = F.interpolate(images, size=self.image_size, mode="bilinear", align_corners=False)
         return normalise(images, self.mean, self.std)
 
     def forward(self, images: Tensor) -> Features:
-        """images: (B, 3, S, S) RGB in [0, 1]."""
+        """images: (B, 3, H, W) RGB in [0, 1]."""
         maps = self._maps(self.prepare(images))
         if not self.lateral:
             return Features(last=maps[-1], fine=maps[-1])
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
         """The maps of one blank crop: what the model says of its widths is not always so."""
         mode = self.backbone.training
         self.backbone.eval()
-        maps = self._maps(torch.zeros(1, 3, self.image_size, self.image_size))
+        maps = self._maps(torch.zeros(1, 3, *self.image_size))
         self.backbone.train(mode)
         return maps
 

@@ -90,7 +90,7 @@ def outlook(stages: Iterable[Stage], store: Store, *, processes: int = 1, gpu: b
     if unknown == len(todo):
         return f"{said}; how long the rest takes, no earlier run tells"
     basis = "earlier runs, some of them on another machine" if borrowed else "earlier runs"
-    missing = f", without {unknown} stages of kinds never run before" if unknown else ""
+    missing = f", without {unknown} stage{'s' if unknown > 1 else ''} of kinds never run before" if unknown else ""
     return f"{said}; the rest takes about {in_words(total)} by {basis}{missing}"
 
 

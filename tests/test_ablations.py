@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import mal.run
 from analysis.paper.settings import flat as flat_settings
+from analysis.settings import shown
 from mal.config import Config
 from mal.graph import Stage, execute, in_order
 from mal.segmenters.config_checks import check as check_segmenter
@@ -33,7 +34,7 @@ ROWS = {  # at smoke and demo scale; at mini and paper scale
     "fig6": (1, 1),
     "fig7": (20, 20),
     "fig8": (1, 1),
-    "sensitivity": (12, 12),
+    "sensitivity": (14, 14),
     "threshold": (8, 8),
 }
 ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
@@ -121,13 +122,17 @@ def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
     assert {name: config[group][name] for name, group in keys.items()} == centre | {"omega": 8}
 
 
-def test_rows_of_the_sensitivity_change_one_setting_each(compose):
-    rows = swept(jobs("sensitivity", "demo"), "row")
-    unchanged = flat(compose("experiment=sensitivity", "profile=demo", f"row={rows[0]}"))
-    for row in rows[1:]:
-        config = flat(compose("experiment=sensitivity", "profile=demo", f"row={row}"))
+@pytest.mark.parametrize(
+    "profile", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mini", "paper"))]
+)
+def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
+    first, *others = jobs("sensitivity", profile)
+    unchanged = flat(compose(*first))
+    for job in others:
+        (row,) = swept([job], "row")
+        config = flat(compose(*job))
         ((setting, value),) = {key: value for key, value in config.items() if value != unchanged[key]}.items()
-        assert row == f"sensitivity/{setting.rpartition('.')[2]}_{value}"
+        assert row == f"sensitivity/{setting.rpartition('.')[2]}_{shown(value)}"
 
 
 def flat(config: Config) -> dict[str, object]:

@@ -50,7 +50,7 @@ def changed(config: Config, **settings: object) -> Config:
 
 
 NEEDS = {  # what an entry cannot do without
-    "encoder=timm": "encoder.timm=resnet18",
+    "encoder=timm": "encoder.name=resnet18",
     "labeler=file": "labeler.file=train.json labeler.val_file=val.json",
     "labeler=none": "clustering.enabled=true",
 }
@@ -103,7 +103,7 @@ def test_every_encoder_is_a_model_of_timms_with_the_weights_its_tag_names(name):
 
 
 def test_any_timm_model_must_be_named():
-    with pytest.raises(MissingMandatoryValue, match=r"encoder\.timm"):
+    with pytest.raises(MissingMandatoryValue, match=r"encoder\.name"):
         compose_config("encoder=timm")
 
 

@@ -125,7 +125,7 @@ def test_results_of_one_menu_entry_that_differ_in_what_comes_with_it_say_so(
 ) -> None:
     found = runs("seed=0", "roi.theta=1", "decoder=fc", "decoder=fc decoder.fc.hidden=64", "decoder=fcn", by="changes")
     assert [name for name in found if name.startswith("decoder")] == [
-        "decoder=fc; decoder.fc.hidden=512",
-        "decoder=fc; decoder.fc.hidden=64",
+        "decoder=fc (decoder.fc.hidden=512)",
+        "decoder=fc (decoder.fc.hidden=64)",
         "decoder=fcn",
     ]

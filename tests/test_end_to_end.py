@@ -90,17 +90,16 @@ def test_an_unreachable_encoder_fails_before_any_work(tmp_path):
 def test_a_sweep_over_encoders_works_as_the_user_wrote_it(tmp_path):
     command(
         "-m",
-        "encoder=vit_nano,timm",
-        "encoder.timm=vit_tiny_patch16_224",
+        "encoder=timm",
+        "encoder.name=vit_tiny_patch16_224,resnet18",
         "encoder.pretrained=false",
-        "encoder.options={}",
         "segmenter=none",
         "compare=[]",
         "train.steps=1",
         store=tmp_path / "runs",
     )
     names = {r["columns"]["encoder"] for r in records(tmp_path / "runs").values() if r["stage"] == "train_labeler"}
-    assert names == {"vit_nano", "timm"}
+    assert names == {"vit_tiny_patch16_224", "resnet18"}
 
 
 def test_boxes_of_ones_own_are_trained_on_and_labelled(store, tmp_path):

@@ -58,7 +58,7 @@ def test_the_outlook_counts_a_shared_stage_once_and_names_what_it_cannot_tell(
     ran(here.root, known[0], 300.0)
     assert outlook([*known, *known], here) == "3 stages, 1 of them done; the rest takes about 10 min by earlier runs"
     other = stage("train_segmenter", segmenter="new")
-    assert outlook([*known, other], here).endswith("earlier runs, without 1 stages of kinds never run before")
+    assert outlook([*known, other], here).endswith("earlier runs, without 1 stage of kinds never run before")
     ran(tmp_path / "published", stage("train_segmenter", seed=7, segmenter="new"), 60.0)
     assert outlook([*known, other], here).endswith("about 11 min by earlier runs, some of them on another machine")
     assert outlook(known[:1], here) == "1 stages, 1 of them done"

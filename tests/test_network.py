@@ -55,7 +55,7 @@ def test_any_timm_model_gives_channels_first_maps(name, size, channels, side):
 def test_a_side_that_is_no_multiple_of_the_stride_loses_no_edge():
     options = {"patch_size": 14, "embed_dim": 48, "depth": 1, "num_heads": 3}
     encoder = Encoder(EncoderConfig("x", "vit_tiny_patch16_224", pretrained=False, options=options), image_size=64)
-    assert encoder.image_size == 70
+    assert encoder.image_size == (70, 70)
     assert encoder(torch.rand(1, 3, 64, 64)).last.shape[-1] == 5
 
 

@@ -519,6 +519,27 @@ def test_an_ablation_of_another_setting_is_no_row_of_tables_3_to_5():
     ]  # no other decoder
 
 
+def test_a_result_stays_whose_partner_stands_among_the_papers_rows():
+    runs = Runs()
+    for encoder, ap in (("mae_b", 0.36), ("dinov2_b", 0.38)):
+        runs.pair("cascade_convnext_s", human=0.45, pseudo=ap, encoder=encoder)
+    for encoder in ("eva02_b", "deit3_b"):
+        runs.pair("cascade_convnext_s", human=0.45, pseudo=0.3, encoder=encoder, recipe="best")
+    found = part(made(runs, "tab4_encoder"), "At the paper's scale and on its data, but none of its rows")
+    assert sorted(row["backbone"] for row in found) == ["deit3_b", "dinov2_b", "eva02_b"]
+
+
+def test_an_ablation_of_another_setting_does_not_stand_beside_the_papers_numbers():
+    runs = Runs()
+    for theta, ap in ((0.6, 0.3), (1.2, 0.36)):
+        runs.pair("cascade_convnext_s", human=0.45, pseudo=ap, theta=theta)
+    runs.quality(0.7, train={"ema": 0.9})
+    assert [of(row, "θ", "mask AP val, ours") for row in measured(made(runs, "tab5_theta"))] == [
+        ["0.6", "30.0"],
+        ["1.2", "36.0"],
+    ]
+
+
 def test_masks_that_a_segmenter_learned_from_stand_beside_those_that_have_a_mean_iou_alone():
     runs = Runs()
     for seed in (0, 1):

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from analysis.compare.resampled import Runs
-from analysis.records import Record
+from analysis.compare.resampled import ComparisonError, Runs
+from analysis.records import Record, address
 from analysis.settings import ABSENT, BELONGS, COLUMNS, Settings, differing, settings_of
 
 UNCHANGED = "nothing"
@@ -17,6 +17,9 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
 
     Changes are counted from the result that has most in common with all others. A menu entry (`decoder=fcn`) stands
     for the settings that come with it; where results of one entry differ in those, their names say them too.
+
+    Raises:
+        ComparisonError: two results have the same settings and seed.
     """
     settings = [(record, settings_of(record, known)) for record in records]
     places = list(differing([own for _, own in settings]))
@@ -28,8 +31,14 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
     for name, alike in named.items():
         untold = list(differing([own for _, own in alike]))
         for record, own in alike:
-            full = SEVERAL.join([name, *(f"{_bare(place)}={own.get(place, ABSENT)}" for place in untold)])
-            groups.setdefault(full, {})[record["columns"].get("seed")] = record
+            more = ", ".join(f"{_bare(place)}={own.get(place, ABSENT)}" for place in untold)
+            runs = groups.setdefault(f"{name} ({more})" if more else name, {})
+            seed = record["columns"].get("seed")
+            if seed in runs:
+                raise ComparisonError(
+                    f"{address(runs[seed])} and {address(record)} have the same settings and seed; choose by --where"
+                )
+            runs[seed] = record
     names = sorted(groups, key=lambda name: (name != UNCHANGED, _in_order(name)))
     return {name: dict(sorted(groups[name].items(), key=lambda run: run[0] or 0)) for name in names}
 

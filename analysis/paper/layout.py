@@ -5,11 +5,12 @@ Every row is of results that differ in their seed alone. Unlike settings are row
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from analysis.audit import CANNOT, retentions
 from analysis.paper import measured, settings
 from analysis.paper.results import Group, Results
-from analysis.paper.rows import KINDS, Kind, columns_of, families, row_of, why_not_comparable
+from analysis.paper.rows import KINDS, Kind, columns_of, compared, row_of, why_not_comparable
 from analysis.paper_numbers import PaperTable, Quantity, Row
 from analysis.rendering import Table
 
@@ -67,7 +68,7 @@ class Builder:
             if row is not None and not reason:
                 matched.setdefault(row.id, []).append(group)
         for row in self.table.rows:
-            groups = matched.get(row.id, [])
+            groups = self._compared(matched.get(row.id, []))
             names = self._named(row.names)
             for group, said in zip(groups, self._told(groups, [names] * len(groups)), strict=True):
                 yield from self._lines(names, row, group, said)
@@ -93,10 +94,22 @@ class Builder:
         for group, row, reason in self._assigned():
             if reason or row is None:
                 found.setdefault(f"Not comparable: {reason}" if reason else BESIDE, []).append(group)
-        return {heading: families(self.kind, groups, self.results) for heading, groups in sorted(found.items())}
+        return {heading: self._compared(groups) for heading, groups in sorted(found.items())}
+
+    def _compared(self, groups: list[Group]) -> list[Group]:
+        """Those that something in the table can be compared with; all where nothing can."""
+        return [group for group in groups if any(group is one for one in self._in_comparisons)] or groups
+
+    @cached_property
+    def _groups(self) -> list[Group]:
+        return self.kind.groups(self.results)
+
+    @cached_property
+    def _in_comparisons(self) -> list[Group]:
+        return compared(self.kind, self._groups, self.results)
 
     def _assigned(self) -> Iterator[tuple[Group, Row | None, str]]:
-        for group in self.kind.groups(self.results):
+        for group in self._groups:
             row = row_of(self.table, group)
             yield group, row, why_not_comparable(self.table, row, group, self.results)
 

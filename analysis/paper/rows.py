@@ -91,31 +91,32 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
     return found
 
 
-def families(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
-    """Of results that a table compares in one setting: those that have others beside them, all else alike, if any.
+def compared(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
+    """Of results that a table compares in one setting: those that have others beside them, all else alike.
 
-    What was run for one of Tables 3 to 5, or for an ablation of another setting, is no row of the others, but where
-    there is nothing else. APs stand beside APs of one segmenter, mean IoUs beside mean IoUs; where only the IoUs of
-    some labels can be compared, those that a segmenter was trained on stand beside the others.
+    What was run for one of Tables 3 to 5, or for an ablation of another setting, is no row of the others. APs stand
+    beside APs of one segmenter, mean IoUs beside mean IoUs; where only the IoUs of some labels can be compared, those
+    that a segmenter was trained on stand beside the others.
     """
     if not kind.varied:
         return groups
 
-    def family(record: Record) -> tuple[Any, ...]:
-        return tuple(sorted(apart_from(kind.varied, settings_of(record, results.known)).items()))
-
-    def compared(pairs: list[tuple[Group, Record]]) -> list[tuple[Group, tuple[Any, ...]]]:
+    def alike(pairs: list[tuple[Group, Record]]) -> list[tuple[Group, tuple[Any, ...]]]:
+        """The groups whose family has several values, and their family: all settings but the varied one."""
         values: dict[tuple[Any, ...], set[Any]] = {}
-        found = [(group, family(record)) for group, record in pairs]
-        for group, alike in found:
-            values.setdefault(alike, set()).add(columns_of(group).get(kind.varied))
-        return [(group, alike) for group, alike in found if len(values[alike]) > 1]
+        families = []
+        for group, record in pairs:
+            family = tuple(sorted(apart_from(kind.varied, settings_of(record, results.known)).items()))
+            values.setdefault(family, set()).add(columns_of(group).get(kind.varied))
+            families.append((group, family))
+        return [(group, family) for group, family in families if len(values[family]) > 1]
 
-    by_score = [group for group, _ in compared([(g, g[0].record) for g in groups if _scored(g)])]
-    by_masks = compared([(g, g[0].quality) for g in groups if g[0].quality is not None])
-    there = {(alike, columns_of(g)[kind.varied]) for g, alike in by_masks if any(g is one for one in by_score)}
-    more = [g for g, alike in by_masks if not (_scored(g) and (alike, columns_of(g)[kind.varied]) in there)]
-    return by_score + more or groups
+    by_score = [group for group, _ in alike([(group, group[0].record) for group in groups if _scored(group)])]
+    qualities = [(group, next((one.quality for one in group if one.quality is not None), None)) for group in groups]
+    by_masks = alike([(group, quality) for group, quality in qualities if quality is not None])
+    there = {(family, columns_of(g)[kind.varied]) for g, family in by_masks if any(g is one for one in by_score)}
+    more = [g for g, family in by_masks if not (_scored(g) and (family, columns_of(g)[kind.varied]) in there)]
+    return by_score + more
 
 
 def _scored(group: Group) -> bool:
