@@ -8,6 +8,7 @@ from test_figure_numbers import labelled, results
 
 from analysis.figures.ablations import changes
 from analysis.figures.results import Results
+from analysis.figures.sensitivity import sensitivity
 
 IMAGES = 6
 
@@ -45,6 +46,12 @@ def test_a_change_stands_at_its_mean_difference_over_the_seeds_that_both_have(tm
     np.testing.assert_allclose(strokes, [0.2, 0.1], atol=1e-12)
     assert "nothing changed it is 0.650" in axes.get_xlabel()
     assert sketch.left_out == ("1 of the results: scored on other instances than most",)
+
+
+def test_figure_7_has_a_panel_for_each_constant_that_was_varied(tmp_path: Path) -> None:
+    scored(tmp_path, {"a0": 0.6, "z0": 0.8})
+    (sketch,) = sensitivity(results(*labelled("a0"), *labelled("z0", zeta=1.0), store=tmp_path))
+    assert [axes.get_xlabel() for axes in sketch.figure.axes] == ["ζ"]
 
 
 def test_without_a_change_there_is_nothing_to_draw(tmp_path: Path) -> None:

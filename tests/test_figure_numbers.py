@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.figures.detections import matched, shown, to_show
+from analysis.figures.drawn import legend, sheet, styled
 from analysis.figures.overlap import covered_shares, overlap_bins
 from analysis.figures.photographs import even_places, fit
 from analysis.figures.quality import readable
@@ -45,6 +46,20 @@ def labelled(key: str, *, seed: int = 0, zeta: float = 0.5, omega: float = 2.0, 
 
 def results(*records: dict[str, Any], store: Path = Path()) -> Results:
     return Results.of(store, records)
+
+
+def test_a_long_legend_makes_the_figure_higher_and_not_its_axes_lower():
+    heights = []
+    for count in (3, 9):
+        with styled():
+            figure = sheet(3.3, 2.3)
+            axes = figure.subplots()
+            for number in range(count):
+                axes.plot([0, 1], [0, number], label=f"a labeler of a rather long name {number}")
+            legend(figure, axes)
+            figure.draw_without_rendering()
+        heights.append(axes.get_window_extent().height)
+    assert heights[1] > 0.95 * heights[0]
 
 
 # --- bins and bands ------------------------------------------------------------------------------------------------

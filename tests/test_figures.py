@@ -14,7 +14,8 @@ from test_figure_numbers import labelled, record
 
 import analysis.figures.__main__ as command
 from analysis.figures import KINDS, draw_all
-from analysis.figures.drawn import styled
+from analysis.figures.drawn import Sketch, styled
+from analysis.figures.kinds import Kind
 from analysis.figures.masks import masks_made
 from analysis.figures.results import Results
 from analysis.records import finished
@@ -191,6 +192,13 @@ def test_a_missing_or_broken_file_is_a_reason_and_no_crash(store, tmp_path):
         assert found[f"{name}_photos_mini"].png is None
         assert "label_val/m/labels.json is not in this store" in found[f"{name}_photos_mini"].reason
     assert "train_labeler/m: curves.jsonl cannot be read" in found["labelers_photos_mini"].reason
+
+
+def test_of_many_sentences_about_what_is_left_out_the_first_are_said_and_the_rest_counted(store, tmp_path, monkeypatch):
+    kind = Kind("A figure", "a command", lambda _: [Sketch("photos", None, left_out=tuple("abcde"))])
+    monkeypatch.setitem(KINDS, "size", kind)
+    (found,) = draw_all(store, tmp_path / "out", only=["size"])
+    assert found.reason == "a; b; c; and 2 more"
 
 
 def test_the_command_prints_what_it_wrote_and_what_is_missing(store, tmp_path, capsys):

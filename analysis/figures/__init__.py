@@ -11,6 +11,8 @@ from analysis.records import finished
 
 __all__ = ["KINDS", "Drawn", "draw_all"]
 
+SAID = 3  # sentences about what a figure leaves out, before the rest is counted
+
 
 def draw_all(store: Path, out: Path, only: Iterable[str] | None = None, redistributable: bool = False) -> list[Drawn]:
     """Write `out`/figures/NAME_DATA_PROFILE.png, .pdf and .txt (the caption) of all that a store has data for.
@@ -38,7 +40,8 @@ def draw_all(store: Path, out: Path, only: Iterable[str] | None = None, redistri
         with styled():
             sketches = list(kind.draw(results))
             for sketch in sketches:
-                reason = "; ".join(sketch.left_out)
+                more = sketch.left_out[SAID:]
+                reason = "; ".join([*sketch.left_out[:SAID], *([f"and {len(more)} more"] if more else [])])
                 if sketch.figure is None:
                     drawn.append(Drawn(f"{name}_{sketch.of}", kind.title, "", None, reason))
                 else:

@@ -15,6 +15,7 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
 PAD = 0.03  # inches between parts
 NOTE = 5.5  # points: the lines below a figure
+NAMES = 6.5  # points: the legend, as paper.mplstyle has it
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 
 
@@ -66,11 +67,17 @@ def sheet(width: float, height: float) -> Figure:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """What the lines of axes are, above the figure, in as many columns as the longest name leaves room for."""
+    """What the lines of axes are, above the figure, in as many columns as the longest name leaves room for.
+
+    A long one makes the figure higher: a sheet's height has room for three lines of it.
+    """
     handles, titles = axes.get_legend_handles_labels()
-    room = figure.get_size_inches()[0] * 72 / (0.55 * 6.5)  # characters across
-    columns = max(1, int(room // (max(map(len, titles), default=0) + 9)))
-    figure.legend(handles, titles, loc="outside upper left", ncols=min(columns, len(titles) or 1))
+    width, height = figure.get_size_inches()
+    room = width * 72 / (0.55 * NAMES)  # characters across
+    columns = min(max(1, int(room // (max(map(len, titles), default=0) + 9))), len(titles) or 1)
+    more = max(0, -(-len(titles) // columns) - 3)
+    figure.set_size_inches(width, height + more * 1.5 * NAMES / 72)
+    figure.legend(handles, titles, loc="outside upper left", ncols=columns)
 
 
 def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from analysis.figures.drawn import PAGE, Sketch, sheet
+from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, MARKERS, bands, file_part, is_mal, names, over_seeds_or_images, provenance
 from analysis.figures.sweeps import Sweep, sweeps
@@ -24,7 +24,7 @@ ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU"))
 
 
 def sensitivity(results: Results) -> Iterator[Sketch]:
-    """A panel a constant; above mask AP (the paper's figure), below the IoU of the masks with human ones."""
+    """A panel a constant that was varied; above mask AP (the paper's figure), below the masks' IoU with human ones."""
     found = {
         (stage, title): sweeps(results, stage, at="train_labeler", path=path, wanted=is_mal)
         for stage, _ in ROWS
@@ -33,14 +33,15 @@ def sensitivity(results: Results) -> Iterator[Sketch]:
     for data, profile in sorted(set().union(*found.values())):
         here = {key: several.get((data, profile), []) for key, several in found.items()}
         rows = [row for row in ROWS if any(here[row[0], title] for title in PANELS)]
-        figure = sheet(PAGE, 1.55 * len(rows) + 0.25)
-        grid = figure.subplots(len(rows), len(PANELS), sharey="row", squeeze=False)
+        panels = [title for title in PANELS if any(here[stage, title] for stage, _ in rows)]
+        figure = sheet(max(COLUMN, PAGE * len(panels) / len(PANELS)), 1.55 * len(rows) + 0.25)
+        grid = figure.subplots(len(rows), len(panels), sharey="row", squeeze=False)
         shown: list[Group] = []
         left_out: list[str] = []
         for place, (line, (stage, ylabel)) in enumerate(zip(grid, rows, strict=True)):
             line[0].set_ylabel(ylabel)
             measure = _ap if stage == "ap_val" else _iou
-            for axes, title in zip(line, PANELS, strict=True):
+            for axes, title in zip(line, panels, strict=True):
                 axes.axvline(PANELS[title][1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
                 shown += _panel(axes, here[stage, title], measure, results, left_out)
                 if place == len(rows) - 1:

@@ -111,15 +111,16 @@ def compared(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
             families.append((group, family))
         return [(group, family) for group, family in families if len(values[family]) > 1]
 
-    by_score = [group for group, _ in alike([(group, group[0].record) for group in groups if _scored(group)])]
+    by_score = [group for group, _ in alike([(group, group[0].record) for group in groups if has_score(group)])]
     qualities = [(group, next((one.quality for one in group if one.quality is not None), None)) for group in groups]
     by_masks = alike([(group, quality) for group, quality in qualities if quality is not None])
     there = {(family, columns_of(g)[kind.varied]) for g, family in by_masks if any(g is one for one in by_score)}
-    more = [g for g, family in by_masks if not (_scored(g) and (family, columns_of(g)[kind.varied]) in there)]
+    more = [g for g, family in by_masks if not (has_score(g) and (family, columns_of(g)[kind.varied]) in there)]
     return by_score + more
 
 
-def _scored(group: Group) -> bool:
+def has_score(group: Group) -> bool:
+    """Whether a segmenter was trained on the masks."""
     return group[0].record["stage"] == "ap_val"
 
 

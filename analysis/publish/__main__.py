@@ -19,7 +19,6 @@ from analysis.settings import COLUMNS, chosen
 
 NUMBERS = {  # stage → files that hold numbers alone: of any data
     "quality_val": ["instances.csv"],
-    "quality_train": ["instances.csv"],
     "ap_val": ["matches_*.npz"],
     "clustering_val": ["instances.csv"],
     "train_labeler": ["curves.jsonl"],
