@@ -9,8 +9,9 @@ from functools import cached_property
 
 from analysis.audit import CANNOT, retentions
 from analysis.paper import measured, settings
+from analysis.paper.placement import Placement, find_places
 from analysis.paper.results import Group, Results
-from analysis.paper.rows import KINDS, Kind, columns_of, compared, has_score, row_of, why_not_comparable
+from analysis.paper.rows import KINDS, Kind, columns_of
 from analysis.paper_numbers import PaperTable, Quantity, Row
 from analysis.rendering import Table
 
@@ -21,7 +22,6 @@ MISSING = "missing"  # from the store: the row's command computes it
 ABOUT = ("seeds", "n", "profile", "data", "commit", SETTINGS, COMMAND)
 SERVERS = ("testdev", "testdev_retention")  # what no command of ours computes
 STACKED = ("tab7_detection",)  # six quantities: paper, ours and difference below each other, not side by side
-BESIDE = "At the paper's scale and on its data, but none of its rows"
 Cells = dict[str, str]
 
 
@@ -37,10 +37,14 @@ class Builder:
     def kind(self) -> Kind:
         return KINDS[self.table.name]
 
+    @cached_property
+    def placed(self) -> Placement:
+        return find_places(self.table, self.results)
+
     def build(self) -> Table:
         """The table."""
         parts = {"The paper's rows": list(self._papers())}
-        parts |= {heading: list(self._others(groups)) for heading, groups in self._unmatched.items()}
+        parts |= {heading: list(self._others(groups)) for heading, groups in self.placed.below.items()}
         lines = [line for part in parts.values() for line in part]
         filled = {name for line in lines for name, cell in line.items() if cell}
         header = [name for name in self._header() if name in filled or name not in self._optional()]
@@ -61,10 +65,16 @@ class Builder:
             wide=frozenset({SETTINGS, COMMAND, EACH} & set(header)),
         )
 
+    def _left_out(self) -> Iterator[str]:
+        if count := self.placed.left_out:
+            which = "1 result with nothing beside it" if count == 1 else f"{count} results with nothing beside them"
+            command = "python -m analysis.compare --by changes"
+            yield f"Left out: {which} that differs in this table's setting alone ({command})."
+
     def _papers(self) -> Iterator[Cells]:
         """The paper's rows in its order, each with every result of ours that is comparable with it."""
         for row in self.table.rows:
-            groups = self._matched.get(row.id, [])
+            groups = self.placed.beside.get(row.id, [])
             names = self._named(row.names)
             for group, said in zip(groups, self._told(groups, [names] * len(groups)), strict=True):
                 yield from self._lines(names, row, group, said)
@@ -83,50 +93,6 @@ class Builder:
 
         for index in sorted(range(len(groups)), key=place):
             yield from self._lines(names[index], None, groups[index], told[index])
-
-    @cached_property
-    def _matched(self) -> dict[str, list[Group]]:
-        """A row of the paper → the results beside it."""
-        found: dict[str, list[Group]] = {}
-        for group, row, reason in self._assigned():
-            if row is not None and not reason:
-                found.setdefault(row.id, []).append(group)
-        return {name: self._worth_a_row(groups) or groups for name, groups in found.items()}
-
-    @cached_property
-    def _unmatched(self) -> dict[str, list[Group]]:
-        """Heading → the results below it."""
-        found: dict[str, list[Group]] = {}
-        for group, row, reason in self._assigned():
-            if reason or row is None:
-                found.setdefault(f"Not comparable: {reason}" if reason else BESIDE, []).append(group)
-        kept = {heading: self._worth_a_row(groups) for heading, groups in sorted(found.items())}
-        return {heading: groups for heading, groups in kept.items() if groups}
-
-    def _worth_a_row(self, groups: list[Group]) -> list[Group]:
-        """Those that can be compared; where in the whole table none can, those with an AP, or all."""
-        kept = self._compared or [group for group in self._groups if has_score(group)] or self._groups
-        return [group for group in groups if any(group is one for one in kept)]
-
-    def _left_out(self) -> Iterator[str]:
-        count = len(self._groups) - sum(map(len, [*self._matched.values(), *self._unmatched.values()]))
-        if count:
-            which = "1 result with nothing beside it" if count == 1 else f"{count} results with nothing beside them"
-            command = "python -m analysis.compare --by changes"
-            yield f"Left out: {which} that differs in this table's setting alone ({command})."
-
-    @cached_property
-    def _groups(self) -> list[Group]:
-        return self.kind.groups(self.results)
-
-    @cached_property
-    def _compared(self) -> list[Group]:
-        return compared(self.kind, self._groups, self.results)
-
-    def _assigned(self) -> Iterator[tuple[Group, Row | None, str]]:
-        for group in self._groups:
-            row = row_of(self.table, group)
-            yield group, row, why_not_comparable(self.table, row, group, self.results)
 
     def _lines(self, names: Cells, row: Row | None, group: Group | None, said: str) -> Iterator[Cells]:
         """A row of cells; of a stacked table one for the paper's numbers, one for ours, one for the difference."""

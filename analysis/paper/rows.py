@@ -18,7 +18,6 @@ from analysis.paper.results import Group, Results
 from analysis.paper.settings import flat
 from analysis.paper_numbers import PaperTable, Row
 from analysis.records import Record
-from analysis.settings import apart_from, settings_of
 
 LABELER = ("labeler", "recipe", "encoder", "decoder", "theta")  # settings that a result with human masks has not
 USUAL = {"decoder": "attention", "theta": 1.2}  # the paper's choices, which only Tables 3 and 5 vary
@@ -89,39 +88,6 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
                 if config.get(key) != value:
                     found[f"{stage} has {key}={config.get(key)}, not {value}"] = None
     return found
-
-
-def compared(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
-    """Of results that a table compares in one setting: those that have others beside them, all else alike.
-
-    What was run for one of Tables 3 to 5, or for an ablation of another setting, is no row of the others. APs stand
-    beside APs of one segmenter, mean IoUs beside mean IoUs; where only the IoUs of some labels can be compared, those
-    that a segmenter was trained on stand beside the others.
-    """
-    if not kind.varied:
-        return groups
-
-    def alike(pairs: list[tuple[Group, Record]]) -> list[tuple[Group, tuple[Any, ...]]]:
-        """The groups whose family has several values, and their family: all settings but the varied one."""
-        values: dict[tuple[Any, ...], set[Any]] = {}
-        families = []
-        for group, record in pairs:
-            family = tuple(sorted(apart_from(kind.varied, settings_of(record, results.known)).items()))
-            values.setdefault(family, set()).add(columns_of(group).get(kind.varied))
-            families.append((group, family))
-        return [(group, family) for group, family in families if len(values[family]) > 1]
-
-    by_score = [group for group, _ in alike([(group, group[0].record) for group in groups if has_score(group)])]
-    qualities = [(group, next((one.quality for one in group if one.quality is not None), None)) for group in groups]
-    by_masks = alike([(group, quality) for group, quality in qualities if quality is not None])
-    there = {(family, columns_of(g)[kind.varied]) for g, family in by_masks if any(g is one for one in by_score)}
-    more = [g for g, family in by_masks if not (has_score(g) and (family, columns_of(g)[kind.varied]) in there)]
-    return by_score + more
-
-
-def has_score(group: Group) -> bool:
-    """Whether a segmenter was trained on the masks."""
-    return group[0].record["stage"] == "ap_val"
 
 
 def _by_mal(record: Record, *, elsewhere: bool = False) -> bool:
