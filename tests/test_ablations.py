@@ -196,10 +196,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", ROWS)
-def test_one_row_of_each_runs_and_computes_nothing_twice(experiment, compose, root, monkeypatch, capsys):
-    """All in one store, so that what experiments share is there already: some find everything done."""
+def count_executions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of the stages that runs will compute, as they do."""
     computed: list[str] = []
 
     def counted(stage: Stage, store: Store, *, device: torch.device) -> bool:
@@ -208,6 +206,25 @@ def test_one_row_of_each_runs_and_computes_nothing_twice(experiment, compose, ro
         return ours
 
     monkeypatch.setattr(mal.run, "execute", counted)
+    return computed
+
+
+@pytest.mark.slow
+def test_what_the_rows_of_a_sweep_share_is_computed_once(compose, tmp_path, monkeypatch):
+    computed = count_executions(monkeypatch)
+    rows = [[*row, "tracking=none", f"store={tmp_path}"] for row in jobs("tab3_decoder", "smoke")[:2]]
+    for row in rows:
+        mal.run.run(compose(*row))
+    distinct = {stage.address for graph in stages_of(rows, compose, Store(tmp_path)) for stage in graph}
+    assert sorted(computed) == sorted(distinct)
+    assert Counter(address.partition("/")[0] for address in computed)["train_segmenter"] == 1 + 2  # human masks, once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ROWS)
+def test_one_row_of_each_runs_and_computes_nothing_twice(experiment, compose, root, monkeypatch, capsys):
+    """All in one store, so that what experiments share is there already: some find everything done."""
+    computed = count_executions(monkeypatch)
     config = compose(*jobs(experiment, "smoke")[-1], "tracking=none", f"store={root}")
     store = Store(root)
     made = [stage for stage in Graph(config, store, CPU).targets() if stage.name == MADE[experiment]]

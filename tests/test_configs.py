@@ -77,7 +77,7 @@ def test_every_entry_of_every_group_composes_with_every_profile(profile, place):
     chosen = dict(override.split("=", 1) for override in overrides)
     assert (config.profile, config.recipe, config.experiment) == (profile, chosen["recipe"], chosen["experiment"])
     for group in ("data", "encoder", "decoder", "labeler", "segmenter"):
-        assert getattr(config, group).name == chosen[group]
+        assert getattr(config, group).name == chosen.get(f"{group}.name", chosen[group])
     assert config.segmenter.backend == SEGMENTERS.get(config.segmenter.name, "none")
     check_segmenter(config.segmenter)
     check(config)
