@@ -20,7 +20,8 @@ ALIKE = {
     "quality_train": ("profile", "data"),
     "quality_val": ("profile", "data"),
 }
-ALIKE_ELSEWHERE = ("profile", "data", "encoder", "decoder", "labeler")
+ALIKE_ELSEWHERE = ("profile", "data", "encoder", "decoder", "labeler", "recipe")
+SIZES = (("roi", "size"), ("loss", "stride"), ("crf", "kernel"), ("crf", "iterations"))  # of what a labeler works on
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"  # measured on two CPU cores
 
 
@@ -43,10 +44,10 @@ class History:
     def seconds(self, stage: Stage, *, processes: int, gpu: bool) -> tuple[float, int] | None:
         """The median of earlier runs of the same kind, and how many there are; None without any.
 
-        Alike are those with the same columns as `ALIKE` says, on as many processes and the same kind of device. Where
-        the trainings differ in their number of steps, their times are scaled by it.
+        Alike are those with the same columns as `ALIKE` says and the same `SIZES`, on as many processes and the same
+        kind of device. Where the trainings differ in their number of steps, their times are scaled by it.
         """
-        like = _about(stage.name, stage.columns, processes=processes, gpu=gpu)
+        like = _about(stage.name, stage.columns, stage.config, processes=processes, gpu=gpu)
         steps = _steps(stage.config)
         found = [
             took.seconds * (steps / took.steps if steps and took.steps else 1)
@@ -105,13 +106,17 @@ def in_words(seconds: float) -> str:
 def _took(record: dict[str, Any]) -> Took:
     hardware = (record.get("provenance") or {}).get("hardware") or {}
     processes, gpu = record.get("processes", 1), hardware.get("gpu") is not None
-    about = _about(record["stage"], record.get("columns") or {}, processes=processes, gpu=gpu)
-    return Took(about, float(record["seconds"]), _steps(record.get("config") or {}))
+    columns, config = record.get("columns") or {}, record.get("config") or {}
+    about = _about(record["stage"], columns, config, processes=processes, gpu=gpu)
+    return Took(about, float(record["seconds"]), _steps(config))
 
 
-def _about(name: str, columns: dict[str, Any], *, processes: int, gpu: bool) -> dict[str, object]:
-    alike = ALIKE.get(name, ALIKE_ELSEWHERE)
-    return {column: columns.get(column) for column in alike} | {"processes": processes, "gpu": gpu}
+def _about(
+    name: str, columns: dict[str, Any], config: dict[str, Any], *, processes: int, gpu: bool
+) -> dict[str, object]:
+    found = {column: columns.get(column) for column in ALIKE.get(name, ALIKE_ELSEWHERE)}
+    sizes = {f"{part}.{key}": (config.get(part) or {}).get(key) for part, key in SIZES}
+    return found | sizes | {"processes": processes, "gpu": gpu}
 
 
 def _steps(config: dict[str, Any]) -> int | None:

@@ -49,6 +49,18 @@ def test_a_longer_training_takes_longer(tmp_path: Path) -> None:
     assert History(tmp_path).seconds(stage(steps=800), processes=1, gpu=False) == (400.0, 1)
 
 
+def test_a_labeler_of_larger_crops_or_another_recipe_says_nothing(tmp_path: Path) -> None:
+    def of(size: int, recipe: str) -> Stage:
+        config = {"roi": {"size": size}, "crf": {"kernel": 3}}
+        return Stage("train_labeler", 1, config, lambda _: Result(), columns={"data": "shapes", "recipe": recipe})
+
+    ran(tmp_path, of(64, "best"), 40.0)
+    past = History(tmp_path)
+    assert past.seconds(of(64, "best"), processes=1, gpu=False) == (40.0, 1)
+    assert past.seconds(of(96, "best"), processes=1, gpu=False) is None
+    assert past.seconds(of(64, "paper"), processes=1, gpu=False) is None
+
+
 def test_the_outlook_counts_a_shared_stage_once_and_names_what_it_cannot_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

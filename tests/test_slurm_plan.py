@@ -128,7 +128,8 @@ def test_estimates_come_from_earlier_runs_of_the_same_kind_or_from_the_limit(com
     stage = next(job.stage for job in plan.jobs.values() if job.stage.name == "train_labeler")
     for number, seconds in enumerate((10.0, 30.0, 14.0)):
         record = {"stage": stage.name, "key": f"{number:016}", "status": "done", "seconds": seconds, "processes": 1,
-                  "columns": {**stage.columns, "seed": number}, "provenance": {"hardware": {"gpu": None}}}  # fmt: skip
+                  "columns": {**stage.columns, "seed": number}, "config": stage.config,
+                  "provenance": {"hardware": {"gpu": None}}}  # fmt: skip
         write_json(tmp_path / stage.name / f"{number:016}" / "run.json", record)
     resources = read_cluster("local").resources(stage.name)
     assert estimate(History(tmp_path), stage, resources) == (14.0, "3 earlier runs")
