@@ -1,5 +1,6 @@
 """timm models with their weights: from timm's hub, from a file, or none; nothing is loaded in part."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from mal.errors import ConfigError, WeightsError
 WAY_OUT = "give the weights as a file with encoder.checkpoint=FILE, or train from scratch with encoder.pretrained=false"
 
 
+def check_model(config: EncoderConfig) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        ConfigError: with the names nearest to it.
+    """
+    name = config.timm.split(".")[0]
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models())
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise ConfigError(f"encoder.timm={config.timm} is no model of timm's; {hint}")
+
+
 def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
     """The timm model, its classifier removed, and the input height and width it wants (multiples of its stride).
 
@@ -21,8 +35,7 @@ def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tup
         ConfigError: timm has no such model, or it cannot be built or give maps.
         WeightsError: its weights cannot be had or do not fit.
     """
-    if not timm.is_model(config.timm.split(".")[0]):
-        raise ConfigError(f"encoder.timm={config.timm} is no model of timm's; see timm.list_models()")
+    check_model(config)
     stride, sized = _inspect(config, image_size)
     height, width = (-(-side // stride) * stride for side in image_size)
     arguments: dict[str, Any] = {**config.options, **({"img_size": (height, width)} if sized else {})}

@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
+from mal.backbones import check_model
 from mal.boxes import BORDERS, EXPANSIONS
 from mal.config import Config
 from mal.errors import ConfigError
@@ -99,6 +100,7 @@ def check(config: Config) -> None:
         ConfigError: names the key, its value and what is allowed.
     """
     _check_keys(config, "")
+    check_model(config.encoder)
     for key, choices in CHOICES.items():
         value = attrgetter(key)(config)
         if value not in choices:

@@ -127,6 +127,7 @@ def test_unknown_keys_and_wrong_types_fail_at_composition(override, named):
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
+        ("encoder.timm", "resnet19", "encoder.timm=resnet19 is no model of timm's; did you mean resnet18"),
         ("roi.size", 5, "roi.size=5"),
         ("roi.theta", -0.1, "roi.theta=-0.1"),
         ("roi.border", "mirror", "roi.border=mirror is unknown; choose one of wrap"),
