@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors files claims ranks progress mask_formats",
     "segmenters.config segmenters.config_checks boxes",
-    "config config_checks runtime annotation_checks",
+    "config runtime annotation_checks",
     "annotations images augment backbones crf losses shapes mirror payload",
-    "encoders rois",
+    "encoders rois config_checks",
     "attention decoders decoders.*",
     "labelers labelers.*",
     "train export submission segmenters metrics segmenters.* metrics.*",
