@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import mal.run
-from analysis.paper.settings import flat as flat_settings
+from analysis.paper.settings import flat
 from analysis.settings import shown
 from mal.config import Config
 from mal.graph import Stage, execute, in_order
@@ -127,16 +128,12 @@ def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
 )
 def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
     first, *others = jobs("sensitivity", profile)
-    unchanged = flat(compose(*first))
+    unchanged = dict(flat(asdict(compose(*first))))
     for job in others:
         (row,) = swept([job], "row")
-        config = flat(compose(*job))
+        config = dict(flat(asdict(compose(*job))))
         ((setting, value),) = {key: value for key, value in config.items() if value != unchanged[key]}.items()
         assert row == f"sensitivity/{setting.rpartition('.')[2]}_{shown(value)}"
-
-
-def flat(config: Config) -> dict[str, object]:
-    return dict(flat_settings(OmegaConf.to_container(OmegaConf.structured(config))))
 
 
 def test_an_experiment_says_what_is_compared(compose):

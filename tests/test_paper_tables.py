@@ -4,164 +4,16 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
+from paper_runs import NOWHERE, PAPERS, Runs, made, measured, of, part
 
 from analysis.paper.results import read_testdev
-from analysis.records import UnreadableRecordError, address, by_address
-from analysis.rendering import FORMATS, Table
+from analysis.records import UnreadableRecordError, by_address
+from analysis.rendering import FORMATS
 from analysis.seeds import lineage, over_seeds, spread
 from analysis.summary import summary
 from analysis.tables import main, paper_tables, write
-
-Record = dict[str, Any]
-NOWHERE = Path("no store")
-PAPERS = "The paper's rows"
-EPOCHS = {"solov2": 36, "cascade": 36, "mask2former": 50, "mask_rcnn": 12}  # MAL.md's, from the released configs
-
-
-class Runs:
-    """The records that runs would leave: labels → segmenter → predictions → AP, and retention of the pairs."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def add(
-        self, stage: str, columns: Record, *, config: Record | None = None, inputs: Any = None, **metrics: float
-    ) -> str:
-        key = f"{len(self.records):016x}"
-        record = {
-            "stage": stage,
-            "key": key,
-            "version": 1,
-            "status": "done",
-            "columns": columns,
-            "seconds": 1.0,
-            "provenance": None,
-        }
-        record |= {"config": config or {}, "sources": {}, "inputs": inputs or {}}
-        record["metrics"] = {name: {"value": value, "n": 9} for name, value in metrics.items()}
-        self.records.append(record)
-        return f"{stage}/{key}"
-
-    def labels(self, split: str, *, train: Record | None = None, **columns: Any) -> tuple[str, Record]:
-        """MAL's labels of a split, and the columns of what comes from them. `train` changes its training config."""
-        seed = columns.get("seed", 0)
-        learned = {"labeler": "mal", "encoder": "mae_b", "decoder": "attention", "theta": 1.2, "recipe": "paper"}
-        columns = {"profile": "paper", "data": "coco", "seed": seed} | learned | columns
-        config: Record = {
-            "seed": seed,
-            "train": {"batch": 32, "epochs": 10, "steps": None, **(train or {})},
-            "roi": {"size": 512, "theta": columns["theta"]},
-            "decoder": {"name": columns["decoder"]},
-            "encoder": {"name": columns["encoder"], "fuse": False},
-        }
-        labeler = self.add("train_labeler", columns, config=config, steps=9)
-        settings: Record = {"label": {"flip": True}}
-        return self.add(f"label_{split}", columns, config=settings, inputs={"labeler": labeler}), columns
-
-    def quality(self, iou: float, **columns: Any) -> str:
-        """Quality of MAL's masks on the validation images."""
-        labels, columns = self.labels("val", **columns)
-        return self.add("quality_val", columns, config={"images": "all"}, inputs={"labels": labels}, iou=iou)
-
-    def score(
-        self,
-        segmenter: str,
-        *,
-        supervision: str,
-        ap: float | None,
-        train: Record | None = None,
-        epochs: int | None = None,
-        **columns: Any,
-    ) -> str:
-        """AP of a segmenter on something's masks; box APs are .1, .11, … above the mask AP (or from .5)."""
-        seed = columns.get("seed", 0)
-        inputs = {}
-        if supervision == "pseudo":
-            labels, columns = self.labels("train", train=train, **columns)
-            inputs = {"labels": labels}
-        else:
-            columns = {"profile": "paper", "data": "coco", "seed": seed} | columns
-        columns = columns | {"segmenter": segmenter, "supervision": supervision}
-        if epochs is None:
-            epochs = next(number for name, number in EPOCHS.items() if segmenter.startswith(name))
-        config = {"seed": seed, "segmenter": {"schedule": {"steps": None, "epochs": epochs, "batch": 2}}}
-        trained = self.add("train_segmenter", columns, config=config, inputs=inputs)
-        detected = self.add("detect_val", columns, inputs={"segmenter": trained})
-        base = 0.5 if ap is None else ap + 0.1
-        figures = {f"box_ap{part}": base + i / 100 for i, part in enumerate(("", "50", "75", "_S", "_M", "_L"))}
-        if ap is not None:
-            figures |= {"mask_ap": ap, "mask_ap_r": ap - 0.05, "mask_ap_c": ap - 0.01, "mask_ap_f": ap + 0.02}
-        return self.add("ap_val", columns, config={"images": "all"}, inputs={"predictions": detected}, **figures)
-
-    def pair(self, segmenter: str, *, human: float, pseudo: float, divided_by: str = "", **columns: Any) -> str:
-        """Retention of a segmenter; the human one is computed unless it is given. Returns the human one's address."""
-        below = divided_by or self.score(segmenter, supervision="human", ap=human, **_no_labeler(columns))
-        above = self.score(segmenter, supervision="pseudo", ap=pseudo, **columns)
-        record = by_address(self.records)[above]
-        ratio = pseudo / human
-        figures = {"retention": ratio, "retention_low": ratio - 0.02, "retention_high": ratio + 0.01}
-        config = {"seed": record["columns"]["seed"], "resamples": 50}
-        self.add("retention", record["columns"], config=config, inputs={"pseudo": above, "human": below}, **figures)
-        return below
-
-    def latest(self, segmenter: str) -> str:
-        """The address of the AP, of a segmenter on pseudo-labels, that was added last."""
-        scores = [record for record in self.records if record["stage"] == "ap_val"]
-        wanted = {"segmenter": segmenter, "supervision": "pseudo"}
-        return next(address(r) for r in reversed(scores) if wanted.items() <= r["columns"].items())
-
-    def quality_of(self, score: str, iou: float, *, images: str = "all", **label: Any) -> str:
-        """Quality, on the validation images, of the masks that an AP's segmenter learned from.
-
-        `label` changes how they were made.
-        """
-        known = by_address(self.records)
-        trained = known[known[known[score]["inputs"]["predictions"]]["inputs"]["segmenter"]]
-        labels = known[trained["inputs"]["labels"]]
-        columns = labels["columns"]
-        val = self.add(
-            "label_val", columns, config={"label": labels["config"]["label"] | label}, inputs=labels["inputs"]
-        )
-        return self.add("quality_val", columns, config={"images": images}, inputs={"labels": val}, iou=iou)
-
-    def submit(self, score: str) -> str:
-        """Test predictions of the segmenter behind an AP."""
-        known = by_address(self.records)
-        segmenter = known[known[score]["inputs"]["predictions"]]["inputs"]["segmenter"]
-        return self.add("predictions_test", known[score]["columns"], inputs={"segmenter": segmenter}, predictions=7)
-
-    def pseudo_of(self, human: str) -> str:
-        return next(
-            r["inputs"]["pseudo"] for r in self.records if r["stage"] == "retention" and r["inputs"]["human"] == human
-        )
-
-
-def _no_labeler(columns: Record) -> Record:
-    return {k: v for k, v in columns.items() if k in ("profile", "data", "seed", "epochs")}
-
-
-def made(runs: Runs, name: str, **said: Any) -> Table:
-    return next(table for table in paper_tables(runs.records, NOWHERE, **said) if table.name == name)
-
-
-def part(table: Table, heading: str) -> list[dict[str, str]]:
-    """The rows below a heading: column → cell."""
-    found = [rows for title, rows in table.parts() if title == heading]
-    assert len(found) == 1, [title for title, _ in table.parts()]
-    return [dict(zip(table.header, row, strict=True)) for row in found[0]]
-
-
-def of(row: dict[str, str], *columns: str) -> list[str]:
-    return [row[column] for column in columns]
-
-
-def measured(table: Table, heading: str = PAPERS) -> list[dict[str, str]]:
-    """The rows that have a result of ours."""
-    return [row for row in part(table, heading) if row["profile"]]
-
 
 AP = ("mask AP val, paper", "mask AP val, ours", "mask AP val, difference")
 RET = ("Ret. val, paper", "Ret. val, ours", "Ret. val, difference", "Ret. val, 95 % interval")
@@ -309,6 +161,16 @@ def test_table_6_tells_crops_from_images_and_given_weights_from_trained_ones():
     assert rows[0]["settings"] == "source=crops weights=given"
     assert rows[1]["settings"] == "source=images weights=given"
     assert rows[2]["settings"].endswith("source=crops weights=trained")
+
+
+def test_clustering_scores_of_weights_drawn_with_several_seeds_are_one_row():
+    runs = Runs()
+    for seed, score in ((0, 0.4), (1, 0.5)):
+        columns = {"profile": "demo", "data": "shapes", "seed": seed, "encoder": "vit_nano"}
+        runs.add("clustering_val", columns, config={"source": "crops", "seed": seed}, clustering=score)
+    heading = "Not comparable: profile demo, data shapes: another scale, other data"
+    (row,) = part(made(runs, "tab6_clustering"), heading)
+    assert of(row, "score, ours", "seeds") == ["0.450 (0.400 … 0.500)", "0, 1"]
 
 
 def test_table_7_sets_paper_ours_and_difference_below_each_other():
@@ -489,96 +351,6 @@ def test_of_two_bootstraps_of_one_ratio_the_longer_is_shown():
     runs.add("retention", ratio["columns"], config={"seed": 0, "resamples": 1000}, inputs=ratio["inputs"], **figures)
     assert measured(made(runs, "tab1_coco"))[1]["Ret. val, 95 % interval"] == "[85.0, 95.0]"
     assert human
-
-
-DEMO = {"profile": "demo", "data": "shapes"}
-RESULTS_OF_MAL = ("tab3_decoder", "tab4_encoder", "tab5_theta")
-OTHER = "Not comparable: profile demo, data shapes: another scale, other data"
-
-
-def test_what_was_run_for_one_table_is_no_row_of_another():
-    runs = Runs()
-    for decoder in ("fc", "attention"):
-        runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.2, decoder=decoder, encoder="vit_nano", **DEMO)
-    runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.21, encoder="swin_nano", **DEMO)
-    assert [row["mask decoder"] for row in part(made(runs, "tab3_decoder"), OTHER)] == [
-        "Fully connected decoder",
-        "Attention-based decoder",
-    ]
-    assert [row["backbone"] for row in part(made(runs, "tab4_encoder"), OTHER)] == ["swin_nano", "vit_nano"]
-
-
-def test_an_ablation_of_another_setting_is_no_row_of_tables_3_to_5():
-    runs = Runs()
-    for theta, iou in ((0.6, 0.65), (1.2, 0.73)):
-        runs.quality(iou, theta=theta, **DEMO)
-    runs.quality(0.72, train={"ema": 0.9}, **DEMO)
-    assert [row["mask IoU"] for row in part(made(runs, "tab5_theta"), OTHER)] == ["0.650", "0.730"]
-    assert [row["mask IoU"] for row in part(made(runs, "tab3_decoder"), OTHER)] == [
-        "0.730",
-        "0.720",
-    ]  # no other decoder
-
-
-def test_what_a_table_leaves_out_is_counted():
-    runs = Runs()
-    for theta in (0.6, 1.2):
-        runs.quality(theta, theta=theta, **DEMO)
-    runs.quality(0.72, train={"ema": 0.9}, **DEMO)
-    said = {name: [note for note in made(runs, name).notes if note.startswith("Left out")] for name in RESULTS_OF_MAL}
-    assert [len(notes) for notes in said.values()] == [0, 0, 1]
-    assert said["tab5_theta"][0].startswith("Left out: 1 result with nothing beside it")
-
-
-def test_a_result_stays_whose_partner_stands_among_the_papers_rows():
-    runs = Runs()
-    for encoder, ap in (("mae_b", 0.36), ("dinov2_b", 0.38)):
-        runs.pair("cascade_convnext_s", human=0.45, pseudo=ap, encoder=encoder)
-    for encoder in ("eva02_b", "deit3_b"):
-        runs.pair("cascade_convnext_s", human=0.45, pseudo=0.3, encoder=encoder, recipe="best")
-    found = part(made(runs, "tab4_encoder"), "At the paper's scale and on its data, but none of its rows")
-    assert sorted(row["backbone"] for row in found) == ["deit3_b", "dinov2_b", "eva02_b"]
-
-
-def test_an_ablation_of_another_setting_does_not_stand_beside_the_papers_numbers():
-    runs = Runs()
-    for theta, ap in ((0.6, 0.3), (1.2, 0.36)):
-        runs.pair("cascade_convnext_s", human=0.45, pseudo=ap, theta=theta)
-    runs.quality(0.7, train={"ema": 0.9})
-    assert [of(row, "θ", "mask AP val, ours") for row in measured(made(runs, "tab5_theta"))] == [
-        ["0.6", "30.0"],
-        ["1.2", "36.0"],
-    ]
-
-
-def test_masks_that_a_segmenter_learned_from_stand_beside_those_that_have_a_mean_iou_alone():
-    runs = Runs()
-    for seed in (0, 1):
-        for segmenter in ("mask_rcnn_tiny", "solov2_tiny"):
-            runs.pair(segmenter, human=0.4, pseudo=0.2, seed=seed, **DEMO)
-        runs.quality_of(runs.latest("mask_rcnn_tiny"), 0.73 + seed / 50)
-        runs.quality(0.65, theta=0.6, seed=seed, **DEMO)
-    rows = part(made(runs, "tab5_theta"), OTHER)
-    said = [of(row, "θ", "mask AP val, ours", "mask IoU", "seeds") for row in rows]
-    assert said == [
-        ["0.6", "-", "0.650 (0.650 … 0.650)", "0, 1"],
-        ["1.2", "20.0 (20.0 … 20.0)", "0.740 (0.730 … 0.750)", "0, 1"],
-    ]
-
-
-def test_an_iou_over_more_seeds_than_were_segmented_is_a_row_of_its_own():
-    runs = Runs()
-    for theta in (0.6, 1.2):
-        runs.pair("mask_rcnn_tiny", human=0.4, pseudo=theta / 5, theta=theta, **DEMO)
-        runs.quality_of(runs.latest("mask_rcnn_tiny"), theta / 2)
-        if theta == 0.6:
-            runs.quality(0.4, theta=theta, seed=1, **DEMO)
-    rows = part(made(runs, "tab5_theta"), OTHER)
-    assert [of(row, "θ", "mask AP val, ours", "mask IoU", "seeds") for row in rows] == [
-        ["0.6", "-", "0.350 (0.300 … 0.400)", "0, 1"],
-        ["0.6", "12.0", "0.300", "0"],
-        ["1.2", "24.0", "0.600", "0"],
-    ]
 
 
 def test_commits_of_all_that_a_row_comes_from_are_said():

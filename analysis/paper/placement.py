@@ -29,9 +29,10 @@ def find_places(table: PaperTable, results: Results) -> Placement:
     kind = KINDS[table.name]
     groups = kind.groups(results)
     worth_a_row = _compared(kind, groups, results) or [group for group in groups if _has_score(group)] or groups
+    chosen = {id(group) for group in worth_a_row}
 
     def kept(some: list[Group]) -> list[Group]:
-        return [group for group in some if any(group is one for one in worth_a_row)]
+        return [group for group in some if id(group) in chosen]
 
     beside: dict[str, list[Group]] = {}
     below: dict[str, list[Group]] = {}
@@ -71,7 +72,8 @@ def _compared(kind: Kind, groups: list[Group], results: Results) -> list[Group]:
     by_score = [group for group, _ in alike([(group, group[0].record) for group in groups if _has_score(group)])]
     qualities = [(group, next((one.quality for one in group if one.quality is not None), None)) for group in groups]
     by_masks = alike([(group, quality) for group, quality in qualities if quality is not None])
-    there = {(family, columns_of(g)[kind.varied]) for g, family in by_masks if any(g is one for one in by_score)}
+    chosen = {id(group) for group in by_score}
+    there = {(family, columns_of(g)[kind.varied]) for g, family in by_masks if id(g) in chosen}
     more = [g for g, family in by_masks if not (_has_score(g) and (family, columns_of(g)[kind.varied]) in there)]
     return by_score + more
 
