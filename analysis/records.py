@@ -38,7 +38,7 @@ def finished(store: Path) -> list[Record]:
             raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove it") from error
     records = [record for record in records if record["status"] == "done"]
     if not records:
-        raise UnreadableRecordError("the store holds no finished run; `make demo` makes one")
+        raise UnreadableRecordError(f"the store {store} holds no finished run; `make demo` makes one")
     return records
 
 

@@ -210,7 +210,7 @@ def test_the_command_prints_what_it_wrote_and_what_is_missing(store, tmp_path, c
 
 def test_an_empty_store_is_one_sentence(tmp_path, capsys):
     assert command.main(["--store", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "error: the store holds no finished run; `make demo` makes one\n"
+    assert capsys.readouterr().err == f"error: the store {tmp_path} holds no finished run; `make demo` makes one\n"
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(store, tmp_path, capsys):
