@@ -18,10 +18,8 @@ class Graph(SegmenterStages):
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
         if self.trains_nothing:
             return [self.boxes(self._val())]
-        name = self.config.labeler.name
-        train = None if name == "none" else self.train
-        learned = self.labeler_train if name == "mal" else None
-        return [self.boxes(split) for split in filter(None, (train, self.val, learned))]
+        learned = self.labeler_train if self.learns else None
+        return [self.boxes(split) for split in filter(None, (self.train, self.val, learned))]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
@@ -40,7 +38,7 @@ class Graph(SegmenterStages):
         if self._trains_segmenters():
             trained = [self.train_segmenter(None)]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
-                trained.append(self.train_segmenter(self.label(self.train, config.labeler.name)))
+                trained.append(self.train_segmenter(self.label(self.required_train, config.labeler.name)))
             scores = [self.score(self.detect(segmenter)) for segmenter in trained]
             stages += scores[:1] if len(scores) == 1 else [self.retention(scores[1], scores[0])]
             if self.test is not None and config.segmenter.mask_head:
@@ -56,7 +54,7 @@ class Graph(SegmenterStages):
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
-        if not self.train.has_masks:
+        if self.train is not None and not self.train.has_masks:
             notes.append(
                 f"{self.train.annotations} has boxes only: no masks to compare with, so no segmenter is trained"
             )
@@ -81,14 +79,15 @@ class Graph(SegmenterStages):
         """
         if not self._trains_segmenters() or self.config.data.class_agnostic:
             return
-        stages = (self.boxes(self.train), self.boxes(self._val()))
+        train, val = self.required_train, self._val()
+        stages = (self.boxes(train), self.boxes(val))
         folders = [self.store.folder(stage.name, stage.key) for stage in stages]
-        train, val = (read_json(folder / "boxes.json")["categories"] for folder in folders)
-        known = {category["id"] for category in val}
-        unknown = [f"{category['name']} (id {category['id']})" for category in train if category["id"] not in known]
+        learned, scored = (read_json(folder / "boxes.json")["categories"] for folder in folders)
+        known = {category["id"] for category in scored}
+        unknown = [f"{category['name']} (id {category['id']})" for category in learned if category["id"] not in known]
         if unknown:
             raise AnnotationError(
-                f"{self._val().annotations} lacks categories of {self.train.annotations}: {', '.join(unknown)}; give "
+                f"{val.annotations} lacks categories of {train.annotations}: {', '.join(unknown)}; give "
                 "both splits the same list of categories, or set data.class_agnostic=true or segmenter=none"
             )
 
@@ -111,7 +110,6 @@ class Graph(SegmenterStages):
         return split, self.boxes(split), source
 
     def _trains_segmenters(self) -> bool:
-        if self.trains_nothing:
+        if self.trains_nothing or "none" in (self.config.segmenter.name, self.config.labeler.name):
             return False
-        masks = self.train.has_masks and self.val is not None and self.val.has_masks
-        return masks and "none" not in (self.config.segmenter.name, self.config.labeler.name)
+        return self.required_train.has_masks and self.val is not None and self.val.has_masks

@@ -13,6 +13,7 @@ from mal.config import Config
 from mal.errors import MalError
 from mal.files import read_json
 from mal.graph import Result, Stage, Workplace
+from mal.labelers.file import path_for
 from mal.sources import Split, files_split, unreadable
 from mal.store import Fingerprints, Store
 
@@ -33,17 +34,36 @@ class DataStages:
         self.fingerprints = Fingerprints(store.root)
         self.val: Split | None = self._split("val")
         self.test = None if config.data.format == "shapes" else files_split("test", config.data, self.fingerprints)
-        if not self.trains_nothing:
-            _ = self.train, self.labeler_train  # fail here where there is none
+        if not self.trains_nothing:  # fail here where a split is missing
+            _ = self.train or self._val(), self.learns and self.labeler_train
 
     @property
     def trains_nothing(self) -> bool:
         """Whether the run only evaluates a published segmenter."""
         return self.config.segmenter.name != "none" and self.config.segmenter.weights == "published"
 
+    @property
+    def learns(self) -> bool:
+        """Whether a labeler is trained: for its masks, or for the features of its encoder."""
+        looks = (self.config.clustering, self.config.attention)
+        return self.config.labeler.name == "mal" or any(look.enabled and look.encoder == "trained" for look in looks)
+
+    @property
+    def train(self) -> Split | None:
+        """What is labelled beside the validation images; None where the run looks at validation images alone."""
+        labeler = self.config.labeler
+        val_file_alone = labeler.name == "file" and path_for(labeler, "train") is None
+        if self.trains_nothing or labeler.name == "none" or (val_file_alone and self.config.segmenter.name == "none"):
+            return None
+        return self.required_train
+
     @cached_property
-    def train(self) -> Split:
-        """What segmenters learn from. A run that trains nothing needs none."""
+    def required_train(self) -> Split:
+        """What labelers and segmenters learn from.
+
+        Raises:
+            ConfigError, MalError: none is named, or what is named is not there.
+        """
         split = self._split("train")
         if split is None:
             raise MalError("this run has no training boxes; set data.train.annotations and data.train.images")
@@ -55,7 +75,7 @@ class DataStages:
         whether COCO is labelled with it or LVIS."""
         other = files_split("labeler_train", self.config.data, self.fingerprints)
         if other is None:
-            return self.train
+            return self.required_train
         return dataclasses.replace(other, name="train", dataset=self.config.data.labeler_train.name)
 
     def draw_shapes(self, split: str) -> Stage:

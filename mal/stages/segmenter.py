@@ -26,7 +26,7 @@ class SegmenterStages(LabelerStages):
 
     def train_segmenter(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
-        config, split = self.config, self.train
+        config, split = self.config, self.required_train
         settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
         settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
         unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
