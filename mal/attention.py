@@ -50,19 +50,14 @@ def attention_picture(maps: Tensor, *, prefix: int, query: str) -> Tensor:
         maps: (B, heads, N, N) of one layer.
         prefix: class and register tokens before the patches.
         query: `centre` is the patch at the crop's centre (the four around it, where the side is even), on the object
-            in most boxes; `mean` all patches; `class` the class token, which MAL's decoders never see.
+            in most boxes; `mean` all patches; `class` the class token (the first), which MAL's decoders never see.
 
     Returns:
         (B, h, w), the mean over heads and queries of the attention to each patch.
-
-    Raises:
-        ConfigError: a class token is asked for and there is none.
     """
     side = math.isqrt(maps.shape[-1] - prefix)
     to_patches = maps.mean(dim=1)[:, :, prefix:]
     if query == "class":
-        if prefix == 0:
-            raise ConfigError("attention.query=class, but this encoder has no class token; use centre or mean")
         rows = to_patches[:, :1]
     elif query == "centre":
         near = [(side - 1) // 2, side // 2]
@@ -89,6 +84,16 @@ def check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
         if side := getattr(blocks[layer - 1], "window_size", 0):
             whole = [n for n, block in enumerate(blocks, start=1) if not block.window_size]
             raise ConfigError(f"layer {layer} of this encoder attends within windows of {side} × {side}; use {whole}")
+
+
+def check_query(encoder: Encoder, query: str) -> None:
+    """Refuse the class token's view of an encoder that has none; registers are no class tokens.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if query == "class" and getattr(encoder.backbone, "cls_token", None) is None:
+        raise ConfigError("attention.query=class, but this encoder has no class token; use centre or mean")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from analysis.figures.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.summary import summary
 from mal import ranks, segmenters
-from mal.attention import check_layers
+from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
 from mal.graph import Stage, execute, in_order
@@ -118,7 +118,9 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
     if "attention_val" in names:
         # whose layers are asked for, not its weights: a trained encoder's are in the store
         bare = replace(config.encoder, pretrained=False, checkpoint=None)
-        check_layers(pretrained(replace(config, encoder=bare)), config.attention.layers)
+        encoder = pretrained(replace(config, encoder=bare))
+        check_layers(encoder, config.attention.layers)
+        check_query(encoder, config.attention.query)
     if "train_segmenter" in names:
         segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from test_encoders import entry, small
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mal.attention import attention_maps, attention_picture
+from mal.attention import attention_maps, attention_picture, check_query
 from mal.encoders import Encoder
 from mal.errors import ConfigError
 
@@ -37,11 +38,23 @@ def test_a_map_is_the_softmax_of_q_times_k(name):
                 torch.testing.assert_close(found[row, head], expected)
 
 
+def values_of(attention: nn.Module, x: Tensor) -> Tensor:
+    """(B, N, C) → the values of all heads, (B, N, C), by timm's weights: of q, k and v together, or EVA's, apart."""
+    if attention.qkv is None:
+        return attention.v_proj(x)
+    weight = attention.qkv.weight
+    bias = attention.qkv.bias if attention.qkv.bias is not None else getattr(attention, "v_bias", None)
+    return F.linear(x, weight[-(len(weight) // 3) :], None if bias is None else bias[-(len(weight) // 3) :])
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_maps_times_values_are_what_fused_attention_gives(name):
-    """Recording changes nothing: each layer's map is of the shape and sum it must be, and the output is the same."""
+    """A layer's map mixes its values as its fused attention does; recording leaves the encoder as it was."""
     encoder, images = build(name), torch.rand(2, 3, 56, 56)
     layers = [2] if name == "sam_b" else [1, 2]
+    last, seen = encoder.backbone.blocks[layers[-1] - 1].attn, {}
+    last.register_forward_pre_hook(lambda _m, inputs: seen.setdefault("x", inputs[0]))
+    last.proj.register_forward_pre_hook(lambda _m, inputs: seen.setdefault("mixed", inputs[0]))
     encoder.eval()
     with torch.no_grad():
         before = encoder(images).last
@@ -55,15 +68,11 @@ def test_maps_times_values_are_what_fused_attention_gives(name):
         heads = encoder.backbone.blocks[layer - 1].attn.num_heads
         assert found[layer].shape == (2, heads, tokens, tokens)
         torch.testing.assert_close(found[layer].sum(-1), torch.ones(2, heads, tokens))
-    for block in encoder.backbone.blocks:
-        block.attn.fused_attn = False
-    kept: list[Tensor] = []
-    last = encoder.backbone.blocks[layers[-1] - 1].attn
-    last.attn_drop.register_forward_pre_hook(lambda _m, inputs: kept.append(inputs[0]))
-    encoder.eval()
     with torch.no_grad():
-        torch.testing.assert_close(encoder(images).last, before, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[layers[-1]], kept[0].reshape(found[layers[-1]].shape))
+        values = values_of(last, seen["x"].reshape(2, tokens, -1)).unflatten(-1, (last.num_heads, -1)).transpose(1, 2)
+        mixed = getattr(last, "norm", nn.Identity())((found[layers[-1]] @ values).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(mixed, seen["mixed"].reshape(mixed.shape), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder.eval()(images).last, before)
 
 
 @pytest.mark.parametrize(("name", "layers", "words"), [
@@ -95,5 +104,13 @@ def test_a_picture_is_the_mean_of_what_its_queries_look_at():
 
 
 def test_a_class_token_that_is_not_there_cannot_be_asked():
+    """Registers, as this encoder would have left, are none."""
+    encoder = build("dinov3_s")
+    check_query(encoder, "class")
+    assert encoder.backbone.num_prefix_tokens == 5
+    encoder.backbone.cls_token = None
+    check_query(encoder, "centre")
     with pytest.raises(ConfigError, match="no class token"):
-        attention_picture(torch.rand(1, 1, 4, 4), prefix=0, query="class")
+        check_query(encoder, "class")
+    with pytest.raises(ConfigError, match="no class token"):
+        check_query(build("siglip2_b"), "class")

@@ -11,9 +11,10 @@ import torch
 from test_configs import changed
 
 from mal.config import Config
-from mal.errors import ConfigError
+from mal.errors import ConfigError, MalError
 from mal.graph import Stage, in_order
 from mal.run import run
+from mal.shapes import generate
 from mal.stages import Graph
 from mal.store import Store
 
@@ -48,8 +49,37 @@ def test_a_run_without_labeler_scores_and_looks_and_trains_nothing(smoke, tmp_pa
     assert (done["attention_val"].parent / "attention.png").stat().st_size > 5_000
     said = capsys.readouterr().out
     assert "Clustering score (Eq. 6" in said
-    assert "vit_nano, as given, crops" in said
+    assert "vit_nano, with random weights, crops" in said
     assert "its features are random ones" in said
+
+
+def test_a_run_about_validation_images_alone_needs_no_training_images(compose, tmp_path):
+    generate(tmp_path / "val2017", images=3, size=64, seed=0, split="val")
+    annotations = tmp_path / "val2017" / "annotations.json"
+    base = ["profile=smoke", "data=coco", f"data.root={tmp_path}", f"store={tmp_path / 'store'}", "tracking=none",
+            f"data.val.annotations={annotations}", "data.val.images=val2017/images", "segmenter=none",
+            "compare=[]"]  # fmt: skip
+    run(compose(*base, "labeler=none", "clustering.enabled=true", "clustering.encoder=pretrained"))
+    run(compose(*base, "labeler=file", f"labeler.val_file={annotations}"))
+    done = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("store/*/*/run.json")}
+    assert set(done) == {"boxes_val", "clustering_val", "label_val", "quality_val"}
+    assert done["quality_val"]["metrics"]["iou"]["value"] == 1
+    with pytest.raises(ConfigError, match="train2017"):
+        run(compose(*base, "labeler=box"))
+    trained = compose(*base, "labeler=none", "clustering.enabled=true", "clustering.encoder=trained")
+    with pytest.raises(ConfigError, match="train2017"):
+        run(trained)
+    nothing = ["data.val.annotations=null", "data.train.annotations=null"]
+    with pytest.raises(MalError, match=r"nothing to score on; set data\.val\.annotations"):
+        run(compose(*base, *nothing, "labeler=none", "clustering.enabled=true", "clustering.encoder=pretrained"))
+
+
+def test_attention_is_looked_at_anew_where_other_boxes_are_shown(smoke, tmp_path):
+    """The examples are among the boxes that training would use."""
+    given = changed(smoke, **{"attention.encoder": "pretrained"})
+    key = stage(given, tmp_path, "attention").key
+    for settings in ({"roi.min_area": 2000}, {"roi.max_area": 9000}, {"attention.examples": 2}):
+        assert stage(given, tmp_path, "attention", **settings).key != key, settings
 
 
 def test_weights_that_are_given_serve_every_seed_recipe_and_decoder(smoke, tmp_path):
@@ -81,7 +111,7 @@ def test_a_trained_encoder_is_that_of_the_runs_labeler(smoke, tmp_path):
 def test_boxes_without_masks_are_looked_at_but_not_scored(smoke, tmp_path):
     graph = Graph(smoke, Store(tmp_path), CPU)
     graph.val = replace(graph.val, has_masks=False)
-    assert {s.name for s in graph.targets()} == {"boxes_val", "attention_val"}
+    assert {s.name for s in graph.targets()} == {"boxes_train", "boxes_val", "attention_val"}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +121,15 @@ def test_boxes_without_masks_are_looked_at_but_not_scored(smoke, tmp_path):
         ({"attention.layers": []}, r"attention.layers=\[\]"),
         ({"attention.layers": [4], "attention.encoder": "pretrained"}, "layers 1 to 3"),
         ({"clustering.source": "photos"}, "clustering.source=photos"),
+        (
+            {
+                "attention.query": "class",
+                "encoder.name": "vit_base_patch16_siglip_gap_224",
+                "encoder.timm": "vit_base_patch16_siglip_gap_224",
+                "encoder.options": {},
+            },
+            "no class token",
+        ),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused_before_any_work(smoke, tmp_path, settings, words):

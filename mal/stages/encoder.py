@@ -127,6 +127,7 @@ def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderS
     """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.figures.attention`."""
     options = dataclasses.asdict(config.attention)
     settings = {**source.settings, **{k: options[k] for k in ("layers", "query", "examples")}}
+    settings["roi"] = {**settings["roi"], "min_area": config.roi.min_area, "max_area": config.roi.max_area}
 
     def work(place: Workplace) -> Result:
         coco = _readable(read_json(place.inputs["boxes"] / "boxes.json"), place)
