@@ -10,6 +10,7 @@ from analysis.seeds import SEEDED
 Settings = dict[str, str]
 ABSENT = "absent"  # stands for a setting that a result does not have
 COLUMNS = ("profile", "data", "labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision")
+WEIGHTS = {"trained": "trained by MAL", "given": "as given", "random": "with random weights"}
 _LABELER = r"(train_labeler|label_\w+|boxes_train|shapes_train)\..+|recipe|encoder|decoder|theta"
 _RECIPE = "|".join(
     [
@@ -60,6 +61,13 @@ def settings_of(record: Record, known: Mapping[str, Record]) -> Settings:
         seen |= set(new)
         waiting += new
     return found
+
+
+def weights_of(record: Record) -> str:
+    """Which weights the encoder of a clustering score had: `given` ones, `random` ones, or `trained` by MAL."""
+    if "labeler" in record["columns"]:
+        return "trained"
+    return "given" if record["config"]["encoder"]["pretrained"] or "encoder" in record["sources"] else "random"
 
 
 def shown(value: Any) -> str:

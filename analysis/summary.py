@@ -9,6 +9,7 @@ from typing import Any
 from analysis.records import Record, UnreadableRecordError, by_address, finished
 from analysis.rendering import Table, markdown_rows
 from analysis.seeds import over_seeds, spread
+from analysis.settings import WEIGHTS, weights_of
 
 WEAKEST = {"shapes": 0.20}  # see `weakest`
 WEAKEST_ELSEWHERE = 0.15
@@ -121,8 +122,7 @@ def _retention(scores: list[Record], ratios: dict[str, Record], known: dict[str,
 
 def _clustering(records: list[Record]) -> str:
     def name(record: Record) -> str:
-        weights = "trained by MAL" if "labeler" in record["columns"] else "as given"
-        return f"{record['columns']['encoder']}, {weights}, {record['config']['source']}"
+        return f"{record['columns']['encoder']}, {WEIGHTS[weights_of(record)]}, {record['config']['source']}"
 
     header, identified = _identified(records, name)
     rows = [[*cells, *(_number(r, metric) for metric in CLUSTERING)] for r, cells in identified]

@@ -47,7 +47,7 @@ class Runs:
             "train": {"batch": 32, "epochs": 10, "steps": None, **(train or {})},
             "roi": {"size": 512, "theta": columns["theta"]},
             "decoder": {"name": columns["decoder"]},
-            "encoder": {"name": columns["encoder"], "fuse": False},
+            "encoder": {"name": columns["encoder"], "fuse": False, "pretrained": True},
         }
         labeler = self.add("train_labeler", columns, config=config, steps=9)
         settings: Record = {"label": {"flip": True}}

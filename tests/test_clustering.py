@@ -17,6 +17,7 @@ from mal.config import RoiConfig
 from mal.encoders import Encoder
 from mal.errors import AnnotationError
 from mal.images import load_for
+from mal.metrics import clustering
 from mal.metrics.clustering import TokenSums, clustering_score, foreground_cells
 from mal.rois import cut
 
@@ -165,21 +166,29 @@ def test_nothing_to_score_is_an_error(drawn, encoder):
 
 
 def test_features_are_forgotten_batch_by_batch(drawn, encoder, monkeypatch):
-    """Constant memory: when a batch is looked at, no features of the ones before are alive."""
+    """Constant memory: when a batch is looked at, no maps and no features of the ones before are alive."""
     alive: list[int] = []
     kept: list[weakref.ref] = []
-    forward = Encoder._maps
+    features: list[weakref.ref] = []
+    forward, tokens = Encoder._maps, clustering._tokens
 
     def watched(self, images):
         gc.collect()
-        alive.append(sum(ref() is not None for ref in kept[:-1]))
+        alive.append(sum(ref() is not None for ref in kept[:-1] + features[:-1]))
         maps = forward(self, images)
         kept.append(weakref.ref(maps[-1]))
         return maps
 
+    def watched_tokens(*arguments):
+        for annotation, found, foreground in tokens(*arguments):
+            features.append(weakref.ref(found))
+            yield annotation, found, foreground
+
     monkeypatch.setattr(Encoder, "_maps", watched)
+    monkeypatch.setattr(clustering, "_tokens", watched_tokens)
     score(drawn, encoder, "crops")
     assert len(alive) > 2
+    assert len(features) > len(kept)
     assert not any(alive)
 
 

@@ -267,7 +267,7 @@ def clustering(lab: Laboratory, scores: Mapping[str, float]) -> None:
         lab.add(
             "clustering_val",
             encoder,
-            config={"source": "crops", "roi": {"size": 64}, "encoder": {"timm": encoder}},
+            config={"source": "crops", "roi": {"size": 64}, "encoder": {"timm": encoder, "pretrained": True}},
             columns={"encoder": encoder},
             metrics={"clustering": value},
         )
@@ -285,11 +285,31 @@ def test_the_clustering_score_is_set_against_the_iou_of_the_same_encoders(lab: L
 
 def test_clustering_scores_of_other_crops_are_another_list(lab: Laboratory) -> None:
     clustering(lab, {"a": 0.5, "b": 0.4})
-    config = {"source": "images", "roi": {"size": 64}, "encoder": {"timm": "a"}}
+    config = {"source": "images", "roi": {"size": 64}, "encoder": {"timm": "a", "pretrained": True}}
     lab.add("clustering_val", "i", config=config, columns={"encoder": "a"}, metrics={"clustering": 0.7})
     records = finished(lab.root)
     points = [scores.points for scores in clustering_scores(records, by_address(records))]
     assert sorted(points, key=len) == [{"a": 0.7}, {"a": 0.5, "b": 0.4}]
+
+
+def test_random_weights_are_called_random_and_stand_apart(lab: Laboratory) -> None:
+    clustering(lab, {"a": 0.5})
+    config = {"source": "crops", "roi": {"size": 64}, "encoder": {"timm": "a", "pretrained": False}}
+    lab.add("clustering_val", "r", config=config, columns={"encoder": "a"}, metrics={"clustering": 0.7})
+    records = finished(lab.root)
+    found = {scores.title: scores.points for scores in clustering_scores(records, by_address(records))}
+    assert found == {
+        "encoders as given, crops at 64²": {"a": 0.5},
+        "encoders with random weights, crops at 64²": {"a": 0.7},
+    }
+
+
+def test_what_only_labelers_have_does_not_hide_the_scores_of_their_encoders(lab: Laboratory) -> None:
+    for place, encoder in enumerate("abcd"):
+        lab.quality(encoder, 0, hardness() + 0.01 * place, decoder="attention")
+    clustering(lab, {"a": 0.5, "b": 0.4, "c": 0.3, "d": 0.2})
+    question = Question("encoder", None, {"decoder": ["attention"], "encoder": ["a", "b", "c"]}, resamples=50)
+    assert "and mask IoU (a, b, c)" in report(lab.root, question)
 
 
 def test_two_points_have_no_correlation_and_the_text_says_why() -> None:
@@ -319,6 +339,12 @@ def test_the_command_prints_what_it_writes(lab: Laboratory, tmp_path: Path, caps
     assert (tmp_path / "out/tables/compare_encoder.md").read_text() == first
     assert main([*arguments, "--baseline", "b"]) == 0
     assert "minus b" in capsys.readouterr().out
+
+
+def test_too_few_changes_lead_to_an_experiment(lab: Laboratory, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.quality("a", 0, hardness())
+    assert main(["--by", "changes", "--store", str(lab.root), "--segmenter", "none"]) == 1
+    assert "python experiments/run.py -m experiment=sensitivity" in capsys.readouterr().err
 
 
 def test_an_empty_store_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

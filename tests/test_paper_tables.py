@@ -148,7 +148,8 @@ def test_table_6_tells_crops_from_images_and_given_weights_from_trained_ones():
     runs = Runs()
     columns = {"profile": "paper", "data": "coco", "seed": 0, "encoder": "deit_s"}
     for source, score in (("crops", 0.431), ("images", 0.5)):
-        runs.add("clustering_val", columns, config={"source": source, "roi": {"size": 512}}, clustering=score)
+        config = {"source": source, "roi": {"size": 512}, "encoder": {"pretrained": True}}
+        runs.add("clustering_val", columns, config=config, clustering=score)
     labeler, trained = runs.labels("val", encoder="deit_s")
     config = {"source": "crops", "roi": {"size": 512}}
     runs.add("clustering_val", trained, config=config, inputs={"labeler": labeler}, clustering=0.4)
@@ -163,11 +164,35 @@ def test_table_6_tells_crops_from_images_and_given_weights_from_trained_ones():
     assert rows[2]["settings"].endswith("source=crops weights=trained")
 
 
+@pytest.mark.parametrize(("pretrained", "images", "why"), [
+    (False, "all", "the encoder's weights are random"),
+    (True, "odd", "measured on the odd-placed images alone"),
+])  # fmt: skip
+def test_clustering_scores_of_random_weights_or_fewer_images_do_not_stand_beside_the_papers(pretrained, images, why):
+    runs = Runs()
+    columns = {"profile": "paper", "data": "coco", "seed": 0, "encoder": "mae_b"}
+    config = {"source": "crops", "roi": {"size": 512}, "encoder": {"pretrained": pretrained}, "images": images}
+    runs.add("clustering_val", columns, config=config, clustering=0.3)
+    table = made(runs, "tab6_clustering")
+    assert not measured(table)
+    (row,) = part(table, f"Not comparable: profile paper, data coco, but {why}")
+    assert row["settings"] == f"source=crops weights={'given' if pretrained else 'random'}"
+
+
+def test_a_labeler_without_published_weights_does_not_stand_beside_the_papers():
+    runs = Runs()
+    runs.pair("cascade_convnext_s", human=0.418, pseudo=0.407, data="coco")
+    assert len(measured(made(runs, "tab4_encoder"))) == 1
+    next(r for r in runs.records if r["stage"] == "train_labeler")["config"]["encoder"]["pretrained"] = False
+    assert not measured(made(runs, "tab4_encoder"))
+
+
 def test_clustering_scores_of_weights_drawn_with_several_seeds_are_one_row():
     runs = Runs()
     for seed, score in ((0, 0.4), (1, 0.5)):
         columns = {"profile": "demo", "data": "shapes", "seed": seed, "encoder": "vit_nano"}
-        runs.add("clustering_val", columns, config={"source": "crops", "seed": seed}, clustering=score)
+        config = {"source": "crops", "seed": seed, "encoder": {"pretrained": False}}
+        runs.add("clustering_val", columns, config=config, clustering=score)
     heading = "Not comparable: profile demo, data shapes: another scale, other data"
     (row,) = part(made(runs, "tab6_clustering"), heading)
     assert of(row, "score, ours", "seeds") == ["0.450 (0.400 … 0.500)", "0, 1"]

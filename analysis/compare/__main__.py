@@ -71,9 +71,10 @@ def report(store: Path, question: Question) -> str:
     segmenters = {name: runs for name, runs in by_segmenter.items() if len(runs) > 1}
     if len(quality) < 2 and not segmenters:
         names = ", ".join(quality) or "none"
+        sweep = "experiment=sensitivity" if by == CHANGES else f"{by}=A,B"
         raise ComparisonError(
             f"there are not two values of {by} to compare (found: {names}); compute more, for instance with "
-            f"python experiments/run.py -m {by}=A,B, or choose others"
+            f"python experiments/run.py -m {sweep}, or choose others"
         )
     _check_comparable([quality, *segmenters.values()])
     parts = [f"# Comparison by {by}", _about([quality, *segmenters.values()]), HOW]
@@ -96,8 +97,17 @@ def report(store: Path, question: Question) -> str:
         elif reasons:
             parts += [f"## Retention{title}", *reasons]
     if by == "encoder":
-        parts += _clustering(records, known, values)
+        parts += _clustering(_scores_of_encoders(everything, known, question), known, values)
     return "\n\n".join(parts) + "\n"
+
+
+def _scores_of_encoders(everything: list[Record], known: dict[str, Record], question: Question) -> list[Record]:
+    """The clustering scores that are asked for. Weights that MAL did not train have no recipe, decoder or θ."""
+    scores = [record for record in everything if record["stage"] == "clustering_val"]
+    trained = [record for record in scores if "labeler" in record["columns"]]
+    wanted = {name: question.wanted[name] for name in ("profile", "data", "encoder") if name in question.wanted}
+    others = [record for record in scores if "labeler" not in record["columns"]]
+    return chosen(trained, known, question.wanted, question.where) + chosen(others, known, wanted, ())
 
 
 def _check_comparable(parts: list[dict[str, Runs]]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from analysis.compare.rankings import FEWEST, Correlation, rank_correlation
 from analysis.paper_numbers import PaperNumbersError, load
 from analysis.records import Record
-from analysis.settings import Settings, differing, settings_of
+from analysis.settings import WEIGHTS, Settings, differing, settings_of, weights_of
 from analysis.summary import table
 
 KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
@@ -37,7 +37,7 @@ def clustering_scores(records: Iterable[Record], known: Mapping[str, Record]) ->
     for record in sorted(records, key=lambda r: (r["columns"].get("encoder") or "", r["key"])):
         if record["stage"] != "clustering_val":
             continue
-        settings = settings_of(record, known)
+        settings = {**settings_of(record, known), "weights": weights_of(record)}
         group = next((g for g in kinds if not differing([settings, g[0]], by="encoder")), None)
         if group is None:
             group = (settings, {}, record)
@@ -45,8 +45,8 @@ def clustering_scores(records: Iterable[Record], known: Mapping[str, Record]) ->
         group[1].setdefault(record["columns"]["encoder"], []).append(record["metrics"]["clustering"]["value"])
     found = []
     for _, values, record in kinds:
-        weights = "trained by MAL" if "labeler" in record["columns"] else "as given"
-        what = f"encoders {weights}, {record['config']['source']} at {record['config']['roi']['size']}²"
+        config = record["config"]
+        what = f"encoders {WEIGHTS[weights_of(record)]}, {config['source']} at {config['roi']['size']}²"
         found.append(Scores(what, {name: sum(each) / len(each) for name, each in values.items()}))
     return found
 

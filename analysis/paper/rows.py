@@ -18,6 +18,7 @@ from analysis.paper.results import Group, Results
 from analysis.paper.settings import flat
 from analysis.paper_numbers import PaperTable, Row
 from analysis.records import Record
+from analysis.settings import weights_of
 
 LABELER = ("labeler", "recipe", "encoder", "decoder", "theta")  # settings that a result with human masks has not
 USUAL = {"decoder": "attention", "theta": 1.2}  # the paper's choices, which only Tables 3 and 5 vary
@@ -68,8 +69,20 @@ def why_not_comparable(table: PaperTable, row: Row | None, group: Group, results
     ]
     if other:
         return f"{where}: {', '.join(other)}"
-    unlike = [] if row is None else list(_unlike_scale(row, group, results))
+    unlike = [*_unlike_any(group), *([] if row is None else _unlike_scale(row, group, results))]
     return f"{where}, but {'; '.join(unlike)}" if unlike else ""
+
+
+def _unlike_any(group: Group) -> dict[str, None]:
+    """What no number of the paper's was measured with, in words; each once."""
+    found: dict[str, None] = {}
+    for result in group:
+        images = result.record["config"].get("images", "all")
+        if images != "all":
+            found[f"measured on the {images}-placed images alone"] = None
+        if result.record["stage"] == "clustering_val" and weights_of(result.record) == "random":
+            found["the encoder's weights are random"] = None
+    return found
 
 
 def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:

@@ -6,6 +6,7 @@ from typing import Any
 from analysis.paper.results import Group, Results
 from analysis.records import Record
 from analysis.seeds import SEEDED
+from analysis.settings import weights_of
 
 COLUMNS = ("recipe", "labeler", "encoder", "decoder", "theta", "segmenter")
 MOST = 6  # differing keys that are listed where fewer tell all results apart; of more the number is said
@@ -22,7 +23,7 @@ def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
     shown = [name for name in COLUMNS if name in columns and name not in named and columns[name] != usual.get(name)]
     found = {name: columns[name] for name in shown}
     if record["stage"] == "clustering_val":
-        found |= {"source": record["config"]["source"], "weights": "trained" if "labeler" in columns else "given"}
+        found |= {"source": record["config"]["source"], "weights": weights_of(record)}
     if record["stage"] == "quality_val":
         found["segmenter"] = "none"
     return " ".join(f"{name}={value}" for name, value in found.items())
