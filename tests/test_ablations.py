@@ -136,6 +136,18 @@ def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
         assert row == f"sensitivity/{setting.rpartition('.')[2]}_{shown(value)}"
 
 
+def test_an_experiment_says_which_models_stand_in_for_the_papers(compose, tmp_path):
+    def said(*overrides: str) -> list[str]:
+        config = compose(*overrides, "data=shapes")
+        return [note for note in Graph(config, Store(tmp_path), torch.device("cpu")).notes() if "in place of" in note]
+
+    demo = ["experiment=tab4_encoder", "profile=demo", "encoder=swin_nano", "segmenter=mask_rcnn_tiny"]
+    expected = "in place of the paper's models, small ones: encoder=swin_nano, segmenter=mask_rcnn_tiny"
+    assert said(*demo) == [f"tab4_encoder: {expected}"]
+    assert not said("experiment=tab4_encoder", "profile=demo", "encoder=deit_s", "segmenter=cascade_convnext_s")
+    assert not said("experiment=baselines", "profile=demo")
+
+
 def test_an_experiment_says_what_is_compared(compose):
     assert compose().compare == ["box", "ellipse", "grabcut"]
     assert compose("experiment=tab6_clustering", "profile=smoke").compare == []

@@ -54,6 +54,8 @@ class Graph(SegmenterStages):
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
+        if small := self._stand_ins():
+            notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
         if self.train is not None and not self.train.has_masks:
             notes.append(
                 f"{self.train.annotations} has boxes only: no masks to compare with, so no segmenter is trained"
@@ -70,6 +72,14 @@ class Graph(SegmenterStages):
         if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
             notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
+
+    def _stand_ins(self) -> list[str]:
+        """The small models that an experiment of the paper's uses in place of the paper's."""
+        config = self.config
+        if not (config.experiment or "").startswith(("tab", "fig")):
+            return []
+        models = {"encoder": config.encoder.name, "segmenter": config.segmenter.name}
+        return [f"{group}={name}" for group, name in models.items() if name.endswith(("_nano", "_tiny"))]
 
     def check_categories(self) -> None:
         """Refuse validation images whose categories no segmenter could learn; the stages of `data` must be done.
