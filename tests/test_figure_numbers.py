@@ -140,6 +140,16 @@ def test_runs_that_differ_in_more_than_the_seed_are_series_of_their_own_and_name
     ]
 
 
+def test_single_changes_of_the_same_settings_are_named_by_the_change_alone():
+    found = results(*labelled("a"), *labelled("b", zeta=1.0), *labelled("c", omega=3.0), *labelled("d", omega=7.0))
+    assert names(found.groups("quality_val")["shapes", "demo"], found) == [
+        "MAL",
+        "MAL, crf.zeta=1",
+        "MAL, crf.omega=3",
+        "MAL, crf.omega=7",
+    ]
+
+
 def test_the_labeler_that_most_results_are_built_on_comes_first():
     more = [record("train_segmenter", f"s{n}", inputs=["label_val/z"], seed=n) for n in range(3)]
     found = results(*labelled("a"), *labelled("z", zeta=1.0), *more)

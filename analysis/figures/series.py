@@ -1,5 +1,6 @@
 """Groups of runs as series of a plot: what they are called, how they look, how sure they are."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from analysis.figures.results import Group, Results
 from analysis.records import Record
 from analysis.seeds import lineage
-from analysis.settings import differing, settings_of
+from analysis.settings import Settings, differing, settings_of
 from analysis.stats import LEVEL, image_weights
 from analysis.summary import labeler_name
 
@@ -59,15 +60,13 @@ def is_mal(record: Record) -> bool:
 
 
 def names(groups: Sequence[Group], results: Results, subject: Callable[[Record], str] = labeler) -> list[str]:
-    """What tells groups apart: a subject, the settings in which two of a name differ, else the config values, and the
-    number of seeds where there are several."""
+    """What tells groups apart: a subject, the settings in which two of a name differ, else the config values (but those
+    that most have), and the number of seeds where there are several."""
     found = [subject(group[0]) for group in groups]
     for setting in SETTINGS:
         values = [group[0]["columns"].get(setting) for group in groups]
         found = _told_apart(found, values, "θ {}" if setting == "theta" else "{}")
-    for key in _differing(groups, found, results):
-        values = [settings_of(group[0], results.known).get(key) for group in groups]
-        found = _told_apart(found, values, key.partition(".")[2] + "={}")
+    found = _with_changes(found, [settings_of(group[0], results.known) for group in groups])
     found = _told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")
     return [name if len(g) == 1 else f"{name} ({len(g)} seeds)" for name, g in zip(found, groups, strict=True)]
 
@@ -85,13 +84,21 @@ def _told_apart(found: list[str], values: list[Any], pattern: str) -> list[str]:
     ]
 
 
-def _differing(groups: Sequence[Group], found: list[str], results: Results) -> list[str]:
-    """The settings in which groups of the same name differ; at most three, since a legend has only so much room."""
-    keys: dict[str, None] = {}
-    for name in dict.fromkeys(found):
-        members = [group[0] for group, other in zip(groups, found, strict=True) if other == name]
-        keys |= dict.fromkeys(differing([settings_of(member, results.known) for member in members], along=OWN))
-    return list(keys)[:3]
+def _with_changes(found: Sequence[str], settings: Sequence[Settings]) -> list[str]:
+    """Append what tells those of the same name apart: the values that are not most others', and where no value is, all.
+
+    At most three a name, since a legend has only so much room.
+    """
+    told = []
+    for name, own in zip(found, settings, strict=True):
+        alike = [other for title, other in zip(found, settings, strict=True) if title == name]
+        changes = []
+        for key in differing(alike, along=OWN):
+            values = Counter(other.get(key) for other in alike).most_common(2)
+            if own.get(key) is not None and (values[0][1] == values[1][1] or own.get(key) != values[0][0]):
+                changes.append(f"{key.partition('.')[2]}={own[key]}")
+        told.append(", ".join([name, *changes[:3]]))
+    return told
 
 
 def bin_means(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ PARTS = {  # of a labeler's log → the title of its panel
     "mil": "MIL loss",
     "crf": "CRF loss",
     "total": "weighted sum (weights warm up)",
-    "foreground": "box share refined to foreground",
+    "foreground": "refined share of the box",
 }
 ACROSS = 3  # panels beside each other
 Curves = list[tuple[Group, list[pd.DataFrame]]]
