@@ -46,7 +46,8 @@ def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int
         for s, frame in group.items():
             if not frame.index.equals(first.index) or not frame["image_id"].equals(first["image_id"]):
                 raise ComparisonError(
-                    f"{address(runs[name][s])} does not measure the same instances as the others; compute it again"
+                    f"{address(runs[name][s])} does not measure the same instances as the others; choose results of "
+                    "the same images, for instance by --where quality_val.images=even, or compute it again"
                 )
             grouped = ByImage.of(frame["iou"], frame["image_id"])
             weights = image_weights(len(grouped.sums), resamples, seed=seed) if weights is None else weights
