@@ -134,7 +134,7 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
             say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
     if config.labeler.name == "none" or graph.trains_nothing:
         return
-    split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s, config.labeler.name))
+    split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
     sheet = draw_sheet(

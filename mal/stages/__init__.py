@@ -27,11 +27,10 @@ class Graph(SegmenterStages):
             scored = self.score(self.detect(self.published_segmenter()))
             return [*self.data(), scored]
         config, stages = self.config, self.data()
-        own = [] if config.labeler.name == "none" else [config.labeler.name]
         for split in filter(None, (self.train, self.val)):
             compared = config.compare if split.name == "val" and split.has_masks else []
-            for name in dict.fromkeys([*own, *compared]):
-                if not self.labels(split, name):
+            for name in dict.fromkeys([config.labeler.name, *compared]):
+                if not self.labels(split.name, name):
                     continue
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if split.has_masks else labels)

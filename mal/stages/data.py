@@ -35,7 +35,8 @@ class DataStages:
         self.val: Split | None = self._split("val")
         self.test = None if config.data.format == "shapes" else files_split("test", config.data, self.fingerprints)
         if not self.trains_nothing:  # fail here where a split is missing
-            _ = self.train or self._val(), self.learns and self.labeler_train
+            _ = self._val() if self.train is None else self.train
+            _ = self.labeler_train if self.learns else None
 
     @property
     def trains_nothing(self) -> bool:
@@ -48,12 +49,14 @@ class DataStages:
         looks = (self.config.clustering, self.config.attention)
         return self.config.labeler.name == "mal" or any(look.enabled and look.encoder == "trained" for look in looks)
 
+    def labels(self, split: str, labeler: str) -> bool:
+        """Whether a labeler has masks for a split: `none` has none, `file` may have them for one alone."""
+        return labeler != "none" and (labeler != "file" or path_for(self.config.labeler, split) is not None)
+
     @property
     def train(self) -> Split | None:
         """What is labelled beside the validation images; None where the run looks at validation images alone."""
-        labeler = self.config.labeler
-        val_file_alone = labeler.name == "file" and path_for(labeler, "train") is None
-        if self.trains_nothing or labeler.name == "none" or (val_file_alone and self.config.segmenter.name == "none"):
+        if self.trains_nothing or not self.labels("train", self.config.labeler.name):
             return None
         return self.required_train
 

@@ -43,10 +43,6 @@ class LabelerStages(DataStages):
         columns = self._labeler_columns("mal") | self._columns(split)
         return Stage("train_labeler", 1, settings, work, inputs, sources, columns, shared=True)
 
-    def labels(self, split: Split, name: str) -> bool:
-        """Whether a labeler has masks for a split: `file` may have them for one alone."""
-        return name != "file" or file.path_for(self.config.labeler, split.name) is not None
-
     def label(self, split: Split, name: str) -> Stage:
         """A mask for every box."""
         config, sources = self.config, dict(split.sources)
