@@ -89,16 +89,21 @@ def _with_changes(found: Sequence[str], settings: Sequence[Settings]) -> list[st
 
     At most three a name, since a legend has only so much room.
     """
-    told = []
-    for name, own in zip(found, settings, strict=True):
-        alike = [other for title, other in zip(found, settings, strict=True) if title == name]
-        changes = []
-        for key in differing(alike, along=OWN):
-            values = Counter(other.get(key) for other in alike).most_common(2)
-            if own.get(key) is not None and (values[0][1] == values[1][1] or own.get(key) != values[0][0]):
-                changes.append(f"{key.partition('.')[2]}={own[key]}")
-        told.append(", ".join([name, *changes[:3]]))
+    told = list(found)
+    for name in dict.fromkeys(found):
+        places = [place for place, other in enumerate(found) if other == name]
+        alike = [settings[place] for place in places]
+        usual = {key: _usual([own.get(key) for own in alike]) for key in differing(alike, along=OWN)}
+        for place, own in zip(places, alike, strict=True):
+            unlike = [key for key, value in usual.items() if own.get(key) not in (None, value)]
+            told[place] = ", ".join([name, *(f"{key.partition('.')[2]}={own[key]}" for key in unlike[:3])])
     return told
+
+
+def _usual(values: Sequence[str | None]) -> str | None:
+    """Of values that differ, the one that is most frequent; None where two are."""
+    (first, most), (_, second) = Counter(values).most_common(2)
+    return first if most > second else None
 
 
 def bin_means(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
