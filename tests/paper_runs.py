@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from report_store import run_record
+
 from analysis.records import address, by_address
 from analysis.rendering import Table
 from analysis.tables import paper_tables
@@ -23,18 +25,9 @@ class Runs:
         self, stage: str, columns: Record, *, config: Record | None = None, inputs: Any = None, **metrics: float
     ) -> str:
         key = f"{len(self.records):016x}"
-        record = {
-            "stage": stage,
-            "key": key,
-            "version": 1,
-            "status": "done",
-            "columns": columns,
-            "seconds": 1.0,
-            "provenance": None,
-        }
-        record |= {"config": config or {}, "sources": {}, "inputs": inputs or {}}
-        record["metrics"] = {name: {"value": value, "n": 9} for name, value in metrics.items()}
-        self.records.append(record)
+        told: Record = {"config": config or {}, "inputs": inputs or {}, "seconds": 1.0, "provenance": None}
+        told["metrics"] = {name: {"value": value, "n": 9} for name, value in metrics.items()}
+        self.records.append(run_record(stage, key, columns, **told))
         return f"{stage}/{key}"
 
     def labels(self, split: str, *, train: Record | None = None, **columns: Any) -> tuple[str, Record]:

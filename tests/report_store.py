@@ -21,28 +21,25 @@ CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog & <b>bone</b></sc
 SIZE = 96  # of an image's side
 
 
+def run_record(stage: str, key: str, columns: Json, **more: Any) -> Json:
+    """What a finished stage leaves in its run.json."""
+    empty = {"config": {}, "inputs": {}, "sources": {}, "metrics": {}}
+    return {"stage": stage, "key": key, "version": 1, "status": "done", "columns": columns, **empty, **more}
+
+
 def write_record(store: Path, stage: str, key: str, **more: Any) -> Path:
     """A finished stage's run.json; returns its folder."""
     folder = store / stage / key
     folder.mkdir(parents=True, exist_ok=True)
     columns = {"profile": "demo", "data": "shapes", **more.pop("columns", {})}
-    record = {
-        "stage": stage,
-        "key": key,
-        "version": 1,
-        "status": "done",
-        "columns": columns,
-        "config": {},
-        "inputs": {},
-        "sources": {},
-        "metrics": {},
+    told = {
         "provenance": PROVENANCE,
         "seconds": 1.5,
         "started": "2026-01-02T03:04:05+00:00",
         "finished": "2026-01-02T03:04:07+00:00",
         **more,
     }
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(run_record(stage, key, columns, **told)))
     return folder
 
 
