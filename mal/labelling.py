@@ -18,9 +18,9 @@ from mal.images import load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
+from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
-from mal.train import precision
 
 Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
@@ -80,15 +80,14 @@ def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device)
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
         sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
-        kind = precision(config.train.precision, device)
+        dtype = network_dtype(config.train.precision, device)
         waiting = {}
         with ThreadPoolExecutor(config.train.workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
             for annotations, rois in labelling_batches(
                 shard, images, config=config.roi, batch=config.label.batch, workers=config.train.workers
             ):
-                with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
-                    found = predict(networks, rois.to(device), flip=config.label.flip)
-                found = (found * box_masks(rois).to(device)).float().cpu()
+                found = predict(networks, rois.to(device), flip=config.label.flip, dtype=dtype)
+                found = (found * box_masks(rois).to(device)).cpu()
                 for row, annotation in enumerate(annotations):
                     waiting[annotation["id"]] = threads.submit(
                         outline,

@@ -15,6 +15,7 @@ from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
 from mal.labelers.mal import StepLosses, build_network, build_teacher, compute_losses
+from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
 from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
@@ -65,7 +66,7 @@ def train_labeler(
         eps=options.eps,
         weight_decay=options.weight_decay,
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=precision(options.precision, device) == torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(options.precision, device) == torch.float16)
     curve = _Curve(folder / "curves.jsonl", steps)
     parts = {"student": student, "teacher": teacher, "optimizer": optimizer, "scaler": scaler, "curve": curve}
     done = _resume(parts, folder)
@@ -129,13 +130,6 @@ def loss_weights(step: int, steps: int, config: Config) -> tuple[float, float]:
     return loss.mil_weight * risen(loss.mil_warmup), loss.crf_weight * risen(loss.crf_warmup)
 
 
-def precision(name: str, device: torch.device) -> torch.dtype:
-    """The autocast type: `auto` is bfloat16 on a GPU and float32 on a CPU."""
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" else "fp32"
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
 def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Config) -> None:
     """A checkpoint that `mal.label` can use alone: both networks and the whole resolved config."""
     save_checkpoint(
@@ -170,16 +164,16 @@ def training_step(
     """
     student, teacher, optimizer, scaler = (parts[k] for k in ("student", "teacher", "optimizer", "scaler"))
     device = batch.pixels.device
-    kind = precision(config.train.precision, device)
+    dtype = network_dtype(config.train.precision, device)
     micro = batch.split(max(1, config.train.accumulate // ranks.size()))
     collected = []
     optimizer.zero_grad(set_to_none=True)
     for number, rois in enumerate(micro, start=1):
         with ranks.averaging(network, on=number == len(micro)):
-            with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
-                losses = compute_losses(
-                    network, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights
-                )
+            losses = compute_losses(
+                network, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights,
+                dtype=dtype,
+            )  # fmt: skip
             _guard(losses, rois, folder)
             scaler.scale(losses.total / len(micro)).backward()
         collected.append(losses)

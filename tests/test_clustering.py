@@ -81,7 +81,7 @@ def score(drawn: Path, encoder: Encoder, source: str, **changes: object):
     human = changes.pop("human", None) or read(drawn / "annotations.json", masks=True)
     return clustering_score(
         human, drawn / "images", encoder, config=CONFIG, source=source, batch=4, workers=1,
-        device=torch.device("cpu"), kind=torch.float32,
+        device=torch.device("cpu"), dtype=torch.float32,
     )  # fmt: skip
 
 

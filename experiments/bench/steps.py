@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from mal.config import Config
 from mal.config_checks import check
 from mal.labelers.mal import build_network, build_teacher, predict
+from mal.precision import network_dtype
 from mal.rois import RoiBatch
 from mal.runtime import peak_memory_gib, pick_device, seed_everything
-from mal.train import precision, training_step
+from mal.train import training_step
 
 REPEATS = 3
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -51,12 +52,12 @@ def main() -> None:
     seed_everything(0)
     student = build_network(config).to(device)
     teacher = build_teacher(student, config.train.ema)
-    kind = precision(config.train.precision, device)
+    dtype = network_dtype(config.train.precision, device)
     parts = {
         "student": student,
         "teacher": teacher,
         "optimizer": torch.optim.AdamW(student.parameters(), lr=1e-6),
-        "scaler": torch.amp.GradScaler(device.type, enabled=kind == torch.float16),
+        "scaler": torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
     }
     batch = random_batch(config).to(device)
 
@@ -74,14 +75,13 @@ def main() -> None:
         step = seconds(lambda: training_step(parts, student, batch, config, weights=(4.0, 0.5), folder=Path(folder)))
 
     def label() -> None:
-        with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
-            predict([student.eval()], batch, flip=config.label.flip)
+        predict([student.eval()], batch, flip=config.label.flip, dtype=dtype)
 
     labelling = seconds(label)
     count = config.train.batch
     memory = ", ".join(f"{name} {value:.2f}" for name, value in peak_memory_gib(device).items())
     print(
-        f"{config.encoder.name} at {config.roi.size}², batch {count} in {config.train.accumulate} parts, {kind}, "
+        f"{config.encoder.name} at {config.roi.size}², batch {count} in {config.train.accumulate} parts, {dtype}, "
         f"{device}, {torch.get_num_threads()} threads: "
         f"training step {step:.2f} s ({count / step:.1f} RoIs/s), "
         f"labelling {labelling:.2f} s ({count / labelling:.1f} RoIs/s), {memory}"

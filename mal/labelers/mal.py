@@ -14,6 +14,7 @@ from mal.crf import mean_field
 from mal.decoders import build_decoder, gather
 from mal.encoders import Encoder
 from mal.losses import crf_loss, mil_loss
+from mal.precision import autocast
 from mal.rois import RoiBatch
 
 
@@ -77,6 +78,7 @@ def compute_losses(
     crf: CrfConfig,
     augment: AugmentConfig,
     weights: tuple[float, float],
+    dtype: torch.dtype = torch.float32,
 ) -> StepLosses:
     """α_mil·L_mil + α_crf·L_crf of Eq. 1, averaged over the RoIs.
 
@@ -84,6 +86,7 @@ def compute_losses(
 
     Args:
         weights: the two α, warm-up included.
+        dtype: what the networks compute in.
     """
     plain = rois.pixels.float() / 255
     jittered = photometrics(plain, rois.draws, augment)
@@ -94,9 +97,11 @@ def compute_losses(
     valid = in_image.float()
     inside = rows[:, :, None] & columns[:, None, :]
 
-    masks = student(jittered, rois.sizes, side=side).sigmoid() * valid
-    with torch.no_grad():
-        teacher_masks = teacher(plain, rois.sizes, side=side).sigmoid() * valid
+    with autocast(plain.device, dtype):
+        logits = student(jittered, rois.sizes, side=side)
+    with torch.no_grad(), autocast(plain.device, dtype):
+        teacher_logits = teacher(plain, rois.sizes, side=side)
+    masks, teacher_masks = logits.sigmoid() * valid, teacher_logits.sigmoid() * valid
     seen = jittered if crf.image == "student" else plain
     small = F.interpolate(seen, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
     refined = mean_field((masks.detach() + teacher_masks) / 2, normalise(small), inside, crf, valid=in_image)
@@ -108,7 +113,7 @@ def compute_losses(
 
 
 @torch.no_grad()
-def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool) -> Tensor:
+def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool, dtype: torch.dtype = torch.float32) -> Tensor:
     """Mask probabilities of crops at the crops' own side.
 
     Several networks' logits are averaged, and with `flip` those of the mirrored crop too.
@@ -119,10 +124,11 @@ def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool) -> Tensor:
     images = rois.pixels.float() / 255
     side = images.shape[-1]
     logits = []
-    for network in networks:
-        logits.append(network(images, rois.sizes, side=side))
-        if flip:
-            logits.append(network(images.flip(-1), rois.sizes, side=side).flip(-1))
+    with autocast(images.device, dtype):
+        for network in networks:
+            logits.append(network(images, rois.sizes, side=side))
+            if flip:
+                logits.append(network(images.flip(-1), rois.sizes, side=side).flip(-1))
     return torch.stack(logits).mean(0).sigmoid()
 
 

@@ -18,6 +18,7 @@ from mal.config import RoiConfig
 from mal.encoders import Encoder
 from mal.errors import AnnotationError
 from mal.metrics.masks import is_scored
+from mal.precision import autocast
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
 
@@ -66,7 +67,7 @@ class TokenSums:
 
 def clustering_score(
     human: CocoDict, images: Path, encoder: Encoder, *, config: RoiConfig, source: str, batch: int, workers: int,
-    device: torch.device, kind: torch.dtype,
+    device: torch.device, dtype: torch.dtype,
 ) -> tuple[dict[str, float], pd.DataFrame]:  # fmt: skip
     """Score an encoder's last map on human masks.
 
@@ -83,7 +84,7 @@ def clustering_score(
         human: with masks. images: folder of its images.
         encoder: on `device`, in evaluation mode.
         source: `crops` or `images`.
-        kind: the type it computes in.
+        dtype: what it computes in.
 
     Returns:
         metrics: `clustering`, the mean over tokens with centres of their own crop (or image); `clustering_S`, `_M`,
@@ -105,7 +106,7 @@ def clustering_score(
     batches = labelling_batches(own, images, config=config, batch=batch, workers=workers)
     with Progress("clustering", total=len(own["annotations"]), unit="crop" if source == "crops" else "image") as bar:
         for annotations, rois in batches:
-            for annotation, features, foreground in _tokens(annotations, rois, encoder, masks, device, kind):
+            for annotation, features, foreground in _tokens(annotations, rois, encoder, masks, device, dtype):
                 if foreground.all() or not foreground.any():
                     left_out += 1
                     continue
@@ -214,10 +215,10 @@ class _Masks:
 @torch.no_grad()
 def _tokens(
     annotations: list[dict[str, Any]], rois: RoiBatch, encoder: Encoder, masks: _Masks, device: torch.device,
-    kind: torch.dtype,
+    dtype: torch.dtype,
 ) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:  # fmt: skip
     """Each crop's features (N, C) and classes (N,), cells that do not count left out."""
-    with torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32):
+    with autocast(device, dtype):
         maps = encoder(rois.pixels.to(device).float() / 255).last
     cells = maps.shape[-1]
     rows, columns = rois.valid_lines(cells)

@@ -19,11 +19,11 @@ from mal.graph import Result, Stage, Workplace
 from mal.labelers.mal import load_networks
 from mal.metrics.clustering import clustering_score
 from mal.metrics.masks import select_images
+from mal.precision import autocast, network_dtype
 from mal.rois import labelling_batches, usable
 from mal.runtime import load_checkpoint, seed_everything
 from mal.sources import Split
 from mal.store import Fingerprints
-from mal.train import precision
 
 Json = dict[str, Any]
 
@@ -65,7 +65,7 @@ def encoder_source(
     """
     settings: Json = {
         "roi": dataclasses.asdict(config.roi),
-        "precision": str(precision(config.train.precision, device)),
+        "precision": str(network_dtype(config.train.precision, device)),
     }
     settings["roi"] = {k: settings["roi"][k] for k in ("size", "label_expansion", "border", "min_side")}
     sources = {}
@@ -110,7 +110,7 @@ def clustering_stage(
             batch=config.label.batch,
             workers=config.train.workers,
             device=place.device,
-            kind=precision(config.train.precision, device),
+            dtype=network_dtype(config.train.precision, device),
         )
         if ranks.is_first():
             instances.to_csv(place.folder / "instances.csv", index=False)
@@ -136,7 +136,8 @@ def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderS
         for annotations, rois in labelling_batches(
             _examples(coco, config), split.images, config=config.roi, batch=1, workers=1
         ):
-            maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
+            with autocast(place.device, network_dtype(config.train.precision, place.device)):
+                maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
             prefix = getattr(encoder.backbone, "num_prefix_tokens", 0)
             shown = [attention_picture(m, prefix=prefix, query=config.attention.query) for m in maps.values()]
             ids.append(annotations[0]["id"])

@@ -11,10 +11,11 @@ from mal.graph import Result, Stage, Workplace
 from mal.labelers import file, sam
 from mal.labelers.mal import load_networks
 from mal.metrics.masks import mask_quality, select_images
+from mal.precision import network_dtype
 from mal.runtime import load_checkpoint
 from mal.sources import Split
 from mal.stages.data import DataStages, Json
-from mal.train import precision, train_labeler
+from mal.train import train_labeler
 
 
 class LabelerStages(DataStages):
@@ -29,7 +30,7 @@ class LabelerStages(DataStages):
         del settings["roi"]["label_expansion"]
         for name in {"fc", "query"} - {config.decoder.name}:  # the sizes of decoders that are not used
             del settings["decoder"][name]
-        settings["train"]["precision"] = str(precision(config.train.precision, self.device))
+        settings["train"]["precision"] = str(network_dtype(config.train.precision, self.device))
         sources = dict(split.sources)
         if settings["encoder"].pop("checkpoint"):
             sources["encoder"] = self.fingerprints.file(config.encoder.checkpoint or "")
@@ -51,7 +52,7 @@ class LabelerStages(DataStages):
         if name == "mal":
             inputs["labeler"] = self.train_labeler()
             settings |= {"label": _plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
-            settings["precision"] = str(precision(config.train.precision, self.device))
+            settings["precision"] = str(network_dtype(config.train.precision, self.device))
             del settings["label"]["shard_images"], settings["label"]["batch"]
         elif name == "file":
             sources["labels"] = self.fingerprints.file(str(file.path_for(config.labeler, split.name)))

@@ -13,12 +13,12 @@ from mal.metrics.ap import average_precision
 from mal.metrics.bootstrap import retention
 from mal.metrics.masks import select_images
 from mal.metrics.matches import MatchArrays
+from mal.precision import network_dtype
 from mal.segmenters import published
 from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
 from mal.submission import write_submission
-from mal.train import precision
 
 
 class SegmenterStages(LabelerStages):
@@ -28,7 +28,7 @@ class SegmenterStages(LabelerStages):
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
         config, split = self.config, self.required_train
         settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
-        settings["segmenter"]["precision"] = str(precision(config.segmenter.precision, self.device))
+        settings["segmenter"]["precision"] = str(network_dtype(config.segmenter.precision, self.device))
         unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
         for key in ("running", "test", "weights", *unread):
             del settings["segmenter"][key]
@@ -72,7 +72,7 @@ class SegmenterStages(LabelerStages):
         weights, whole = published.locate(config), dataclasses.asdict(config)
         parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
         settings: Json = {"segmenter": {part: whole[part] for part in parts}}
-        settings["segmenter"]["precision"] = str(precision(config.precision, self.device))
+        settings["segmenter"]["precision"] = str(network_dtype(config.precision, self.device))
 
         def work(place: Workplace) -> Result:
             published.write(config, source=weights, folder=place.folder)
