@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mal.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.backbones import build_backbone
+from mal.bilinear import resize
 from mal.config import EncoderConfig
 from mal.errors import ConfigError
 
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
     def prepare(self, images: Tensor) -> Tensor:
         """What the backbone sees of crops (B, 3, H, W), RGB in [0, 1]: at the size it wants, normalised."""
         if images.shape[-2:] != self.image_size:
-            images = F.interpolate(images, size=self.image_size, mode="bilinear", align_corners=False)
+            images = resize(images, self.image_size)
         return normalise(images, self.mean, self.std)
 
     def forward(self, images: Tensor) -> Features:
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         fine = self.lateral[-1](maps[len(self.lateral) - 1])
         for level in range(len(self.lateral) - 2, -1, -1):
             side_map = self.lateral[level](maps[level])
-            fine = side_map + F.interpolate(fine, size=side_map.shape[-2:], mode="bilinear", align_corners=False)
+            fine = side_map + resize(fine, (side_map.shape[-2], side_map.shape[-1]))
         return Features(last=maps[-1], fine=fine)
 
     def train(self, mode: bool = True) -> Self:

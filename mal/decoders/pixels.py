@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mal.bilinear import resize
 from mal.config import DecoderConfig
 from mal.encoders import Features
 
@@ -29,7 +30,7 @@ class PixelHead(nn.ModuleList):
         """(n, C, h, w) → (n, width, 2h, 2w)."""
         for place, convolution in enumerate(self, start=1):
             if place == self.upsample_before:
-                maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+                maps = resize(maps, (2 * maps.shape[-2], 2 * maps.shape[-1]))
             maps = F.relu(convolution(maps))
         return maps
 
@@ -45,9 +46,10 @@ class PixelHead(nn.ModuleList):
             Indices (n,) into the batch and values (n, width, s, s), s = 2 · image_size / stride of the size.
         """
         for size, stride in enumerate(self.strides):
-            chosen = (sizes == size).nonzero()[:, 0].to(features.fine.device)
+            chosen = (sizes == size).nonzero()[:, 0].to(features.fine.device, non_blocking=True)
             if len(chosen):
-                yield chosen, self(resize(features.fine[chosen], max(1, image_size // stride)))
+                side = max(1, image_size // stride)
+                yield chosen, self(resize(features.fine[chosen], (side, side)))
 
 
 def scale_layer(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
@@ -57,16 +59,9 @@ def scale_layer(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
             parameter.mul_(gain)
 
 
-def resize(maps: Tensor, side: int) -> Tensor:
-    """Bilinear, (B, C, h, w) → (B, C, side, side)."""
-    if maps.shape[-2:] == (side, side):
-        return maps
-    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
-
-
 def gather(groups: Groups, count: int, side: int) -> Tensor:
     """Groups of logits, resized to one side and put back in the batch's order: (count, side, side)."""
     whole = groups[0][1].new_zeros(count, side, side)
     for chosen, logits in groups:
-        whole = whole.index_copy(0, chosen, resize(logits[:, None], side)[:, 0])
+        whole = whole.index_copy(0, chosen, resize(logits[:, None], (side, side))[:, 0])
     return whole

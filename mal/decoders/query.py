@@ -8,8 +8,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mal.bilinear import resize
 from mal.config import DecoderConfig
 from mal.decoders.pixels import Groups, PixelHead, scale_layer
 from mal.encoders import Features
@@ -67,7 +67,7 @@ class QueryDecoder(nn.Module):
     def _masks(self, pixels: Tensor, memory: Tensor, memory_places: Tensor) -> Tensor:
         """Pixel embedding (n, C, s, s), memory (n, C, h, w) and its places (h·w, C) → one mask's logits (n, s, s)."""
         # a bilinear resize of the embedding gives the same as one of the masks, for any number of queries
-        seen = F.interpolate(pixels.detach(), size=memory.shape[-2:], mode="bilinear", align_corners=False)
+        seen = resize(pixels.detach(), (memory.shape[-2], memory.shape[-1]))
         tokens = memory.flatten(2).transpose(1, 2)
         queries = self.queries.expand(len(pixels), -1, -1)
         for layer in self.layers:

@@ -1,0 +1,47 @@
+"""Bilinear resizing of feature maps, by what is fastest on the device."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear without antialiasing, pixel centres at .5 (`align_corners=False`).
+
+    On a GPU it is two matrix products: torch's kernel adds gradients up atomically, one channel at a time, and takes a
+    fifth of a training step at 512². The weights are rounded to the maps' type, which is exact for factors of two.
+
+    Args:
+        maps: (B, C, h, w).
+        size: height and width.
+
+    Returns:
+        (B, C, height, width) in the maps' type.
+    """
+    if maps.shape[-2:] == size:
+        return maps
+    if maps.is_cuda:
+        return resize_by_products(maps, size)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_by_products(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """See `resize`; channels-last maps stay so and are never copied."""
+    count, channels, height, width = maps.shape
+    rows, columns = (
+        _weights(old, new, maps.device, maps.dtype) for old, new in zip((height, width), size, strict=True)
+    )
+    with torch.autocast(maps.device.type, enabled=False):
+        tall = rows @ maps.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+        whole = columns @ tall.view(count * size[0], width, channels)
+    return whole.view(count, *size, channels).permute(0, 3, 1, 2)
+
+
+@cache
+def _weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(new, old): the share of each old line in each new one, as torch's own interpolation has it."""
+    lines = torch.eye(old, dtype=torch.float64)[None]
+    weights = F.interpolate(lines, size=new, mode="linear", align_corners=False)[0].T.contiguous()
+    return weights.to(device=device, dtype=dtype)
