@@ -1,11 +1,13 @@
 """Student-only photometrics, batched on the device, every parameter drawn per RoI from numbers the caller supplies.
 
 The single operations follow torchvision's functional API (and through it Pillow); the batch applies them with one
-factor and one order per RoI.
+factor and one order per RoI. `photometrics` computes each operation for the images that it was drawn for, which is
+least work; `photometrics_of_all` computes every operation for every image and chooses, which torch.compile turns into
+a few passes over the batch without a decision on the host.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -21,7 +23,17 @@ _GREY = (0.2989, 0.587, 0.114)
 
 def normalise(images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
     """(B, 3, H, W) in [0, 1] → zero mean, unit variance by the given statistics."""
-    return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
+    return (images - _per_channel(mean, images)) / _per_channel(std, images)
+
+
+def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """(3, 1, 1) on the device and of the type of another tensor."""
+    return _constant(tuple(values), like.device, like.dtype)[:, None, None]
+
+
+@cache  # each copy to a GPU would wait for all that runs there
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
@@ -34,27 +46,55 @@ def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    factors = 2 * draws[:, 0:4] - 1  # in [-1, 1), scaled by each strength
-    order = draws[:, 4:8].argsort(dim=1)
-    jitter, grey, blur = (draws[:, 8 + i] < p for i, p in enumerate((config.jitter_p, config.grey_p, config.blur_p)))
+    drawn = _Drawn(draws, config)
     images = images.clone()
     for place in range(4):
-        for kind, operation in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, shift_hue)):
-            amounts = factors[:, kind] * config.jitter[kind] + (0 if kind == 3 else 1)
-            if config.jitter[kind] > 0:
-                _apply(images, jitter & (order[:, place] == kind), operation, amounts)
-    _apply(images, grey, lambda chosen, _: to_grey(chosen).expand_as(chosen), draws[:, 9])
-    low, high = config.blur_sigma
-    _apply(images, blur, partial(gaussian_blur, largest=high), low + (high - low) * draws[:, 11])
+        for number, operation in enumerate(JITTER):
+            if config.jitter[number] > 0:
+                _apply(images, drawn.jitter & (drawn.order[:, place] == number), operation, drawn.amounts[number])
+    _apply(images, drawn.grey, lambda chosen, _: to_grey(chosen).expand_as(chosen), drawn.sigmas)
+    _apply(images, drawn.blur, partial(gaussian_blur, largest=config.blur_sigma[1]), drawn.sigmas)
     return images
+
+
+def photometrics_of_all(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """The same as `photometrics` but for rounding; draws: (B, 12) on the images' device."""
+    drawn = _Drawn(draws, config)
+    for place in range(4):
+        jittered = images
+        for number, operation in enumerate(JITTER):
+            if config.jitter[number] > 0:
+                here = drawn.jitter & (drawn.order[:, place] == number)
+                jittered = _where(here, operation(images, drawn.amounts[number]), jittered)
+        images = jittered
+    images = _where(drawn.grey, to_grey(images).expand_as(images), images)
+    return _where(drawn.blur, _blur_by_shifts(images, drawn.sigmas, largest=config.blur_sigma[1]), images)
+
+
+class _Drawn:
+    """What a RoI's 12 numbers stand for."""
+
+    def __init__(self, draws: Tensor, config: AugmentConfig) -> None:
+        factors = 2 * draws[:, 0:4] - 1  # in [-1, 1), scaled by each strength
+        self.amounts = [factors[:, n] * config.jitter[n] + (0 if JITTER[n] is shift_hue else 1) for n in range(4)]
+        self.order = draws[:, 4:8].argsort(dim=1)
+        self.jitter, self.grey, self.blur = (
+            draws[:, 8 + i] < p for i, p in enumerate((config.jitter_p, config.grey_p, config.blur_p))
+        )
+        low, high = config.blur_sigma
+        self.sigmas = low + (high - low) * draws[:, 11]
+
+
+def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None, None], changed, images)
 
 
 def _apply(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], amounts: Tensor) -> None:
     """Replace the chosen images. What is chosen is known on the CPU, so a GPU is never waited for."""
     rows = chosen.nonzero()[:, 0]
     if len(rows):
-        here = rows.to(images.device)
-        images[here] = operation(images[here], amounts[rows].to(images))
+        here = rows.to(images.device, non_blocking=True)
+        images[here] = operation(images[here], amounts[rows].to(images.device, images.dtype, non_blocking=True))
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -94,7 +134,10 @@ def shift_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 def to_grey(images: Tensor) -> Tensor:
     """Luma of Rec. 601: (B, 3, H, W) → (B, 1, H, W)."""
-    return (images * images.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
+    return (images * _per_channel(_GREY, images)).sum(1, keepdim=True)
+
+
+JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, shift_hue)  # as `config.jitter` has their strengths
 
 
 def gaussian_blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
@@ -105,15 +148,38 @@ def gaussian_blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
         sigmas: (B,) in pixels, > 0.
         largest: an upper bound of sigmas; the kernel reaches three times as far (less, where the image is smaller).
     """
-    reach = min(max(1, int(3 * largest + 0.5)), min(images.shape[-2:]) - 1)
-    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernels = torch.exp(-0.5 * (steps / sigmas[:, None]).square())
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(3, 0)[:, None]
+    kernels = _gaussians(sigmas, largest=largest, side=min(images.shape[-2:]))
+    reach = kernels.shape[1] // 2
+    kernels = kernels.repeat_interleave(3, 0)[:, None]
     batch, channels, height, width = images.shape
     flat = images.reshape(1, batch * channels, height, width)
     padded = F.pad(flat, (reach, reach, reach, reach), mode="reflect")
     rows = F.conv2d(padded, kernels[..., None, :], groups=batch * channels)
     return F.conv2d(rows, kernels[..., None], groups=batch * channels).reshape(images.shape)
+
+
+def _blur_by_shifts(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
+    """`gaussian_blur` as a sum of shifted images, one pass an axis once it is compiled."""
+    kernels = _gaussians(sigmas, largest=largest, side=min(images.shape[-2:]))
+    reach = kernels.shape[1] // 2
+    for axis in (-1, -2):
+        side = images.shape[axis]
+        place = torch.arange(side, device=images.device)
+        total = torch.zeros_like(images)
+        for step in range(-reach, reach + 1):
+            mirrored = (side - 1) - ((side - 1) - (place + step).abs()).abs()
+            shifted = images[..., mirrored] if axis == -1 else images[..., mirrored, :]
+            total = total + kernels[:, step + reach, None, None, None] * shifted
+        images = total
+    return images
+
+
+def _gaussians(sigmas: Tensor, *, largest: float, side: int) -> Tensor:
+    """(B, 2·reach + 1) weights that sum to 1; the reach is three times the largest σ, or what a side allows."""
+    reach = min(max(1, int(3 * largest + 0.5)), side - 1)
+    steps = torch.arange(-reach, reach + 1, device=sigmas.device, dtype=sigmas.dtype)
+    weights = torch.exp(-0.5 * (steps / sigmas[:, None]).square())
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _blend(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:

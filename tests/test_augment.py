@@ -50,6 +50,23 @@ def test_without_chance_nothing_changes():
     assert torch.equal(augment.photometrics(batch, torch.rand(4, augment.DRAWS), NEVER), batch)
 
 
+@pytest.mark.parametrize("config", [USUAL, ALWAYS, NEVER], ids=["usual", "always", "never"])
+@pytest.mark.parametrize("size", [(20, 24), (5, 9)])
+def test_all_at_once_is_one_after_the_other(config, size):
+    """The form for GPUs; a side of 5 has less room than the blur's reach."""
+    generator = torch.Generator().manual_seed(2)
+    batch, draws = torch.rand(32, 3, *size, generator=generator), torch.rand(32, augment.DRAWS, generator=generator)
+    found = augment.photometrics_of_all(batch, draws, config)
+    torch.testing.assert_close(found, augment.photometrics(batch, draws, config), atol=2e-6, rtol=0)
+
+
+def test_strengths_of_zero_are_left_out_of_both_forms():
+    config = AugmentConfig([0.4, 0.0, 0.0, 0.1], 1.0, 0.0, [0.1, 2.0], 0.0)
+    batch, draws = images(), torch.rand(4, augment.DRAWS, generator=torch.Generator().manual_seed(3))
+    found = augment.photometrics_of_all(batch, draws, config)
+    torch.testing.assert_close(found, augment.photometrics(batch, draws, config), atol=1e-6, rtol=0)
+
+
 def test_what_happens_to_an_image_depends_on_its_own_draws_alone():
     batch, draws = images(6), torch.rand(6, augment.DRAWS, generator=torch.Generator().manual_seed(1))
     together = augment.photometrics(batch, draws, USUAL)
