@@ -1,10 +1,13 @@
 """Mean-field refinement of soft masks by colour similarity of neighbouring pixels (Eq. 3, Eq. 4 and Algorithm 1)."""
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mal.config import CrfConfig
+from mal.errors import ConfigError
 
 LOW, HIGH = 0.1, 0.9  # q is kept inside: a label is never certain, so neighbours can always overrule it
 EPSILON = 1e-6
@@ -34,11 +37,29 @@ def mean_field(
     """
     with torch.autocast(masks.device.type, enabled=False):
         masks, images, inside = masks.float(), images.float(), boxes.float()
+        if backend(config, masks.device) == "triton":
+            from mal.crf_triton import two_label  # of Linux alone
+
+            return two_label(masks, images, inside, config, valid=valid) & boxes
         kernel = pairwise_kernel(images, config, valid=valid)
         refine = _two_label if config.form == "two_label" else _literal
         # the batch goes last: a shifted view then still has long runs of memory, which a CPU adds twice as fast
         masks, kernel, inside = (maps.movedim(0, -1).contiguous() for maps in (masks, kernel, inside))
         return refine(masks, kernel, inside, config).movedim(-1, 0) & boxes
+
+
+def backend(config: CrfConfig, device: torch.device) -> str:
+    """Which code computes the mean field: `torch` or `triton`.
+
+    Raises:
+        ConfigError: Triton is asked for where there is no GPU, or it is not installed.
+    """
+    fits = device.type == "cuda" and config.form == "two_label" and find_spec("triton") is not None
+    if config.backend == "triton" and not fits:
+        raise ConfigError(
+            f"crf.backend=triton needs a GPU and the package triton, and this is {device}; use crf.backend=auto"
+        )
+    return "triton" if fits and config.backend != "torch" else "torch"
 
 
 def pairwise_kernel(images: Tensor, config: CrfConfig, *, valid: Tensor | None = None) -> Tensor:

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files claims ranks progress precision mask_formats",
+    "errors files claims ranks progress precision bilinear compilation mask_formats",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime annotation_checks",
-    "annotations images augment backbones crf losses shapes mirror payload",
+    "annotations images augment backbones crf crf_triton losses shapes mirror payload",
     "encoders rois config_checks",
     "attention decoders decoders.*",
     "labelers labelers.*",
