@@ -25,6 +25,7 @@ CHOICES = {
     "loss.mil": ("joint", "separate"),
     "crf.form": ("two_label", "literal"),
     "crf.image": ("student", "plain"),
+    "crf.backend": ("auto", "torch", "triton"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "label.network": ("student", "teacher", "both"),
     "clustering.source": ("crops", "images"),
@@ -143,6 +144,8 @@ def _check_relations(config: Config) -> None:
         raise ConfigError(f"roi.size={roi.size} is not divisible by loss.stride={config.loss.stride}")
     if crf.kernel < 3 or crf.kernel % 2 == 0:
         raise ConfigError(f"crf.kernel={crf.kernel} must be odd and at least 3")
+    if crf.backend == "triton" and crf.form != "two_label":
+        raise ConfigError(f"crf.backend=triton computes crf.form=two_label alone, not {crf.form}; use crf.backend=auto")
     if roi.max_area <= roi.min_area:
         raise ConfigError(f"roi.max_area={roi.max_area:g} must exceed roi.min_area={roi.min_area:g}")
     if train.stop_after is not None and train.stop_after < 1:

@@ -13,6 +13,7 @@ from mal import ranks, segmenters
 from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
+from mal.crf import backend
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
 from mal.labelers.mal import build_network
@@ -111,6 +112,7 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
     if any(stage.columns.get("labeler") == "sam" and stage.name.startswith("label_") for stage in todo):
         Sam(config.labeler.checkpoint, device)
     if "train_labeler" in names:
+        backend(config.crf, device)
         build_network(config)
     looks = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
     if "pretrained" in {looks[name] for name in names & looks.keys()}:

@@ -3,6 +3,8 @@
 import json
 import math
 import time
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,19 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mal import ranks
+from mal.augment import photometrics, photometrics_of_all
+from mal.compilation import compile_blocks
 from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
-from mal.labelers.mal import StepLosses, build_network, build_teacher, compute_losses
+from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, build_network, build_teacher, compute_losses
 from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
 from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
+LOOK_EVERY = 10  # steps on a GPU between looks at the losses, each of which waits for all that was launched
 
 
 def train_labeler(
@@ -57,6 +62,68 @@ def train_labeler(
     )
     steps = total_steps(config, rois.count)
     seed_everything(config.seed, "labeler")
+    learner = build_learner(config, device)
+    curve, guard = _Curve(folder / "curves.jsonl", steps), _Guard(folder)
+    kept = {**learner.stateful(), "curve": curve}
+    done = _resume(kept, folder)
+    saved = time.monotonic()
+    with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
+        for step, batch in enumerate(rois.batches(done, steps, part=part), start=done):
+            seed_everything(config.seed, "step", step, *ranks.own_draws())  # stochastic depth and dropout
+            for group in learner.optimizer.param_groups:
+                group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
+            losses = training_step(learner, batch.to(device), config, weights=loss_weights(step, steps, config))
+            guard.add(losses, batch)
+            if device.type == "cpu" or (step + 1) % LOOK_EVERY == 0:
+                guard.look()
+            curve.add(step + 1, losses)
+            progress.advance(1, **curve.latest)
+            if step + 1 == steps:
+                break
+            reason = ranks.agreed("train.stop_after" if step + 1 - done == options.stop_after else signals.raised)
+            if reason or time.monotonic() - saved > options.checkpoint_seconds:
+                guard.look()  # weights that a bad loss has spoilt are not saved
+                if ranks.is_first():
+                    curve.flush()
+                    save_checkpoint(folder / "checkpoint.pt", _state(kept, step + 1))
+                saved = time.monotonic()
+            if reason:
+                raise Stopped(
+                    f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
+                )
+    guard.look()
+    _guard_weights(learner.student)
+    if ranks.is_first():
+        curve.flush()
+        save_labeler(folder / "labeler.pt", learner.student, learner.teacher, config)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return {"steps": steps, "boxes": rois.count, **curve.latest}
+
+
+@dataclass
+class Learner:
+    """The networks, and what teaches them."""
+
+    student: MaskNetwork
+    teacher: Any  # timm's ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of the loss, in fp16; else it does nothing
+    network: nn.Module  # the student, or what averages its gradients over the processes
+    photometrics: Photometrics
+    dtype: torch.dtype  # what the networks compute in
+
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {name: getattr(self, name) for name in ("student", "teacher", "optimizer", "scaler")}
+
+
+def build_learner(config: Config, device: torch.device) -> Learner:
+    """A student as it starts, its teacher and its optimizer; with `train.compile`, on a GPU, compiled.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    options, dtype = config.train, network_dtype(config.train.precision, device)
     student = build_network(config).to(device)
     teacher = build_teacher(student, options.ema)
     optimizer = torch.optim.AdamW(
@@ -65,41 +132,19 @@ def train_labeler(
         betas=(options.betas[0], options.betas[1]),
         eps=options.eps,
         weight_decay=options.weight_decay,
+        fused=device.type == "cuda",
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(options.precision, device) == torch.float16)
-    curve = _Curve(folder / "curves.jsonl", steps)
-    parts = {"student": student, "teacher": teacher, "optimizer": optimizer, "scaler": scaler, "curve": curve}
-    done = _resume(parts, folder)
-    network = ranks.synchronised(student)
-    saved = time.monotonic()
-    with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
-        for step, batch in enumerate(rois.batches(done, steps, part=part), start=done):
-            seed_everything(config.seed, "step", step, *ranks.own_draws())  # stochastic depth and dropout
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
-            losses = training_step(
-                parts, network, batch.to(device), config, weights=loss_weights(step, steps, config), folder=folder
-            )
-            curve.add(step + 1, losses)
-            progress.advance(1, **curve.latest)
-            if step + 1 == steps:
-                break
-            reason = ranks.agreed("train.stop_after" if step + 1 - done == options.stop_after else signals.raised)
-            if reason or time.monotonic() - saved > options.checkpoint_seconds:
-                if ranks.is_first():
-                    curve.flush()
-                    save_checkpoint(folder / "checkpoint.pt", _state(parts, step + 1))
-                saved = time.monotonic()
-            if reason:
-                raise Stopped(
-                    f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
-                )
-    _guard_weights(student)
-    if ranks.is_first():
-        curve.flush()
-        save_labeler(folder / "labeler.pt", student, teacher, config)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return {"steps": steps, "boxes": rois.count, **curve.latest}
+    change: Photometrics = partial(photometrics, config=config.augment)
+    if options.compile and device.type == "cuda":
+        for network in (student, teacher.get_submodule("module")):
+            compile_blocks(network.get_submodule("encoder.backbone"))
+        change = _on_the_device(torch.compile(partial(photometrics_of_all, config=config.augment), dynamic=False))
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    return Learner(student, teacher, optimizer, scaler, ranks.synchronised(student), change, dtype)
+
+
+def _on_the_device(change: Photometrics) -> Photometrics:
+    return lambda images, draws: change(images, draws.to(images.device, non_blocking=True))
 
 
 def total_steps(config: Config, boxes: int) -> int:
@@ -142,57 +187,61 @@ def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Con
     )
 
 
-def training_step(
-    parts: dict[str, Any],
-    network: nn.Module,
-    batch: RoiBatch,
-    config: Config,
-    *,
-    weights: tuple[float, float],
-    folder: Path,
-) -> StepLosses:
-    """One optimiser step on a batch, in micro-batches, and the teacher's update.
+def training_step(learner: Learner, batch: RoiBatch, config: Config, *, weights: tuple[float, float]) -> StepLosses:
+    """One optimiser step on a batch, in micro-batches, and the teacher's update. The host waits for nothing.
 
     Args:
-        parts: student, teacher, optimizer, scaler.
-        network: the student, or what averages its gradients over the processes.
         weights: α_mil and α_crf now.
-        folder: where a batch whose loss is no number is saved.
-
-    Raises:
-        TrainingError: the loss is no number.
     """
-    student, teacher, optimizer, scaler = (parts[k] for k in ("student", "teacher", "optimizer", "scaler"))
-    device = batch.pixels.device
-    dtype = network_dtype(config.train.precision, device)
     micro = batch.split(max(1, config.train.accumulate // ranks.size()))
     collected = []
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     for number, rois in enumerate(micro, start=1):
-        with ranks.averaging(network, on=number == len(micro)):
+        with ranks.averaging(learner.network, on=number == len(micro)):
             losses = compute_losses(
-                network, teacher, rois, loss=config.loss, crf=config.crf, augment=config.augment, weights=weights,
-                dtype=dtype,
-            )  # fmt: skip
-            _guard(losses, rois, folder)
-            scaler.scale(losses.total / len(micro)).backward()
+                learner.network,
+                learner.teacher,
+                rois,
+                loss=config.loss,
+                crf=config.crf,
+                photometrics=learner.photometrics,
+                weights=weights,
+                dtype=learner.dtype,
+            )
+            learner.scaler.scale(losses.total / len(micro)).backward()
         collected.append(losses)
-    scaler.step(optimizer)
-    scaler.update()
-    teacher.update_parameters(student)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    learner.teacher.update(learner.student)
     mean = {k: torch.stack([getattr(c, k).detach() for c in collected]).mean() for k in vars(collected[0])}
     return StepLosses(**mean)
 
 
-def _guard(losses: StepLosses, rois: RoiBatch, folder: Path) -> None:
-    if torch.isfinite(losses.total):
-        return
-    path = folder / "bad_batch.pt"
-    save_checkpoint(path, {name: value.cpu() for name, value in vars(rois).items()})
-    raise TrainingError(
-        f"the loss is {losses.total.item()} (MIL {losses.mil.item()}, CRF {losses.crf.item()}); the batch of "
-        f"annotations {rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
-    )
+@dataclass
+class _Guard:
+    """Finds the batch whose loss is no number, though the host looks only now and then."""
+
+    folder: Path
+    unseen: list[tuple[StepLosses, RoiBatch]] = field(default_factory=list)
+
+    def add(self, losses: StepLosses, rois: RoiBatch) -> None:
+        self.unseen.append((losses, rois))
+
+    def look(self) -> None:
+        """
+        Raises:
+            TrainingError: a loss since the last look is no number; the first such batch is saved.
+        """
+        unseen, self.unseen = self.unseen, []
+        if not unseen or (finite := torch.stack([losses.total for losses, _ in unseen]).isfinite().cpu()).all():
+            return
+        losses, rois = unseen[int(finite.long().argmin())]
+        path = self.folder / "bad_batch.pt"
+        save_checkpoint(path, {name: value.cpu() for name, value in vars(rois).items()})
+        raise TrainingError(
+            f"the loss is {losses.total.item()} (MIL {losses.mil.item()}, CRF {losses.crf.item()}); the batch of "
+            f"annotations {rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
+        )
 
 
 def _guard_weights(student: nn.Module) -> None:
@@ -214,6 +263,7 @@ def _resume(parts: dict[str, Any], folder: Path) -> int:
     if not path.is_file():
         return 0
     state = load_checkpoint(path)
+    state["teacher"].pop("n_averaged", None)  # of torch's EMA, which runs begun earlier had
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["step"]

@@ -13,6 +13,7 @@ from mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
 from mal.encoders import Encoder, Features
 from mal.errors import ConfigError, WeightsError
 from mal.labelers.mal import MaskNetwork, build_teacher
+from tests.conftest import CONF
 
 NANO = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 VIT = EncoderConfig("vit_nano", "vit_tiny_patch16_224", pretrained=False, options=NANO)
@@ -193,6 +194,33 @@ def test_gather_puts_every_group_back_in_its_place():
     assert whole.amax((1, 2)).tolist() == [5.0, 7.0, 5.0]
 
 
+REGISTERED = sorted(path.stem for path in (CONF / "encoder").glob("*.yaml") if path.stem != "timm")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name.endswith(("_nano", "_s")) else pytest.param(name, marks=pytest.mark.slow) for name in REGISTERED],
+)
+def test_an_unchanged_student_leaves_the_teacher_as_it_is(compose, name):
+    """Bit for bit, whole numbers too: Swin's table of relative positions, a batch norm's count of batches."""
+    config = compose("profile=smoke", f"encoder={name}", "encoder.pretrained=false").encoder
+    student = Encoder(config, image_size=32)
+    teacher = build_teacher(student, 0.996)
+    teacher.update(student)
+    ours, theirs = teacher.get_submodule("module"), student
+    for tensors in ("named_parameters", "named_buffers"):
+        pairs = zip(getattr(ours, tensors)(), getattr(theirs, tensors)(), strict=True)
+        assert all(torch.equal(mine, other) for (_, mine), (_, other) in pairs)
+
+
+def test_whole_numbers_are_copied_to_the_teacher():
+    student = torch.nn.BatchNorm1d(3)
+    teacher = build_teacher(student, 0.5)
+    student(torch.rand(4, 3))
+    teacher.update(student)
+    assert teacher.get_submodule("module").num_batches_tracked == 1
+
+
 def test_the_teacher_starts_as_a_copy_and_follows_by_its_momentum():
     encoder = Encoder(replace(MOBILE, freeze_norm=False), image_size=32)
     student = MaskNetwork(encoder, build_decoder(PAPER, encoder))
@@ -204,7 +232,7 @@ def test_the_teacher_starts_as_a_copy_and_follows_by_its_momentum():
         for value in (*student.parameters(), *student.buffers()):
             if value.is_floating_point():
                 value.add_(1.0)
-    teacher.update_parameters(student)
+    teacher.update(student)
     for key, value in inner.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.996 * before[key] + 0.004 * (before[key] + 1), msg=key)

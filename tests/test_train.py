@@ -1,6 +1,7 @@
 """Training: schedules, accumulation, the NaN guard, and going on with the same bits after a stop or a kill."""
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from mal.annotations import read, strip
 from mal.config import Config
 from mal.errors import MalError, Stopped, TrainingError
 from mal.labelers import mal
+from mal.labelers.mal import StepLosses
+from mal.rois import TrainingRois
 from mal.runtime import load_checkpoint
-from mal.train import loss_weights, lr_factor, total_steps, train_labeler
+from mal.train import _Guard, loss_weights, lr_factor, total_steps, train_labeler
 
 CPU = torch.device("cpu")
 
@@ -106,6 +109,20 @@ def test_a_loss_that_is_no_number_stops_training_and_saves_the_batch(compose, dr
     saved = load_checkpoint(tmp_path / "bad_batch.pt")
     assert saved["pixels"].shape == (8, 3, 32, 32)
     assert not (tmp_path / "labeler.pt").exists()
+
+
+def test_the_batch_of_a_bad_loss_is_found_steps_later(compose, drawn, tmp_path):
+    """On a GPU the host looks at the losses every few steps; the culprit is the first that is no number."""
+    config = smoke(compose)
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    rois = TrainingRois(coco, drawn / "images", config=config.roi, batch=8, pool_images=6, seed=0, workers=1)
+    guard, batches = _Guard(tmp_path), list(rois.batches(0, 4))
+    for total, batch in zip([0.5, math.inf, 0.4, math.nan], batches, strict=True):
+        guard.add(StepLosses(*(torch.tensor(total) for _ in range(4))), batch)
+    with pytest.raises(TrainingError, match="the loss is inf"):
+        guard.look()
+    assert torch.equal(load_checkpoint(tmp_path / "bad_batch.pt")["ids"], batches[1].ids)
+    guard.look()  # nothing is left to say
 
 
 def test_weights_that_the_last_step_broke_are_not_saved(compose, drawn, tmp_path, monkeypatch):

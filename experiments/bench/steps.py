@@ -5,7 +5,6 @@ python experiments/bench/steps.py profile=paper encoder=mae_b encoder.pretrained
 
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from omegaconf import OmegaConf
 
 from mal.config import Config
 from mal.config_checks import check
-from mal.labelers.mal import build_network, build_teacher, predict
-from mal.precision import network_dtype
+from mal.labelers.mal import predict
 from mal.rois import RoiBatch
 from mal.runtime import peak_memory_gib, pick_device, seed_everything
-from mal.train import training_step
+from mal.train import build_learner, training_step
 
 REPEATS = 3
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -50,15 +48,7 @@ def main() -> None:
     check(config)
     device = pick_device(config.device)
     seed_everything(0)
-    student = build_network(config).to(device)
-    teacher = build_teacher(student, config.train.ema)
-    dtype = network_dtype(config.train.precision, device)
-    parts = {
-        "student": student,
-        "teacher": teacher,
-        "optimizer": torch.optim.AdamW(student.parameters(), lr=1e-6),
-        "scaler": torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-    }
+    learner = build_learner(config, device)
     batch = random_batch(config).to(device)
 
     def seconds(work: object) -> float:
@@ -71,18 +61,17 @@ def main() -> None:
             times.append(time.perf_counter() - clock)
         return statistics.median(times[1:])  # the first call warms up
 
-    with tempfile.TemporaryDirectory() as folder:
-        step = seconds(lambda: training_step(parts, student, batch, config, weights=(4.0, 0.5), folder=Path(folder)))
+    step = seconds(lambda: training_step(learner, batch, config, weights=(4.0, 0.5)))
 
     def label() -> None:
-        predict([student.eval()], batch, flip=config.label.flip, dtype=dtype)
+        predict([learner.student.eval()], batch, flip=config.label.flip, dtype=learner.dtype)
 
     labelling = seconds(label)
     count = config.train.batch
     memory = ", ".join(f"{name} {value:.2f}" for name, value in peak_memory_gib(device).items())
     print(
-        f"{config.encoder.name} at {config.roi.size}², batch {count} in {config.train.accumulate} parts, {dtype}, "
-        f"{device}, {torch.get_num_threads()} threads: "
+        f"{config.encoder.name} at {config.roi.size}², batch {count} in {config.train.accumulate} parts, "
+        f"{learner.dtype}, {device}, {torch.get_num_threads()} threads: "
         f"training step {step:.2f} s ({count / step:.1f} RoIs/s), "
         f"labelling {labelling:.2f} s ({count / labelling:.1f} RoIs/s), {memory}"
     )

@@ -1,21 +1,24 @@
 """Mask Auto-Labeler: a student learns masks from boxes, an EMA teacher steadies it (§3.2, §3.3, Fig. 2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mal.augment import normalise, photometrics
-from mal.config import AugmentConfig, Config, CrfConfig, LossConfig
+from mal.augment import normalise
+from mal.config import Config, CrfConfig, LossConfig
 from mal.crf import mean_field
 from mal.decoders import build_decoder, gather
 from mal.encoders import Encoder
 from mal.losses import crf_loss, mil_loss
 from mal.precision import autocast
 from mal.rois import RoiBatch
+
+Photometrics = Callable[[Tensor, Tensor], Tensor]
 
 
 class MaskNetwork(nn.Module):
@@ -61,11 +64,14 @@ def build_network(config: Config) -> MaskNetwork:
     return network.to(memory_format=torch.channels_last)
 
 
-def build_teacher(student: MaskNetwork, momentum: float) -> AveragedModel:
-    """An EMA of every parameter and buffer, starting as a copy of the student."""
-    teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True)
+def build_teacher(student: MaskNetwork, momentum: float) -> ModelEmaV3:
+    """An EMA of every parameter and floating-point buffer, starting as a copy of the student.
+
+    Whole numbers are copied: averaged and truncated, as torch's own EMA does it, a tenth of the entries of Swin's
+    `relative_position_index` are off by one after the first step.
+    """
+    teacher = ModelEmaV3(student, decay=momentum)
     teacher.requires_grad_(False).eval()
-    teacher.n_averaged.fill_(1)  # else torch's first update copies the student instead of averaging
     return teacher
 
 
@@ -76,7 +82,7 @@ def compute_losses(
     *,
     loss: LossConfig,
     crf: CrfConfig,
-    augment: AugmentConfig,
+    photometrics: Photometrics,
     weights: tuple[float, float],
     dtype: torch.dtype = torch.float32,
 ) -> StepLosses:
@@ -85,11 +91,12 @@ def compute_losses(
     The teacher sees the plain crop, the student its photometric variant; flip and crop are shared.
 
     Args:
+        photometrics: (B, 3, S, S) images in [0, 1] and (B, 12) draws → the student's images.
         weights: the two α, warm-up included.
         dtype: what the networks compute in.
     """
     plain = rois.pixels.float() / 255
-    jittered = photometrics(plain, rois.draws, augment)
+    jittered = photometrics(plain, rois.draws)
     side = plain.shape[-1] // loss.stride
     rows, columns = rois.box_lines(side)
     valid_rows, valid_columns = rois.valid_lines(side)

@@ -25,9 +25,14 @@ class LabelerStages(DataStages):
         """Student and teacher learn masks from the training boxes."""
         config, split = self.config, self.labeler_train
         settings = _plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
-        for key in ("checkpoint_seconds", "stop_after", "workers"):  # how the work is done, not what comes out
+        for key in (
+            "checkpoint_seconds",
+            "stop_after",
+            "workers",
+            "compile",
+        ):  # how the work is done, not what it gives
             del settings["train"][key]
-        del settings["roi"]["label_expansion"]
+        del settings["crf"]["backend"], settings["roi"]["label_expansion"]
         for name in {"fc", "query"} - {config.decoder.name}:  # the sizes of decoders that are not used
             del settings["decoder"][name]
         settings["train"]["precision"] = str(network_dtype(config.train.precision, self.device))
@@ -42,7 +47,9 @@ class LabelerStages(DataStages):
 
         inputs = {"boxes": self.boxes(split)}
         columns = self._labeler_columns("mal") | self._columns(split)
-        return Stage("train_labeler", 1, settings, work, inputs, sources, columns, shared=True)
+        # 2: Swin's teacher, whose table of relative positions was averaged; other encoders' bits did not change
+        version = 2 if "swin" in config.encoder.timm else 1
+        return Stage("train_labeler", version, settings, work, inputs, sources, columns, shared=True)
 
     def label(self, split: Split, name: str) -> Stage:
         """A mask for every box."""
