@@ -18,7 +18,6 @@ from mal.config import AugmentConfig
 DRAWS = 12  # uniform numbers that one RoI consumes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_GREY = (0.2989, 0.587, 0.114)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
@@ -134,7 +133,8 @@ def shift_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 def to_grey(images: Tensor) -> Tensor:
     """Luma of Rec. 601: (B, 3, H, W) → (B, 1, H, W)."""
-    return (images * _per_channel(_GREY, images)).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, shift_hue)  # as `config.jitter` has their strengths

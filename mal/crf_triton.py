@@ -147,7 +147,10 @@ def _iterate(state, following, weights, inside, pages, down, across, count, FIRS
     if FIRST:
         q = tl.minimum(tl.maximum(q * box, 0.1), 0.9)
     page = pages + program * 4 * PAGE + (local_row + REACH) * PITCH + local_column + REACH
-    first_weight = weights + image * SIDE * SIDE * area + pixel
+    held: tl.tuple = ()  # weights, in registers for all iterations
+    for place in tl.static_range(SIDE * SIDE):
+        weight = tl.load(weights + (image * SIDE * SIDE + place) * area + pixel, mask=there, other=0.0)
+        held = held + (weight,)  # noqa: RUF005 (Triton knows no unpacking)
     for iteration in range(count):
         now = page + (iteration % 2) * 2 * PAGE  # two pairs of pages, so that one barrier is enough
         tl.store(now, tl.log(q))
@@ -158,9 +161,8 @@ def _iterate(state, following, weights, inside, pages, down, across, count, FIRS
         for place in tl.static_range(SIDE * SIDE):
             if CENTRE or place != SIDE * SIDE // 2:
                 shift = (place // SIDE - HALF) * STEP * PITCH + (place % SIDE - HALF) * STEP
-                weight = tl.load(first_weight + place * area, mask=there, other=0.0)
-                foreground += weight * tl.load(now + shift)
-                background += weight * tl.load(now + PAGE + shift)
+                foreground += held[place] * tl.load(now + shift)
+                background += held[place] * tl.load(now + PAGE + shift)
         foreground = tl.exp(foreground) * box
         q = foreground / (foreground + tl.exp(background) + 1e-6)
         q = tl.minimum(tl.maximum(q, 0.1), 0.9)

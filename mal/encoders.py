@@ -12,6 +12,7 @@ from mal.backbones import build_backbone
 from mal.bilinear import resize
 from mal.config import EncoderConfig
 from mal.errors import ConfigError
+from mal.patches import cut_patches_by_products
 
 FINEST = 4  # the smallest stride that `encoder.fuse` takes
 
@@ -49,6 +50,7 @@ class Encoder(nn.Module):
         levels = _level_indices(config, strides)
         self.indices = sorted({*levels, len(strides) - 1})
         self.norm = _takes_norm(self.backbone)
+        cut_patches_by_products(self.backbone)
         _prune(self.backbone, self.indices)
         self.mean, self.std = _statistics(config, self.backbone)
         self.freeze_norm = config.freeze_norm

@@ -18,7 +18,7 @@ from mal.compilation import compile_blocks
 from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
-from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, build_network, build_teacher, compute_losses
+from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, Teacher, build_network, compute_losses
 from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
@@ -105,7 +105,7 @@ class Learner:
     """The networks, and what teaches them."""
 
     student: MaskNetwork
-    teacher: Any  # timm's ModelEmaV3
+    teacher: Teacher
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in fp16; else it does nothing
     network: nn.Module  # the student, or what averages its gradients over the processes
@@ -125,7 +125,7 @@ def build_learner(config: Config, device: torch.device) -> Learner:
     """
     options, dtype = config.train, network_dtype(config.train.precision, device)
     student = build_network(config).to(device)
-    teacher = build_teacher(student, options.ema)
+    teacher = Teacher(student, options.ema)
     optimizer = torch.optim.AdamW(
         [p for p in student.parameters() if p.requires_grad],
         lr=options.lr_per_image * options.batch,
@@ -136,8 +136,8 @@ def build_learner(config: Config, device: torch.device) -> Learner:
     )
     change: Photometrics = partial(photometrics, config=config.augment)
     if options.compile and device.type == "cuda":
-        for network in (student, teacher.get_submodule("module")):
-            compile_blocks(network.get_submodule("encoder.backbone"))
+        for network in (student, teacher.module):
+            compile_blocks(network.encoder.backbone)
         change = _on_the_device(torch.compile(partial(photometrics_of_all, config=config.augment), dynamic=False))
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     return Learner(student, teacher, optimizer, scaler, ranks.synchronised(student), change, dtype)
@@ -175,13 +175,13 @@ def loss_weights(step: int, steps: int, config: Config) -> tuple[float, float]:
     return loss.mil_weight * risen(loss.mil_warmup), loss.crf_weight * risen(loss.crf_warmup)
 
 
-def save_labeler(path: Path, student: nn.Module, teacher: nn.Module, config: Config) -> None:
+def save_labeler(path: Path, student: nn.Module, teacher: Teacher, config: Config) -> None:
     """A checkpoint that `mal.label` can use alone: both networks and the whole resolved config."""
     save_checkpoint(
         path,
         {
             "student": student.state_dict(),
-            "teacher": teacher.get_submodule("module").state_dict(),
+            "teacher": teacher.module.state_dict(),
             "config": OmegaConf.to_yaml(OmegaConf.structured(config)),
         },
     )

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files claims ranks progress precision bilinear compilation mask_formats",
+    "errors files claims ranks progress precision bilinear patches compilation mask_formats",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime annotation_checks",
     "annotations images augment backbones crf crf_triton losses shapes mirror payload",

@@ -12,7 +12,7 @@ from mal.config import DecoderConfig, EncoderConfig
 from mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
 from mal.encoders import Encoder, Features
 from mal.errors import ConfigError, WeightsError
-from mal.labelers.mal import MaskNetwork, build_teacher
+from mal.labelers.mal import MaskNetwork, Teacher
 from tests.conftest import CONF
 
 NANO = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -205,9 +205,9 @@ def test_an_unchanged_student_leaves_the_teacher_as_it_is(compose, name):
     """Bit for bit, whole numbers too: Swin's table of relative positions, a batch norm's count of batches."""
     config = compose("profile=smoke", f"encoder={name}", "encoder.pretrained=false").encoder
     student = Encoder(config, image_size=32)
-    teacher = build_teacher(student, 0.996)
+    teacher = Teacher(student, 0.996)
     teacher.update(student)
-    ours, theirs = teacher.get_submodule("module"), student
+    ours, theirs = teacher.module, student
     for tensors in ("named_parameters", "named_buffers"):
         pairs = zip(getattr(ours, tensors)(), getattr(theirs, tensors)(), strict=True)
         assert all(torch.equal(mine, other) for (_, mine), (_, other) in pairs)
@@ -215,18 +215,18 @@ def test_an_unchanged_student_leaves_the_teacher_as_it_is(compose, name):
 
 def test_whole_numbers_are_copied_to_the_teacher():
     student = torch.nn.BatchNorm1d(3)
-    teacher = build_teacher(student, 0.5)
+    teacher = Teacher(student, 0.5)
     student(torch.rand(4, 3))
     teacher.update(student)
-    assert teacher.get_submodule("module").num_batches_tracked == 1
+    assert teacher.module.num_batches_tracked == 1
 
 
 def test_the_teacher_starts_as_a_copy_and_follows_by_its_momentum():
     encoder = Encoder(replace(MOBILE, freeze_norm=False), image_size=32)
     student = MaskNetwork(encoder, build_decoder(PAPER, encoder))
-    teacher = build_teacher(student, 0.996)
+    teacher = Teacher(student, 0.996)
     before = {k: v.clone() for k, v in student.state_dict().items()}
-    inner = teacher.get_submodule("module")
+    inner = teacher.module
     assert all(torch.equal(v, before[k]) for k, v in inner.state_dict().items())
     with torch.no_grad():
         for value in (*student.parameters(), *student.buffers()):

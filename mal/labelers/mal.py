@@ -1,11 +1,11 @@
 """Mask Auto-Labeler: a student learns masks from boxes, an EMA teacher steadies it (§3.2, §3.3, Fig. 2)."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,15 +64,36 @@ def build_network(config: Config) -> MaskNetwork:
     return network.to(memory_format=torch.channels_last)
 
 
-def build_teacher(student: MaskNetwork, momentum: float) -> ModelEmaV3:
-    """An EMA of every parameter and floating-point buffer, starting as a copy of the student.
+class Teacher(nn.Module):
+    """An EMA of every parameter and floating-point buffer of the student, starting as a copy of it.
 
-    Whole numbers are copied: averaged and truncated, as torch's own EMA does it, a tenth of the entries of Swin's
-    `relative_position_index` are off by one after the first step.
+    Whole numbers are copied: averaged and truncated, as torch's `AveragedModel` does it, a tenth of the entries of
+    Swin's `relative_position_index` are off by one after the first step. That class also asks the device about its
+    count of steps; here the host waits for nothing.
     """
-    teacher = ModelEmaV3(student, decay=momentum)
-    teacher.requires_grad_(False).eval()
-    return teacher
+
+    def __init__(self, student: MaskNetwork, momentum: float) -> None:
+        super().__init__()
+        self.module = deepcopy(student).requires_grad_(False).eval()
+        self.momentum = momentum
+
+    def forward(self, images: Tensor, sizes: Tensor, *, side: int) -> Tensor:
+        """As the student's."""
+        return self.module(images, sizes, side=side)
+
+    @torch.no_grad()
+    def update(self, student: MaskNetwork) -> None:
+        """One step: momentum · teacher + (1 − momentum) · student."""
+        pairs = list(zip(_tensors(self.module), _tensors(student), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([m for m, _ in averaged], [t for _, t in averaged], 1 - self.momentum)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def compute_losses(
