@@ -57,7 +57,7 @@ def label_files(options: argparse.Namespace) -> str:
     check_images(coco, options.images)
     if options.format in FOLDERS:
         file_names(coco, options.format)
-    networks = load_networks(checkpoint, config, device)
+    networks = load_networks(checkpoint, config, device, crops=len(coco["annotations"]))
     if options.on_bad_image == "skip":
         coco["unreadable_images"] = unreadable(coco, options.images, workers=options.workers)
     call = {

@@ -21,3 +21,13 @@ def network_dtype(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """A block in which networks compute in `dtype`; for float32 it changes nothing."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def allow_tf32(*precisions: str) -> None:
+    """TF32 in a GPU's float32 products, 10 bits of 23, unless all of these settings ask for `fp32` itself.
+
+    torch's own default is neither: convolutions may use it, matrix products may not.
+    """
+    allowed = any(precision != "fp32" for precision in precisions)
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed

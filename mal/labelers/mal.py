@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mal.augment import normalise
+from mal.compilation import compile_blocks
 from mal.config import Config, CrfConfig, LossConfig
 from mal.crf import mean_field
 from mal.decoders import build_decoder, gather
@@ -18,6 +19,7 @@ from mal.losses import crf_loss, mil_loss
 from mal.precision import autocast
 from mal.rois import RoiBatch
 
+COMPILE_FROM = 20_000  # crops to label, from which on compiling takes less time than it saves
 Photometrics = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -160,10 +162,15 @@ def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool, dtype: tor
     return torch.stack(logits).mean(0).sigmoid()
 
 
-def load_networks(checkpoint: dict[str, Any], config: Config, device: torch.device) -> list[nn.Module]:
+def load_networks(
+    checkpoint: dict[str, Any], config: Config, device: torch.device, *, crops: int = 0
+) -> list[nn.Module]:
     """The labelling networks of a checkpoint: student, teacher, or both (`label.network`).
 
     All weights come from the checkpoint, so none are downloaded.
+
+    Args:
+        crops: about how many they will see; from `COMPILE_FROM` on they are compiled, on a GPU, if `train.compile`.
     """
     config = replace(config, encoder=replace(config.encoder, pretrained=False, checkpoint=None))
     names = {"student": ["student"], "teacher": ["teacher"], "both": ["student", "teacher"]}[config.label.network]
@@ -171,5 +178,7 @@ def load_networks(checkpoint: dict[str, Any], config: Config, device: torch.devi
     for name in names:
         network = build_network(config)
         network.load_state_dict(checkpoint[name])
+        if config.train.compile and device.type == "cuda" and crops >= COMPILE_FROM:
+            compile_blocks(network.encoder.backbone)
         networks.append(network.to(device).eval())
     return networks

@@ -120,7 +120,8 @@ class LabelerStages(DataStages):
             return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
         if name != "mal":
             return labelling.baseline_labeler(name)
-        networks = load_networks(load_checkpoint(place.inputs["labeler"] / "labeler.pt"), self.config, place.device)
+        checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt")
+        networks = load_networks(checkpoint, self.config, place.device, crops=len(coco["annotations"]))
         return labelling.mal_labeler(networks, self.config, place.device)
 
     def _labeler_columns(self, name: str) -> Json:
