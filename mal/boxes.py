@@ -5,6 +5,8 @@ integer half-open rectangle (x0, y0, x1, y1) that is cropped out of an image; it
 A *span* is what a box covers in whole pixels: (x0, y0, x1, y1), half-open, inside the image. Pixel i covers [i, i + 1).
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -128,10 +130,25 @@ def crop(pixels: Tensor, window: tuple[int, int, int, int], *, border: str) -> T
     height, width = pixels.shape[-2:]
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
         return pixels[:, y0:y1, x0:x1]
-    rows = border_index(y0, y1, height, border)
-    columns = border_index(x0, x1, width, border)
-    rows_first = pixels.permute(1, 2, 0).index_select(0, rows)  # whole rows of an (H, W, 3) image copy fast
-    return rows_first.index_select(1, columns).permute(2, 0, 1)
+    image = pixels.permute(1, 2, 0)  # (H, W, 3), as images lie in memory
+    if border == "wrap":  # blocks: copied seven times as fast as gathered pixels
+        region = image.new_empty(y1 - y0, x1 - x0, 3)
+        for row, from_row, rows in _wrapped(y0, y1, height):
+            for column, from_column, columns in _wrapped(x0, x1, width):
+                block = image[from_row : from_row + rows, from_column : from_column + columns]
+                region[row : row + rows, column : column + columns] = block
+        return region.permute(2, 0, 1)
+    chosen = image.index_select(0, border_index(y0, y1, height, border))
+    return chosen.index_select(1, border_index(x0, x1, width, border)).permute(2, 0, 1)
+
+
+def _wrapped(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """(place in the window, place in the image, length) of each run of consecutive indices of `border_index`."""
+    place = start
+    while place < stop:
+        length = min(size - place % size, stop - place)
+        yield place - start, place % size, length
+        place += length
 
 
 def grid_inside(windows: Tensor, boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:

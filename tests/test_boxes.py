@@ -90,6 +90,17 @@ def test_crop_then_paste_returns_the_pixels_of_the_box(placed, border, rate):
     assert torch.equal(back[top:bottom, left:right], pixels[0, top:bottom, left:right])
 
 
+@settings(deadline=None, max_examples=200)
+@given(placed_boxes(), st.sampled_from(("wrap", "reflect", "constant")), st.floats(0, 9))
+def test_a_pixel_of_a_crop_is_the_one_that_border_index_names(placed, border, rate):
+    (height, width), box = placed
+    pixels = torch.arange(3 * height * width).reshape(3, height, width)
+    x0, y0, x1, y1 = boxes.expand_fixed(torch.tensor([box], dtype=torch.float64), rate)[0].tolist()
+    rows = boxes.border_index(y0, y1, height, border)
+    columns = boxes.border_index(x0, x1, width, border)
+    assert torch.equal(boxes.crop(pixels, (x0, y0, x1, y1), border=border), pixels[:, rows][:, :, columns])
+
+
 @settings(deadline=None, max_examples=100)
 @given(placed_boxes(), st.floats(0, 3))
 def test_a_clipped_window_lies_in_the_image_and_holds_the_box(placed, rate):
