@@ -174,7 +174,7 @@ class TrainConfig:
     checkpoint_seconds: float = 120.0
     stop_after: int | None = None  # leave cleanly after this many steps of this call, checkpoint written
     pool_images: int = MISSING  # images whose boxes are shuffled together; each is decoded once an epoch
-    workers: int = 2  # threads that decode and crop
+    workers: int = 2  # processes that decode and crop; 0: the process that trains does it
 
 
 @dataclass

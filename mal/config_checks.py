@@ -73,7 +73,7 @@ RANGES = {  # lowest and highest allowed, both included
     "train.weight_decay": (0, float("inf")),
     "train.checkpoint_seconds": (0, float("inf")),
     "train.pool_images": (1, 1 << 20),
-    "train.workers": (1, 256),
+    "train.workers": (0, 256),
     "label.batch": (1, 1 << 20),
     "label.shard_images": (1, 1 << 20),
     "attention.examples": (1, 1000),

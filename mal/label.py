@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
     parser.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
     parser.add_argument("--batch", type=int, help="boxes at a time")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read images and write masks")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images; 0: none but this")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error")
     return parser

@@ -1,14 +1,12 @@
-"""Images and boxes → batches of RoI crops. Each image is decoded once an epoch, however many boxes it has."""
+"""Images and boxes → batches of RoI crops."""
 
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,14 +16,13 @@ from mal.augment import DRAWS as PHOTOMETRIC_DRAWS
 from mal.config import RoiConfig
 from mal.errors import AnnotationError
 from mal.images import load_for
+from mal.loading import load
 from mal.runtime import numpy_generator
 
-PREFETCH = 3  # batches prepared ahead
 Annotation = dict[str, Any]
 Image = dict[str, Any]
 Loader = Callable[[Image, Path], Tensor]
-Made = TypeVar("Made")
-Item = TypeVar("Item")
+MOVED = ("pixels", "windows", "spans", "images", "flipped", "padded")  # of a batch, to the device
 
 
 @dataclass
@@ -47,8 +44,11 @@ class RoiBatch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device. What Python decides by (sizes, draws, ids) stays on the CPU."""
-        moved = ("pixels", "windows", "spans", "images", "flipped", "padded")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in MOVED})
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory, from which `to` a GPU copies while Python goes on."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def split(self, parts: int) -> list[Self]:
         """Equal consecutive parts (micro-batches)."""
@@ -91,35 +91,29 @@ def usable(annotation: Annotation, config: RoiConfig, *, training: bool) -> bool
     return not training or config.min_area < width * height < config.max_area
 
 
-def assemble(
-    crops: list[Tensor],
-    annotations: list[Annotation],
-    image_sizes: Tensor,
-    *,
-    windows: Tensor,
-    config: RoiConfig,
-    flipped: Tensor | None = None,
-    draws: Tensor | None = None,
-) -> RoiBatch:
-    """Stack crops and the geometry that belongs to them. image_sizes: (B, 2) height, width."""
-    count = len(annotations)
-    xywh = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float64).reshape(-1, 4)
-    return RoiBatch(
-        pixels=torch.stack(crops),
-        windows=windows,
-        spans=boxes.spans(xywh, image_sizes),
-        images=torch.cat([torch.zeros_like(image_sizes), image_sizes.flip(1)], dim=1),
-        sizes=boxes.size_index(xywh[:, 2] * xywh[:, 3]),
-        flipped=torch.zeros(count, dtype=torch.bool) if flipped is None else flipped,
-        padded=torch.full((count,), config.border == "constant"),
-        draws=torch.zeros(count, PHOTOMETRIC_DRAWS) if draws is None else draws,
-        ids=torch.tensor([a["id"] for a in annotations]),
-    )
+def geometry(
+    xywh: Tensor, image_sizes: Tensor, windows: Tensor, *, ids: Sequence[int], config: RoiConfig
+) -> dict[str, Tensor]:
+    """What a RoiBatch of B boxes holds beside its crops, when these are not mirrored.
+
+    Args:
+        xywh: (B, 4) float64 boxes. image_sizes: (B, 2) int64 height, width. windows: (B, 4) int64 crop windows.
+    """
+    count = len(xywh)
+    return {
+        "windows": windows,
+        "spans": boxes.spans(xywh, image_sizes),
+        "images": torch.cat([torch.zeros_like(image_sizes), image_sizes.flip(1)], dim=1),
+        "sizes": boxes.size_index(xywh[:, 2] * xywh[:, 3]),
+        "flipped": torch.zeros(count, dtype=torch.bool),
+        "padded": torch.full((count,), config.border == "constant"),
+        "draws": torch.zeros(count, PHOTOMETRIC_DRAWS),
+        "ids": torch.tensor(ids),
+    }
 
 
-def label_windows(annotations: list[Annotation], image_sizes: Tensor, config: RoiConfig) -> Tensor:
-    """Fixed windows around boxes, for labelling. (B, 4) int64."""
-    xywh = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float64).reshape(-1, 4)
+def label_windows(xywh: Tensor, image_sizes: Tensor, config: RoiConfig) -> Tensor:
+    """Fixed windows around (B, 4) float64 boxes, for labelling. (B, 4) int64."""
     windows = boxes.expand_fixed(xywh, config.label_expansion)
     return boxes.clip_windows(windows, image_sizes) if config.border == "clip" else windows
 
@@ -128,9 +122,12 @@ class TrainingRois:
     """An endless, reproducible stream of training RoIs.
 
     Epoch e visits the images in an order drawn from (seed, e), in pools of `pool_images`; the boxes of a pool are
-    shuffled together, so a batch mixes boxes of many images while each image is decoded once. Step t takes positions
-    [t·batch, (t + 1)·batch) of the concatenated epochs, so every step is full and a resumed run continues at the same
-    RoI. Crop, flip and photometric draws follow (seed, epoch, annotation), never the worker.
+    shuffled together, so a batch mixes boxes of many images. Step t takes positions [t·batch, (t + 1)·batch) of the
+    concatenated epochs, so every step is full and a resumed run continues at the same RoI. Crop, flip and photometric
+    draws follow (seed, epoch, annotation), never the worker. A process that makes batches decodes an image once for
+    all its boxes in a pool: one process each image once an epoch, W processes each image up to W times.
+
+    The boxes are arrays, for Python objects would be copied into every process: their reference counts are writes.
 
     Raises:
         AnnotationError: no box passes the training filter.
@@ -150,84 +147,105 @@ class TrainingRois:
     ) -> None:
         self.folder, self.config, self.batch, self.seed = folder, config, batch, seed
         self.pool_images, self.workers, self.loader = pool_images, workers, loader
-        self._by_id = {image["id"]: image for image in coco["images"]}
-        self._boxes: dict[int, list[Annotation]] = {}
         unreadable = set(coco.get("unreadable_images", ()))
-        for annotation in coco["annotations"]:
-            if usable(annotation, config, training=True) and annotation["image_id"] not in unreadable:
-                self._boxes.setdefault(annotation["image_id"], []).append(annotation)
-        self.count = sum(map(len, self._boxes.values()))
+        chosen = [
+            a for a in coco["annotations"] if usable(a, config, training=True) and a["image_id"] not in unreadable
+        ]
+        self.count = len(chosen)
         if not self.count:
             raise AnnotationError(
                 f"none of {len(coco['annotations'])} boxes passes the training filter (w, h > {config.min_side:g}, "
                 f"{config.min_area:g} < w·h < {config.max_area:g}); lower roi.min_area or give larger boxes"
             )
+        self.ids = np.array([a["id"] for a in chosen])  # (N,) of the boxes, in the order of the file, as the next two
+        self._xywh = torch.tensor([a["bbox"] for a in chosen], dtype=torch.float64)
+        self._image_ids = np.array([a["image_id"] for a in chosen])
+        self._images = {image["id"]: image for image in coco["images"]}
+        by_image = np.argsort(self._image_ids, kind="stable")
+        found, starts = np.unique(self._image_ids[by_image], return_index=True)
+        self._rows = dict(zip(found.tolist(), np.split(by_image, starts[1:]), strict=True))  # by image id, ascending
 
-    def order(self, epoch: int) -> list[list[Annotation]]:
-        """The boxes of an epoch, pool by pool."""
+    def order(self, epoch: int) -> Iterator[np.ndarray]:
+        """The boxes of an epoch, pool by pool: places in `ids`."""
         draw = numpy_generator(self.seed, "order", epoch)
-        images = draw.permutation(sorted(self._boxes)).tolist()
-        pools = []
+        images = draw.permutation(list(self._rows)).tolist()
         for start in range(0, len(images), self.pool_images):
-            pool = [a for image_id in images[start : start + self.pool_images] for a in self._boxes[image_id]]
-            pools.append([pool[i] for i in draw.permutation(len(pool))])
-        return pools
+            pool = np.concatenate([self._rows[image_id] for image_id in images[start : start + self.pool_images]])
+            yield pool[draw.permutation(len(pool))]
 
-    def batches(self, first_step: int, last_step: int, *, part: slice = slice(None)) -> Iterator[RoiBatch]:
-        """Batches of steps [first_step, last_step), or that `part` of each, prepared ahead in threads."""
-        stream = self._stream(first_step * self.batch)
-        items = ([next(stream) for _ in range(self.batch)][part] for _ in range(first_step, last_step))
-        for rois in _prefetch(self._roi, items, workers=self.workers):
-            yield self._collate(rois)
+    def batches(
+        self, first_step: int, last_step: int, *, part: slice = slice(None), pin: bool = False
+    ) -> Iterator[RoiBatch]:
+        """Batches of steps [first_step, last_step), or that `part` of each, made ahead by `workers` processes.
 
-    def _stream(self, position: int) -> Iterator[tuple[Annotation, int, "_Decoded"]]:
-        epoch, skip = divmod(position, self.count)
+        `pin` gives them in page-locked memory, for a GPU.
+        """
+        places = range(self.batch)[part]
+
+        def make(steps: range, rooms: Iterator[Tensor]) -> Iterator[RoiBatch]:
+            return (self._batch(rois, next(rooms)) for rois in self._stream(steps, places))
+
+        shape = (len(places), 3, self.config.size, self.config.size)
+        return load(make, range(first_step, last_step), shape=shape, workers=self.workers, pin=pin)
+
+    def _stream(self, steps: range, places: range) -> Iterator[list[tuple[int, int, "_Decoded"]]]:
+        """Of each of `steps`, the boxes at `places` of its batch: (place in `ids`, epoch, image)."""
+        epoch = steps.start * self.batch // self.count
+        position = epoch * self.count
+        rois: list[tuple[int, int, _Decoded]] = []
         while True:
             for pool in self.order(epoch):
-                todo, skip = pool[skip:], max(0, skip - len(pool))
-                uses = Counter(a["image_id"] for a in todo)
-                decoded = {i: _Decoded(self._by_id[i], self.folder, self.loader, n) for i, n in uses.items()}
-                for annotation in todo:
-                    yield annotation, epoch, decoded[annotation["image_id"]]
+                steps_of, places_of = np.divmod(np.arange(position, position + len(pool)), self.batch)
+                wanted = [
+                    s in steps and p in places for s, p in zip(steps_of.tolist(), places_of.tolist(), strict=True)
+                ]
+                own = pool[wanted]
+                image_ids = self._image_ids[own].tolist()
+                decoded = {
+                    i: _Decoded(self._images[i], self.folder, self.loader, uses)
+                    for i, uses in Counter(image_ids).items()
+                }
+                for row, image_id in zip(own.tolist(), image_ids, strict=True):
+                    rois.append((row, epoch, decoded[image_id]))
+                    if len(rois) == len(places):
+                        yield rois
+                        rois = []
+                position += len(pool)
+                if position >= steps.stop * self.batch:
+                    return
             epoch += 1
 
-    def _roi(self, annotation: Annotation, epoch: int, image: "_Decoded") -> tuple[Tensor, dict[str, Any]]:
+    def _batch(self, rois: list[tuple[int, int, "_Decoded"]], room: Tensor) -> RoiBatch:
         config = self.config
-        draws = torch.from_numpy(
-            numpy_generator(self.seed, "roi", epoch, annotation["id"]).random(boxes.DRAWS + 1 + PHOTOMETRIC_DRAWS)
-        )
-        xywh = torch.tensor([annotation["bbox"]], dtype=torch.float64)
-        window = boxes.expand(xywh, draws[None, : boxes.DRAWS], theta=config.theta, form=config.expansion)
-        image_size = torch.tensor([[image.record["height"], image.record["width"]]])
+        rows = [row for row, _, _ in rois]
+        ids, xywh = self.ids[rows].tolist(), self._xywh[rows]
+        generators = [numpy_generator(self.seed, "roi", epoch, i) for i, (_, epoch, _) in zip(ids, rois, strict=True)]
+        draws = torch.from_numpy(np.stack([g.random(boxes.DRAWS + 1 + PHOTOMETRIC_DRAWS) for g in generators]))
+        windows = boxes.expand(xywh, draws[:, : boxes.DRAWS], theta=config.theta, form=config.expansion)
+        image_sizes = torch.tensor([image.size for _, _, image in rois])
         if config.border == "clip":
-            window = boxes.clip_windows(window, image_size)
-        crop = cut(image.take(), window[0].tolist(), size=config.size, border=config.border)
-        flipped = bool(draws[boxes.DRAWS] < config.flip)
-        return crop.flip(-1) if flipped else crop, {
-            "annotation": annotation,
-            "window": window,
-            "image_size": image_size,
-            "flipped": flipped,
-            "draws": draws[boxes.DRAWS + 1 :],
-        }
-
-    def _collate(self, rois: list[tuple[Tensor, dict[str, Any]]]) -> RoiBatch:
-        about = [roi[1] for roi in rois]
-        return assemble(
-            [roi[0] for roi in rois],
-            [a["annotation"] for a in about],
-            torch.cat([a["image_size"] for a in about]),
-            windows=torch.cat([a["window"] for a in about]),
-            config=self.config,
-            flipped=torch.tensor([a["flipped"] for a in about]),
-            draws=torch.stack([a["draws"] for a in about]).float(),
-        )
+            windows = boxes.clip_windows(windows, image_sizes)
+        flipped = draws[:, boxes.DRAWS] < config.flip
+        for place, (window, flip) in enumerate(zip(windows.tolist(), flipped.tolist(), strict=True)):
+            crop = cut(rois[place][2].take(), window, size=config.size, border=config.border)
+            room[place] = crop.flip(-1) if flip else crop
+        about = geometry(xywh, image_sizes, windows, ids=ids, config=config)
+        return RoiBatch(pixels=room, **about | {"flipped": flipped, "draws": draws[:, boxes.DRAWS + 1 :].float()})
 
 
 def labelling_batches(
-    coco: dict[str, Any], folder: Path, *, config: RoiConfig, batch: int, workers: int, loader: Loader = load_for
+    coco: dict[str, Any],
+    folder: Path,
+    *,
+    config: RoiConfig,
+    batch: int,
+    workers: int,
+    pin: bool = False,
+    loader: Loader = load_for,
 ) -> Iterator[tuple[list[Annotation], RoiBatch]]:
     """Every box that passes the labelling filter once, in file order by image, with its fixed window.
+
+    Batches are made ahead by `workers` processes; an image is decoded once for its boxes in a batch.
 
     Yields:
         The annotations of a batch and their crops; the last batch may be smaller.
@@ -236,61 +254,40 @@ def labelling_batches(
     for annotation in coco["annotations"]:
         if usable(annotation, config, training=False):
             by_image.setdefault(annotation["image_id"], []).append(annotation)
-    records = {image["id"]: image for image in coco["images"]}
+    ordered = [annotation for annotations in by_image.values() for annotation in annotations]
+    chunks = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+    images = {image["id"]: image for image in coco["images"]}
 
-    def stream() -> Iterator[tuple[Annotation, _Decoded]]:
-        for image_id, annotations in by_image.items():
-            decoded = _Decoded(records[image_id], folder, loader, len(annotations))
-            yield from ((annotation, decoded) for annotation in annotations)
+    def make(numbers: range, rooms: Iterator[Tensor]) -> Iterator[RoiBatch]:
+        decoded, pixels = None, torch.empty(0)
+        for number in numbers:
+            chunk, room = chunks[number], next(rooms)
+            xywh = torch.tensor([a["bbox"] for a in chunk], dtype=torch.float64)
+            records = [images[a["image_id"]] for a in chunk]
+            image_sizes = torch.tensor([[record["height"], record["width"]] for record in records])
+            windows = label_windows(xywh, image_sizes, config)
+            for place, (record, window) in enumerate(zip(records, windows.tolist(), strict=True)):
+                if record["id"] != decoded:
+                    decoded, pixels = record["id"], loader(record, folder)
+                room[place] = cut(pixels, window, size=config.size, border=config.border)
+            about = geometry(xywh, image_sizes, windows, ids=[a["id"] for a in chunk], config=config)
+            yield RoiBatch(pixels=room[: len(chunk)], **about)
 
-    def roi(annotation: Annotation, image: _Decoded) -> tuple[Annotation, Tensor, Tensor, Tensor]:
-        image_size = torch.tensor([[image.record["height"], image.record["width"]]])
-        window = label_windows([annotation], image_size, config)
-        crop = cut(image.take(), window[0].tolist(), size=config.size, border=config.border)
-        return annotation, crop, image_size, window
-
-    for rois in _prefetch(roi, _chunks(stream(), batch), workers=workers):
-        annotations, crops, image_sizes, windows = zip(*rois, strict=True)
-        yield (
-            list(annotations),
-            assemble(list(crops), list(annotations), torch.cat(image_sizes), windows=torch.cat(windows), config=config),
-        )
-
-
-def _prefetch(
-    make: Callable[..., Made], batches: Iterable[list[tuple[Any, ...]]], *, workers: int
-) -> Iterator[list[Made]]:
-    """Apply `make` to the items of each batch in threads, PREFETCH batches ahead; order is kept."""
-    pending: deque[list[Future[Made]]] = deque()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        try:
-            for batch in batches:
-                pending.append([threads.submit(make, *item) for item in batch])
-                if len(pending) == PREFETCH:
-                    yield [future.result() for future in pending.popleft()]
-            while pending:
-                yield [future.result() for future in pending.popleft()]
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    shape = (min(batch, len(ordered)), 3, config.size, config.size)
+    made = load(make, range(len(chunks)), shape=shape, workers=workers, pin=pin)
+    yield from zip(chunks, made, strict=True)
 
 
 class _Decoded:
-    """One image, decoded by the first thread that needs it and dropped after its last box."""
+    """One image, decoded for the first of its boxes and dropped after the last."""
 
     def __init__(self, record: Image, folder: Path, loader: Loader, uses: int) -> None:
-        self.record, self._folder, self._loader, self._uses = record, folder, loader, uses
-        self._lock = threading.Lock()
+        self.size = (record["height"], record["width"])
+        self._record, self._folder, self._loader, self._uses = record, folder, loader, uses
         self._pixels: Tensor | None = None
 
     def take(self) -> Tensor:
-        with self._lock:
-            pixels = self._loader(self.record, self._folder) if self._pixels is None else self._pixels
-            self._uses -= 1
-            self._pixels = pixels if self._uses > 0 else None
-            return pixels
+        pixels = self._loader(self._record, self._folder) if self._pixels is None else self._pixels
+        self._uses -= 1
+        self._pixels = pixels if self._uses > 0 else None
+        return pixels

@@ -106,7 +106,7 @@ def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:
 
     bad = []
     with (
-        ThreadPoolExecutor(workers) as threads,
+        ThreadPoolExecutor(max(1, workers)) as threads,
         Progress("check images", total=len(coco["images"]), unit="image") as bar,
     ):
         for image, reason in zip(coco["images"], threads.map(problem, coco["images"]), strict=True):

@@ -68,7 +68,7 @@ def train_labeler(
     done = _resume(kept, folder)
     saved = time.monotonic()
     with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
-        for step, batch in enumerate(rois.batches(done, steps, part=part), start=done):
+        for step, batch in enumerate(rois.batches(done, steps, part=part, pin=device.type == "cuda"), start=done):
             seed_everything(config.seed, "step", step, *ranks.own_draws())  # stochastic depth and dropout
             for group in learner.optimizer.param_groups:
                 group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)

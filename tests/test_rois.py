@@ -1,15 +1,17 @@
-"""RoI batches: what a crop shows, that each image is decoded once an epoch, and that draws follow the annotation."""
+"""RoI batches: what a crop shows, how often images are decoded, and that draws follow the annotation."""
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mal import rois
 from mal.config import RoiConfig
-from mal.errors import AnnotationError
+from mal.errors import AnnotationError, ImageError
 
 CONFIG = RoiConfig(32, "released", 1.2, 0.3, "wrap", 0.5, 2, 16, 1e10)
 NOWHERE = Path("nowhere")
@@ -29,7 +31,7 @@ def dataset(images: int = 7, boxes: int = 5) -> dict[str, Any]:
 
 
 class Decoder:
-    """Draws image i as a gradient that names its pixels, and counts how often."""
+    """Draws image i as a gradient that names its pixels, and counts how often: in this process."""
 
     def __init__(self) -> None:
         self.calls: Counter[int] = Counter()
@@ -42,7 +44,7 @@ class Decoder:
 
 
 def stream(
-    config: RoiConfig = CONFIG, *, workers: int = 2, batch: int = 4, pool: int = 3, **kwargs: Any
+    config: RoiConfig = CONFIG, *, workers: int = 0, batch: int = 4, pool: int = 3, **kwargs: Any
 ) -> tuple[rois.TrainingRois, Decoder]:
     decoder = Decoder()
     made = rois.TrainingRois(
@@ -72,7 +74,9 @@ def test_a_batch_mixes_boxes_of_several_images():
 
 def test_epochs_differ_in_order_and_crops():
     made, _ = stream()
-    assert [a["id"] for pool in made.order(0) for a in pool] != [a["id"] for pool in made.order(1) for a in pool]
+    first, second = (np.concatenate(list(made.order(epoch))).tolist() for epoch in (0, 1))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(made.count))
     windows: dict[int, set[tuple[int, ...]]] = {}
     for batch in made.batches(0, 36):
         for key, window in zip(batch.ids.tolist(), batch.windows.tolist(), strict=True):
@@ -80,16 +84,36 @@ def test_epochs_differ_in_order_and_crops():
     assert all(len(seen) > 1 for seen in windows.values())
 
 
-def test_neither_workers_nor_pools_nor_the_first_step_change_a_roi():
-    reference = list(stream(workers=1)[0].batches(0, 12))
-    other = list(stream(workers=3)[0].batches(0, 12))
-    for a, b in zip(reference, other, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
-        assert torch.equal(a.draws, b.draws)
+def assert_same(ours: rois.RoiBatch, theirs: rois.RoiBatch) -> None:
+    for field in fields(rois.RoiBatch):
+        first, second = getattr(ours, field.name), getattr(theirs, field.name)
+        assert first.dtype == second.dtype
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_bits_are_the_same_in_any_number_of_processes(workers):
+    reference = list(stream()[0].batches(0, 20))  # 80 of 35 boxes an epoch: two ends of an epoch inside
+    for ours, theirs in zip(stream(workers=workers)[0].batches(0, 20), reference, strict=True):
+        assert_same(ours, theirs)
+    half = slice(2, 4)
+    for ours, theirs in zip(stream(workers=workers)[0].batches(7, 12, part=half), reference[7:12], strict=True):
+        assert torch.equal(ours.ids, theirs.ids[half])
+        assert torch.equal(ours.pixels, theirs.pixels[half])
+
+
+def test_batches_that_are_kept_are_not_written_over():
+    """Processes write to the same memory again and again; what the caller has is a copy."""
+    kept = list(stream(workers=2)[0].batches(0, 20))
+    for ours, theirs in zip(kept, stream()[0].batches(0, 20), strict=True):
+        assert torch.equal(ours.pixels, theirs.pixels)
+
+
+def test_neither_pools_nor_the_first_step_change_a_roi():
+    reference = list(stream()[0].batches(0, 12))
     late = list(stream()[0].batches(9, 12))  # steps 8 and 9 lie on both sides of an epoch's end
-    for a, b in zip(reference[9:], late, strict=True):
-        assert torch.equal(a.ids, b.ids)
-        assert torch.equal(a.pixels, b.pixels)
+    for ours, theirs in zip(late, reference[9:], strict=True):
+        assert_same(ours, theirs)
     windows = {i: w for batch in reference[:8] for i, w in zip(batch.ids.tolist(), batch.windows.tolist(), strict=True)}
     pooled = {
         i: w
@@ -133,10 +157,8 @@ def test_a_mirrored_crop_mirrors_its_columns():
 def test_padding_pixels_count_nowhere_and_only_with_a_constant_border():
     for border in ("constant", "wrap", "reflect", "clip"):
         config = RoiConfig(32, "released", 1.2, 3.0, border, 0.0, 2, 16, 1e10)
-        annotations = dataset(images=1, boxes=1)["annotations"]
-        size = torch.tensor([[60, 80]])
-        windows = rois.label_windows(annotations, size, config)
-        batch = rois.assemble([torch.zeros(3, 32, 32)], annotations, size, windows=windows, config=config)
+        coco = dataset(images=1, boxes=1)
+        ((_, batch),) = rois.labelling_batches(coco, NOWHERE, config=config, batch=8, workers=0, loader=Decoder())
         rows, columns = batch.valid_lines(32)
         assert (rows.all() and columns.all()) == (border != "constant")
 
@@ -152,18 +174,31 @@ def test_the_training_filter_keeps_boxes_between_the_areas_and_says_when_none_is
 
 def test_labelling_visits_every_box_once_and_decodes_each_image_once():
     decoder = Decoder()
-    found = list(rois.labelling_batches(dataset(), NOWHERE, config=CONFIG, batch=8, workers=2, loader=decoder))
+    found = list(rois.labelling_batches(dataset(), NOWHERE, config=CONFIG, batch=8, workers=0, loader=decoder))
+    assert [len(batch) for _, batch in found] == [8, 8, 8, 8, 3]
     assert [a["id"] for annotations, _ in found for a in annotations] == [a["id"] for a in dataset()["annotations"]]
     assert [i for _, batch in found for i in batch.ids.tolist()] == [a["id"] for a in dataset()["annotations"]]
     assert set(decoder.calls.values()) == {1}
+    ahead = rois.labelling_batches(dataset(), NOWHERE, config=CONFIG, batch=8, workers=3, loader=decoder)
+    for (ours, batch), (theirs, reference) in zip(ahead, found, strict=True):
+        assert ours == theirs
+        assert_same(batch, reference)
 
 
-def test_an_error_while_reading_reaches_the_caller():
+def test_nothing_to_label_is_no_batch():
+    empty = dataset(boxes=0)
+    assert list(rois.labelling_batches(empty, NOWHERE, config=CONFIG, batch=8, workers=2, loader=Decoder())) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_reaches_the_caller_as_its_own_sentence(workers):
     def broken(image: dict[str, Any], _folder: Path) -> torch.Tensor:
-        raise AnnotationError(f"cannot read {image['file_name']}")
+        raise ImageError(f"cannot read {image['file_name']}")
 
-    made = rois.TrainingRois(dataset(), NOWHERE, config=CONFIG, batch=4, pool_images=3, seed=0, loader=broken)
-    with pytest.raises(AnnotationError, match="cannot read"):
+    made = rois.TrainingRois(
+        dataset(images=1), NOWHERE, config=CONFIG, batch=4, pool_images=3, seed=0, workers=workers, loader=broken
+    )
+    with pytest.raises(ImageError, match=r"^cannot read 0\.png$"):
         next(made.batches(0, 2))
 
 

@@ -134,7 +134,7 @@ def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderS
         encoder = source.load(place)
         ids, pixels, pictures = [], [], []
         for annotations, rois in labelling_batches(
-            _examples(coco, config), split.images, config=config.roi, batch=1, workers=1
+            _examples(coco, config), split.images, config=config.roi, batch=1, workers=0
         ):
             with autocast(place.device, network_dtype(config.train.precision, place.device)):
                 maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
