@@ -1,14 +1,12 @@
 """Boxes → masks: label a data set shard by shard, whatever the labeler."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mal import boxes, ranks
 from mal.annotations import CocoDict, decode_mask, encode_mask
@@ -18,11 +16,11 @@ from mal.images import load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
+from mal.outlines import Label, Outlines, outlines
 from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
 
-Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
 
@@ -76,30 +74,48 @@ def label_dataset(
 
 
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:
-    """Label with trained networks: crops in batches across images, masks pasted and encoded in threads."""
+    """Label with trained networks: crops in batches across images, read by `train.workers` processes."""
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
-        sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
-        dtype = network_dtype(config.train.precision, device)
-        waiting = {}
-        with ThreadPoolExecutor(config.train.workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            for annotations, rois in labelling_batches(
-                shard, images, config=config.roi, batch=config.label.batch, workers=config.train.workers
-            ):
-                found = predict(networks, rois.to(device), flip=config.label.flip, dtype=dtype)
-                found = (found * box_masks(rois).to(device)).cpu()
-                for row, annotation in enumerate(annotations):
-                    waiting[annotation["id"]] = threads.submit(
-                        outline,
-                        found[row],
-                        window=rois.windows[row],
-                        span=rois.spans[row],
-                        image_size=sizes[annotation["image_id"]],
-                        threshold=config.label.threshold[int(rois.sizes[row])],
-                    )
-            return {key: future.result() for key, future in waiting.items()}
+        batches = labelling_batches(
+            shard,
+            images,
+            config=config.roi,
+            batch=config.label.batch,
+            workers=config.train.workers,
+            pin=device.type == "cuda",
+        )
+        return dict(label_crops(networks, batches, config, device=device))
 
     return label
+
+
+def label_crops(
+    networks: list[nn.Module],
+    batches: Iterable[tuple[list[dict[str, Any]], RoiBatch]],
+    config: Config,
+    *,
+    device: torch.device,
+) -> Iterator[tuple[int, Label]]:
+    """Annotation ids and labels of batches of crops, in order.
+
+    A batch's labels are made while the device works on the next batch.
+    """
+    dtype = network_dtype(config.train.precision, device)
+    before: tuple[list[dict[str, Any]], Outlines] | None = None
+    for annotations, rois in batches:
+        moved = rois.to(device)
+        found = predict(networks, moved, flip=config.label.flip, dtype=dtype) * box_masks(moved)
+        launched = (annotations, outlines(found, rois, config.label.threshold))
+        yield from _finished(before)
+        before = launched
+    yield from _finished(before)
+
+
+def _finished(batch: tuple[list[dict[str, Any]], Outlines] | None) -> Iterator[tuple[int, Label]]:
+    if batch is not None:
+        annotations, found = batch
+        yield from zip([annotation["id"] for annotation in annotations], found.labels(), strict=True)
 
 
 def baseline_labeler(name: str) -> ShardLabeler:
@@ -159,27 +175,6 @@ def box_masks(rois: RoiBatch) -> Tensor:
     """The boxes on the grid of the crops: (B, S, S) bool."""
     rows, columns = rois.box_lines(rois.pixels.shape[-1])
     return rows[:, :, None] & columns[:, None, :]
-
-
-def outline(values: Tensor, *, window: Tensor, span: Tensor, image_size: tuple[int, int], threshold: float) -> Label:
-    """A crop's mask probabilities → a label in the image: resized to the window, pasted, cut at the box, thresholded.
-
-    Args:
-        values: (S, S) in [0, 1].
-        window: (4,) int64 crop window. span: (4,) int64 whole pixels of the box.
-        image_size: height, width.
-    """
-    x0, y0, x1, y1 = window.tolist()
-    at_size = F.interpolate(
-        values[None, None], size=(y1 - y0, x1 - x0), mode="bilinear", align_corners=False, antialias=True
-    )[0, 0]
-    pasted = boxes.paste(at_size, (x0, y0, x1, y1), image_size)
-    left, top, right, bottom = span.tolist()
-    mask = np.zeros(image_size, dtype=bool)
-    region = pasted[top:bottom, left:right].numpy()
-    mask[top:bottom, left:right] = region > threshold
-    inside = region[region > threshold]
-    return {**_label(mask), "score": float(inside.mean()) if inside.size else 0.0}
 
 
 def _label(mask: np.ndarray) -> Label:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mal import shapes
 from mal.annotations import decode_mask, encode_mask, read, strip
 from mal.errors import ImageError
-from mal.labelling import baseline_labeler, human_labeler, label_dataset, outline
+from mal.labelling import baseline_labeler, human_labeler, label_dataset
 from mal.metrics.masks import mask_quality
 
 
@@ -23,28 +22,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def decoded(label: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     return decode_mask(label["segmentation"], height=size[0], width=size[1])
-
-
-def test_a_mask_at_its_windows_own_size_comes_back_pixel_by_pixel():
-    rng = np.random.default_rng(0)
-    values = torch.from_numpy(rng.random((20, 20), dtype=np.float32))
-    window, span = torch.tensor([-3, 5, 17, 25]), torch.tensor([0, 7, 15, 22])
-    label = outline(values, window=window, span=span, image_size=(30, 40), threshold=0.4)
-    expected = np.zeros((30, 40), dtype=bool)
-    expected[7:22, 0:15] = values.numpy()[2:17, 3:18] > 0.4
-    assert np.array_equal(decoded(label, (30, 40)), expected)
-    assert label["area"] == expected.sum()
-    assert label["score"] == pytest.approx(values.numpy()[2:17, 3:18][expected[7:22, 0:15]].mean())
-
-
-def test_nothing_is_labelled_outside_the_box_and_an_empty_mask_scores_zero():
-    span = torch.tensor([5, 5, 15, 15])
-    full = outline(torch.ones(8, 8), window=torch.tensor([0, 0, 20, 20]), span=span, image_size=(20, 20), threshold=0.5)
-    assert decoded(full, (20, 20)).sum() == 100
-    empty = outline(
-        torch.zeros(8, 8), window=torch.tensor([0, 0, 20, 20]), span=span, image_size=(20, 20), threshold=0.5
-    )
-    assert (empty["area"], empty["score"]) == (0, 0.0)
 
 
 def test_human_masks_copied_score_one(drawn, tmp_path):
