@@ -4,22 +4,29 @@ Block by block instead of the whole network: blocks that are alike are compiled 
 what decides on the host (the decoders, by object size) stays outside.
 """
 
+import warnings
+
 import torch
 from torch import nn
 
-KINDS = 64  # of blocks and shapes; torch gives up at 8, and a Swin's blocks differ in window shift, size and drop rate
+KINDS = 128  # of blocks and shapes; torch gives up at 8, and a Swin's blocks differ in window shift, size and drop rate
 
 
 def compile_blocks(backbone: nn.Module) -> int:
     """Have the blocks of a backbone compiled when they are first called; parameters keep their names.
 
+    Each shape is compiled by itself: one trace for all of them would reason about a Swin's windows for minutes. So give
+    batches of one size.
+
     Returns:
         How many blocks that are; 0 where the model repeats none.
     """
     torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
+    # torch's tracer looks at every tensor's gradient, and some versions warn of that
+    warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf", UserWarning)
     blocks = repeated_blocks(backbone)
     for block in blocks:
-        block.compile()
+        block.compile(dynamic=False)
     return len(blocks)
 
 

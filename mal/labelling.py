@@ -105,7 +105,10 @@ def label_crops(
     before: tuple[list[dict[str, Any]], Outlines] | None = None
     for annotations, rois in batches:
         moved = rois.to(device)
-        found = predict(networks, moved, flip=config.label.flip, dtype=dtype) * box_masks(moved)
+        # a compiled network is compiled anew for another size of batch, such as the last one's
+        whole = moved.filled_up(config.label.batch) if config.train.compile and device.type == "cuda" else moved
+        probabilities = predict(networks, whole, flip=config.label.flip, dtype=dtype)[: len(moved)]
+        found = probabilities * box_masks(moved)
         launched = (annotations, outlines(found, rois, config.label.threshold))
         yield from _finished(before)
         before = launched

@@ -55,6 +55,13 @@ class RoiBatch:
         chunks = [getattr(self, f.name).chunk(parts) for f in fields(self)]
         return [type(self)(*part) for part in zip(*chunks, strict=True)]
 
+    def filled_up(self, count: int) -> Self:
+        """The same rows, repeated to `count` of them."""
+        if len(self) == count:
+            return self
+        rows = torch.arange(count) % len(self)
+        return type(self)(*(getattr(self, f.name)[rows.to(getattr(self, f.name).device)] for f in fields(self)))
+
     def box_lines(self, cells: int) -> tuple[Tensor, Tensor]:
         """Rows and columns of a cells × cells grid that the box crosses: two (B, cells) bool."""
         return self._lines(self.spans, cells)

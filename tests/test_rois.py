@@ -216,3 +216,14 @@ def test_crops_of_a_photograph_agree_with_pillow(coco_mini):
         ours = rois.cut(pixels, window, size=96, border="wrap").int()
         theirs = torch.tensor(bytearray(image.crop(window).resize((96, 96), Image.Resampling.BICUBIC).tobytes()))
         assert (ours - theirs.reshape(96, 96, 3).permute(2, 0, 1).int()).abs().max() <= 2
+
+
+def test_a_batch_is_filled_up_with_its_own_rows():
+    made, _ = stream(batch=3)
+    batch = next(iter(made.batches(0, 1)))
+    whole = batch.filled_up(8)
+    assert len(whole) == 8
+    for field in fields(batch):
+        found, expected = getattr(whole, field.name), getattr(batch, field.name)
+        assert torch.equal(found, expected[[0, 1, 2, 0, 1, 2, 0, 1]])
+    assert batch.filled_up(3) is batch

@@ -36,16 +36,16 @@ from mal.config_checks import check
 from mal.crf import mean_field
 from mal.files import read_json, write_json
 from mal.labelers.mal import predict
-from mal.labelling import label_dataset, mal_labeler
+from mal.labelling import label_crops
 from mal.precision import autocast
-from mal.rois import RoiBatch, usable
+from mal.rois import RoiBatch, labelling_batches
 from mal.runtime import peak_memory_gib, pick_device, provenance, reset_peak_memory, seed_everything
 from mal.train import Learner, build_learner, train_labeler, training_step
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF, RESULTS = ROOT / "experiments" / "conf", ROOT / "results" / "bench"
 DEFAULTS = ["profile=paper", "recipe=released", "encoder.pretrained=false", "segmenter=none"]
-REPEATS = 10
+GROUPS, CALLS = 5, 4
 Json = dict[str, Any]
 
 
@@ -59,16 +59,20 @@ def composed(encoder: str | None, overrides: list[str]) -> Config:
     return config
 
 
-def milliseconds(work: Callable[[], Any], device: torch.device, *, repeats: int = REPEATS) -> float:
-    """Median wall time of a call, all that it launched included; two calls warm up."""
+def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of a call among others, as in training: the median of several groups, the first of which warms up.
+
+    A device is waited for after each group, not after each call.
+    """
     times = []
-    for _ in range(repeats + 2):
+    for _ in range(GROUPS + 1):
         clock = time.perf_counter()
-        work()
+        for _ in range(CALLS):
+            work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - clock))
-    return statistics.median(times[2:])
+        times.append(1e3 * (time.perf_counter() - clock) / CALLS)
+    return statistics.median(times[1:])
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -176,16 +180,26 @@ def end_to_end(config: Config, annotations: Path, images: Path, device: torch.de
         late = [line for line in lines if line["step"] >= steps // 3]  # the loaders have filled their queues by then
         seconds = late[-1]["time"] - late[0]["time"]
         trained = (late[-1]["step"] - late[0]["step"]) * config.train.batch / seconds
-        learner = build_learner(config, device)
-        labeler = mal_labeler([learner.student.eval()], config, device)
-        some = {**boxes, "annotations": boxes["annotations"][: 2 * config.label.batch]}
-        label_dataset(some, images, labeler, folder=Path(folder) / "warm", shard_images=10**6)
+    network = build_learner(config, device).student.eval()
+    for _ in range(2):  # the first compiles
         clock = time.perf_counter()
-        label_dataset(boxes, images, labeler, folder=Path(folder) / "all", shard_images=config.label.shard_images)
-        seconds = time.perf_counter() - clock
-    counted = sum(usable(a, config.roi, training=False) for a in boxes["annotations"])
-    return {"images": len(boxes["images"]), "boxes": counted, "workers": config.train.workers,
-            "rois_per_s": trained, "labels_per_s": counted / seconds, "label_s": seconds}  # fmt: skip
+        batches = labelling_batches(
+            boxes, images, config=config.roi, batch=config.label.batch, workers=config.train.workers,
+            pin=device.type == "cuda",
+        )  # fmt: skip
+        labels = label_crops([network], batches, config, device=device)
+        arrivals = [time.perf_counter() - clock for _ in labels]
+    start = len(arrivals) // 4  # by then the processes that read have filled their queues
+    steady = (len(arrivals) - start) / (arrivals[-1] - arrivals[start])
+    return {
+        "images": len(boxes["images"]),
+        "boxes": len(arrivals),
+        "workers": config.train.workers,
+        "rois_per_s": trained,
+        "labels_per_s": steady,
+        "first_label_s": arrivals[0],
+        "label_s": arrivals[-1],
+    }
 
 
 def table(results: list[Json]) -> str:
