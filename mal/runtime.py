@@ -114,11 +114,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU.
+    """`auto` is what the environment's MAL_DEVICE names, without it the first GPU where there is one, else the CPU.
 
     Raises:
         MalError: a GPU is asked for that is not there, or the name means nothing.
     """
+    if name == "auto":
+        name = os.environ.get("MAL_DEVICE") or "auto"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,5 +1,6 @@
 """Fixtures every test file may use."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,19 @@ from omegaconf import OmegaConf
 from mal.config import Config
 from mal.config_checks import check as check_config
 
+# Bits, keys and values are the CPU's, in the commands that tests start too, whether or not there is a GPU. What a GPU
+# computes is tested where a test is marked `cuda` and names its device.
+os.environ["MAL_DEVICE"] = "cpu"
 torch.set_num_threads(1)  # two processes with two threads each on two cores slow each other down up to fifty-fold
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here: a CUDA device is needed for this test")
 
 
 @pytest.fixture(scope="session")
