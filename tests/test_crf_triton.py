@@ -69,7 +69,7 @@ def test_the_kernels_give_the_labels_of_the_reference(tmp_path: Path) -> None:
         assert ((found & inside.bool()) != labels).float().mean() < 1e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the compiled kernels need one")
+@pytest.mark.cuda
 @pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "noise"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_compiled_kernels_give_the_labels_of_the_reference(case: str, smooth: bool) -> None:

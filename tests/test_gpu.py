@@ -1,0 +1,112 @@
+"""What only a GPU can show: its training step is the CPU's, and the host waits for nothing in it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mal import augment, shapes
+from mal.annotations import decode_mask, read, strip
+from mal.bilinear import resize
+from mal.config import AugmentConfig
+from mal.labelling import label_dataset, mal_labeler
+from mal.rois import RoiBatch, TrainingRois
+from mal.runtime import seed_everything
+from mal.train import build_learner, training_step
+
+pytestmark = pytest.mark.cuda
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    shapes.generate(folder, images=6, size=128, seed=0, split="train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch(compose, drawn: Path) -> RoiBatch:
+    config = compose("profile=smoke", "roi.size=64")
+    coco = read(drawn / "annotations.json", masks=False)
+    rois = TrainingRois(coco, drawn / "images", config=config.roi, batch=8, pool_images=6, seed=0, workers=0)
+    return replace(next(iter(rois.batches(0, 1))), sizes=torch.arange(8) % 3)
+
+
+@pytest.fixture
+def patient_host() -> Iterator[None]:
+    """An error wherever the host waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def losses(compose, batch: RoiBatch, device: torch.device, *overrides: str) -> torch.Tensor:
+    config = compose("profile=smoke", "roi.size=64", "recipe=released", *overrides)
+    seed_everything(0)
+    learner, moved = build_learner(config, device), batch.to(device)
+    steps = [training_step(learner, moved, config, weights=(4.0, 0.5)) for _ in range(3)]
+    return torch.stack([torch.stack([step.mil, step.crf]) for step in steps]).cpu()
+
+
+@pytest.mark.parametrize("encoder", ["vit_nano", "swin_nano", "convnext_nano", "mobilenetv2"])
+def test_a_gpu_loses_what_a_cpu_loses(compose, batch: RoiBatch, encoder: str) -> None:
+    chosen = (f"encoder={encoder}", "encoder.pretrained=false")
+    expected = losses(compose, batch, CPU, *chosen)
+    found = losses(compose, batch, GPU, *chosen, "train.precision=fp32")
+    torch.testing.assert_close(found[0], expected[0], atol=2e-3, rtol=0)
+    torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler has many
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_compiled_step_in_half_precision_loses_much_the_same(compose, batch: RoiBatch, precision: str) -> None:
+    expected = losses(compose, batch, CPU)[0]
+    found = losses(compose, batch, GPU, f"train.precision={precision}", "train.compile=true")[0]
+    torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.usefixtures("patient_host")
+@pytest.mark.parametrize("decoder", ["attention", "fc", "fcn", "query"])
+def test_the_host_waits_for_nothing_in_a_step(compose, batch: RoiBatch, decoder: str) -> None:
+    torch.cuda.set_sync_debug_mode("default")
+    config = compose("profile=smoke", "roi.size=64", "recipe=released", f"decoder={decoder}", "train.precision=bf16")
+    learner, pinned = build_learner(config, GPU), batch.pin_memory()
+    training_step(learner, pinned.to(GPU), config, weights=(4.0, 0.5))  # constants are copied once
+    torch.cuda.set_sync_debug_mode("error")
+    training_step(learner, pinned.to(GPU), config, weights=(4.0, 0.5))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_photometrics_are_the_plain_ones() -> None:
+    config = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.5, 0.2, [0.1, 2.0], 0.5)
+    images, draws = torch.rand(32, 3, 64, 64), torch.rand(32, augment.DRAWS)
+    compiled = torch.compile(augment.photometrics_of_all, dynamic=False)
+    found = compiled(images.cuda(), draws.cuda(), config).cpu()
+    torch.testing.assert_close(found, augment.photometrics(images, draws, config), atol=1e-5, rtol=0)
+    plain = augment.photometrics(images.cuda(), draws, config).cpu()
+    torch.testing.assert_close(plain, augment.photometrics(images, draws, config), atol=1e-5, rtol=0)
+
+
+def test_maps_are_resized_as_on_a_cpu() -> None:
+    maps = torch.rand(2, 8, 16, 16)
+    for size in ((32, 32), (8, 8), (20, 12)):
+        torch.testing.assert_close(resize(maps.cuda(), size).cpu(), resize(maps, size), atol=2e-3, rtol=0)
+
+
+def test_masks_made_on_a_gpu_are_the_cpus(compose, drawn: Path, tmp_path: Path) -> None:
+    config = compose("profile=smoke", "train.precision=fp32")
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    masks = []
+    for device in (CPU, GPU):
+        seed_everything(0)
+        network = build_learner(config, device).student.eval()
+        labels = label_dataset(
+            coco, drawn / "images", mal_labeler([network], config, device), folder=tmp_path / device.type,
+            shard_images=4,
+        )  # fmt: skip
+        masks.append([decode_mask(a["segmentation"], height=128, width=128) for a in labels["annotations"]])
+    differing = sum((first != second).sum() for first, second in zip(*masks, strict=True))
+    assert differing < 1e-3 * sum(mask.size for mask in masks[0])
