@@ -352,11 +352,11 @@ def test_without_a_mask_head_it_trains_on_boxes_alone_and_predicts_boxes(
     assert all(result.keys() == {"image_id", "category_id", "bbox", "score"} for result in results)
 
 
-def test_bf16_parts_are_parts_of_the_model(compose: Compose) -> None:
+def test_lowered_parts_are_parts_of_the_model(compose: Compose) -> None:
     for overrides in ((), ("mask_head=none",)):
         config = smaller(compose, "cascade_tiny", *overrides)
         model = cascade.build(config, classes=1)
-        parts = cascade.bf16_parts(config)
+        parts = cascade.lowered_parts(config)
         assert all(model.get_submodule(part) for part in parts)
         left = [n for n, _ in model.named_parameters() if not n.startswith(tuple(f"{part}." for part in parts))]
         assert {name.split(".")[-3] for name in left} == {"box_predictor"}

@@ -367,7 +367,7 @@ def test_bf16_hands_on_maps_and_losses_in_full_precision(detectron2: ModuleType,
     plain = losses_of(detectron2, detectron2.build(config, classes=2))
     torch.manual_seed(0)
     model = detectron2.build(config, classes=2)
-    lower_precision(model, detectron2.bf16_parts(config), precision="bf16", device=CPU)
+    lower_precision(model, detectron2.lowered_parts(config), dtype=torch.bfloat16, device=CPU)
     lower = losses_of(detectron2, model)
     assert {loss.dtype for loss in lower.values()} == {torch.float32}
     assert all(map_.dtype == torch.float32 for map_ in model.backbone(torch.randn(1, 3, 64, 64)).values())

@@ -17,6 +17,7 @@ from mal import segmenters
 from mal.annotations import decode_mask, read
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
+from mal.precision import network_dtype
 from mal.segmenters import loop, mask2former, mask2former_model
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
@@ -266,11 +267,10 @@ def test_bf16_keeps_the_pixel_decoder_and_the_losses_in_full_precision() -> None
     decoder = model.network.model.pixel_level_module.decoder
     decoder.mask_projection.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     expected = model(model.batch([batch[0].image]))
-    parts = mask2former.bf16_parts(tiny())
-    assert lower_precision(model, parts, precision="auto", device=CPU)(model.batch([batch[0].image]))[0][1].equal(
-        expected[0][1]
-    )  # a CPU keeps float32
-    lower = lower_precision(model, parts, precision="bf16", device=CPU)
+    parts = mask2former.lowered_parts(tiny())
+    auto = lower_precision(model, parts, dtype=network_dtype("auto", CPU), device=CPU)
+    assert auto(model.batch([batch[0].image]))[0][1].equal(expected[0][1])  # a CPU keeps float32
+    lower = lower_precision(model, parts, dtype=torch.bfloat16, device=CPU)
     found = lower(model.batch([batch[0].image]))
     assert set(seen) == {torch.float32}
     assert all(value.dtype == torch.float32 for layer in found for value in layer)

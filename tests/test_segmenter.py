@@ -27,6 +27,7 @@ from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
 from mal.errors import AnnotationError, ConfigError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
+from mal.precision import network_dtype
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
 from mal.segmenters.config_checks import check
@@ -451,15 +452,15 @@ def test_bf16_hands_on_boxes_in_full_precision() -> None:
     images = [torch.rand(3, 64, 64)]
     with torch.inference_mode():
         expected = plain.backbone(images[0][None])
-        parts = mask_rcnn.bf16_parts(tiny())
-        lower = lower_precision(deepcopy(plain), parts, precision="bf16", device=CPU)
+        parts = mask_rcnn.lowered_parts(tiny())
+        lower = lower_precision(deepcopy(plain), parts, dtype=torch.bfloat16, device=CPU)
         maps = lower.backbone(images[0][None])
         proposals = [p["boxes"] for p in lower(images)]
     assert all(value.dtype == torch.float32 for value in maps.values())
     assert all(proposal.dtype == torch.float32 for proposal in proposals)
     difference = max((maps[name] - expected[name]).abs().max().item() for name in maps)
     assert 0 < difference < 0.1 * max(value.abs().max().item() for value in expected.values())
-    auto = lower_precision(deepcopy(plain), parts, precision="auto", device=CPU)
+    auto = lower_precision(deepcopy(plain), parts, dtype=network_dtype("auto", CPU), device=CPU)
     with torch.inference_mode():
         assert torch.equal(auto.backbone(images[0][None])["0"], expected["0"])  # a CPU keeps float32
 

@@ -364,7 +364,7 @@ def test_one_class_for_all_predicts_category_one(tiny: Tiny, dataset: Path, tmp_
 def test_bf16_hands_on_kernels_scores_and_features_in_full_precision(tiny: Tiny) -> None:
     torch.manual_seed(0)
     plain = solov2.build(tiny(), classes=2).eval()
-    lower = lower_precision(deepcopy(plain), solov2.bf16_parts(tiny()), precision="bf16", device=CPU)
+    lower = lower_precision(deepcopy(plain), solov2.lowered_parts(tiny()), dtype=torch.bfloat16, device=CPU)
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected, outputs = plain(image), lower(image)

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
+from mal.precision import network_dtype
 from mal.runtime import peak_memory_gib, pick_device, seed_everything
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.config_checks import check as check_segmenter
@@ -52,7 +53,8 @@ def main() -> None:
     backend = segmenters.backend(config)
     seed_everything(0)
     model = backend.build(config, classes=CLASSES).to(device).train()
-    lower_precision(model, backend.bf16_parts(config), precision=config.precision, device=device)
+    dtype = network_dtype(config.precision, device)
+    lower_precision(model, backend.lowered_parts(config), dtype=dtype, device=device)
     optimizer = build_optimizer(model, config.optimizer)
     batch = [noise(config.scale) for _ in range(config.schedule.batch)]
 
@@ -73,7 +75,7 @@ def main() -> None:
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(
         f"{config.name}{' dcn' if config.dcn else ''}, {millions:.0f} M parameters, {height} × {width}, batch "
-        f"{len(batch)}, {config.precision}, {device}, {torch.get_num_threads()} threads: training step {seconds:.1f} s "
+        f"{len(batch)}, {dtype}, {device}, {torch.get_num_threads()} threads: training step {seconds:.1f} s "
         f"({cpu:.1f} s of CPU), {memory}"
     )
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
+from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.cascade_heads import CascadeHeads
 from mal.segmenters.config import SegmenterConfig
@@ -40,7 +41,10 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+            build(config, classes=classes),
+            lowered_parts(config),
+            dtype=network_dtype(config.precision, device),
+            device=device,
         ),
         losses=losses,
         factors=layer_factors(config.optimizer),
@@ -65,7 +69,8 @@ def predict(
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
-    lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device)
+    dtype = network_dtype(config.precision, device)
+    lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device)
     detect = detector(model, categories=categories, config=config, device=device)
     return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
 
@@ -81,8 +86,8 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     return model.to(memory_format=torch.channels_last)  # 1.5 × as fast on a CPU
 
 
-def bf16_parts(config: SegmenterConfig) -> list[str]:
-    """The submodules that may run in bf16."""
+def lowered_parts(config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in lower precision."""
     heads = ["box_head", *(["mask_head", "mask_predictor"] if config.mask_head else [])]
     stages = [f"roi_heads.stages.{number}" for number in range(len(config.cascade.ious))]
     return ["backbone", "rpn.head", *(f"{stage}.{head}" for stage in stages for head in heads)]

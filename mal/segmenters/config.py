@@ -180,7 +180,7 @@ class SegmenterConfig:
     class_agnostic: bool = False  # every category becomes one, in training
     mask_head: Any = True  # true | none (or false): a plain detector (Table 7)
     dcn: bool = False  # deformable convolutions in stages 3-5
-    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
+    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)

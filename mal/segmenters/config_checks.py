@@ -3,12 +3,13 @@
 from operator import attrgetter
 
 from mal.errors import ConfigError
+from mal.precision import DTYPES
 from mal.segmenters.config import CascadeConfig, SegmenterConfig
 
 CHOICES = {
     "backend": ("torchvision", "cascade", "transformers", "solov2", "detectron2", "none"),
     "weights": ("trained", "published"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", *DTYPES),
     "pyramid.kind": ("tiny", "resnet", "timm", "swin"),
     "pyramid.norm": ("frozen", "batch"),
     "optimizer.name": ("sgd", "adamw"),
@@ -96,6 +97,11 @@ def check(config: SegmenterConfig) -> None:
             raise ConfigError(f"segmenter.{key}={value} is out of range; choose a value from {low:g} to {high:g}")
     if not isinstance(config.mask_head, bool):
         raise ConfigError(f"segmenter.mask_head={config.mask_head} is unknown; choose true, or none for boxes alone")
+    if config.backend == "detectron2" and config.precision == "fp16":
+        raise ConfigError(
+            "segmenter.precision=fp16 scales the loss, which detectron2's trainer here does not do; use "
+            "segmenter.precision=bf16 or fp32, or the backend that segmenter= names"
+        )
     schedule = config.schedule
     if (schedule.epochs is None) == (schedule.steps is None):
         raise ConfigError(

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from mal import ranks
 from mal.annotations import encode_mask
 from mal.errors import ConfigError
+from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.detectron2_model import BODY_LEVELS, is_cascade, lazy_model
+from mal.segmenters.finite import Noted, not_finite
 from mal.segmenters.inference import Json, load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
@@ -64,7 +66,10 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+            build(config, classes=classes),
+            lowered_parts(config),
+            dtype=network_dtype(config.precision, device),
+            device=device,
         ),
         factors=factors(config),
         progress=progress,
@@ -79,7 +84,9 @@ def train(
         try:
             trainer.train(run.step, first.total)
         except FloatingPointError as error:  # of a loss, or of a proposal
-            raise loop.not_finite(inputs.turn, {}, folder=folder, reason=" ".join(str(error).split())) from error
+            turn = inputs.turn
+            noted = Noted(run.step, turn.lr, [sample.image_id for sample in turn.batch], {})
+            raise not_finite(noted, {}, folder=folder, reason=" ".join(str(error).split())) from error
         next(turns, None)  # it saves the model
 
 
@@ -176,7 +183,8 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
-    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
+    dtype = network_dtype(config.precision, device)
+    return lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device), categories
 
 
 def coco_results(entry: Json, found: Instances, *, categories: list[int]) -> list[Json]:
@@ -229,8 +237,8 @@ def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
         return model([mapped(sample) for sample in batch])
 
 
-def bf16_parts(config: SegmenterConfig) -> list[str]:
-    """The submodules that may run in bf16; detectron2's AMPTrainer would also decode boxes in fp16.
+def lowered_parts(config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in lower precision; detectron2's AMPTrainer would also decode boxes in fp16.
 
     Its mask head computes its loss itself, so its layers go one by one.
     """

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,17 +15,19 @@ from torch.utils.data import DataLoader
 
 from mal import ranks
 from mal.annotations import read
-from mal.errors import Stopped, TrainingError
-from mal.files import write_json
+from mal.errors import Stopped
+from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.curve import Curve
 from mal.segmenters.data import Sample, TrainingSet, order
+from mal.segmenters.finite import Noted, Watch, check_weights
 from mal.segmenters.optimizer import Factors, build_optimizer, learning_rate, run_length, usual_factors
 
 Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
 Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
+CLOCK = "the clock"  # a reason to save that is none to stop
 
 
 @dataclass
@@ -35,7 +37,9 @@ class Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     curve: Curve
+    scaler: torch.amp.GradScaler  # of the loss, so that gradients do not vanish in fp16; enabled there alone
     step: int = 0
+    watch: Watch = field(default_factory=Watch)
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -48,12 +52,16 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "curve": {"sums": self.curve.sums, "count": self.curve.count},
         }
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
         save_checkpoint(path, state)
 
     def resume(self, path: Path, *, device: torch.device) -> None:
         state = load_checkpoint(path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.curve.sums = {name: value.to(device) for name, value in state["curve"]["sums"].items()}
         self.curve.count = state["curve"]["count"]
@@ -85,7 +93,8 @@ def train(
     """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one; see `turns`.
 
     Raises:
-        TrainingError: a loss is not a finite number.
+        TrainingError: a loss is not a finite number, which on a GPU is noticed some steps later, before anything is
+            saved; or a weight.
         Stopped: by a signal, checkpoint written.
     """
     steps = turns(
@@ -160,7 +169,9 @@ def turns(
     )
     seed_everything(seed, "segmenter init")
     model = build(dataset.classes).to(device)
-    run = Run(model, build_optimizer(model, config.optimizer, factors=factors), Curve(folder / "curves.jsonl"))
+    optimizer = build_optimizer(model, config.optimizer, factors=factors)
+    scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config.precision, device) == torch.float16)
+    run = Run(model, optimizer, Curve(folder / "curves.jsonl"), scaler)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         run.resume(checkpoint, device=device)
@@ -176,15 +187,19 @@ def turns(
             yield Turn(run, batch, lr, total)
             running = config.running
             logged = run.step % running.log_steps == 0 or run.step == total
-            bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
             due = running.checkpoint_steps > 0 and run.step % running.checkpoint_steps == 0
             late = time.monotonic() - saved >= running.checkpoint_seconds
-            reason = ranks.agreed(signals.raised)
-            if run.step < total and (due or late or reason):
+            reason = ranks.agreed(signals.raised or (CLOCK if late else None))
+            if logged or due or reason:  # in every process alike
+                run.watch.look(folder=folder)
+            bar.advance(1, **(run.curve.write(run.step, lr=lr) if logged else {}))
+            if due or reason or run.step == total:
+                check_weights(model, step=run.step)
+            if run.step < total and (due or reason):
                 if ranks.is_first():
                     run.save(checkpoint)
                 saved = time.monotonic()
-            if run.step < total and reason:
+            if run.step < total and reason and reason != CLOCK:
                 raise Stopped(
                     f"stopped after segmenter step {run.step} of {total} ({reason}); the same command goes on "
                     "from there"
@@ -221,33 +236,14 @@ def _step(turn: Turn, network: nn.Module, *, clip: float | None, folder: Path) -
     run = turn.run
     run.model.train()
     parts = network(turn.batch)
+    run.watch.add(Noted(run.step, turn.lr, [sample.image_id for sample in turn.batch], parts), folder=folder)
     loss = torch.stack(list(parts.values())).sum()
-    if not torch.isfinite(loss):
-        raise not_finite(turn, {name: str(part.item()) for name, part in parts.items()}, folder=folder)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    run.scaler.scale(loss).backward()
     if clip is not None:
+        run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_(run.model.parameters(), clip)
-    run.optimizer.step()
+    run.scaler.step(run.optimizer)  # skipped where a scaled gradient is infinite: the next steps scale by less
+    run.scaler.update()
     run.curve.add(parts)
     run.step += 1
-
-
-def not_finite(turn: Turn, losses: dict[str, str], *, folder: Path, reason: str = "") -> TrainingError:
-    """The error, after the images of the batch and each loss were written down beside the checkpoint.
-
-    Args:
-        losses: name → value, as far as they are known.
-        folder: where not_finite.json goes.
-        reason: what was not finite; the losses tell it otherwise.
-    """
-    step, ids = turn.run.step, [sample.image_id for sample in turn.batch]
-    noted = {"step": step, "lr": turn.lr, "losses": losses, "image_ids": ids}
-    write_json(folder / "not_finite.json", noted, indent=1)
-    culprits = [f"{name} = {value}" for name, value in losses.items() if value in ("nan", "inf", "-inf")]
-    reason = reason or ", ".join(culprits)
-    return TrainingError(
-        f"the loss of segmenter step {step} is not a finite number ({reason}; image ids {ids}, learning rate "
-        f"{turn.lr:.3g}). The batch is noted in {folder / 'not_finite.json'}. Lower segmenter.optimizer.lr, set "
-        "segmenter.optimizer.clip, or use segmenter.precision=fp32"
-    )

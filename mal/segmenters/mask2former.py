@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
@@ -37,7 +38,10 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+            build(config, classes=classes),
+            lowered_parts(config),
+            dtype=network_dtype(config.precision, device),
+            device=device,
         ),
         losses=losses,
         factors=lambda name, parameter: factors(name, parameter, backbone=config.optimizer.backbone),
@@ -104,7 +108,8 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
-    lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device)
+    dtype = network_dtype(config.precision, device)
+    lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device)
     assert isinstance(model, Mask2Former)
     return model, categories
 
@@ -155,6 +160,6 @@ def factors(name: str, parameter: nn.Parameter, *, backbone: float) -> tuple[flo
     return backbone if ".pixel_level_module.encoder." in name else 1.0, float(not spared)
 
 
-def bf16_parts(_config: SegmenterConfig) -> list[str]:
-    """The submodules that may run in bf16: all of it. The pixel decoder keeps float32, as the authors have it."""
+def lowered_parts(_config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in lower precision: all. The pixel decoder keeps float32, as the authors have it."""
     return [""]

@@ -9,6 +9,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.inference import load_trained, predict_images
@@ -42,7 +43,10 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+            build(config, classes=classes),
+            lowered_parts(config),
+            dtype=network_dtype(config.precision, device),
+            device=device,
         ),
         losses=losses,
         factors=layer_factors(config.optimizer),
@@ -91,7 +95,8 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     )
     if config.weights == "published":
         do_as_published(model, config)
-    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
+    dtype = network_dtype(config.precision, device)
+    return lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device), categories
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
@@ -127,7 +132,7 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     return model.to(memory_format=torch.channels_last)  # 1.5 × as fast on a CPU
 
 
-def bf16_parts(config: SegmenterConfig) -> list[str]:
-    """The submodules that may run in bf16."""
+def lowered_parts(config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in lower precision."""
     masks = ["roi_heads.mask_head", "roi_heads.mask_predictor"] if config.mask_head else []
     return ["backbone", "rpn.head", "roi_heads.box_head", *masks]

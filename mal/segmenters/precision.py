@@ -1,4 +1,4 @@
-"""bf16 where it is harmless: each part of a segmenter by itself, coordinates and losses in float32."""
+"""Lower precision where it is harmless: each part of a segmenter by itself, coordinates and losses in float32."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,30 +6,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mal.precision import autocast
 
-def lower_precision(model: nn.Module, parts: Sequence[str], *, precision: str, device: torch.device) -> nn.Module:
-    """Run the named submodules in bf16 where that is asked for; each hands float32 on.
 
-    Autocast around the whole model would also decode boxes in bf16, whose steps at coordinate 800 are 4 pixels wide.
+def lower_precision(model: nn.Module, parts: Sequence[str], *, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Let the named submodules compute in `dtype`; each hands float32 on.
+
+    Autocast around the whole model would also decode boxes in bfloat16, whose steps at coordinate 800 are 4 pixels
+    wide.
 
     Args:
         model: changed in place.
         parts: names of submodules, the convolutions and wide layers.
-        precision: fp32, bf16, or auto: bf16 on a GPU, fp32 on a CPU.
+        dtype: see `mal.precision.network_dtype`; float32 changes nothing.
 
     Returns:
         The same model.
     """
-    if precision == "bf16" or (precision == "auto" and device.type != "cpu"):
+    if dtype != torch.float32:
         for name in parts:
             part = model.get_submodule(name)
-            part.forward = _in_bf16(part.forward, device.type)
+            part.forward = _lowered(part.forward, dtype, device)
     return model
 
 
-def _in_bf16(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+def _lowered(forward: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> Callable[..., Any]:
     def wrapped(*arguments: Any) -> Any:
-        with torch.autocast(device_type, dtype=torch.bfloat16):
+        with autocast(device, dtype):
             return _float(forward(*arguments))
 
     return wrapped

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from mal.losses import dice
+from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.data import Sample
@@ -46,7 +47,10 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: lower_precision(
-            build(config, classes=classes), bf16_parts(config), precision=config.precision, device=device
+            build(config, classes=classes),
+            lowered_parts(config),
+            dtype=network_dtype(config.precision, device),
+            device=device,
         ),
         losses=losses,
         factors=layer_factors(config.optimizer),
@@ -97,7 +101,8 @@ def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> 
     model, categories = load_trained(
         checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
     )
-    return lower_precision(model.to(device), bf16_parts(config), precision=config.precision, device=device), categories
+    dtype = network_dtype(config.precision, device)
+    return lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device), categories
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
@@ -109,8 +114,8 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
     return Solov2(config, classes=classes, load=load).to(memory_format=torch.channels_last)
 
 
-def bf16_parts(_config: SegmenterConfig) -> list[str]:
-    """The submodules that may run in bf16."""
+def lowered_parts(_config: SegmenterConfig) -> list[str]:
+    """The submodules that may run in lower precision."""
     return ["backbone", "grid_head", "mask_features"]
 
 
