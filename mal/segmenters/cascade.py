@@ -72,7 +72,9 @@ def predict(
     dtype = network_dtype(config.precision, device)
     lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device)
     detect = detector(model, categories=categories, config=config, device=device)
-    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+    return predict_images(
+        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
+    )
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:

@@ -163,7 +163,7 @@ class TestConfig:
 class RunningConfig:
     """How the work is done, not what comes out: no part of a stage's identity."""
 
-    workers: int = 0  # processes that read images; 0 reads in the training process
+    workers: int = 0  # processes that read images ahead, in training and prediction; 0 reads in between, in this one
     checkpoint_seconds: float = 300.0
     checkpoint_steps: int = 0  # also every so many steps; 0: by the clock alone
     log_steps: int = 20  # steps between lines of curves.jsonl

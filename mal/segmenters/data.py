@@ -5,10 +5,10 @@ boxes, crowd flags, the seed and the position in training: never on a mask. So t
 human masks and one with pseudo-labels, differ in their mask targets and in nothing else.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -39,6 +39,23 @@ class Sample:
     labels: Tensor  # (n,) int64, 1 to the number of classes
     masks: Tensor  # (n, h, w) uint8, 0 or 1; all zero where the label file's mask is empty; (0, h, w) if unread
     image_id: int
+
+    def to(self, device: torch.device) -> Self:
+        """The sample on a device; from page-locked memory the copy runs beside what comes next."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The sample in page-locked memory; torch's loaders call this by name."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            image=change(self.image),
+            boxes_xyxy=change(self.boxes_xyxy),
+            labels=change(self.labels),
+            masks=change(self.masks),
+        )
 
 
 def instances(coco: CocoDict) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -171,7 +171,9 @@ def predict(
             results += coco_results(entry, pasted.to("cpu"), categories=categories)
         return results
 
-    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+    return predict_images(
+        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
+    )
 
 
 def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[Any, list[int]]:

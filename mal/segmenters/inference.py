@@ -1,12 +1,14 @@
 """From a checkpoint and a COCO file to COCO results: what every backend's `load` and `predict` share."""
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from mal import ranks
 from mal.annotations import read_images
@@ -16,14 +18,35 @@ from mal.progress import Progress
 from mal.runtime import load_checkpoint
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import resize
+from mal.segmenters.reading import read_ahead
 from mal.segmenters.weights import check_weights
 
 Json = dict[str, Any]
 Detect = Callable[[list[Json], list[Tensor]], list[Json]]  # a batch's image entries and resized images → COCO results
 
 
+class _Inputs(Dataset[Tensor]):
+    """A COCO file's image entries → what a segmenter is shown, uint8."""
+
+    def __init__(self, images: Path, config: SegmenterConfig, *, whole: bool) -> None:
+        self.images, self.scale, self.whole = images, config.scale, whole
+
+    def __getitem__(self, entry: Json) -> Tensor:
+        image = load_for(entry, self.images)
+        if self.whole:
+            return image
+        return resize(image, short=self.scale.test_short_side, long=self.scale.test_long_side)
+
+
 def predict_images(
-    *, annotations: Path, images: Path, config: SegmenterConfig, detect: Detect, progress: str, whole: bool = False
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    detect: Detect,
+    device: torch.device,
+    progress: str,
+    whole: bool = False,
 ) -> list[Json]:
     """Detections on every image of a COCO file (its annotations are not looked at), by rising image id.
 
@@ -31,24 +54,26 @@ def predict_images(
 
     Args:
         annotations: the COCO file. images: folder of its images.
-        config: `test.batch` images are read at a time, resized as `scale` has it for the test.
+        config: `test.batch` images are detected on at a time, resized as `scale` has it for the test;
+            `running.workers` processes read ahead.
         detect: entries of the file and (3, h, w) uint8 RGB images, on the CPU → their results, in pixels of the
             original images, the entries' order kept. Called in inference mode.
+        device: where `detect` works.
         progress: what the bar says.
         whole: `detect` gets images as they are stored, and resizes them itself.
 
     Raises:
         AnnotationError, ImageError.
     """
-    short, long = config.scale.test_short_side, config.scale.test_long_side
     entries = sorted(read_images(annotations), key=lambda image: image["id"])
     batches = [entries[start : start + config.test.batch] for start in range(0, len(entries), config.test.batch)]
     mine = batches[ranks.rank() :: ranks.size()]
     found: list[list[Json]] = []
-    with Progress(progress, total=sum(map(len, mine)), unit="image") as bar:
-        for batch in mine:
-            stored = (load_for(entry, images) for entry in batch)
-            inputs = [image if whole else resize(image, short=short, long=long) for image in stored]
+    reading = read_ahead(
+        _Inputs(images, config, whole=whole), mine, workers=config.running.workers, pin=device.type == "cuda"
+    )
+    with Progress(progress, total=sum(map(len, mine)), unit="image") as bar, closing(reading):
+        for batch, inputs in zip(mine, reading, strict=True):
             with torch.inference_mode():
                 found.append(detect(batch, inputs))
             bar.advance(len(batch))

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mal import ranks
 from mal.annotations import read
@@ -24,6 +23,7 @@ from mal.segmenters.curve import Curve
 from mal.segmenters.data import Sample, TrainingSet, order
 from mal.segmenters.finite import Noted, Watch, check_weights
 from mal.segmenters.optimizer import Factors, build_optimizer, learning_rate, run_length, usual_factors
+from mal.segmenters.reading import read_ahead
 
 Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
 Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
@@ -178,9 +178,9 @@ def turns(
     ranks.on_first(lambda: run.curve.truncate(run.step))
     repeats = dataset.repeat_factors(config.schedule.repeat_threshold)
     total = run_length(config.schedule, images=len(dataset) if repeats is None else float(repeats.sum()))
-    saved = time.monotonic()
+    saved, pin = time.monotonic(), device.type == "cuda"
     with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:
-        for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total, part=part):
+        for batch in _batches(dataset, config, repeats, seed=seed, first=run.step, total=total, part=part, pin=pin):
             lr = learning_rate(run.step, total=total, optimizer=config.optimizer, schedule=config.schedule)
             seed_everything(seed, "segmenter step", run.step, *ranks.own_draws())
             run.set_rate(lr)
@@ -219,17 +219,13 @@ def _batches(
     first: int,
     total: int,
     part: slice,
+    pin: bool,
 ) -> Iterator[list[Sample]]:
     """That part of the batches of the steps `first` to `total`."""
     size = config.schedule.batch
     positions = order(len(dataset), seed=seed, first=first * size, stop=total * size, factors=repeats)
     sampler = iter(lambda: list(islice(positions, size))[part], [])
-    yield from DataLoader(
-        dataset,
-        batch_sampler=sampler,  # of lists of what the dataset takes, not only of indices
-        collate_fn=list,
-        num_workers=config.running.workers,
-    )
+    yield from read_ahead(dataset, sampler, workers=config.running.workers, pin=pin)
 
 
 def _step(turn: Turn, network: nn.Module, *, clip: float | None, folder: Path) -> None:

@@ -69,7 +69,9 @@ def predict(
     """
     model, categories = load(checkpoint, config=config, device=device)
     detect = detector(model, categories=categories, config=config)
-    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+    return predict_images(
+        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
+    )
 
 
 def detector(model: Mask2Former, *, categories: list[int], config: SegmenterConfig) -> Detect:
@@ -132,10 +134,10 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> Mask2F
 def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     """The losses of a batch: classes, masks, dice."""
     assert isinstance(model, Mask2Former)
+    batch = [sample.to(model.mean.device) for sample in batch]
     pixels = model.batch([sample.image for sample in batch])
     masks, labels = targets(batch, height=pixels.shape[-2], width=pixels.shape[-1])
-    device = pixels.device
-    return model.losses(model(pixels), [mask.to(device).float() for mask in masks], [one.to(device) for one in labels])
+    return model.losses(model(pixels), [mask.float() for mask in masks], labels)
 
 
 def targets(batch: list[Sample], *, height: int, width: int) -> tuple[list[Tensor], list[Tensor]]:

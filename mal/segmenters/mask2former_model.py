@@ -125,7 +125,8 @@ class Mask2Former(nn.Module):
         height, width = (-(-max(image.shape[axis] for image in images) // 32) * 32 for axis in (-2, -1))
         pixels = self.mean.new_zeros(len(images), 3, height, width)
         for row, image in zip(pixels, images, strict=True):
-            row[:, : image.shape[1], : image.shape[2]] = (image.to(row.device) / 255 - self.mean) / self.std
+            shown = image.to(row.device, non_blocking=True)
+            row[:, : image.shape[1], : image.shape[2]] = (shown / 255 - self.mean) / self.std
         return pixels
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:

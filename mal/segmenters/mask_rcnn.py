@@ -79,6 +79,7 @@ def predict(
         images=images,
         config=config,
         detect=detect,
+        device=device,
         progress=progress,
         whole=config.weights == "published",
     )

@@ -101,15 +101,9 @@ def roi_pool(config: SegmenterConfig, *, cells: int) -> RoiPool:
 def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     """The losses of a batch: objectness, RPN boxes, classes, boxes, masks."""
     device = next(model.parameters()).device
-    inputs = [sample.image.to(device).float() / 255 for sample in batch]
-    targets = [
-        {
-            "boxes": sample.boxes_xyxy.to(device),
-            "labels": sample.labels.to(device),
-            "masks": sample.masks.to(device),
-        }
-        for sample in batch
-    ]
+    batch = [sample.to(device) for sample in batch]
+    inputs = [sample.image.float() / 255 for sample in batch]
+    targets = [{"boxes": sample.boxes_xyxy, "labels": sample.labels, "masks": sample.masks} for sample in batch]
     return model(inputs, targets)
 
 
@@ -122,7 +116,7 @@ def detector(model: nn.Module, *, categories: list[int], config: SegmenterConfig
     """
 
     def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
-        outputs = model([image.to(device).float() / 255 for image in inputs])
+        outputs = model([image.to(device, non_blocking=True).float() / 255 for image in inputs])
         results: list[Json] = []
         for entry, image, output in zip(entries, inputs, outputs, strict=True):
             found = {name: value.cpu() for name, value in output.items()}

@@ -84,12 +84,14 @@ def predict(
     def detect(entries: list[dict[str, Any]], inputs: list[Tensor]) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = []
         for entry, image in zip(entries, inputs, strict=True):
-            kernels, logits, features = model(normalised([image.to(device)], config))
+            kernels, logits, features = model(normalised([image.to(device, non_blocking=True)], config))
             found = best_masks(kernels[0], logits[0], features[0], cells=config.grid.cells, test=config.test)
             results += to_results(found, entry, size=tuple(image.shape[-2:]), categories=categories, test=config.test)
         return results
 
-    return predict_images(annotations=annotations, images=images, config=config, detect=detect, progress=progress)
+    return predict_images(
+        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
+    )
 
 
 def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
@@ -136,13 +138,13 @@ def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     """The losses of a batch: focal loss of the categories and dice loss of the masks."""
     assert isinstance(model, Solov2)
     config, device = model.config, next(model.parameters()).device
-    images = normalised([sample.image.to(device) for sample in batch], config)
+    batch = [sample.to(device) for sample in batch]
+    images = normalised([sample.image for sample in batch], config)
     canvas = (int(images.shape[-2]), int(images.shape[-1]))
     assigned = []
     for sample in batch:
-        boxes, masks = sample.boxes_xyxy.to(device), sample.masks.to(device)
-        owner = owners(boxes, masks, canvas=canvas, grid=config.grid)
-        assigned.append((owner, sample.labels.to(device), mask_targets(masks, canvas=canvas)))
+        owner = owners(sample.boxes_xyxy, sample.masks, canvas=canvas, grid=config.grid)
+        assigned.append((owner, sample.labels, mask_targets(sample.masks, canvas=canvas)))
     return grid_losses(model(images), assigned, grid=config.grid)
 
 

@@ -1,0 +1,89 @@
+"""Images read ahead of the work, by other processes: the same items in the same order for any number of them."""
+
+import os
+import resource
+import signal
+import sys
+import warnings
+from collections.abc import Generator, Iterable
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from mal.errors import MalError
+from mal.runtime import StopSignals
+
+Item = TypeVar("Item")
+OPEN_FILES = 1 << 14
+
+
+class _Fallible(Dataset[Any], Generic[Item]):
+    """A data set that hands on our own errors: a loader process would wrap them in its traceback."""
+
+    def __init__(self, items: Dataset[Item]) -> None:
+        self.items = items
+
+    def __getitem__(self, key: Any) -> Item | MalError:
+        try:
+            return self.items[key]
+        except MalError as error:
+            return error
+
+
+def read_ahead(
+    items: Dataset[Item], batches: Iterable[list[Any]], *, workers: int, pin: bool
+) -> Generator[list[Item], None, None]:
+    """The items of each batch of keys, in order.
+
+    Args:
+        items: key → item, the same one in any process.
+        batches: of keys; asked for as the work goes on, two batches a worker ahead.
+        workers: processes that read, each with one torch thread; 0 reads here. No more are started than there are
+            cores.
+        pin: copy items into page-locked memory, from which a GPU fetches them while it works.
+
+    Raises:
+        MalError: what an item raised, when its turn comes.
+    """
+    workers = min(workers, _cores())
+    if workers:
+        _allow_open_files()
+    loader: DataLoader[Any] = DataLoader(
+        _Fallible(items),
+        batch_sampler=batches,  # of lists of whatever the data set takes, not only of indices
+        collate_fn=list,
+        num_workers=workers,
+        worker_init_fn=_ignore_signals,
+        pin_memory=pin,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # the data set is not copied
+    )
+    with warnings.catch_warnings():  # from Python 3.12 on; the children read files and nothing else
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+        reading = iter(loader)
+    for batch in reading:
+        for item in batch:
+            if isinstance(item, MalError):
+                raise item
+        yield batch
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ignore_signals(_worker: int) -> None:
+    """A notice goes to every process of a job; the training process still needs its loaders for the step it finishes.
+
+    They end with it: it tells them to, and where it was killed they notice within seconds.
+    """
+    for number in StopSignals.WATCHED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _allow_open_files() -> None:
+    """Each tensor that a worker hands on is an open file until it is used; all their batches have a thousand or more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
