@@ -133,6 +133,45 @@ def mean(values: Tensor) -> Tensor:
     return total / size()
 
 
+class _Summed(torch.autograd.Function):
+    """torch.distributed.nn.functional has the same, until it is removed (2.15 warns)."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of every process's tensor. Gradients flow to all of them, so every process must go back through it."""
+    return values if size() == 1 else _Summed.apply(values)
+
+
+def weight(count: int | float | Tensor, *, device: torch.device, more: float = 0.0) -> Tensor | float:
+    """How much a mean over this process's `count` things weighs among those of all processes: count ÷ mean count.
+
+    A loss that is its sum over this process's things ÷ their number, times this, has gradients that, averaged over the
+    processes, are those of one process with everybody's things. 1 for a process alone. Every process must ask.
+
+    Args:
+        device: of the loss; nothing waits for it.
+        more: what the divisor has besides the count: sum ÷ (count + more).
+    """
+    if size() == 1:
+        return 1.0
+    own = torch.as_tensor(count, dtype=torch.float32, device=device)
+    total = own.clone()
+    dist.all_reduce(total)
+    return (own + more) * size() / (total + more).clamp(min=1)
+
+
 def synchronised(network: nn.Module) -> nn.Module:
     """A network whose gradients are averaged over the processes as they are computed."""
     if size() == 1:

@@ -11,6 +11,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
+from mal import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.rcnn import roi_pool
 from mal.segmenters.roi_heads import Target, mask_loss
@@ -110,14 +111,16 @@ class CascadeStage(RoIHeads):
     def box_losses(
         self, logits: Tensor, deltas: Tensor, sampled: Sampled, targets: list[Target]
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, and generalised IoU of the positives' decoded boxes; both sums over the number of RoIs."""
+        """Cross-entropy, and generalised IoU of the positives' decoded boxes; both sums over the number of RoIs, of
+        several processes over the mean number."""
         labels, count = torch.cat(sampled.labels), max(1, len(logits))
+        weight = ranks.weight(len(logits), device=logits.device)
         wanted = [
             target["boxes"][index] for target, index in zip(targets, sampled.positive(sampled.matched), strict=True)
         ]
         found = self.decoded(deltas, sampled.boxes)[labels > 0]
         boxes = generalized_box_iou_loss(found, torch.cat(wanted).to(found.dtype), reduction="sum")
-        return F.cross_entropy(logits, labels, reduction="sum") / count, boxes / count
+        return weight * (F.cross_entropy(logits, labels, reduction="sum") / count), weight * (boxes / count)
 
     def mask_logits(self, features: Maps, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
         """(Σr, classes + 1, 2 · mask_cells, 2 · mask_cells)."""

@@ -18,6 +18,7 @@ from mal.errors import Stopped
 from mal.precision import network_dtype
 from mal.progress import Progress
 from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
+from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.curve import Curve
 from mal.segmenters.data import Sample, TrainingSet, order
@@ -148,8 +149,10 @@ def turns(
     (seed, epoch, index), and what the model itself draws (torchvision samples anchors and RoIs with torch's global
     generator) follows (seed, step). folder/curves.jsonl gets a line of mean losses every `running.log_steps`.
 
-    Several processes get equal parts of each batch. A loss that counts over its batch (positives, sampled RoIs) then
-    counts over each part, as is usual.
+    Several processes get equal parts of each batch. Batch norms and the divisors of losses (positives, sampled RoIs)
+    are those of the whole batch. So gradients depend on the number of processes by rounding alone, but for what each
+    draws at random (anchors, RoIs, points of masks, drop path: see `ranks.own_draws`) and for the padding: each pads
+    its part to its own largest image.
 
     Raises:
         ConfigError: the batch cannot be shared equally by the processes.
@@ -169,6 +172,8 @@ def turns(
     )
     seed_everything(seed, "segmenter init")
     model = build(dataset.classes).to(device)
+    if ranks.size() > 1:
+        share_batch_norms(model)
     optimizer = build_optimizer(model, config.optimizer, factors=factors)
     scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config.precision, device) == torch.float16)
     run = Run(model, optimizer, Curve(folder / "curves.jsonl"), scaler)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinBackbone, SwinConfig
 from transformers.utils import logging as transformers_logging
 
+from mal import ranks
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.mask2former_start import initialise
 from mal.segmenters.weights import WAY_OUT, read_weights, refuse
 
 # What it would say in several lines on the terminal (keys that do not fit) we say in one sentence, as an error.
@@ -141,6 +143,9 @@ class Mask2Former(nn.Module):
     ) -> dict[str, Tensor]:
         """The library's losses, weighted and summed over the layers: loss_class, loss_mask, loss_dice.
 
+        Of several processes each divides by the mean number of masks, as the authors do, and by the mean weight of the
+        queries' classes.
+
         Args:
             layers: what `forward` gave.
             masks: (n, H, W) float, 0 or 1, an image; padding is background, which is how the authors train.
@@ -150,31 +155,18 @@ class Mask2Former(nn.Module):
         auxiliary = [{"class_queries_logits": c, "masks_queries_logits": m} for c, m in earlier]
         every = self.network.get_loss_dict(mask_logits, class_logits, masks, labels, auxiliary)
         kinds = {"class": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
+        masks_weight = ranks.weight(sum(map(len, labels)), device=mask_logits.device)
+        class_weight = ranks.weight(self._class_weight(labels, class_logits.shape[1]), device=mask_logits.device)
         return {
-            f"loss_{name}": torch.stack([loss for key, loss in every.items() if key.startswith(theirs)]).sum()
+            f"loss_{name}": (class_weight if name == "class" else masks_weight)
+            * torch.stack([loss for key, loss in every.items() if key.startswith(theirs)]).sum()
             for name, theirs in kinds.items()
         }
 
-
-@torch.no_grad()
-def initialise(network: Mask2FormerForUniversalSegmentation) -> None:
-    """Start, as the authors do, what the library starts at N(0, .02) or twice as wide; the backbone stays as it is.
-
-    From .02 the mask logits, products of three such layers, begin near 0, and the first steps go into their scale.
-    """
-    pixels = network.model.pixel_level_module.decoder
-    for projection, _ in pixels.input_projections:
-        nn.init.xavier_uniform_(projection.weight)
-    for layer in pixels.encoder.layers:
-        nn.init.xavier_uniform_(layer.fc1.weight)
-        nn.init.xavier_uniform_(layer.fc2.weight)
-    for convolution, *_ in [*pixels.lateral_convolutions, *pixels.output_convolutions, [pixels.mask_projection]]:
-        nn.init.kaiming_uniform_(convolution.weight, a=1)
-    for layer in network.model.transformer_module.decoder.layers:
-        attention = layer.self_attn  # theirs has one matrix of all three, which Xavier's rule makes narrower
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-            nn.init.xavier_uniform_(projection.weight, gain=0.5**0.5)
-    network.class_predictor.reset_parameters()
+    def _class_weight(self, labels: list[Tensor], queries: int) -> float:
+        """What the classes' cross-entropy is divided by: 1 for a query that has an object, less for the others."""
+        matched = sum(min(queries, len(one)) for one in labels)
+        return matched + self.network.config.no_object_weight * (queries * len(labels) - matched)
 
 
 def _in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,7 +192,7 @@ def load_swin(model: Mask2Former, config: SegmenterConfig) -> None:
         loaded, report = SwinBackbone.from_pretrained(None if state is not None else hub, state_dict=state, **arguments)
     except Exception as error:  # hubs fail in as many ways as there are networks
         raise WeightsError(f"the published weights {hub} cannot be reached ({first_line(error)}); {WAY_OUT}") from error
-    refuse(unfit(report, absent=ADDED + UNUSED, extra=HEADS), source=source, model="backbone", way_out=WAY_OUT)
+    refuse(unfit(report, absent=ADDED + UNUSED, extra=HEADS + UNUSED), source=source, model="backbone", way_out=WAY_OUT)
     model.backbone.load_state_dict(loaded.state_dict())
 
 

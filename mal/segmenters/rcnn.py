@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from mal import ranks
 from mal.annotations import encode_mask
 from mal.segmenters.config import ProposalConfig, SegmenterConfig
 from mal.segmenters.data import Sample
@@ -69,10 +71,36 @@ def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
     )
 
 
+class CountingSampler(BalancedPositiveNegativeSampler):
+    """torchvision's, which remembers how many it drew."""
+
+    drawn: Tensor  # scalar, over all images
+
+    def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        positive, negative = super().__call__(matched)
+        self.drawn = torch.stack([mask.sum() for mask in (*positive, *negative)]).sum()
+        return positive, negative
+
+
+class RegionProposals(RegionProposalNetwork):
+    """torchvision's; of several processes each divides its losses by the mean number of sampled anchors."""
+
+    def __init__(self, *arguments: Any, batch_size_per_image: int, positive_fraction: float, **named: Any) -> None:
+        super().__init__(
+            *arguments, batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **named
+        )
+        self.fg_bg_sampler = CountingSampler(batch_size_per_image, positive_fraction)
+
+    def compute_loss(self, objectness: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        scores, boxes = super().compute_loss(objectness, *rest)
+        weight = ranks.weight(self.fg_bg_sampler.drawn, device=scores.device)
+        return weight * scores, weight * boxes
+
+
 def region_proposals(config: SegmenterConfig) -> RegionProposalNetwork:
     """The region proposal network over the pyramid (Ren et al., 2015); an anchor is positive from an IoU of .7."""
     proposals, anchors = config.proposals, anchor_generator(config.proposals)
-    return RegionProposalNetwork(
+    return RegionProposals(
         anchors,
         RPNHead(config.pyramid.channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,

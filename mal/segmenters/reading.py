@@ -82,7 +82,7 @@ def _ignore_signals(_worker: int) -> None:
 
 
 def _allow_open_files() -> None:
-    """Each tensor that a worker hands on is an open file until it is used; all their batches have a thousand or more."""
+    """Each tensor that a worker hands on is an open file until it is used: a thousand in all the batches ahead."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""RoI heads of Mask R-CNN (He et al., 2017): torchvision's, but for where a mask's target is read."""
+"""RoI heads of Mask R-CNN (He et al., 2017): torchvision's, but for where a mask's target is read and for divisors."""
 
 from typing import Any
 
@@ -8,11 +8,13 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import roi_align
 
+from mal import ranks
+
 Target = dict[str, Tensor]  # boxes (n, 4), labels (n,) from 1, masks (n, h, w)
 
 
 class MaskHeads(RoIHeads):
-    """torchvision's heads with `mask_loss`. Without a mask head they are torchvision's own.
+    """torchvision's heads with `mask_loss`, and with losses that several processes divide by what all of them sampled.
 
     Args:
         aligned: see `mask_targets`.
@@ -31,19 +33,23 @@ class MaskHeads(RoIHeads):
         targets: list[Target] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Detections (evaluation) and losses (training), the other one empty."""
-        if not (self.training and self.has_mask()):
+        if not self.training:
             return super().forward(features, proposals, image_shapes, targets)
         assert targets is not None
         rois, matched, labels, wanted = self.select_training_samples(proposals, targets)
         logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, rois, image_shapes)))
-        classes, boxes = fastrcnn_loss(logits, deltas, labels, wanted)
+        weight = ranks.weight(len(logits), device=logits.device)
+        classes, boxes = (weight * loss for loss in fastrcnn_loss(logits, deltas, labels, wanted))
+        losses = {"loss_classifier": classes, "loss_box_reg": boxes}
+        if not self.has_mask():
+            return [], losses
         positive = [label > 0 for label in labels]
         rois, matched = (
             [value[kept] for value, kept in zip(values, positive, strict=True)] for values in (rois, matched)
         )
         mask_logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, rois, image_shapes)))
         masks = mask_loss(mask_logits, rois, matched, targets, aligned=self.aligned)
-        return [], {"loss_classifier": classes, "loss_box_reg": boxes, "loss_mask": masks}
+        return [], losses | {"loss_mask": masks}
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, matched: Tensor, *, cells: int, aligned: bool) -> Tensor:
@@ -64,9 +70,12 @@ def mask_loss(
 ) -> Tensor:
     """Mean binary cross-entropy over the cells of the masks of the RoIs' own classes; 0 without RoIs.
 
+    Of several processes each divides by the mean number of RoIs.
+
     Args:
         logits: (Σr, classes + 1, m, m). boxes: (r, 4) positive RoIs, an image. matched: (r,) index of their targets.
     """
+    weight = ranks.weight(len(logits), device=logits.device)
     if not len(logits):
         return logits.sum() * 0
     labels = torch.cat([target["labels"][index] for target, index in zip(targets, matched, strict=True)])
@@ -75,4 +84,4 @@ def mask_loss(
         for target, own, index in zip(targets, boxes, matched, strict=True)
     ]
     chosen = logits[torch.arange(len(labels), device=labels.device), labels]
-    return F.binary_cross_entropy_with_logits(chosen, torch.cat(wanted))
+    return weight * F.binary_cross_entropy_with_logits(chosen, torch.cat(wanted))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
+from mal import ranks
 from mal.losses import dice
 from mal.precision import network_dtype
 from mal.segmenters import loop
@@ -153,6 +154,8 @@ def grid_losses(
 ) -> dict[str, Tensor]:
     """Focal loss over all cells ÷ (positive cells + 1), and the mean dice loss of the positive cells, weighted.
 
+    Of several processes each divides by its share of (all positive cells + 1), and of all positive cells.
+
     Args:
         assigned: by image: owner (cells,) from `owners`; labels (n,) from 1; masks (n, h, w) at stride 4.
 
@@ -170,7 +173,8 @@ def grid_losses(
         parts.append(dice(drawn.flatten(1), masks[objects].flatten(1), smooth=SMOOTH))
         positives += len(cells)
     category = sigmoid_focal_loss(outputs.logits, wanted, alpha=ALPHA, gamma=GAMMA, reduction="sum")
+    device = category.device
     return {
-        "loss_category": category / (positives + 1),
-        "loss_mask": grid.dice * torch.cat(parts).sum() / max(positives, 1),
+        "loss_category": ranks.weight(positives, device=device, more=1) * (category / (positives + 1)),
+        "loss_mask": ranks.weight(positives, device=device) * (grid.dice * torch.cat(parts).sum() / max(positives, 1)),
     }
