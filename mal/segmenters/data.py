@@ -24,7 +24,7 @@ from mal.images import load_for
 from mal.runtime import numpy_generator
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.crop import GREY, View, padded, random_view
-from mal.segmenters.sampling import copies, repeat_factors
+from mal.segmenters.sampling import by_aspect, copies, repeat_factors
 
 MIN_SIDE = 1.0  # pixels; a box whose part inside the image is narrower is left out, as MMDetection does
 FURTHER_COPY = 1 << 32  # more epochs than a run has
@@ -93,12 +93,20 @@ def _seen(bbox: list[float], view: View) -> bool:
 
 
 def order(
-    count: int, *, seed: int, first: int, stop: int, factors: NDArray[np.float64] | None = None
+    count: int,
+    *,
+    seed: int,
+    first: int,
+    stop: int,
+    factors: NDArray[np.float64] | None = None,
+    tall: NDArray[np.bool_] | None = None,
+    batch: int = 1,
 ) -> Iterator[tuple[int, int]]:
     """(draw, index) of the positions `first` to `stop` in an endless sequence of shuffled epochs of `count` images.
 
     With `factors` (see `sampling`) an epoch has copies of some images. The draw is what augmentation follows: the
-    epoch, but for the n-th further copy of an image epoch + n · 2³², so that copies are augmented differently.
+    epoch, but for the n-th further copy of an image epoch + n · 2³², so that copies are augmented differently. With
+    `tall`, (count,), the `batch` images from each multiple of it on are grouped by aspect (see `sampling.by_aspect`).
     """
     epoch, start = 0, 0
     while start < stop:
@@ -108,6 +116,15 @@ def order(
             images = np.repeat(np.arange(count), often)
             draws = epoch + FURTHER_COPY * (np.arange(length) - np.repeat(often.cumsum() - often, often))
             permutation = numpy_generator(seed, "segmenter order", epoch).permutation(length)
+            if tall is not None:
+                grouped = by_aspect(
+                    tall[images[permutation]],
+                    first=start,
+                    batch=batch,
+                    mostly_tall=bool(2 * tall.sum() > count),
+                    generator=numpy_generator(seed, "segmenter aspects", epoch),
+                )
+                permutation = permutation[grouped]
             for place in permutation[max(first - start, 0) : stop - start].tolist():
                 yield int(draws[place]), int(images[place])
         epoch, start = epoch + 1, start + length
@@ -155,6 +172,10 @@ class TrainingSet(Dataset[Sample]):
             return None
         shown = [[self.labels[int(annotation["category_id"])] for annotation in there] for _, there in self.entries]
         return repeat_factors(shown, threshold=threshold)
+
+    def tall(self) -> NDArray[np.bool_]:
+        """Of each image whether it is not wider than it is high."""
+        return np.array([entry["width"] <= entry["height"] for entry, _ in self.entries])
 
     def __getitem__(self, at: tuple[int, int]) -> Sample:
         draw, index = at

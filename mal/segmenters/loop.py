@@ -228,7 +228,15 @@ def _batches(
 ) -> Iterator[list[Sample]]:
     """That part of the batches of the steps `first` to `total`."""
     size = config.schedule.batch
-    positions = order(len(dataset), seed=seed, first=first * size, stop=total * size, factors=repeats)
+    positions = order(
+        len(dataset),
+        seed=seed,
+        first=first * size,
+        stop=total * size,
+        factors=repeats,
+        tall=dataset.tall() if config.schedule.aspect_groups else None,
+        batch=size,
+    )
     sampler = iter(lambda: list(islice(positions, size))[part], [])
     yield from read_ahead(dataset, sampler, workers=config.running.workers, pin=pin)
 

@@ -1,4 +1,8 @@
-"""Repeat-factor sampling: images of rare categories are seen more often (Gupta et al., "LVIS", CVPR 2019)."""
+"""Which images an epoch shows, and in which batches.
+
+Repeat factors show images of rare categories more often (Gupta et al., "LVIS", CVPR 2019). Aspect groups put wide
+images into batches of their own, as MMDetection and detectron2 do.
+"""
 
 import math
 from collections import Counter
@@ -35,3 +39,31 @@ def copies(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np
     whole = np.floor(factors)
     up = numpy_generator(seed, "segmenter repeats", epoch).random(len(factors)) < factors - whole
     return whole.astype(np.int64) + up
+
+
+def by_aspect(
+    tall: NDArray[np.bool_], *, first: int, batch: int, mostly_tall: bool, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """An order of an epoch's images in which those of a batch are wide or tall alike, but for one batch at most.
+
+    The batches before and after the epoch's own, which it shares with its neighbours, take the common kind. Batches
+    come in random order, images of a kind in the order given; in the one mixed batch kinds do not alternate, so that
+    few of the processes that share it get both.
+
+    Args:
+        tall: (N,) of the epoch's images, in random order.
+        first: position of the epoch's first image in the run; batches begin at multiples of `batch`.
+        batch: images a step.
+        mostly_tall: which kind is the common one, the same in every epoch.
+        generator: shuffles the batches.
+
+    Returns:
+        (N,) a permutation of 0 … N − 1.
+    """
+    common = tall if mostly_tall else ~tall
+    sorted_ = np.argsort(~common, kind="stable")  # the common kind first
+    before = min(-first % batch, len(tall))
+    after = (len(tall) - before) % batch
+    head, tail, inner = np.split(sorted_, [before, before + after])
+    batches = inner.reshape(-1, batch)
+    return np.concatenate([head, generator.permutation(batches).reshape(-1), tail])

@@ -34,6 +34,8 @@ class SegmenterStages(LabelerStages):
             del settings["segmenter"][key]
         for key in ("test_short_side", "test_long_side"):
             del settings["segmenter"]["scale"][key]
+        if not config.segmenter.schedule.aspect_groups:  # results from before there were any keep their keys
+            del settings["segmenter"]["schedule"]["aspect_groups"]
         sources = dict(split.sources)
         if settings["segmenter"].pop("checkpoint"):
             sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
