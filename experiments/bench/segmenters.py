@@ -1,4 +1,7 @@
-"""Seconds and peak memory of a training step of a segmenter at its largest image size, on noise with random boxes.
+"""Seconds, FLOPs and peak memory of a training step of a segmenter at its largest image size, on noise with boxes.
+
+FLOPs are two a multiplication and addition of the matrix products, convolutions and attentions, forward and backward;
+not counted is what torch does not know how to count, such as deformable convolutions and RoIAlign.
 
 python experiments/bench/segmenters.py segmenter=cascade_convnext_s segmenter.pretrained=false \\
     segmenter.schedule.batch=1
@@ -13,19 +16,20 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
 
 from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
 from mal.precision import network_dtype
-from mal.runtime import peak_memory_gib, pick_device, seed_everything
+from mal.runtime import peak_memory_gib, pick_device, reset_peak_memory, seed_everything
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.segmenters.data import Sample, resized
 from mal.segmenters.optimizer import build_optimizer
 from mal.segmenters.precision import lower_precision
 
-REPEATS = 1
+REPEATS = {"cpu": 1, "cuda": 10}
 OBJECTS, CLASSES = 8, 80  # about COCO's
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -57,6 +61,7 @@ def main() -> None:
     lower_precision(model, backend.lowered_parts(config), dtype=dtype, device=device)
     optimizer = build_optimizer(model, config.optimizer)
     batch = [noise(config.scale) for _ in range(config.schedule.batch)]
+    batch = [sample.pin_memory() for sample in batch] if device.type == "cuda" else batch
 
     def step() -> tuple[float, float]:
         clock, cpu = time.perf_counter(), time.process_time()
@@ -68,15 +73,21 @@ def main() -> None:
             torch.cuda.synchronize()
         return time.perf_counter() - clock, time.process_time() - cpu
 
-    step()  # warms up
-    seconds, cpu = (statistics.median(times) for times in zip(*(step() for _ in range(REPEATS)), strict=True))
+    with FlopCounterMode(display=False) as flops:
+        step()
+    for _ in range(REPEATS[device.type]):  # warms up: libraries choose their kernels
+        step()
+    reset_peak_memory(device)
+    times = [step() for _ in range(REPEATS[device.type])]
+    seconds, cpu = (statistics.median(each) for each in zip(*times, strict=True))
+    tera = flops.get_total_flops() / 1e12
     memory = ", ".join(f"{name} {value:.2f}" for name, value in peak_memory_gib(device).items())
     height, width = batch[0].image.shape[1:]
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(
         f"{config.name}{' dcn' if config.dcn else ''}, {millions:.0f} M parameters, {height} × {width}, batch "
-        f"{len(batch)}, {dtype}, {device}, {torch.get_num_threads()} threads: training step {seconds:.1f} s "
-        f"({cpu:.1f} s of CPU), {memory}"
+        f"{len(batch)}, {dtype}, {device}, {torch.get_num_threads()} threads: training step {seconds:.3g} s "
+        f"({cpu:.3g} s of CPU), {tera:.3g} TFLOP, {tera / seconds:.3g} TFLOP/s, {memory}"
     )
 
 
