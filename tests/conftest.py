@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from hydra import compose as hydra_compose
@@ -18,6 +19,9 @@ from mal.config_checks import check as check_config
 # computes is tested where a test is marked `cuda` and names its device.
 os.environ["MAL_DEVICE"] = "cpu"
 torch.set_num_threads(1)  # two processes with two threads each on two cores slow each other down up to fifty-fold
+
+hypothesis.settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's business
+hypothesis.settings.load_profile("suite")
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
