@@ -36,6 +36,9 @@ class SegmenterStages(LabelerStages):
             del settings["segmenter"]["scale"][key]
         if not config.segmenter.schedule.aspect_groups:  # results from before there were any keep their keys
             del settings["segmenter"]["schedule"]["aspect_groups"]
+        if config.segmenter.backend == "transformers":
+            # its heads once started as the installed version of the library has them, from other draws
+            settings["segmenter"]["queries"]["start"] = "ours"
         sources = dict(split.sources)
         if settings["segmenter"].pop("checkpoint"):
             sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
