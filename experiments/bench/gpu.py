@@ -9,6 +9,9 @@ Overrides are those of experiments/run.py; the defaults are profile=paper, recip
 smaller numbers: profile=demo encoder=vit_nano.
 """
 
+import mal  # noqa: F401 - before torch: it sets how torch's threads wait
+
+# isort: split
 import argparse
 import json
 import os

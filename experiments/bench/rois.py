@@ -3,6 +3,9 @@
 python experiments/bench/rois.py --annotations FILE --images FOLDER [--size 512] [--repeats 3]
 """
 
+import mal  # noqa: F401 - before torch: it sets how torch's threads wait
+
+# isort: split
 import argparse
 import statistics
 import time

@@ -7,6 +7,9 @@ python experiments/bench/segmenters.py segmenter=cascade_convnext_s segmenter.pr
     segmenter.schedule.batch=1
 """
 
+import mal  # noqa: F401 - before torch: it sets how torch's threads wait
+
+# isort: split
 import statistics
 import sys
 import time
