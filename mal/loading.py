@@ -7,6 +7,7 @@ torch's DataLoader keeps the processes; the pixels do not take its way from one 
 machine's memory counts.
 """
 
+import atexit
 import gc
 import itertools
 import math
@@ -64,10 +65,11 @@ def load(make: Make[B], numbers: range, *, shape: tuple[int, ...], workers: int,
         return
     received = _started(_Maker(make, numbers, _Memory(workers, shape)), numbers, workers=workers, pin=pin)
     try:
-        for sent in received:
-            if isinstance(sent, MalError):
-                raise sent
-            yield sent.copied() if isinstance(sent, _Packed) else sent
+        with ended_at_exit(received):
+            for sent in received:
+                if isinstance(sent, MalError):
+                    raise sent
+                yield sent.copied() if isinstance(sent, _Packed) else sent
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):  # "(pid 123) is killed by signal: Killed."
             raise
@@ -75,8 +77,22 @@ def load(make: Make[B], numbers: range, *, shape: tuple[int, ...], workers: int,
             f"a process that reads images has died ({error}); where memory ran out, set fewer train.workers, or 0 to "
             "read them in the process that trains"
         ) from error
+
+
+@contextmanager
+def ended_at_exit(iterator: Any) -> Iterator[None]:
+    """End the processes of a DataLoader's iterator with the block, or with the interpreter if that comes first.
+
+    An exception may keep the block from ending. At exit Python sends such processes a SIGTERM, which these do not see,
+    and would wait for them for ever.
+    """
+    end = iterator._shutdown_workers
+    atexit.register(end)  # runs before what Python's own module registered, because that was earlier
+    try:
+        yield
     finally:
-        received._shutdown_workers()  # not left to the garbage collector: an exception may keep the iterator alive
+        atexit.unregister(end)
+        end()
 
 
 def _started(maker: "_Maker[B]", numbers: range, *, workers: int, pin: bool) -> Any:

@@ -6,11 +6,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Generator, Iterable
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from mal.errors import MalError
+from mal.loading import ended_at_exit
 from mal.runtime import StopSignals
 
 Item = TypeVar("Item")
@@ -61,11 +63,12 @@ def read_ahead(
     with warnings.catch_warnings():  # from Python 3.12 on; the children read files and nothing else
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         reading = iter(loader)
-    for batch in reading:
-        for item in batch:
-            if isinstance(item, MalError):
-                raise item
-        yield batch
+    with ended_at_exit(reading) if workers else nullcontext():
+        for batch in reading:
+            for item in batch:
+                if isinstance(item, MalError):
+                    raise item
+            yield batch
 
 
 def _cores() -> int:
