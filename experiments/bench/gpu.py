@@ -193,15 +193,15 @@ def end_to_end(config: Config, annotations: Path, images: Path, device: torch.de
         labels = label_crops([network], batches, config, device=device)
         arrivals = [time.perf_counter() - clock for _ in labels]
     start = len(arrivals) // 4  # by then the processes that read have filled their queues
-    steady = (len(arrivals) - start) / (arrivals[-1] - arrivals[start])
     return {
         "images": len(boxes["images"]),
         "boxes": len(arrivals),
         "workers": config.train.workers,
         "rois_per_s": trained,
-        "labels_per_s": steady,
-        "first_label_s": arrivals[0],
+        "labels_per_s": len(arrivals) / arrivals[-1],
         "label_s": arrivals[-1],
+        "first_label_s": arrivals[0],
+        "labels_per_s_once_started": (len(arrivals) - start) / (arrivals[-1] - arrivals[start]),
     }
 
 
@@ -262,8 +262,8 @@ def main() -> None:
     result: Json = read_json(path) if path.is_file() else {"encoders": {}}
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rate = matrix_rate(dtype, device)
-    result |= {"device": name, "matrix_tflops": rate / 1e12, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-    result |= {key: origin[key] for key in ("hardware", "packages", "commit")}
+    result |= {"device": name, "hardware": {key: origin["hardware"][key] for key in ("cpu", "cores", "gpu")}}
+    origin = {"commit": origin["commit"], "diff": origin["diff"], "packages": origin["packages"]}
     print(
         f"{name}, {os.cpu_count()} cores, torch {torch.__version__}: {rate / 1e12:.1f} TFLOP/s of {dtype}", flush=True
     )
@@ -271,7 +271,8 @@ def main() -> None:
         found = measure(config, device, rate)
         if options.annotations:
             found["end_to_end"] = end_to_end(config, options.annotations, options.images, device, steps=options.steps)
-        result["encoders"][config.encoder.name] = found
+        when = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "matrix_tflops": rate / 1e12}
+        result["encoders"][config.encoder.name] = found | when | origin
         print(shown(config.encoder.name, found), flush=True)
         write_json(path, result, indent=1)
 
