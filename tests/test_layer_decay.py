@@ -57,7 +57,7 @@ def test_each_group_has_the_rate_of_its_layer_and_norms_do_not_decay(decay: floa
     model = Detector()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     optimizer = build_optimizer(model, config, factors=layer_factors(config))
-    run = Run(model, optimizer, Curve(tmp_path / "curves.jsonl"))
+    run = Run(model, optimizer, Curve(tmp_path / "curves.jsonl"), torch.amp.GradScaler("cpu", enabled=False))
     run.set_rate(1e-4)  # in the middle of a warm-up
     _step(Turn(run, [], lr=1e-4, total=2), _Losses(run.model, weights_sum), clip=None, folder=tmp_path)
     seen = 0
