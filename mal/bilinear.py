@@ -10,8 +10,9 @@ from torch.nn import functional as F
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear without antialiasing, pixel centres at .5 (`align_corners=False`).
 
-    On a GPU it is two matrix products: torch's kernel adds gradients up atomically, one channel at a time, and takes a
-    fifth of a training step at 512². The weights are rounded to the maps' type, which is exact for factors of two.
+    In half precision on a GPU it is two matrix products: torch's kernel adds gradients up atomically, and all resizing
+    took 12 of 169 ms of a training step at 512² (H100). The weights are rounded to the maps' type, which is exact for
+    factors of two; float32 maps, of which products would keep 10 bits, are left to torch.
 
     Args:
         maps: (B, C, h, w).
@@ -22,7 +23,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if maps.shape[-2:] == size:
         return maps
-    if maps.is_cuda:
+    if maps.is_cuda and maps.dtype != torch.float32:
         return resize_by_products(maps, size)
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 

@@ -176,23 +176,3 @@ def _axis_inside(windows: Tensor, boxes: Tensor, cells: int, *, axis: int) -> Te
     inside = (centres >= low) & (centres < high)
     nearest = (centres - (low + high) / 2).abs().argmin(dim=1, keepdim=True)
     return inside.scatter(1, nearest, True)
-
-
-def paste(values: Tensor, window: tuple[int, int, int, int], image_size: tuple[int, int]) -> Tensor:
-    """Put a window's values back where they came from.
-
-    Args:
-        values: (y1 − y0, x1 − x0) at the window's own size.
-        window: x0, y0, x1, y1.
-        image_size: height, width.
-
-    Returns:
-        (H, W), zero outside the window; what the window shows beyond the image is dropped.
-    """
-    x0, y0, x1, y1 = window
-    height, width = image_size
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    image = values.new_zeros(height, width)
-    if right > left and bottom > top:
-        image[top:bottom, left:right] = values[top - y0 : bottom - y0, left - x0 : right - x0]
-    return image

@@ -17,7 +17,7 @@ from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
 from mal.outlines import Label, Outlines, outlines
-from mal.precision import network_dtype
+from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
 
@@ -102,6 +102,7 @@ def label_crops(
     A batch's labels are made while the device works on the next batch.
     """
     dtype = network_dtype(config.train.precision, device)
+    allow_tf32(device, dtype)
     before: tuple[list[dict[str, Any]], Outlines] | None = None
     for annotations, rois in batches:
         moved = rois.to(device)

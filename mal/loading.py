@@ -12,6 +12,7 @@ import gc
 import itertools
 import math
 import mmap
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def load(make: Make[B], numbers: range, *, shape: tuple[int, ...], workers: int,
     Raises:
         MalError: as `make` raises it; or a process was killed.
     """
-    workers = min(workers, len(numbers))
+    workers = min(workers, len(numbers), cores())
     if not workers:
         for batch in make(numbers, (torch.empty(shape, dtype=torch.uint8) for _ in itertools.repeat(None))):
             yield batch.pin_memory() if pin else batch
@@ -77,6 +78,11 @@ def load(make: Make[B], numbers: range, *, shape: tuple[int, ...], workers: int,
             f"a process that reads images has died ({error}); where memory ran out, set fewer train.workers, or 0 to "
             "read them in the process that trains"
         ) from error
+
+
+def cores() -> int:
+    """How many cores this process may use: more processes than these would only take turns."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

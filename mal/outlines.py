@@ -6,6 +6,7 @@ in one copy, which nobody waits for until the next batch is on its way.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from mal.mask_formats import encode_runs
 from mal.rois import RoiBatch
 
+STRONGEST = 128  # reduction of one axis that a GPU's kernel of 48 KiB is asked for
 Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 
 
@@ -89,9 +91,7 @@ def _threshold(
     right, bottom = min(x1, span[2]), min(y1, span[3])
     if right <= left or bottom <= top:
         return
-    at_size = F.interpolate(
-        values[None, None], size=(y1 - y0, x1 - x0), mode="bilinear", align_corners=False, antialias=True
-    )[0, 0]
+    at_size = (_axis_by_axis if values.is_cuda else _at_once)(values, y1 - y0, x1 - x0)
     region = at_size[top - y0 : bottom - y0, left - x0 : right - x0]
     mask = out[top - span[1] : bottom - span[1], left - span[0] : right - span[0]]
     torch.gt(region, threshold, out=mask)
@@ -100,6 +100,30 @@ def _threshold(
         torch.sum(mask, dim=(0, 1), dtype=torch.float64, out=sums[1])
     elif mask.any():
         sums[0], sums[1] = region.numpy()[mask.numpy()].mean().item(), 1
+
+
+def _at_once(values: Tensor, height: int, width: int) -> Tensor:
+    """(S, S) → (height, width), bilinear with antialiasing."""
+    return F.interpolate(
+        values[None, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )[0, 0]
+
+
+def _axis_by_axis(values: Tensor, height: int, width: int) -> Tensor:
+    """The same for a GPU, whose kernel has too little shared memory for strong reductions of both axes at once."""
+    if values.shape[1] <= STRONGEST * width:
+        across = _at_once(values, values.shape[0], width)
+    else:
+        across = values @ _averages(values.shape[1], width, values.device).T
+    if across.shape[0] <= STRONGEST * height:
+        return _at_once(across, height, width)
+    return _averages(across.shape[0], height, values.device) @ across
+
+
+@lru_cache(maxsize=64)  # a side this small is a pixel or a few
+def _averages(old: int, new: int, device: torch.device) -> Tensor:
+    """(new, old): the share of each old line in each new one."""
+    return _at_once(torch.eye(old), new, old).to(device)
 
 
 def edges_in_images(masks: np.ndarray, spans: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:

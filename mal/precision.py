@@ -23,11 +23,12 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def allow_tf32(*precisions: str) -> None:
-    """TF32 in a GPU's float32 products, 10 bits of 23, unless all of these settings ask for `fp32` itself.
+def allow_tf32(device: torch.device, dtype: torch.dtype) -> None:
+    """TF32, 10 bits of 23, in what float32 products a GPU has left where networks compute in half precision; where they
+    compute in float32, that itself.
 
-    torch's own default is neither: convolutions may use it, matrix products may not.
+    torch's own default is neither: convolutions may use TF32, matrix products may not.
     """
-    allowed = any(precision != "fp32" for precision in precisions)
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    torch.backends.cudnn.allow_tf32 = allowed
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
+        torch.backends.cudnn.allow_tf32 = dtype != torch.float32

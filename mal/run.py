@@ -19,7 +19,6 @@ from mal.history import outlook
 from mal.labelers.mal import build_network
 from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
-from mal.precision import allow_tf32
 from mal.runtime import pick_device
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
@@ -37,8 +36,6 @@ def run(config: Config) -> None:
     device = pick_device(config.device)
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
-    if device.type == "cuda":
-        allow_tf32(config.train.precision, config.segmenter.precision)
     with ranks.joined(device):
         _run(config, device)
 

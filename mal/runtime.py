@@ -113,6 +113,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise MalError(f"{path} is not a readable checkpoint ({type(error).__name__}); give another file") from error
 
 
+def not_finite_weights(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters that hold infinities or NaN; a device is waited for once."""
+    names = [name for name, _ in model.named_parameters()]
+    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).tolist()
+    return [name for name, fine in zip(names, finite, strict=True) if not fine]
+
+
 def pick_device(name: str) -> torch.device:
     """`auto` is what the environment's MAL_DEVICE names, without it the first GPU where there is one, else the CPU.
 
@@ -129,6 +136,8 @@ def pick_device(name: str) -> torch.device:
         raise MalError(f"device={name} is no device of torch's; use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MalError(f"device={name}, but torch sees {torch.cuda.device_count()} GPUs here; use device=auto or cpu")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # Triton launches on the current one, whatever holds its arguments
     return device
 
 

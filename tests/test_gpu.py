@@ -11,10 +11,12 @@ from mal import augment, shapes
 from mal.annotations import decode_mask, read, strip
 from mal.bilinear import resize
 from mal.config import AugmentConfig
+from mal.errors import Stopped
 from mal.labelling import label_dataset, mal_labeler
+from mal.outlines import _at_once, _axis_by_axis
 from mal.rois import RoiBatch, TrainingRois
 from mal.runtime import seed_everything
-from mal.train import build_learner, training_step
+from mal.train import build_learner, train_labeler, training_step
 
 pytestmark = pytest.mark.cuda
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -37,8 +39,7 @@ def batch(compose, drawn: Path) -> RoiBatch:
 
 @pytest.fixture
 def patient_host() -> Iterator[None]:
-    """An error wherever the host waits for the device."""
-    torch.cuda.set_sync_debug_mode("error")
+    """Whatever a test lets be an error, afterwards the host may wait again."""
     yield
     torch.cuda.set_sync_debug_mode("default")
 
@@ -71,7 +72,6 @@ def test_a_compiled_step_in_half_precision_loses_much_the_same(compose, batch: R
 @pytest.mark.usefixtures("patient_host")
 @pytest.mark.parametrize("decoder", ["attention", "fc", "fcn", "query"])
 def test_the_host_waits_for_nothing_in_a_step(compose, batch: RoiBatch, decoder: str) -> None:
-    torch.cuda.set_sync_debug_mode("default")
     config = compose("profile=smoke", "roi.size=64", "recipe=released", f"decoder={decoder}", "train.precision=bf16")
     learner, pinned = build_learner(config, GPU), batch.pin_memory()
     training_step(learner, pinned.to(GPU), config, weights=(4.0, 0.5))  # constants are copied once
@@ -91,9 +91,27 @@ def test_compiled_photometrics_are_the_plain_ones() -> None:
 
 
 def test_maps_are_resized_as_on_a_cpu() -> None:
-    maps = torch.rand(2, 8, 16, 16)
-    for size in ((32, 32), (8, 8), (20, 12)):
-        torch.testing.assert_close(resize(maps.cuda(), size).cpu(), resize(maps, size), atol=2e-3, rtol=0)
+    for dtype, apart in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
+        maps = torch.rand(2, 8, 16, 16).to(dtype)
+        for size in ((32, 32), (8, 8), (20, 12)):
+            torch.testing.assert_close(resize(maps.cuda(), size).cpu(), resize(maps, size), atol=apart, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (3, 3), (1, 2), (300, 4)])
+def test_small_windows_of_large_crops_are_resized(size) -> None:
+    """At once, a GPU's kernel has too little shared memory for them."""
+    values = torch.rand(512, 512)
+    torch.testing.assert_close(_axis_by_axis(values.cuda(), *size).cpu(), _at_once(values, *size), atol=1e-5, rtol=1e-4)
+
+
+def test_training_goes_on_from_a_checkpoint(compose, drawn: Path, tmp_path: Path) -> None:
+    config = compose("profile=smoke", "train.steps=8", "train.stop_after=3", "train.precision=bf16")
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train_labeler(coco, drawn / "images", config, folder=tmp_path, device=GPU)
+    figures = train_labeler(coco, drawn / "images", config, folder=tmp_path, device=GPU)
+    assert figures["steps"] == 8
 
 
 def test_masks_made_on_a_gpu_are_the_cpus(compose, drawn: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mal import loading
 from mal.errors import ImageError, MalError
 from mal.loading import PREFETCH, load
 from mal.rois import RoiBatch, labelling_batches
@@ -55,6 +56,18 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.fixture(autouse=True)
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many processes as a test asks for, on any machine."""
+    monkeypatch.setattr(loading, "cores", lambda: 64)
+
+
+def test_there_are_no_more_processes_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "cores", lambda: 2)
+    batches = list(load(numbered, range(20), shape=SHAPE, workers=9))
+    assert len({int(batch.maker) for batch in batches}) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, 50])

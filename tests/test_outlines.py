@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal import boxes
 from mal.config import RoiConfig
 from mal.mask_formats import decode_mask, encode_mask, encode_runs
-from mal.outlines import edges_in_images, outlines
+from mal.outlines import _at_once, _axis_by_axis, edges_in_images, outlines
 from mal.rois import RoiBatch, geometry, label_windows
+from tests.test_boxes import paste
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -35,7 +35,7 @@ def pasted(values: Tensor, rois: RoiBatch, row: int, threshold: float) -> dict[s
     x0, y0, x1, y1 = rois.windows[row].tolist()
     _, _, width, height = rois.images[row].tolist()
     at_size = F.interpolate(values[None, None], size=(y1 - y0, x1 - x0), mode="bilinear", antialias=True)[0, 0]
-    image = boxes.paste(at_size, (x0, y0, x1, y1), (height, width))
+    image = paste(at_size, (x0, y0, x1, y1), (height, width))
     left, top, right, bottom = rois.spans[row].tolist()
     region = image[top:bottom, left:right].numpy()
     mask = np.zeros((height, width), dtype=bool)
@@ -61,6 +61,13 @@ def placed(draw: st.DrawFn) -> tuple[list[list[float]], list[tuple[int, int]]]:
         xywh.append([x, y, w, h])
         sizes.append((height, width))
     return xywh, sizes
+
+
+@pytest.mark.parametrize("size", [(5, 6), (3, 3), (1, 2), (300, 4), (2, 700), (512, 512)])
+def test_one_axis_after_the_other_is_both_at_once(size: tuple[int, int]) -> None:
+    """The form for GPUs, strong reductions as products included."""
+    values = torch.rand(512, 512, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(_axis_by_axis(values, *size), _at_once(values, *size), atol=1e-6, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=200)

@@ -31,7 +31,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as asked for, wherever this runs."""
-    monkeypatch.setattr(reading, "_cores", lambda: 8)
+    monkeypatch.setattr(reading, "cores", lambda: 8)
 
 
 class Numbers(Dataset[Any]):
@@ -64,7 +64,7 @@ def test_an_error_of_ours_arrives_as_it_was_raised_at_its_turn(workers: int) -> 
 
 
 def test_no_more_processes_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_cores", lambda: 1)
+    monkeypatch.setattr(reading, "cores", lambda: 1)
     with closing(read_ahead(Numbers(), [[key] for key in range(6)], workers=5, pin=False)) as batches:
         assert len({item["process"] for batch in batches for item in batch}) == 1
 

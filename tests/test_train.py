@@ -22,7 +22,7 @@ from mal.labelers import mal
 from mal.labelers.mal import StepLosses
 from mal.rois import TrainingRois
 from mal.runtime import load_checkpoint
-from mal.train import _Guard, loss_weights, lr_factor, total_steps, train_labeler
+from mal.train import _Curve, _Guard, loss_weights, lr_factor, total_steps, train_labeler
 
 CPU = torch.device("cpu")
 
@@ -123,6 +123,29 @@ def test_the_batch_of_a_bad_loss_is_found_steps_later(compose, drawn, tmp_path):
         guard.look()
     assert torch.equal(load_checkpoint(tmp_path / "bad_batch.pt")["ids"], batches[1].ids)
     guard.look()  # nothing is left to say
+
+
+def test_a_curve_that_was_read_to_the_cpu_goes_on_where_the_losses_are(tmp_path):
+    """meta stands for a GPU: its tensors do not mix with the CPU's either."""
+    curve = _Curve(tmp_path / "curves.jsonl", 100)
+    curve.load_state_dict({"lines": [], "latest": {}, "sums": torch.ones(4), "count": 3})
+    curve.add(4, StepLosses(*(torch.ones((), device="meta") for _ in range(4))))
+    assert curve.state_dict()["sums"].device.type == "meta"
+    assert curve.state_dict()["count"] == 4
+
+
+def test_weights_that_are_no_numbers_are_not_saved_at_a_stop(compose, drawn, tmp_path, monkeypatch):
+    """In several processes another one's loss was none; here an update spoils them."""
+    step = torch.optim.AdamW.step
+
+    def breaking(self, *arguments, **named):
+        step(self, *arguments, **named)
+        self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+    with pytest.raises(TrainingError, match="no numbers"):
+        train(smoke(compose, "train.stop_after=1"), drawn, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_weights_that_the_last_step_broke_are_not_saved(compose, drawn, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from mal.config import RoiConfig
 from mal.encoders import Encoder
 from mal.errors import AnnotationError
 from mal.metrics.masks import is_scored
-from mal.precision import autocast
+from mal.precision import allow_tf32, autocast
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
 
@@ -95,6 +95,7 @@ def clustering_score(
     Raises:
         AnnotationError: nothing can be scored.
     """
+    allow_tf32(device, dtype)
     chosen = (_crops if source == "crops" else _whole_images)(human)
     config = config if source == "crops" else replace(config, label_expansion=0.0, border="clip", min_side=0.0)
     masks = _Masks(human)

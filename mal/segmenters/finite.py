@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mal import ranks
 from mal.errors import TrainingError
 from mal.files import write_json
+from mal.runtime import not_finite_weights
 
 AT_ONCE = ("cpu",)  # devices whose results can be read without waiting for what was launched after them
 WAY_OUT = "Lower segmenter.optimizer.lr, set segmenter.optimizer.clip, or use segmenter.precision=fp32"
@@ -92,10 +93,7 @@ def check_weights(model: nn.Module, *, step: int) -> None:
     Raises:
         TrainingError: names one of them.
     """
-    names = [name for name, _ in model.named_parameters()]
-    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).tolist()
-    bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
-    if bad:
+    if bad := not_finite_weights(model):
         raise TrainingError(
             f"segmenter step {step} left weights that are not finite numbers ({bad[0]} and {len(bad) - 1} more), "
             f"though its losses are; they were not saved. {WAY_OUT}"

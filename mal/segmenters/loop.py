@@ -113,7 +113,12 @@ def train(
     with closing(steps):
         for turn in steps:
             network = network or ranks.synchronised(_Losses(turn.run.model, losses))
-            _step(turn, network, clip=config.optimizer.clip, folder=folder)
+            try:
+                _step(turn, network, clip=config.optimizer.clip, folder=folder)
+            except Exception:
+                if ranks.size() == 1:
+                    turn.run.watch.look(folder=folder)  # of a loss before it that was no number, it is a consequence
+                raise
 
 
 class _Losses(nn.Module):

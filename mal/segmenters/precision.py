@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mal.precision import autocast
+from mal.precision import allow_tf32, autocast
 
 
 def lower_precision(model: nn.Module, parts: Sequence[str], *, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -23,6 +23,7 @@ def lower_precision(model: nn.Module, parts: Sequence[str], *, dtype: torch.dtyp
     Returns:
         The same model.
     """
+    allow_tf32(device, dtype)
     if dtype != torch.float32:
         for name in parts:
             part = model.get_submodule(name)

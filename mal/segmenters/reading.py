@@ -1,6 +1,5 @@
 """Images read ahead of the work, by other processes: the same items in the same order for any number of them."""
 
-import os
 import resource
 import signal
 import sys
@@ -12,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from mal.errors import MalError
-from mal.loading import ended_at_exit
+from mal.loading import cores, ended_at_exit
 from mal.runtime import StopSignals
 
 Item = TypeVar("Item")
@@ -47,7 +46,7 @@ def read_ahead(
     Raises:
         MalError: what an item raised, when its turn comes.
     """
-    workers = min(workers, _cores())
+    workers = min(workers, cores())
     if workers:
         _allow_open_files()
     loader: DataLoader[Any] = DataLoader(
@@ -63,16 +62,20 @@ def read_ahead(
     with warnings.catch_warnings():  # from Python 3.12 on; the children read files and nothing else
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         reading = iter(loader)
-    with ended_at_exit(reading) if workers else nullcontext():
-        for batch in reading:
-            for item in batch:
-                if isinstance(item, MalError):
-                    raise item
-            yield batch
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with ended_at_exit(reading) if workers else nullcontext():
+            for batch in reading:
+                for item in batch:
+                    if isinstance(item, MalError):
+                        raise item
+                yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):  # "(pid 123) is killed by signal: Bus error."
+            raise
+        raise MalError(
+            f"a process that reads images has died ({str(error).splitlines()[0]}); give a container more shared memory "
+            "(--shm-size=8g), or set fewer segmenter.running.workers, or 0 to read in the process that trains"
+        ) from error
 
 
 def _ignore_signals(_worker: int) -> None:

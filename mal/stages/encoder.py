@@ -19,7 +19,7 @@ from mal.graph import Result, Stage, Workplace
 from mal.labelers.mal import load_networks
 from mal.metrics.clustering import clustering_score
 from mal.metrics.masks import select_images
-from mal.precision import autocast, network_dtype
+from mal.precision import allow_tf32, autocast, network_dtype
 from mal.rois import labelling_batches, usable
 from mal.runtime import load_checkpoint, seed_everything
 from mal.sources import Split
@@ -131,12 +131,13 @@ def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderS
 
     def work(place: Workplace) -> Result:
         coco = _readable(read_json(place.inputs["boxes"] / "boxes.json"), place)
-        encoder = source.load(place)
+        encoder, dtype = source.load(place), network_dtype(config.train.precision, place.device)
+        allow_tf32(place.device, dtype)
         ids, pixels, pictures = [], [], []
         for annotations, rois in labelling_batches(
             _examples(coco, config), split.images, config=config.roi, batch=1, workers=0
         ):
-            with autocast(place.device, network_dtype(config.train.precision, place.device)):
+            with autocast(place.device, dtype):
                 maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
             prefix = getattr(encoder.backbone, "num_prefix_tokens", 0)
             shown = [attention_picture(m, prefix=prefix, query=config.attention.query) for m in maps.values()]
