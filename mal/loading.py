@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from weakref import WeakValueDictionary
 
@@ -64,20 +65,49 @@ def load(make: Make[B], numbers: range, *, shape: tuple[int, ...], workers: int,
         for batch in make(numbers, (torch.empty(shape, dtype=torch.uint8) for _ in itertools.repeat(None))):
             yield batch.pin_memory() if pin else batch
         return
-    received = _started(_Maker(make, numbers, _Memory(workers, shape)), numbers, workers=workers, pin=pin)
+    build = partial(
+        DataLoader,
+        _Maker(make, numbers, _Memory(workers, shape)),
+        batch_size=None,  # an item is a batch
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=PREFETCH,
+        pin_memory=pin,
+        worker_init_fn=_freeze,
+        multiprocessing_context="fork",
+        generator=torch.Generator(),  # else it draws from the global one, which dropout draws from
+    )
+    way_out = "where memory ran out, set fewer train.workers, or 0 to read them in the process that trains"
+    with at_work(build, way_out=way_out) as received:
+        for sent in received:
+            if isinstance(sent, MalError):
+                raise sent
+            yield sent.copied() if isinstance(sent, _Packed) else sent
+
+
+@contextmanager
+def at_work(build: Callable[[], DataLoader[Any]], *, way_out: str) -> Iterator[Iterator[Any]]:
+    """What the processes of a DataLoader make, for the length of a block; they never see a stop signal.
+
+    Args:
+        build: gives the DataLoader.
+
+    Raises:
+        MalError: one was killed; ends with the way out.
+    """
+    with _signals_held(), warnings.catch_warnings():
+        # Python 3.12 warns of forks beside threads; these processes take no lock that a thread here may hold
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than there are cores
+        received = iter(build())
     try:
-        with ended_at_exit(received):
-            for sent in received:
-                if isinstance(sent, MalError):
-                    raise sent
-                yield sent.copied() if isinstance(sent, _Packed) else sent
+        with _ended_at_exit(received):
+            yield received
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):  # "(pid 123) is killed by signal: Killed."
             raise
-        raise MalError(
-            f"a process that reads images has died ({error}); where memory ran out, set fewer train.workers, or 0 to "
-            "read them in the process that trains"
-        ) from error
+        cause = str(error).splitlines()[0]
+        raise MalError(f"a process that reads images has died ({cause}); {way_out}") from error
 
 
 def cores() -> int:
@@ -86,7 +116,7 @@ def cores() -> int:
 
 
 @contextmanager
-def ended_at_exit(iterator: Any) -> Iterator[None]:
+def _ended_at_exit(iterator: Any) -> Iterator[None]:
     """End the processes of a DataLoader's iterator with the block, or with the interpreter if that comes first.
 
     An exception may keep the block from ending. At exit Python sends such processes a SIGTERM, which these do not see,
@@ -99,26 +129,6 @@ def ended_at_exit(iterator: Any) -> Iterator[None]:
     finally:
         atexit.unregister(end)
         end()
-
-
-def _started(maker: "_Maker[B]", numbers: range, *, workers: int, pin: bool) -> Any:
-    """A DataLoader's iterator, its processes at work."""
-    with _signals_held(), warnings.catch_warnings():
-        # Python 3.12 warns of forks beside threads; these processes take no lock that a thread here may hold
-        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than there are cores
-        loader = DataLoader(
-            maker,
-            batch_size=None,  # an item is a batch
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=PREFETCH,
-            pin_memory=pin,
-            worker_init_fn=_freeze,
-            multiprocessing_context="fork",
-            generator=torch.Generator(),  # else it draws from the global one, which dropout draws from
-        )
-        return iter(loader)
 
 
 class _Memory:

@@ -134,8 +134,9 @@ def test_a_curve_that_was_read_to_the_cpu_goes_on_where_the_losses_are(tmp_path)
     assert curve.state_dict()["count"] == 4
 
 
-def test_weights_that_are_no_numbers_are_not_saved_at_a_stop(compose, drawn, tmp_path, monkeypatch):
-    """In several processes another one's loss was none; here an update spoils them."""
+@pytest.fixture
+def spoiling_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step leaves a weight that is no number."""
     step = torch.optim.AdamW.step
 
     def breaking(self, *arguments, **named):
@@ -143,19 +144,18 @@ def test_weights_that_are_no_numbers_are_not_saved_at_a_stop(compose, drawn, tmp
         self.param_groups[0]["params"][0].data.fill_(float("nan"))
 
     monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+
+
+@pytest.mark.usefixtures("spoiling_optimizer")
+def test_weights_that_are_no_numbers_are_not_saved_at_a_stop(compose, drawn, tmp_path):
+    """In several processes another one's loss was none; here an update spoils them."""
     with pytest.raises(TrainingError, match="no numbers"):
         train(smoke(compose, "train.stop_after=1"), drawn, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_weights_that_the_last_step_broke_are_not_saved(compose, drawn, tmp_path, monkeypatch):
-    step = torch.optim.AdamW.step
-
-    def breaking(self, *arguments, **named):
-        step(self, *arguments, **named)
-        self.param_groups[0]["params"][0].data.fill_(float("nan"))
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+@pytest.mark.usefixtures("spoiling_optimizer")
+def test_weights_that_the_last_step_broke_are_not_saved(compose, drawn, tmp_path):
     with pytest.raises(TrainingError, match="no numbers"):
         train(compose("profile=smoke", "train.steps=1"), drawn, tmp_path)
     assert not (tmp_path / "labeler.pt").exists()

@@ -1,18 +1,16 @@
 """Images read ahead of the work, by other processes: the same items in the same order for any number of them."""
 
 import resource
-import signal
 import sys
-import warnings
 from collections.abc import Generator, Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from mal.errors import MalError
-from mal.loading import cores, ended_at_exit
-from mal.runtime import StopSignals
+from mal.loading import at_work, cores
 
 Item = TypeVar("Item")
 OPEN_FILES = 1 << 14
@@ -49,42 +47,26 @@ def read_ahead(
     workers = min(workers, cores())
     if workers:
         _allow_open_files()
-    loader: DataLoader[Any] = DataLoader(
+    build = partial(
+        DataLoader,
         _Fallible(items),
         batch_sampler=batches,  # of lists of whatever the data set takes, not only of indices
         collate_fn=list,
         num_workers=workers,
-        worker_init_fn=_ignore_signals,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # the data set is not copied
     )
-    with warnings.catch_warnings():  # from Python 3.12 on; the children read files and nothing else
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-        reading = iter(loader)
-    try:
-        with ended_at_exit(reading) if workers else nullcontext():
-            for batch in reading:
-                for item in batch:
-                    if isinstance(item, MalError):
-                        raise item
-                yield batch
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):  # "(pid 123) is killed by signal: Bus error."
-            raise
-        raise MalError(
-            f"a process that reads images has died ({str(error).splitlines()[0]}); give a container more shared memory "
-            "(--shm-size=8g), or set fewer segmenter.running.workers, or 0 to read in the process that trains"
-        ) from error
-
-
-def _ignore_signals(_worker: int) -> None:
-    """A notice goes to every process of a job; the training process still needs its loaders for the step it finishes.
-
-    They end with it: it tells them to, and where it was killed they notice within seconds.
-    """
-    for number in StopSignals.WATCHED:
-        signal.signal(number, signal.SIG_IGN)
+    way_out = (
+        "give a container more shared memory (--shm-size=8g), or set fewer segmenter.running.workers, or 0 to read in "
+        "the process that trains"
+    )
+    with at_work(build, way_out=way_out) if workers else nullcontext(iter(build())) as reading:
+        for batch in reading:
+            for item in batch:
+                if isinstance(item, MalError):
+                    raise item
+            yield batch
 
 
 def _allow_open_files() -> None:
