@@ -158,6 +158,7 @@ class CrfConfig:
 
 @dataclass
 class TrainConfig:
+    start: str | None = None  # a trained labeler to go on from instead of the encoder's weights: a file, or `default`
     batch: int = MISSING
     accumulate: int = MISSING  # micro-batches a step is computed in
     epochs: float | None = None

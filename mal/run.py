@@ -16,7 +16,7 @@ from mal.config_checks import check
 from mal.crf import backend
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
-from mal.labelers.mal import build_network
+from mal.labelers.mal import starting_network
 from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
@@ -113,7 +113,7 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
         Sam(config.labeler.checkpoint, device)
     if "train_labeler" in names:
         backend(config.crf, device)
-        build_network(config)
+        starting_network(config)
     looks = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
     if "pretrained" in {looks[name] for name in names & looks.keys()}:
         pretrained(config)

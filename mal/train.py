@@ -18,7 +18,7 @@ from mal.compilation import compile_blocks
 from mal.config import Config
 from mal.errors import Stopped, TrainingError
 from mal.files import atomic_write
-from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, Teacher, build_network, compute_losses
+from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, Teacher, compute_losses, starting_network
 from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
@@ -126,7 +126,7 @@ def build_learner(config: Config, device: torch.device) -> Learner:
     """
     options, dtype = config.train, network_dtype(config.train.precision, device)
     allow_tf32(device, dtype)
-    student = build_network(config).to(device)
+    student = starting_network(config).to(device)
     teacher = Teacher(student, options.ema)
     optimizer = torch.optim.AdamW(
         [p for p in student.parameters() if p.requires_grad],

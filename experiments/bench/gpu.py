@@ -38,6 +38,7 @@ from mal.config import Config
 from mal.config_checks import check
 from mal.crf import mean_field
 from mal.files import read_json, write_json
+from mal.forecast import random_batch
 from mal.labelers.mal import predict
 from mal.labelling import label_crops
 from mal.precision import autocast
@@ -83,24 +84,6 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
     side = 8192 if device.type == "cuda" else 1024
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / (milliseconds(lambda: first @ second, device) / 1e3)
-
-
-def random_batch(config: Config) -> RoiBatch:
-    """Crops of smooth noise around boxes of all three sizes."""
-    count, size = config.train.batch, config.roi.size
-    noise = torch.rand(count, 3, size // 8, size // 8)
-    images = torch.nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
-    return RoiBatch(
-        pixels=(255 * images).to(torch.uint8),
-        windows=torch.tensor([0, 0, 400, 400]).expand(count, 4),
-        spans=torch.tensor([80, 100, 300, 280]).expand(count, 4),
-        images=torch.tensor([0, 0, 640, 480]).expand(count, 4),
-        sizes=torch.arange(count) % 3,
-        flipped=torch.zeros(count, dtype=torch.bool),
-        padded=torch.zeros(count, dtype=torch.bool),
-        draws=torch.rand(count, 12),
-        ids=torch.arange(count),
-    )
 
 
 def parts(learner: Learner, batch: RoiBatch, config: Config, device: torch.device) -> dict[str, float]:

@@ -15,6 +15,8 @@ from mal.config import Config, CrfConfig, LossConfig
 from mal.crf import mean_field
 from mal.decoders import build_decoder, gather
 from mal.encoders import Encoder
+from mal.errors import ConfigError
+from mal.labeler_file import read_labeler
 from mal.losses import crf_loss, mil_loss
 from mal.precision import autocast
 from mal.rois import RoiBatch
@@ -64,6 +66,33 @@ def build_network(config: Config) -> MaskNetwork:
     encoder = Encoder(config.encoder, image_size=config.roi.size)
     network = MaskNetwork(encoder, build_decoder(config.decoder, encoder))
     return network.to(memory_format=torch.channels_last)
+
+
+def starting_network(config: Config) -> MaskNetwork:
+    """The student before its first step: with the weights of `train.start`, without one as `build_network` gives it.
+
+    Raises:
+        MalError, ConfigError, WeightsError: weights that cannot be had, or are of another network.
+    """
+    start = config.train.start
+    if start is None:
+        return build_network(config)
+    checkpoint = read_labeler(start)
+    network = build_network(_without_weights(config))
+    try:
+        network.load_state_dict(checkpoint["teacher" if "teacher" in checkpoint else "student"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split(":", 1)[-1].split())[:120]
+        raise ConfigError(
+            f"train.start={start} is a labeler of another network than encoder={config.encoder.name}, "
+            f"decoder={config.decoder.name} ({reason} …); give the settings that it was trained with"
+        ) from error
+    return network
+
+
+def _without_weights(config: Config) -> Config:
+    """The same with an encoder whose weights come from elsewhere, so that none are downloaded."""
+    return replace(config, encoder=replace(config.encoder, pretrained=False, checkpoint=None))
 
 
 class Teacher(nn.Module):
@@ -172,7 +201,7 @@ def load_networks(
     Args:
         crops: about how many they will see; from `COMPILE_FROM` on they are compiled, on a GPU, if `train.compile`.
     """
-    config = replace(config, encoder=replace(config.encoder, pretrained=False, checkpoint=None))
+    config = _without_weights(config)
     names = {"student": ["student"], "teacher": ["teacher"], "both": ["student", "teacher"]}[config.label.network]
     networks: list[nn.Module] = []
     for name in names:

@@ -8,6 +8,7 @@ from mal.annotations import CocoDict, write
 from mal.config import Config
 from mal.files import read_json
 from mal.graph import Result, Stage, Workplace
+from mal.labeler_file import labeler_path
 from mal.labelers import file, sam
 from mal.labelers.mal import load_networks
 from mal.metrics.masks import mask_quality, select_images
@@ -42,6 +43,8 @@ class LabelerStages(DataStages):
         sources = dict(split.sources)
         if settings["encoder"].pop("checkpoint"):
             sources["encoder"] = self.fingerprints.file(config.encoder.checkpoint or "")
+        if start := settings["train"].pop("start"):
+            sources["start"] = self.fingerprints.file(labeler_path(start))
 
         def work(place: Workplace) -> Result:
             coco = read_json(place.inputs["boxes"] / "boxes.json")
