@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mal.annotations import read, write
 from mal.files import read_json, write_json
 from mal.labeler_file import SHIPPED, read_labeler, write_small
@@ -47,8 +49,8 @@ def allowed_boxes(data: Path) -> Json:
             images.append({"id": number, "file_name": f"{folder}/{name}", **kept})
             for annotation in coco["annotations"]:
                 if annotation["image_id"] == image["id"] and not annotation.get("iscrowd"):
-                    box = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0}
-                    annotations.append({**box, "bbox": annotation["bbox"]})
+                    box = {"id": len(annotations) + 1, "image_id": number, "category_id": 1}
+                    annotations.append({**box, "bbox": annotation["bbox"], "iscrowd": 0})
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
 
 
@@ -68,6 +70,17 @@ def record(boxes: Json, trained: Json, quality: Json) -> Json:
             {"address": image["flickr_url"], "licence": LICENCES[image["license"]]} for image in boxes["images"]
         ],
     }
+
+
+def portable(config: str) -> str:
+    """The settings without this machine's places, for one network."""
+    plain = yaml.safe_load(config)
+    plain["encoder"] |= {"checkpoint": None, "pretrained": False}
+    plain["label"]["network"] = NETWORKS[0]
+    plain["data"] = {"name": "own"}
+    for part in ("store", "tracking"):
+        del plain[part]
+    return yaml.safe_dump(plain, sort_keys=False)
 
 
 def only(store: Path, stage: str) -> Path:
@@ -94,7 +107,8 @@ def main() -> None:
     labeler = only(options.store, "train_labeler")
     written = record(boxes, read_json(labeler / "run.json"), read_json(only(options.store, "quality_val") / "run.json"))
     made = {"made": json.dumps({key: written[key] for key in ("trained on", "encoder", "commit")})}
-    write_small(SHIPPED, read_labeler(labeler / "labeler.pt"), networks=NETWORKS, made=made)
+    whole = read_labeler(labeler / "labeler.pt")
+    write_small(SHIPPED, {**whole, "config": portable(whole["config"])}, networks=NETWORKS, made=made)
     write_json(SHIPPED.with_suffix(".json"), written, indent=1)
     print(f"{SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
 
