@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from mal.annotations import read, write
 from mal.files import read_json, write_json
@@ -74,13 +74,13 @@ def record(boxes: Json, trained: Json, quality: Json) -> Json:
 
 def portable(config: str) -> str:
     """The settings without this machine's places, for one network."""
-    plain = yaml.safe_load(config)
-    plain["encoder"] |= {"checkpoint": None, "pretrained": False}
-    plain["label"]["network"] = NETWORKS[0]
-    plain["data"] = {"name": "own"}
+    plain = OmegaConf.create(config)
+    plain.encoder.update(checkpoint=None, pretrained=False)
+    plain.label.network = NETWORKS[0]
+    plain.data = {"name": "own"}
     for part in ("store", "tracking"):
         del plain[part]
-    return yaml.safe_dump(plain, sort_keys=False)
+    return OmegaConf.to_yaml(plain)
 
 
 def only(store: Path, stage: str) -> Path:

@@ -24,7 +24,7 @@ LAYERS = (
     "sources",
     "stages.*",
     "stages",
-    "label run store.__main__",
+    "label run store.__main__ own_boxes",
     "autolabel",
 )
 DOORS = {  # the only files that may import it
