@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mal.annotation_checks import CocoDict, check, check_image_list, file_name
+from mal.annotation_checks import CocoDict, check, check_image_list
 from mal.errors import AnnotationError, ImageError
 from mal.files import atomic_write
+from mal.image_names import file_name
 from mal.mask_formats import decode_mask, encode_mask
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from mal.annotation_checks import file_name
 from mal.errors import ImageError
+from mal.image_names import file_name
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by a quarter
 

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mal.annotation_checks import BORDER_TOLERANCE, overhang
 from mal.annotations import (
     annotations_by_image,
     check_images,
@@ -25,6 +24,7 @@ from mal.annotations import (
     strip,
     write,
 )
+from mal.box_checks import BORDER_TOLERANCE, overhang
 from mal.errors import AnnotationError
 from mal.mask_formats import run_lengths
 
