@@ -8,6 +8,7 @@ from mal.errors import AnnotationError
 from mal.faults import Fault, show
 
 _SEPARATOR = re.compile(r"[\\/]")
+_ADDRESS = re.compile(r"(https?|ftp|file|s3|gs|gcs|azure|abfss?|hdfs|dbfs):/", re.IGNORECASE)
 
 
 def file_name(image: dict[str, Any]) -> str:
@@ -28,6 +29,11 @@ def file_name(image: dict[str, Any]) -> str:
 def name_fault(image: dict[str, Any]) -> Fault | None:
     """What is wrong with an image's name; None where `file_name` gives one."""
     return _name(image)[1]
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is a web or cloud address. `Path` makes one slash of the two behind the colon."""
+    return _ADDRESS.match(text) is not None
 
 
 def last_part(name: str) -> str:

@@ -88,6 +88,26 @@ def run_lengths(counts: str) -> np.ndarray:
     return values
 
 
+def is_rle(value: dict[str, Any], *, area: int | None) -> bool:
+    """Whether an object is run lengths, not something else that has a key `counts`: whether they fill its size.
+
+    Args:
+        area: of the image, in pixels, for an object that does not say its size.
+    """
+    counts, size = value.get("counts"), value.get("size")
+    if isinstance(size, list) and len(size) == 2 and all(type(side) in (int, float) and side > 0 for side in size):
+        area = size[0] * size[1]
+    if isinstance(counts, str) and _RLE_TEXT.fullmatch(counts):
+        runs = run_lengths(counts)
+        return bool(runs.min() >= 0 and runs.max() <= (area or 0) and runs.sum() == area)
+    numbers = (
+        isinstance(counts, list)
+        and len(counts) > 0
+        and all(type(count) in (int, float) and count >= 0 for count in counts)
+    )
+    return numbers and sum(counts) == area
+
+
 def mask_fault(segmentation: Any, *, height: int, width: int) -> Fault | None:
     """What is wrong with a segmentation for an image of this size; None where it is polygons or an RLE.
 
