@@ -42,8 +42,8 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
 
     Returns:
-        The dict of the JSON. Boxes are xywh in pixels. With `masks`, annotations that a tool left over (a box of no
-        size, no mask) are not in it; without, they are, because every box that is labelled comes back.
+        The dict of the JSON. Boxes are xywh in pixels. With `masks`, annotations that a tool left over (a box
+        without area, no mask) are not in it; without, they are, because every box that is labelled comes back.
 
     Raises:
         AnnotationError: the file cannot be read or trusted; names the file, the entries, the values and the way out

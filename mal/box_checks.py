@@ -51,12 +51,21 @@ def overhang(bbox: list[float], width: int, height: int) -> float:
 
 
 def is_left_over(annotation: dict[str, Any]) -> bool:
-    """Whether an annotation is what tools leave behind where an object was begun or deleted: a box of no width and no
-    height, and no mask."""
+    """Whether an annotation is what tools leave behind where an object was begun or deleted: a box without area and no
+    mask."""
     bbox = annotation.get("bbox")
-    if type(bbox) is not list or len(bbox) != 4 or bbox[2] != 0 or bbox[3] != 0:
+    if type(bbox) is not list or len(bbox) != 4 or (bbox[2] != 0 and bbox[3] != 0):
         return False
-    return annotation.get("segmentation") in (None, [], {}, [[]])
+    return _is_absent(annotation.get("segmentation"))
+
+
+def _is_absent(segmentation: Any) -> bool:
+    """Whether a value of `segmentation` says that there is none: null, "", [], [[]], {}, run lengths without a run."""
+    if isinstance(segmentation, list):
+        return all(map(_is_absent, segmentation))
+    if isinstance(segmentation, dict):
+        return not segmentation or ("counts" in segmentation and _is_absent(segmentation["counts"]))
+    return segmentation is None or segmentation == ""
 
 
 def box_of(segmentation: Any) -> list[float] | None:

@@ -105,8 +105,8 @@ def _range(largest: int, path: str | Path) -> int:
         if bits < BITS[-1]:
             say_once(
                 f"{path} has grey of 16 bits and no value above {largest}: taken for {bits} bits, "
-                f"0 … {(1 << bits) - 1}; images like it are read likewise (a file can state its range: TIFF by SMaxSampleValue, PGM by its "
-                "maximum)"
+                f"0 … {(1 << bits) - 1}; images like it are read likewise (a file can state its range: TIFF by "
+                "SMaxSampleValue, PGM by its maximum)"
             )
         if others:
             say_once(

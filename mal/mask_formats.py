@@ -10,6 +10,7 @@ from pycocotools import mask as rle
 from mal.errors import AnnotationError
 from mal.faults import Fault, show
 
+LONGEST = 10_000_000  # pixels of a polygon's outline: pycocotools takes 80 bytes for each
 _RLE_TEXT = re.compile(r"[0-o]*[0-O]")  # six bits a character; the last of a number lacks the continuation bit
 
 
@@ -26,9 +27,9 @@ def decode_mask(segmentation: Any, *, height: int, width: int) -> np.ndarray:
     Raises:
         AnnotationError: it is not a mask for an image of this size.
     """
-    fault = mask_fault(segmentation, height=height, width=width)
-    if fault:
-        raise AnnotationError(fault.text)
+    problem = mask_problem(segmentation, height=height, width=width)
+    if problem:
+        raise AnnotationError(problem)
     if isinstance(segmentation, list):
         runs = run_lengths(rle.merge(rle.frPyObjects(segmentation, height, width))["counts"].decode("ascii"))
     elif isinstance(segmentation["counts"], list):
@@ -108,6 +109,12 @@ def is_rle(value: dict[str, Any], *, area: int | None) -> bool:
     return numbers and sum(counts) == area
 
 
+def mask_problem(segmentation: Any, *, height: int, width: int) -> str | None:
+    """The sentence of `mask_fault`."""
+    fault = mask_fault(segmentation, height=height, width=width)
+    return fault and fault.text
+
+
 def mask_fault(segmentation: Any, *, height: int, width: int) -> Fault | None:
     """What is wrong with a segmentation for an image of this size; None where it is polygons or an RLE.
 
@@ -166,10 +173,19 @@ def _polygon_fault(polygon: Any, height: int, width: int) -> Fault | None:
             f"polygon {show(polygon)} reaches from {_short(low)} to {_short(high)}, far from its image of "
             f"{width} x {height} pixels; its coordinates must be pixels",
         )
+    if len(polygon) * side > LONGEST and _length(polygon) > LONGEST:
+        text = f"polygon {show(polygon)} is longer than {LONGEST:,} pixels, too much to draw; simplify it"
+        return Fault("a polygon too long to draw", text)
     if math.isnan(sum(polygon)):
         text = f"polygon {show(polygon)} holds NaN, which is no pixel position; draw it again"
         return Fault("a polygon with NaN", text)
     return None
+
+
+def _length(polygon: list[float]) -> float:
+    """Of an outline, in steps from pixel to pixel."""
+    x, y = np.array(polygon, dtype=np.float64).reshape(-1, 2).T
+    return float(np.maximum(np.abs(x - np.roll(x, 1)), np.abs(y - np.roll(y, 1))).sum())
 
 
 def _short(value: float) -> str:

@@ -19,7 +19,7 @@ def _left_over(annotations: list[dict[str, Any]]) -> str:
     if not ids:
         return ""
     return (
-        f"{len(ids)} of {len(annotations)} annotations have a box of no size and no mask, as tools leave them behind "
+        f"{len(ids)} of {len(annotations)} annotations have a box without area and no mask, as tools leave them behind "
         f"(ids {_first(ids)}): no mask can be made of them, and nothing is learned from them or measured on them"
     )
 
