@@ -49,7 +49,7 @@ def parse(path: str | Path) -> Parsed:
 
     try:
         content = Path(path).read_bytes()
-        with _without_garbage_collection():
+        with without_garbage_collection():
             value = json.loads(content, parse_constant=remember)
     except FileNotFoundError:
         first = "download it, and " if is_address(str(path)) else ""
@@ -83,8 +83,9 @@ def _make_whole(coco: Any) -> None:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Parsing makes millions of objects that live; looking through them again and again doubles its time."""
+def without_garbage_collection() -> Iterator[None]:
+    """Annotations are millions of objects that live; looking through them again and again doubles the time of work on
+    them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mal import ranks
 from mal.annotation_checks import CocoDict, check, check_image_list
-from mal.annotation_text import parse
+from mal.annotation_text import parse, without_garbage_collection
 from mal.box_checks import is_left_over
 from mal.box_view import strip
 from mal.errors import AnnotationError
@@ -50,18 +50,12 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
             (what is checked: `annotation_checks.check`).
     """
     coco, not_finite = parse(path)
-    check(coco, source=path, masks=masks)
-    try:
-        place = not_finite_place(coco, everywhere=not_finite)
-    except TooDeep:
-        raise AnnotationError(
-            f"{path} holds lists or objects more than {DEEPEST} deep inside each other; leave them out"
-        ) from None
-    if place is not None:
-        raise AnnotationError(f"{path}: {place}, which JSON does not have; write null or leave the key out")
-    if ranks.is_first():
-        for remark in remarks(coco):
-            say_once(f"{path}: {remark}")
+    with without_garbage_collection():
+        check(coco, source=path, masks=masks)
+        _check_values(coco, path, everywhere=not_finite)
+        if ranks.is_first():
+            for remark in remarks(coco):
+                say_once(f"{path}: {remark}")
     if masks and any(is_left_over(annotation) for annotation in coco["annotations"]):
         coco["annotations"] = [annotation for annotation in coco["annotations"] if not is_left_over(annotation)]
     return coco
@@ -101,3 +95,15 @@ def annotations_by_image(coco: CocoDict) -> dict[int, list[dict[str, Any]]]:
     for annotation in coco["annotations"]:
         groups[annotation["image_id"]].append(annotation)
     return groups
+
+
+def _check_values(coco: CocoDict, path: str | Path, *, everywhere: bool) -> None:
+    """Refuse what cannot be written again."""
+    try:
+        place = not_finite_place(coco, everywhere=everywhere)
+    except TooDeep:
+        raise AnnotationError(
+            f"{path} holds lists or objects more than {DEEPEST} deep inside each other; leave them out"
+        ) from None
+    if place is not None:
+        raise AnnotationError(f"{path}: {place}, which JSON does not have; write null or leave the key out")

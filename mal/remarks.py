@@ -56,6 +56,9 @@ def _doubles(coco: dict[str, Any]) -> Iterable[str]:
 
 def _repeated(pairs: Iterable[tuple[Hashable, int]]) -> list[tuple[Hashable, list[int]]]:
     """Names that belong to several ids, with these ids."""
+    pairs = list(pairs)
+    if len({name for name, _ in pairs}) == len(pairs):
+        return []
     ids: dict[Hashable, list[int]] = {}
     for name, key in pairs:
         ids.setdefault(name, []).append(key)
