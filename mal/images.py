@@ -59,19 +59,36 @@ def load_for(image: dict[str, Any], folder: Path) -> Tensor:
         ImageError: as `load`, or the size is not the annotation's.
     """
     path = folder / file_name(image)
-    annotated = (image["width"], image["height"])
     with _opened(path) as stored:
-        about, size = samples(stored), stored.size
-        if size == annotated:
-            return _rgb(_decoded(stored, path), about, path)
-        turns = _turns(stored, path)
-        if turns and size[::-1] == annotated:
-            return _rgb(ImageOps.exif_transpose(_decoded(stored, path)), about, path)
-        raise ImageError(
-            f"{path} is {_size(size)} pixels{' and its EXIF tag turns it by a quarter' if turns else ''}, but "
-            f"image {image['id']} of the annotations is {_size(annotated)} (width x height); "
-            f"{_size_advice(size, annotated)}"
-        )
+        about, turned = samples(stored), _turned(stored, image, path)
+        pixels = _decoded(stored, path)
+        return _rgb(ImageOps.exif_transpose(pixels) if turned else pixels, about, path)
+
+
+def check_size(image: dict[str, Any], folder: Path) -> None:
+    """Compare an image's annotated size with its file's header, for work that does not need the pixels.
+
+    Raises:
+        ImageError: as `load_for`, but for damage behind the header.
+    """
+    path = folder / file_name(image)
+    with _opened(path) as stored:
+        _turned(stored, image, path)
+
+
+def _turned(stored: Image.Image, image: dict[str, Any], path: Path) -> bool:
+    """Whether an opened image has its annotated size after its EXIF rotation only; an error where it never has."""
+    size, annotated = stored.size, (image["width"], image["height"])
+    if size == annotated:
+        return False
+    turns = _turns(stored, path)
+    if turns and size[::-1] == annotated:
+        return True
+    raise ImageError(
+        f"{path} is {_size(size)} pixels{' and its EXIF tag turns it by a quarter' if turns else ''}, but "
+        f"image {image['id']} of the annotations is {_size(annotated)} (width x height); "
+        f"{_size_advice(size, annotated)}"
+    )
 
 
 @contextmanager
