@@ -84,7 +84,7 @@ class _Entries:
         self.doubtful: set[Any] = set()  # ids of entries with a fault: who refers to one is not at fault himself
         self.name, self._kind = name, LISTS[name]
         for index, entry in enumerate(entries):
-            key = entry.get("id") if type(entry) is dict else None
+            key: Any = entry.get("id") if type(entry) is dict else None
             found = self._id_fault(index, entry, key)
             if found is not None:
                 self._add(found, f"entry {index}", found.text, key)

@@ -27,7 +27,8 @@ class Samples(NamedTuple):
 
 def samples(image: Image.Image) -> Samples:
     """What the header of a file says; the image is open and not yet decoded."""
-    first = image.tile[0].args if image.tile else ()
+    tiles = getattr(image, "tile", ())  # of a file: how Pillow will decode each part
+    first = tiles[0].args if tiles else ()
     arguments = first if isinstance(first, tuple) else (first,)
     deep = any(isinstance(argument, str) and ";16" in argument for argument in arguments)
     if image.format == "PPM" and image.mode == "I":  # Pillow scales its maximum to 65535
@@ -121,6 +122,6 @@ def _range(largest: int, path: str | Path) -> int:
 def _number(value: object) -> int:
     """A TIFF tag as a whole number; of several, as for the channels, the largest; 0 where there is none."""
     try:
-        return int(max(value)) if isinstance(value, tuple) else int(value)  # type: ignore[call-overload, no-any-return]
+        return int(max(value)) if isinstance(value, tuple) else int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return 0

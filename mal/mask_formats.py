@@ -101,12 +101,9 @@ def is_rle(value: dict[str, Any], *, area: int | None) -> bool:
     if isinstance(counts, str) and _RLE_TEXT.fullmatch(counts):
         runs = run_lengths(counts)
         return bool(runs.min() >= 0 and runs.max() <= (area or 0) and runs.sum() == area)
-    numbers = (
-        isinstance(counts, list)
-        and len(counts) > 0
-        and all(type(count) in (int, float) and count >= 0 for count in counts)
-    )
-    return numbers and sum(counts) == area
+    if not isinstance(counts, list) or not counts:
+        return False
+    return all(type(count) in (int, float) and count >= 0 for count in counts) and sum(counts) == area
 
 
 def mask_problem(segmentation: Any, *, height: int, width: int) -> str | None:

@@ -76,7 +76,7 @@ class _Shelf:
                 text = f"{_cut(last_part(there))} is in {where}: give that folder and remove the rest of the path from"
                 return _Advice("last part", f"{text} file_name")
         there = self.by_stem.get(PurePosixPath(_composed(last_part(name))).stem.casefold())
-        return there and _Advice("ending", f"{_cut(there)} is there: correct file_name")
+        return None if there is None else _Advice("ending", f"{_cut(there)} is there: correct file_name")
 
     def _other_form(self, name: str, there: str) -> _Advice:
         form = "NFD" if there == unicodedata.normalize("NFD", there) else "NFC"
