@@ -118,7 +118,7 @@ class _Entries:
             elif isinstance(key, str) and not key.isdecimal():
                 way_out = f"it must be a whole number; number the {self.name} 1, 2, 3, ..."
             if kind != "annotation" and type(key) in (int, str):
-                way_out += f" and write these numbers into {kind}_id of the annotations too"
+                way_out += f", and write these numbers into {kind}_id of the annotations too"
             return Fault("an id that is no whole number", f"the id of {kind} entry {index} is {show(key)}; {way_out}")
         if key in self.by_id or key in self.doubtful:
             return Fault(

@@ -73,8 +73,9 @@ class _Shelf:
             there = self.by_name.get(_composed(candidate))
             if there is not None:
                 where = (self.folder / there).parent
-                text = f"{_cut(last_part(there))} is in {where}: give that folder and remove the rest of the path from"
-                return _Advice("last part", f"{text} file_name")
+                first = "" if where == self.folder else "give that folder and "
+                text = f"{_cut(last_part(there))} is in {where}: {first}remove the rest of the path from file_name"
+                return _Advice("last part", text)
         there = self.by_stem.get(PurePosixPath(_composed(last_part(name))).stem.casefold())
         return None if there is None else _Advice("ending", f"{_cut(there)} is there: correct file_name")
 
