@@ -42,15 +42,15 @@ def _doubles(coco: dict[str, Any]) -> Iterable[str]:
     if names:
         name, ids = names[0]
         yield (
-            f"names that belong to several categories: {len(names)}, such as {show(name)} to {_first(ids)}; categories are "
-            "told apart by their ids"
+            f"names that belong to several categories: {len(names)}, such as {show(name)} to {_first(ids)}; categories "
+            "are told apart by their ids"
         )
     files = _repeated((file_name(image), image["id"]) for image in coco["images"])
     if files:
         name, ids = files[0]
         yield (
-            f"image files that are listed several times: {len(files)}, such as {show(name)} as images {_first(ids)}; each "
-            "entry is an image of its own"
+            f"image files that are listed several times: {len(files)}, such as {show(name)} as images {_first(ids)}; "
+            "each entry is an image of its own"
         )
 
 
