@@ -3,18 +3,21 @@
 Plain loops and no mask decoding: the 860,000 annotations of COCO train2017 are checked in seconds.
 """
 
-import re
+import unicodedata
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from mal.box_checks import BORDER_TOLERANCE, box_fault, box_of, is_left_over, overhang
 from mal.errors import AnnotationError
-from mal.mask_formats import mask_problem, show
+from mal.faults import Fault, Problem, describe, show
+from mal.image_names import file_name, name_fault
+from mal.mask_formats import mask_fault
 
 CocoDict = dict[str, Any]
-BORDER_TOLERANCE = 1.0  # pixels a box may stick out of its image: rounding, not a mistake
-_LARGEST = 1e9  # coordinates beyond are not pixels; comparing with it also finds NaN and infinities
+LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
+LARGEST_IMAGE = 178_956_970  # pixels: Pillow opens no larger one, and masks are made at the size that is claimed
 
 
 def check(coco: Any, *, source: str | Path, masks: bool) -> None:
@@ -29,225 +32,234 @@ def check(coco: Any, *, source: str | Path, masks: bool) -> None:
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
 
     Raises:
-        AnnotationError: the first thing that is wrong.
+        AnnotationError: all that is wrong, by kind of fault: how many entries have it, the first few, the way out.
     """
-    _check_layout(coco, source)
-    _check_entries(coco["categories"], "category", source, _category_problem)
-    images = _check_entries(coco["images"], "image", source, _image_problem)
-    categories = {category["id"] for category in coco["categories"]}
-    if masks:
-        _require_some_mask(coco, source)
-
-    def problem(annotation: dict[str, Any]) -> str | None:
-        image = _image_of(annotation, images)
-        if image is None:
-            return _reference_problem(annotation, "image_id", images)
-        found = box_problem(annotation.get("bbox"), image["width"], image["height"])
-        if found is None and overhang(annotation["bbox"], image["width"], image["height"]) > BORDER_TOLERANCE:
-            found = _overhang_problem(annotation, images, coco["annotations"])
-        category = annotation.get("category_id")
-        if found is None and (type(category) is not int or category not in categories):
-            found = _reference_problem(annotation, "category_id", categories)
-        if found is None and annotation.get("iscrowd", 0) not in (0, 1):
-            found = f"iscrowd is {show(annotation['iscrowd'])}; it must be 0 or 1"
-        if found is None and masks:
-            found = mask_problem(annotation.get("segmentation"), height=image["height"], width=image["width"])
-            found = found or _area_problem(annotation)
-        return found and f"image {image['id']} ({file_name(image)}): {found}"
-
-    _check_entries(coco["annotations"], "annotation", source, problem)
+    found = problems(coco, masks=masks)
+    if found:
+        raise AnnotationError(describe(found, source))
 
 
 def check_image_list(coco: Any, *, source: str | Path) -> None:
     """Refuse what has no usable list of images, whatever else it has.
 
     Raises:
-        AnnotationError: the first thing that is wrong.
+        AnnotationError: all that is wrong, as `check` says it.
     """
     if not isinstance(coco, dict) or not isinstance(coco.get("images"), list) or not coco["images"]:
         raise AnnotationError(f"{source} has no list of images; give a COCO file, such as image_info_test-dev2017.json")
-    _check_entries(coco["images"], "image", source, _image_problem)
+    found = _Entries("images", coco["images"], _image_fault).problems
+    if found:
+        raise AnnotationError(describe(found, source))
 
 
-def file_name(image: dict[str, Any]) -> str:
-    """Path of an image inside the image folder: `file_name`, or the last two parts of `coco_url` (LVIS v1 has no
-    `file_name`, and its val images lie partly in train2017).
+def problems(coco: Any, *, masks: bool) -> list[Problem]:
+    """All that is wrong with a COCO or LVIS instance file, in the order of its lists; empty where `check` accepts it.
 
-    An absolute path is taken as it is (exports that stay on one machine have them); `..` is refused.
-
-    Raises:
-        AnnotationError: there is no name, or it leads out of the folder.
+    Args:
+        coco: the JSON value of a file.
+        masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
     """
-    name = image.get("file_name")
-    if name is None and isinstance(image.get("coco_url"), str):
-        name = "/".join(urlsplit(image["coco_url"]).path.strip("/").split("/")[-2:])
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise AnnotationError(
-            f"image {show(image.get('id'))}: file_name is {show(name)}; "
-            "give the image's path inside the image folder, in quotes"
+    found = _layout_problem(coco)
+    if found is not None:
+        return [Problem("layout", "", "", found)]
+    categories = _Entries("categories", coco["categories"], _category_fault)
+    images = _Entries("images", coco["images"], _image_fault)
+    if masks and not any(type(a) is dict and a.get("segmentation") for a in coco["annotations"]):
+        text = (
+            f"it holds boxes only: none of its {len(coco['annotations'])} annotations has a segmentation, and human "
+            "masks are needed here; give the file with the masks (COCO calls it instances_*.json)"
         )
-    if ".." in name and ".." in re.split(r"[\\/]", name):
-        raise AnnotationError(
-            f"image {show(image.get('id'))}: file_name {name!r} leads out of the image folder; "
-            "remove the '..' and name the folder that holds all images"
-        )
-    return name
+        return [*categories.problems, *images.problems, Problem("boxes only", "", "", text)]
+    checks = _Annotations(coco["annotations"], images, categories, masks=masks)
+    annotations = _Entries("annotations", coco["annotations"], checks.fault)
+    return [*categories.problems, *images.problems, *annotations.problems]
 
 
-def box_problem(bbox: Any, width: int, height: int) -> str | None:
-    """What is wrong with a box for an image of this size; None where it is [x, y, width, height] and at least partly
-    inside. How far it may stick out is `overhang`'s matter."""
-    if type(bbox) is not list or len(bbox) != 4:
-        return f"bbox is {show(bbox)}; it must be a list of four numbers [x, y, width, height]"
-    for value in bbox:
-        if type(value) is not float and type(value) is not int:
-            return f"bbox {show(bbox)} holds {show(value)}, which is not a number; write numbers without quotes"
-        if not -_LARGEST < value < _LARGEST:
-            return (
-                f"bbox {show(bbox)} holds {show(value)}, which is no pixel position; correct or remove the annotation"
+class _Entries:
+    """One list of a file: its usable entries by id, and what is wrong with the others."""
+
+    def __init__(self, name: str, entries: list[Any], fault: Callable[[dict[str, Any]], Fault | None]) -> None:
+        self.by_id: dict[int, dict[str, Any]] = {}
+        self.problems: list[Problem] = []
+        self.doubtful: set[Any] = set()  # ids of entries with a fault: who refers to one is not at fault himself
+        self.name, self._kind = name, LISTS[name]
+        for index, entry in enumerate(entries):
+            key: Any = entry.get("id") if type(entry) is dict else None
+            found = self._id_fault(index, entry, key)
+            if found is not None:
+                self._add(found, f"entry {index}", found.text, key)
+                continue
+            found = fault(entry)
+            if found is not None:
+                self._add(found, str(key), f"{self._kind} {key}: {found.text}", key)
+            else:
+                self.by_id[key] = entry
+
+    def knows(self, key: Any) -> bool:
+        return key in self.by_id if type(key) is int else False
+
+    def doubts(self, key: Any) -> bool:
+        return isinstance(key, int | float | str) and key in self.doubtful
+
+    def _add(self, fault: Fault, name: str, text: str, key: Any) -> None:
+        self.problems.append(Problem(fault.kind, self.name, name, text))
+        if isinstance(key, int | float | str):
+            self.doubtful.add(key)
+
+    def _id_fault(self, index: int, entry: Any, key: Any) -> Fault | None:
+        kind = self._kind
+        if type(entry) is not dict:
+            text = f"entry {index} of the {kind} list is {show(entry)}; it must be an object"
+            return Fault("no object", text)
+        if type(key) is not int or not -(2**63) <= key < 2**63:
+            way_out = "it must be a whole number, without quotes"
+            if type(key) is int:
+                way_out = f"it must be a whole number of at most 63 bits; number the {self.name} anew, from 1"
+            elif isinstance(key, str) and not key.isdecimal():
+                way_out = f"it must be a whole number; number the {self.name} 1, 2, 3, ..."
+            if kind != "annotation" and type(key) in (int, str):
+                way_out += f", and write these numbers into {kind}_id of the annotations too"
+            return Fault("an id that is no whole number", f"the id of {kind} entry {index} is {show(key)}; {way_out}")
+        if key in self.by_id or key in self.doubtful:
+            return Fault(
+                "an id that is used twice",
+                f"{kind} id {key} is used twice, again in entry {index}; number the entries anew "
+                "(files joined by hand often collide)",
             )
-    x, y, w, h = bbox
-    if w < 0 or h < 0:
-        return (
-            f"bbox {show(bbox)} has a negative width or height; a box is [x, y, width, height], so if these are "
-            "two corners, perhaps swapped, write [min x, min y, max x - min x, max y - min y]"
+        return None
+
+
+class _Annotations:
+    """The checks of an annotation, which need the images and categories it refers to."""
+
+    def __init__(self, annotations: list[Any], images: _Entries, categories: _Entries, *, masks: bool) -> None:
+        self.annotations, self.images, self.categories, self.masks = annotations, images, categories, masks
+
+    def fault(self, annotation: dict[str, Any]) -> Fault | None:
+        key = annotation.get("image_id")
+        image = self.images.by_id.get(key) if type(key) is int else None
+        if image is None:
+            return None if self.images.doubts(key) else _reference_fault(annotation, "image_id", self.images)
+        found = self._fault_in(annotation, image)
+        return found and Fault(found.kind, f"image {image['id']} ({file_name(image)}): {found.text}")
+
+    def _fault_in(self, annotation: dict[str, Any], image: dict[str, Any]) -> Fault | None:
+        width, height, bbox = image["width"], image["height"], annotation.get("bbox")
+        found = box_fault(bbox, width, height)
+        if found is not None:
+            around = None if bbox else box_of(annotation.get("segmentation"))
+            return found if around is None else Fault(found.kind, f"{found.text}; its polygons' box is {show(around)}")
+        if overhang(annotation["bbox"], width, height) > BORDER_TOLERANCE:
+            return self._overhang_fault(annotation["bbox"], width, height)
+        category = annotation.get("category_id")
+        if not self.categories.knows(category) and not self.categories.doubts(category):
+            return _reference_fault(annotation, "category_id", self.categories)
+        if annotation.get("iscrowd", 0) not in (0, 1, None):
+            text = f"iscrowd is {show(annotation['iscrowd'])}; it must be 0 or 1"
+            return Fault("iscrowd that is neither 0 nor 1", text)
+        if self.masks and not is_left_over(annotation):
+            return mask_fault(annotation.get("segmentation"), height=height, width=width) or _area_fault(annotation)
+        return None
+
+    def _overhang_fault(self, bbox: list[float], width: int, height: int) -> Fault:
+        out, total, corners = self._boxes
+        advice = "clip the boxes to their images, or correct the image's width and height"
+        if corners == total:
+            advice = "every box of the file would fit as two corners [x1, y1, x2, y2]: write [x1, y1, x2 - x1, y2 - y1]"
+        return Fault(
+            "a bbox that sticks out of its image",
+            f"bbox {show(bbox)} sticks out of its image of {width} x {height} pixels by "
+            f"{overhang(bbox, width, height):g}, more than the {BORDER_TOLERANCE:g} allowed "
+            f"({out} of the file's {total} boxes do); {advice}",
         )
-    if _misses(x, w, width) or _misses(y, h, height):
-        return (
-            f"bbox {show(bbox)} lies outside its image of {width} x {height} pixels; remove the annotation, "
-            "or correct the image's width and height"
-        )
-    return None
+
+    @cached_property
+    def _boxes(self) -> tuple[int, int, int]:
+        """Of the boxes that are boxes: how many stick out too far, how many there are, how many fit as two corners."""
+        out = total = corners = 0
+        for other in self.annotations:
+            key = other.get("image_id") if type(other) is dict else None
+            image = self.images.by_id.get(key) if type(key) is int else None
+            if image is None or box_fault(other.get("bbox"), image["width"], image["height"]):
+                continue
+            x, y, right, bottom = other["bbox"]
+            total += 1
+            out += overhang(other["bbox"], image["width"], image["height"]) > BORDER_TOLERANCE
+            corners += x <= right <= image["width"] + 1 and y <= bottom <= image["height"] + 1
+        return out, total, corners
 
 
-def _misses(start: float, length: float, limit: int) -> bool:
-    """Whether a side has no pixel in the image; one of length 0 may lie on the border."""
-    stop = start + length
-    return start > limit or stop < 0 or (length > 0 and (start >= limit or stop <= 0))
-
-
-def overhang(bbox: list[float], width: int, height: int) -> float:
-    """Pixels by which an xywh box sticks out of its image at its worst side; negative inside."""
-    x, y, w, h = bbox
-    return max(-x, -y, x + w - width, y + h - height)
-
-
-def _check_layout(coco: Any, source: str | Path) -> None:
+def _layout_problem(coco: Any) -> str | None:
     if isinstance(coco, list):
-        raise AnnotationError(
-            f"{source} holds a list, as a file of detection results does; give a COCO instance file: "
+        return (
+            "it holds a list, as a file of detection results does; give a COCO instance file: "
             "an object with images, annotations and categories"
         )
     if not isinstance(coco, dict):
-        raise AnnotationError(f"{source} holds {show(coco)}; give a COCO instance file")
-    missing = [key for key in ("images", "annotations", "categories") if key not in coco]
+        return f"it holds {show(coco)}; give a COCO instance file"
+    missing = [key for key in LISTS if key not in coco]
     if missing:
-        raise AnnotationError(
-            f"{source} has no {' and no '.join(missing)} (it has {', '.join(map(show, coco)) or 'nothing'}); "
+        return (
+            f"it has no {' and no '.join(missing)} (it has {', '.join(map(show, coco)) or 'nothing'}); "
             "give a COCO instance file with images, annotations and categories"
         )
-    for key in ("images", "annotations", "categories"):
+    for key in LISTS:
         if not isinstance(coco[key], list):
-            raise AnnotationError(f"{source}: {key} is {show(coco[key])}; it must be a list")
+            return f"{key} is {show(coco[key])}; it must be a list"
         if not coco[key]:
-            raise AnnotationError(f"{source}: the list of {key} is empty, so there is nothing to do; give another file")
-
-
-def _check_entries(
-    entries: list[Any], kind: str, source: str | Path, problem: Callable[[dict[str, Any]], str | None]
-) -> dict[int, dict[str, Any]]:
-    """Entries by id, once each has an id of its own and no problem."""
-    by_id: dict[int, dict[str, Any]] = {}
-    for index, entry in enumerate(entries):
-        if type(entry) is not dict:
-            raise AnnotationError(f"{source}: entry {index} of the {kind} list is {show(entry)}; it must be an object")
-        key = entry.get("id")
-        if type(key) is not int or not -(2**63) <= key < 2**63:
-            raise AnnotationError(
-                f"{source}: the id of {kind} entry {index} is {show(key)}; it must be a whole number, without quotes"
-            )
-        if key in by_id:
-            raise AnnotationError(
-                f"{source}: {kind} id {key} is used twice, again in entry {index}; number the entries anew "
-                "(files joined by hand often collide)"
-            )
-        found = problem(entry)
-        if found is not None:
-            raise AnnotationError(f"{source}: {kind} {key}: {found}")
-        by_id[key] = entry
-    return by_id
-
-
-def _category_problem(category: dict[str, Any]) -> str | None:
-    name = category.get("name")
-    if not isinstance(name, str) or not name:
-        return f"its name is {show(name)}; give it a name in quotes"
+            way_out = "so there is nothing to do; give another file"
+            if key == "categories":
+                way_out = 'and every annotation needs one; add one, such as {"id": 1, "name": "object"}'
+            return f"the list of {key} is empty, {way_out}"
     return None
 
 
-def _image_problem(image: dict[str, Any]) -> str | None:
+def _category_fault(category: dict[str, Any]) -> Fault | None:
+    name = category.get("name")
+    if not isinstance(name, str) or not name:
+        return Fault("no name", f"its name is {show(name)}; give it a name in quotes")
+    # Cc: line breaks and their like; Cs: half a character; Zl, Zp: Unicode's line breaks
+    if not name.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return Fault(
+            "a name of several lines",
+            f"its name {show(name)} holds a line break or another control character, which lists of classes and "
+            "tables cannot hold; write it in one line",
+        )
+    return None
+
+
+def _image_fault(image: dict[str, Any]) -> Fault | None:
     for key in ("width", "height"):
         value = image.get(key)
         if type(value) is not int or value <= 0:
             fault = "is missing" if key not in image else f"is {show(value)}"
-            return f"{key} {fault}; give the image file's {key} in pixels, a whole number > 0"
-    try:
-        file_name(image)
-    except AnnotationError as error:
-        return str(error).partition(": ")[2]
-    return None
+            text = f"{key} {fault}; give the image file's {key} in pixels, a whole number > 0"
+            return Fault(f"no {key}", text)
+    if image["width"] * image["height"] > LARGEST_IMAGE:
+        return Fault(
+            "a size that no image can have",
+            f"width {show(image['width'])} and height {show(image['height'])} make more than {LARGEST_IMAGE:,} pixels, "
+            "too many to work on; give the image file's own size, or cut the image into tiles",
+        )
+    return name_fault(image)
 
 
-def _image_of(annotation: dict[str, Any], images: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
-    key = annotation.get("image_id")
-    return images.get(key) if type(key) is int else None
-
-
-def _reference_problem(annotation: dict[str, Any], key: str, known: Any) -> str:
-    value = annotation.get(key)
-    what = "images" if key == "image_id" else "categories"
+def _reference_fault(annotation: dict[str, Any], key: str, known: _Entries) -> Fault:
+    value, what = annotation.get(key), known.name
     if type(value) is not int:
-        return f"{key} is {show(value)}; it must be a whole number, without quotes: the id of one of the {what}"
-    return (
-        f"{key} is {value}, and none of the {len(known)} {what} has that id (they run from {min(known)} to "
-        f"{max(known)}); correct it, or add the entry to {what}"
+        text = f"{key} is {show(value)}; it must be a whole number, without quotes: the id of one of the {what}"
+        return Fault(f"{key} that is no whole number", text)
+    ids = known.by_id or {0: {}}
+    return Fault(
+        f"{key} of no entry",
+        f"{key} is {show(value)}, and none of the {len(known.by_id)} {what} has that id (they run from {min(ids)} to "
+        f"{max(ids)}); correct it, or add the entry to {what}",
     )
 
 
-def _area_problem(annotation: dict[str, Any]) -> str | None:
+def _area_fault(annotation: dict[str, Any]) -> Fault | None:
     area = annotation.get("area", 0)
     if type(area) not in (int, float) or not 0 <= area < float("inf"):
-        return f"area is {show(area)}; it must be a number of pixels >= 0, or be left out"
+        text = f"area is {show(area)}; it must be a number of pixels >= 0, or be left out"
+        return Fault("area that is no number", text)
     return None
-
-
-def _overhang_problem(annotation: dict[str, Any], images: dict[int, dict[str, Any]], annotations: list[Any]) -> str:
-    """A box that sticks out too far, and what all boxes of the file say about the reason."""
-    out = total = corners = 0
-    for other in annotations:
-        image = _image_of(other, images) if type(other) is dict else None
-        if image is None or box_problem(other.get("bbox"), image["width"], image["height"]):
-            continue
-        x, y, right, bottom = other["bbox"]
-        total += 1
-        out += overhang(other["bbox"], image["width"], image["height"]) > BORDER_TOLERANCE
-        corners += x <= right <= image["width"] + 1 and y <= bottom <= image["height"] + 1
-    image = images[annotation["image_id"]]
-    width, height = image["width"], image["height"]
-    advice = "clip the boxes to their images, or correct the image's width and height"
-    if corners == total:
-        advice = "every box of the file would fit as two corners [x1, y1, x2, y2]: write [x1, y1, x2 - x1, y2 - y1]"
-    return (
-        f"bbox {show(annotation['bbox'])} sticks out of its image of {width} x {height} pixels by "
-        f"{overhang(annotation['bbox'], width, height):g}, more than the {BORDER_TOLERANCE:g} allowed "
-        f"({out} of the file's {total} boxes do); {advice}"
-    )
-
-
-def _require_some_mask(coco: CocoDict, source: str | Path) -> None:
-    annotations = coco["annotations"]
-    if not any(type(annotation) is dict and annotation.get("segmentation") for annotation in annotations):
-        raise AnnotationError(
-            f"{source} holds boxes only: none of its {len(annotations)} annotations has a segmentation, and human "
-            "masks are needed here; give the file with the masks (COCO calls it instances_*.json)"
-        )

@@ -1,5 +1,6 @@
 """Image files → pixels. Every kind of image becomes 8-bit RGB by a stated rule, or is an error; none is guessed at."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from mal.annotation_checks import file_name
+from mal.depth import Samples, check_colour, grey, samples
 from mal.errors import ImageError
+from mal.image_names import file_name
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by a quarter
 
@@ -22,7 +24,9 @@ def load(path: str | Path) -> Tensor:
     - grey, palette, 1-bit, CMYK: as Pillow converts them (no colour profiles);
     - alpha, or a transparent colour: composited over white, as a viewer on a light page shows it, so that the colours
       which hide under full transparency do not turn up;
-    - 16-bit grey: the full range 0 … 65535 to 0 … 255, the same for every image, whatever its own brightest pixel;
+    - 16-bit grey: 0 to the largest value that the file states, else to that of the 8, 10, 12, 14 or 16 bits that its
+      values take, becomes 0 … 255 (`depth.grey`, which says so);
+    - 16-bit colour: the upper 8 bits;
     - several frames: the first.
 
     Returns:
@@ -30,10 +34,11 @@ def load(path: str | Path) -> Tensor:
 
     Raises:
         ImageError: the file is absent, is no image, is cut off, is too large, or holds values without a known range
-            (32-bit, floating point).
+            (32-bit, floating point, signed, colours in the lower bits of 16).
     """
     with _opened(path) as image:
-        return _rgb(image, path)
+        about = samples(image)
+        return _rgb(_decoded(image, path), about, path)
 
 
 def load_for(image: dict[str, Any], folder: Path) -> Tensor:
@@ -54,47 +59,80 @@ def load_for(image: dict[str, Any], folder: Path) -> Tensor:
         ImageError: as `load`, or the size is not the annotation's.
     """
     path = folder / file_name(image)
-    annotated = (image["width"], image["height"])
     with _opened(path) as stored:
-        if stored.size == annotated:
-            return _rgb(stored, path)
-        turns = stored.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        if turns and stored.size[::-1] == annotated:
-            return _rgb(ImageOps.exif_transpose(stored), path)
-        raise ImageError(
-            f"{path} is {_size(stored.size)} pixels{' and its EXIF tag turns it by a quarter' if turns else ''}, but "
-            f"image {image['id']} of the annotations is {_size(annotated)} (width x height); "
-            f"{_size_advice(stored.size, annotated)}"
-        )
+        about, turned = samples(stored), _turned(stored, image, path)
+        pixels = _decoded(stored, path)
+        return _rgb(ImageOps.exif_transpose(pixels) if turned else pixels, about, path)
+
+
+def check_size(image: dict[str, Any], folder: Path) -> None:
+    """Compare an image's annotated size with its file's header, for work that does not need the pixels.
+
+    Raises:
+        ImageError: as `load_for`, but for damage behind the header.
+    """
+    path = folder / file_name(image)
+    with _opened(path) as stored:
+        _turned(stored, image, path)
+
+
+def _turned(stored: Image.Image, image: dict[str, Any], path: Path) -> bool:
+    """Whether an opened image has its annotated size after its EXIF rotation only; an error where it never has."""
+    size, annotated = stored.size, (image["width"], image["height"])
+    if size == annotated:
+        return False
+    turns = _turns(stored, path)
+    if turns and size[::-1] == annotated:
+        return True
+    raise ImageError(
+        f"{path} is {_size(size)} pixels{' and its EXIF tag turns it by a quarter' if turns else ''}, but "
+        f"image {image['id']} of the annotations is {_size(annotated)} (width x height); "
+        f"{_size_advice(size, annotated)}"
+    )
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """A decoded image; whatever Pillow says about a bad file becomes an ImageError."""
+    """An image whose header is read and whose pixels are not."""
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice its limit is our business
+            image = Image.open(path)
     except Exception as error:
         raise _open_error(error, path) from error
     with image:
-        try:
-            image.load()
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow raises a dozen kinds for a broken file
-            raise _damaged(error, path) from error
         yield image
 
 
-def _rgb(image: Image.Image, path: str | Path) -> Tensor:
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image, dtype=np.uint16)
-        grey = ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2)).permute(2, 0, 1)
+def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
+    """The same image with its pixels; whatever Pillow says about a bad file becomes an ImageError."""
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises a dozen kinds for a broken file
+        raise _damaged(error, path) from error
+    return image
+
+
+def _turns(image: Image.Image, path: str | Path) -> bool:
+    """Whether an EXIF tag turns an image by a quarter. A PNG may have it behind the pixels."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(error, path) from error
+
+
+def _rgb(image: Image.Image, about: Samples, path: str | Path) -> Tensor:
+    if about.wide or image.mode.startswith("I;16"):
+        return torch.from_numpy(np.repeat(grey(image, about, path)[:, :, None], 3, axis=2)).permute(2, 0, 1)
     if image.mode in ("I", "F"):
-        raise ImageError(
-            f"{path} has {'32-bit integer' if image.mode == 'I' else 'floating-point'} pixels, whose range is not "
-            "known; save it with 8 or 16 bits a channel"
-        )
+        kind = "signed 16-bit" if about.signed else "32-bit integer" if image.mode == "I" else "floating-point"
+        raise ImageError(f"{path} has {kind} pixels, whose range is not known; save it with 8 or 16 bits a channel")
+    if about.deep:
+        check_colour(image, path)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

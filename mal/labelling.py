@@ -12,7 +12,7 @@ from mal import boxes, ranks
 from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.config import Config
 from mal.files import read_json, write_json
-from mal.images import load_for
+from mal.images import check_size, load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
@@ -146,7 +146,9 @@ def human_labeler(human: CocoDict) -> ShardLabeler:
     """Copy human masks: the upper bound of mask quality."""
     by_id = {annotation["id"]: annotation for annotation in human["annotations"]}
 
-    def label(shard: CocoDict, _images: Path) -> dict[int, Label]:
+    def label(shard: CocoDict, images: Path) -> dict[int, Label]:
+        for image in shard["images"]:
+            check_size(image, images)  # before masks of that size are made
         sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
         labels = {}
         for annotation in shard["annotations"]:

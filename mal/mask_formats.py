@@ -8,7 +8,9 @@ import numpy as np
 from pycocotools import mask as rle
 
 from mal.errors import AnnotationError
+from mal.faults import Fault, show
 
+LONGEST = 10_000_000  # pixels of a polygon's outline: pycocotools takes 80 bytes for each
 _RLE_TEXT = re.compile(r"[0-o]*[0-O]")  # six bits a character; the last of a number lacks the continuation bit
 
 
@@ -87,57 +89,101 @@ def run_lengths(counts: str) -> np.ndarray:
     return values
 
 
+def is_rle(value: dict[str, Any], *, area: int | None) -> bool:
+    """Whether an object is run lengths, not something else that has a key `counts`: whether they fill its size.
+
+    Args:
+        area: of the image, in pixels, for an object that does not say its size.
+    """
+    counts, size = value.get("counts"), value.get("size")
+    if isinstance(size, list) and len(size) == 2 and all(type(side) in (int, float) and side > 0 for side in size):
+        area = size[0] * size[1]
+    if isinstance(counts, str) and _RLE_TEXT.fullmatch(counts):
+        runs = run_lengths(counts)
+        return bool(runs.min() >= 0 and runs.max() <= (area or 0) and runs.sum() == area)
+    if not isinstance(counts, list) or not counts:
+        return False
+    return all(type(count) in (int, float) and count >= 0 for count in counts) and sum(counts) == area
+
+
 def mask_problem(segmentation: Any, *, height: int, width: int) -> str | None:
+    """The sentence of `mask_fault`."""
+    fault = mask_fault(segmentation, height=height, width=width)
+    return fault and fault.text
+
+
+def mask_fault(segmentation: Any, *, height: int, width: int) -> Fault | None:
     """What is wrong with a segmentation for an image of this size; None where it is polygons or an RLE.
 
-    Of a compressed RLE only the size and the alphabet are checked; `annotations.decode_mask` checks the rest.
+    Of a compressed RLE only the size and the alphabet are checked; `decode_mask` checks the rest.
     """
     if not segmentation:
-        return f"segmentation is {show(segmentation)}, and a mask is needed; draw it, or remove the annotation"
+        text = f"segmentation is {show(segmentation)}, and a mask is needed; draw it, or remove the annotation"
+        return Fault("no mask", text)
     if isinstance(segmentation, list):
-        return next(filter(None, (_polygon_problem(p, height, width) for p in segmentation)), None)
+        return next(filter(None, (_polygon_fault(p, height, width) for p in segmentation)), None)
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
-        return f"segmentation is {show(segmentation)}; it must be a list of polygons or an RLE with size and counts"
-    size, counts = segmentation.get("size"), segmentation["counts"]
+        text = f"segmentation is {show(segmentation)}; it must be a list of polygons or an RLE with size and counts"
+        return Fault("neither polygons nor an RLE", text)
+    return _rle_fault(segmentation.get("size"), segmentation["counts"], height, width)
+
+
+def _rle_fault(size: Any, counts: Any, height: int, width: int) -> Fault | None:
     if size != [height, width]:
         turned = "; the two seem swapped" if size == [width, height] else ""
-        return (
-            f"the RLE's size is {show(size)} and [height, width] of the image is {[height, width]}{turned}; correct it"
+        return Fault(
+            "an RLE of another size",
+            f"the RLE's size is {show(size)} and [height, width] of the image is {[height, width]}{turned}; correct it",
         )
     if isinstance(counts, str):
-        if not _RLE_TEXT.fullmatch(counts):
-            return f"the RLE's counts {show(counts)} are not COCO's compressed text; write it again with pycocotools"
-        return None
+        if _RLE_TEXT.fullmatch(counts):
+            return None
+        text = f"the RLE's counts {show(counts)} are not COCO's compressed text; write it again with pycocotools"
+        return Fault("an RLE of unknown text", text)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        return f"the RLE's counts are {show(counts)}; they must be text or a list of whole numbers >= 0"
+        text = f"the RLE's counts are {show(counts)}; they must be text or a list of whole numbers >= 0"
+        return Fault("an RLE without run lengths", text)
     if sum(counts) != height * width:
-        return (
+        return Fault(
+            "an RLE that does not fill its image",
             f"the RLE's counts sum to {sum(counts)} and the image has {height} x {width} = {height * width} pixels; "
-            "write the mask again"
+            "write the mask again",
         )
     return None
 
 
-def _polygon_problem(polygon: Any, height: int, width: int) -> str | None:
+def _polygon_fault(polygon: Any, height: int, width: int) -> Fault | None:
     if type(polygon) is not list:
-        return f"a polygon is {show(polygon)}; segmentation must be a list of lists [[x1, y1, x2, y2, ...], ...]"
+        text = f"a polygon is {show(polygon)}; segmentation must be a list of lists [[x1, y1, x2, y2, ...], ...]"
+        return Fault("a polygon that is no list", text)
     if len(polygon) < 6 or len(polygon) % 2:
-        return f"polygon {show(polygon)} has {len(polygon)} numbers; it needs an even number, at least 6; remove it"
+        text = f"polygon {show(polygon)} has {len(polygon)} numbers; it needs an even number, at least 6; remove it"
+        return Fault("a polygon of too few or an odd number of values", text)
     if not set(map(type, polygon)) <= {int, float}:
         wrong = next(value for value in polygon if type(value) not in (int, float))
-        return f"polygon {show(polygon)} holds {show(wrong)}, which is not a number; write numbers without quotes"
-    if min(polygon) < -(side := max(height, width)) or max(polygon) > 2 * side:
-        # a mistaken unit; and rasterising far corners would eat all memory
-        return (
-            f"polygon {show(polygon)} reaches from {min(polygon):g} to {max(polygon):g}, far from its image of "
-            f"{width} x {height} pixels; its coordinates must be pixels"
+        text = f"polygon {show(polygon)} holds {show(wrong)}, which is not a number; write numbers without quotes"
+        return Fault("a polygon of other things than numbers", text)
+    low, high, side = min(polygon), max(polygon), max(height, width)
+    if low < -side or high > 2 * side:  # a mistaken unit; and rasterising far corners would eat all memory
+        return Fault(
+            "a polygon far from its image",
+            f"polygon {show(polygon)} reaches from {_short(low)} to {_short(high)}, far from its image of "
+            f"{width} x {height} pixels; its coordinates must be pixels",
         )
+    if len(polygon) * side > LONGEST and _length(polygon) > LONGEST:
+        text = f"polygon {show(polygon)} is longer than {LONGEST:,} pixels, too much to draw; simplify it"
+        return Fault("a polygon too long to draw", text)
     if math.isnan(sum(polygon)):
-        return f"polygon {show(polygon)} holds NaN, which is no pixel position; draw it again"
+        text = f"polygon {show(polygon)} holds NaN, which is no pixel position; draw it again"
+        return Fault("a polygon with NaN", text)
     return None
 
 
-def show(value: Any) -> str:
-    """A value for an error message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]} ... {text[-12:]}"
+def _length(polygon: list[float]) -> float:
+    """Of an outline, in steps from pixel to pixel."""
+    x, y = np.array(polygon, dtype=np.float64).reshape(-1, 2).T
+    return float(np.maximum(np.abs(x - np.roll(x, 1)), np.abs(y - np.roll(y, 1))).sum())
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if type(value) is float else show(value)  # a whole number may be too large for a float

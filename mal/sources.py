@@ -13,6 +13,7 @@ from mal.config import DataConfig
 from mal.errors import ConfigError, ImageError
 from mal.files import digest
 from mal.graph import Stage
+from mal.image_folder import folder_fault, list_names
 from mal.images import load_for
 from mal.progress import Progress
 from mal.store import Fingerprints
@@ -69,8 +70,9 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
             f"give data.root=FOLDER, where {split.annotations} and {split.images} lie, "
             f"or both data.{name}.annotations=FILE and data.{name}.images=FOLDER"
         )
-    if not images.is_dir():
-        raise ConfigError(f"there is no folder of images {images}; give data.{name}.images=FOLDER")
+    fault = folder_fault(images)
+    if fault:
+        raise ConfigError(f"data.{name}.images={split.images}: {fault}")
     # what is no image does not count: a new annotation file beside them must not change the keys of days of work
     names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
     sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
@@ -121,6 +123,6 @@ def _names(folder: Path) -> Iterator[str]:
     """File names in a folder and one level below (LVIS images lie in train2017/ and val2017/ of one folder)."""
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from (f"{entry.name}/{below.name}" for below in entry.iterdir())
+            yield from (f"{entry.name}/{name}" for name in list_names(entry))
         else:
             yield entry.name

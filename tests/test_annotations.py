@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mal.annotation_checks import BORDER_TOLERANCE, overhang
 from mal.annotations import (
     annotations_by_image,
     check_images,
@@ -25,6 +24,7 @@ from mal.annotations import (
     strip,
     write,
 )
+from mal.box_checks import BORDER_TOLERANCE, overhang
 from mal.errors import AnnotationError
 from mal.mask_formats import run_lengths
 
@@ -167,18 +167,79 @@ def test_strip_takes_segmentation_and_area_and_nothing_else() -> None:
     }
 
 
+NUMBERS = st.lists(st.floats(0, 60) | st.integers(0, 60), min_size=6, max_size=9)
+POINTS = st.lists(st.fixed_dictionaries({"x": st.floats(0, 60), "y": st.integers(0, 40)}), min_size=3, max_size=5)
+GEOMETRY = st.lists(NUMBERS, min_size=1, max_size=3) | NUMBERS | POINTS
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    return run_lengths(encode_mask(mask)["counts"]).tolist()
+
+
 @PROPERTY
-@given(MASKS, st.lists(st.sampled_from(["attributes", "segmentation", "rle", 0]), max_size=4), st.booleans())
-def test_strip_leaves_no_trace_of_a_mask(mask: np.ndarray, path: list[str | int], as_polygon: bool) -> None:
-    # the mask is hidden under any nesting of keys and lists
-    hidden: Any = {"segmentation": [[0, 0, 1, 0, 1, 1]]} if as_polygon else encode_mask(mask)
+@given(
+    MASKS.map(encode_mask)
+    | MASKS.map(lambda mask: {"size": list(mask.shape), "counts": runs_of(mask)})
+    | MASKS.map(lambda mask: {"size": [float(side) for side in mask.shape], "counts": [*map(float, runs_of(mask))]})
+    | st.integers(0, 48 * 64).map(lambda first: {"counts": [first, 48 * 64 - first], "by": "hand"})  # fills the image
+    | st.builds(lambda key, points: {key: points}, st.sampled_from(["segmentation", "Segmentation"]), GEOMETRY)
+    | st.builds(lambda points: {"segmentation": {"outline": points, "by": "hand"}}, GEOMETRY),
+    st.lists(st.sampled_from(["attributes", "segmentation", "rle", 0]), max_size=4),
+)
+def test_strip_leaves_no_mask_however_deep(hidden: Any, path: list[str | int]) -> None:
     for key in path:
         hidden = [hidden, 5] if key == 0 else {key: hidden, "other": "kept"}
     coco = tiny()
     coco["annotations"][0]["extra"] = hidden
     bare = strip(coco)
-    assert not _keys(bare) & {"segmentation", "counts", "area"}
+    extra = bare["annotations"][0].get("extra", {})
+    assert not any(isinstance(value, list | str) and value for value in _values(extra, "counts"))
+    assert not [numbers for numbers in _lists(extra) if len(numbers) >= 3]
     assert {"bbox", "keypoints", "caption", "frequency", "neg_category_ids"} <= _keys(bare)
+    if path and path[-1] != 0:
+        assert extra["other"] == "kept"
+
+
+NOT_MASKS = st.recursive(
+    st.none() | st.booleans() | st.integers(max_value=-1) | st.text(max_size=3) | st.floats(-9, -1),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["segmentation", "counts", "size", "area", "rle"]) | st.text(), inner, max_size=3
+        )
+    ),
+    max_leaves=5,  # fewer numbers than a polygon has
+)
+
+
+@PROPERTY
+@given(st.dictionaries(st.sampled_from(["attributes", "counts", "size", "extra"]), NOT_MASKS, max_size=3))
+def test_strip_keeps_whatever_is_no_mask_byte_for_byte(extra: dict[str, Any]) -> None:
+    coco = tiny()
+    coco["annotations"][1].update(extra)
+    kept = strip(coco)["annotations"][1]
+    expected = {key: value for key, value in coco["annotations"][1].items() if key not in ("segmentation", "area")}
+    assert json.dumps(kept) == json.dumps(expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"species": "newt", "counts": {"adult": 2, "young": 1}},
+        {"counts": [2, 1]},
+        {"counts": "few", "size": "L"},
+        {"counts": [2, 1], "size": [40, 30]},
+        {"counts": "A12"},
+        {"segmentation": "left to the other team"},
+        {"segmentation": {"quality": 3, "seconds": 41.5}},
+        {"segmentation": [], "segmentations": None},
+        {"keypoints": [30, 30, 2] * 17, "outline": [[1, 2], [3, 4], [5, 6]]},
+    ],
+)
+def test_fields_with_the_names_of_masks_survive(value: Any) -> None:
+    coco = tiny()
+    coco["annotations"][0]["extra"] = value
+    assert strip(coco)["annotations"][0]["extra"] == value
 
 
 def test_box_only_files_hold_no_mask_on_disk(coco_mini: Path, tmp_path: Path) -> None:
@@ -266,3 +327,17 @@ def _keys(value: Any) -> set[str]:
     if isinstance(value, dict):
         return set(value).union(*map(_keys, value.values()))
     return set().union(*map(_keys, value)) if isinstance(value, list) else set()
+
+
+def _values(value: Any, name: str) -> list[Any]:
+    """What stands at a key, at any depth."""
+    if isinstance(value, dict):
+        here = [inner for key, inner in value.items() if key == name]
+        return here + [found for inner in value.values() for found in _values(inner, name)]
+    return [found for inner in value for found in _values(inner, name)] if isinstance(value, list) else []
+
+
+def _lists(value: Any) -> list[list[Any]]:
+    """Every list, at any depth."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [*([value] if isinstance(value, list) else []), *(found for part in inner for found in _lists(part))]

@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files claims ranks progress precision bilinear patches compilation mask_formats",
+    "errors files faults claims ranks progress notes precision bilinear patches compilation mask_formats",
     "segmenters.config segmenters.config_checks boxes",
-    "config runtime annotation_checks",
+    "config runtime image_names box_checks box_view not_finite",
+    "annotation_checks annotation_text remarks whereabouts image_folder depth",
     "annotations labeler_file images augment backbones crf crf_triton loading losses shapes mirror payload",
     "encoders rois config_checks",
     "attention decoders decoders.*",

@@ -173,10 +173,10 @@ TEXT_CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "empty file": ("", ["is empty", "download or export it again"]),
     "not JSON": ("<html>404 Not Found</html>", ["is not JSON", "line 1, column 1", "give a COCO JSON file"]),
     "JSON with comma": ('{"images": [],\n}', ["is not JSON", "line 2", "give a COCO JSON file"]),
-    "packed file": (b"\x1f\x8b\x08\x00\xff\xfe\x90", ["is not text", "unpack it"]),
+    "packed file": (b"\x1f\x8b\x08\x00\xff\xfe\x90", ["packed by gzip", "unpack it"]),
     "list of results": (json.dumps(GOOD["annotations"]), ["holds a list", "detection results", "give a COCO instance"]),
     "a number": ("5", ["holds 5", "give a COCO instance file"]),
-    "nested without end": ("[" * 100_000, ["is not usable JSON", "give a COCO JSON file"]),
+    "nested without end": ("[" * 100_000, ["nested too deeply", "give a COCO JSON file"]),
 }
 
 

@@ -171,7 +171,7 @@ def read_json(path: Path) -> Any:
     """
     place = "/".join(path.parts[-3:])
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # in any of Unicode's encodings: it may be the user's own
     except FileNotFoundError:
         raise LeftOut(f"{place} is not in this store; published results hold no masks of photographs") from None
     except (OSError, ValueError) as error:

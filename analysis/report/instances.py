@@ -119,7 +119,7 @@ def read_json(path: Path) -> Json:
         UnreadableRecordError: it is cut off, or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # in any of Unicode's encodings: it may be the user's own
     except (OSError, ValueError) as error:
         raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or restore it") from error
 

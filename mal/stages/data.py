@@ -133,7 +133,7 @@ class DataStages:
         bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
         if not bad:
             return annotations
-        coco = read_json(annotations)
+        coco = read(annotations, masks=False)
         images = [image for image in coco["images"] if image["id"] not in bad]
         kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] not in bad]
         file = place.folder / "readable.json"
