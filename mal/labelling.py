@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from mal import boxes, ranks
-from mal.annotations import CocoDict, decode_mask, encode_mask
+from mal.annotations import CocoDict
 from mal.config import Config
+from mal.errors import MalError
 from mal.files import read_json, write_json
 from mal.images import check_size, load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
 from mal.labelers.mal import predict
+from mal.mask_formats import encode_runs
+from mal.mask_windows import MaskWindow, area_inside, decode_edges, encode_window
 from mal.outlines import Label, Outlines, outlines
 from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
@@ -60,17 +63,34 @@ def label_dataset(
         )
     with Progress(name, total=len(records), unit="image") as progress:
         for number, (path, shard) in enumerate(shards.items()):
-            if number % ranks.size() == ranks.rank() and not path.is_file():
-                annotations = [a for image in shard for a in by_image[image["id"]]]
+            annotations = [a for image in shard for a in by_image[image["id"]]]
+            if number % ranks.size() == ranks.rank() and _read_shard(path, annotations) is None:
                 found = labeler({**coco, "images": shard, "annotations": annotations}, images)
-                write_json(path, {str(key): label for key, label in found.items()})
+                write_json(path, {str(a["id"]): found.get(a["id"]) for a in annotations})
             progress.advance(len(shard))
     ranks.wait()
-    for path in shards:
-        labels.update({int(key): label for key, label in read_json(path).items()})
+    for path, shard in shards.items():
+        finished = _read_shard(path, [a for image in shard for a in by_image[image["id"]]])
+        if finished is None:
+            raise MalError(
+                f"{path} was finished and is gone or damaged now; run the same command again, and have nothing else "
+                "write there"
+            )
+        labels.update(finished)
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
+
+
+def _read_shard(path: Path, annotations: list[dict[str, Any]]) -> dict[int, Label] | None:
+    """The labels in a finished shard; None where it is absent, or not whole (each annotation is in it, or null)."""
+    try:
+        stored = read_json(path)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(stored, dict) or stored.keys() != {str(a["id"]) for a in annotations}:
+        return None
+    return {int(key): label for key, label in stored.items() if label is not None}
 
 
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:
@@ -136,7 +156,8 @@ def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
             annotations = [a for a in shard["annotations"] if a["image_id"] == image["id"]]
             pixels = np.ascontiguousarray(load_for(image, images).permute(1, 2, 0).numpy())
             masks = masks_of(pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
-            labels.update({a["id"]: _label(mask) for a, mask in zip(annotations, masks, strict=True)})
+            size = {"height": image["height"], "width": image["width"]}
+            labels.update({a["id"]: _label(mask, **size) for a, mask in zip(annotations, masks, strict=True)})
         return labels
 
     return label
@@ -153,8 +174,11 @@ def human_labeler(human: CocoDict) -> ShardLabeler:
         labels = {}
         for annotation in shard["annotations"]:
             height, width = sizes[annotation["image_id"]]
-            mask = decode_mask(by_id[annotation["id"]]["segmentation"], height=height, width=width)
-            labels[annotation["id"]] = _label(mask)
+            edges = decode_edges(by_id[annotation["id"]]["segmentation"], height=height, width=width)
+            labels[annotation["id"]] = {
+                "segmentation": encode_runs(edges, height=height, width=width),
+                "area": area_inside(edges),
+            }
         return labels
 
     return label
@@ -183,8 +207,8 @@ def box_masks(rois: RoiBatch) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _label(mask: np.ndarray) -> Label:
-    return {"segmentation": encode_mask(mask), "area": int(np.count_nonzero(mask))}
+def _label(mask: MaskWindow, *, height: int, width: int) -> Label:
+    return {"segmentation": encode_window(mask, height=height, width=width), "area": mask.area}
 
 
 def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -195,6 +219,6 @@ def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple
     reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
     box = torch.tensor([annotation["bbox"]], dtype=torch.float64)
     left, top, right, bottom = boxes.spans(box, torch.tensor([image_size]))[0].tolist()
-    mask = np.zeros(image_size, dtype=bool)
-    mask[top:bottom, left:right] = True
-    return {**kept, **_label(mask), "flagged": True, "flag_reason": reason}
+    mask = MaskWindow(np.ones((bottom - top, right - left), dtype=bool), left, top)
+    height, width = image_size
+    return {**kept, **_label(mask, height=height, width=width), "flagged": True, "flag_reason": reason}

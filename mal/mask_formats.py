@@ -27,22 +27,30 @@ def decode_mask(segmentation: Any, *, height: int, width: int) -> np.ndarray:
     Raises:
         AnnotationError: it is not a mask for an image of this size.
     """
+    runs = decode_runs(segmentation, height=height, width=width)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def decode_runs(segmentation: Any, *, height: int, width: int) -> np.ndarray:
+    """The run lengths of a mask in a file, without its pixels: int64, background first, column by column.
+
+    Args and errors are those of `decode_mask`.
+    """
     problem = mask_problem(segmentation, height=height, width=width)
     if problem:
         raise AnnotationError(problem)
     if isinstance(segmentation, list):
-        runs = run_lengths(rle.merge(rle.frPyObjects(segmentation, height, width))["counts"].decode("ascii"))
-    elif isinstance(segmentation["counts"], list):
-        runs = np.array(segmentation["counts"])
-    else:
-        runs = run_lengths(segmentation["counts"])
-        # pycocotools' own decoder gives uninitialised memory for runs that end early
-        if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
-            raise AnnotationError(
-                f"the RLE's counts {show(segmentation['counts'])} do not fill {height} x {width} pixels; "
-                "write the mask again"
-            )
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+        return run_lengths(rle.merge(rle.frPyObjects(segmentation, height, width))["counts"].decode("ascii"))
+    if isinstance(segmentation["counts"], list):
+        return np.array(segmentation["counts"], dtype=np.int64)
+    runs = run_lengths(segmentation["counts"])
+    # pycocotools' own decoder gives uninitialised memory for runs that end early
+    if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
+        raise AnnotationError(
+            f"the RLE's counts {show(segmentation['counts'])} do not fill {height} x {width} pixels; "
+            "write the mask again"
+        )
+    return runs
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

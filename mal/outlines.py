@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.mask_formats import encode_runs
+from mal.mask_windows import area_inside, edges_in_images
 from mal.rois import RoiBatch
 
 STRONGEST = 128  # reduction of one axis that a GPU's kernel of 48 KiB is asked for
@@ -43,7 +44,7 @@ class Outlines:
         return [
             {
                 "segmentation": encode_runs(along, height=height, width=width),
-                "area": int(along[1::2].sum() - along[::2].sum()),
+                "area": area_inside(along),
                 "score": score,
             }
             for along, (width, height), score in zip(edges, self.image_sizes.tolist(), scores.tolist(), strict=True)
@@ -124,30 +125,3 @@ def _axis_by_axis(values: Tensor, height: int, width: int) -> Tensor:
 def _averages(old: int, new: int, device: torch.device) -> Tensor:
     """(new, old): the share of each old line in each new one."""
     return _at_once(torch.eye(old), new, old).to(device)
-
-
-def edges_in_images(masks: np.ndarray, spans: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
-    """Where runs of foreground begin and end in the images, from masks that are cut at their boxes.
-
-    Args:
-        masks: uint8, 0 or 1: a zero, then box after box, column after column, each column ended by one more zero, so
-            that no run goes on from one column, or box, to the next.
-        spans: (B, 4) half-open whole pixels of the boxes.
-        heights: (B,) of the images.
-
-    Returns:
-        Per box begin, end, begin, …, ascending: int64 places in the image, counted down its columns. Runs that touch
-        (at the foot of a column and the head of the next) are one.
-    """
-    column = spans[:, 3] - spans[:, 1] + 1
-    stops = 1 + ((spans[:, 2] - spans[:, 0]) * column).cumsum()
-    starts = np.concatenate([[1], stops[:-1]])
-    edges = np.flatnonzero(masks[1:] != masks[:-1]) + 1
-    box = np.searchsorted(stops, edges, side="right")
-    x, y = np.divmod(edges - starts[box], column[box])
-    places = (spans[box, 0] + x) * heights[box] + spans[box, 1] + y
-    touching = (places[1:] == places[:-1]) & (box[1:] == box[:-1])
-    kept = np.ones(len(places), dtype=bool)
-    kept[1:] &= ~touching
-    kept[:-1] &= ~touching
-    return np.split(places[kept], np.searchsorted(box[kept], np.arange(1, len(spans))))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files faults claims ranks progress notes precision bilinear patches compilation mask_formats",
+    "errors files faults claims ranks progress notes precision bilinear patches compilation mask_formats mask_windows polygons",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime image_names box_checks box_view not_finite",
     "annotation_checks annotation_text remarks whereabouts image_folder depth",

@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from mal.annotations import decode_mask, encode_mask, read
 from mal.errors import AnnotationError
-from mal.export import FORMATS, fill_holes, polygons
+from mal.export import FORMATS, planned_files, write_yolo
+from mal.polygons import fill_holes, joined, polygons
 
 EIGHT = np.ones((3, 3))  # pixels that touch at a corner belong together
 MASKS = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -177,21 +178,79 @@ def test_png_values_name_annotations_and_the_smaller_mask_is_on_top(tmp_path):
     assert index["images"][2]["mask_file"] == "deep/er/3.photo.png"
 
 
-def test_yolo_lines_are_the_largest_outline_of_each_annotation_by_class(tmp_path):
+def test_yolo_lines_hold_every_part_of_each_annotation_but_crowds_by_class(tmp_path):
     coco, masks = scene()
-    FORMATS["yolo"](coco, tmp_path)
+    told = FORMATS["yolo"](coco, tmp_path)
     assert (tmp_path / "classes.txt").read_text().split("\n") == ["front door", "_background_", "wheel", ""]
     assert (tmp_path / "2.txt").read_text() == ""
     assert {p.name for p in tmp_path.rglob("*.txt")} == {"classes.txt", "1.txt", "2.txt", "3.photo.txt"}
     lines = (tmp_path / "1.txt").read_text().splitlines()
     mine = [(a, m) for a, m in zip(coco["annotations"], masks, strict=True) if a["image_id"] == 1]
+    mine = [(a, m) for a, m in mine if not a.get("iscrowd")]
     assert [int(line.split()[0]) for line in lines] == [{2: 0, 7: 1, 9: 2}[a["category_id"]] for a, _ in mine]
     for line, (_, mask) in zip(lines, mine, strict=True):
         points = np.array(line.split()[1:], dtype=float).reshape(-1, 2)
         assert ((points >= 0) & (points <= 1)).all()
-        parts, count = ndimage.label(ndimage.binary_fill_holes(mask), EIGHT)
-        largest = max((parts == i for i in range(1, count + 1)), key=np.sum)
-        np.testing.assert_array_equal(rasterised([(points * (30, 20)).flatten().tolist()], (20, 30)), largest)
+        polygon = (points * (30, 20)).round(3).flatten().tolist()
+        np.testing.assert_array_equal(rasterised([polygon], (20, 30)), ndimage.binary_fill_holes(mask))
+    assert told == [
+        "1 crowds are left out: YOLO holds single objects only",
+        "1 objects of several parts are one polygon each, joined by lines of no width",
+        "the holes of 1 masks are filled: polygons have none",
+    ]
+
+
+@settings(deadline=None, max_examples=100)
+@given(mask=MASKS)
+@example(mask=np.eye(9, dtype=bool))
+@example(mask=np.indices((8, 8)).sum(0) % 2 == 0)
+def test_the_joined_polygon_of_a_mask_covers_the_same_pixels_as_its_parts(mask):
+    outlines = polygons(mask)
+    if outlines:
+        whole = joined(outlines)
+        np.testing.assert_array_equal(rasterised([whole], mask.shape), rasterised(outlines, mask.shape))
+        corners = {tuple(point) for outline in outlines for point in np.reshape(outline, (-1, 2)).tolist()}
+        assert {tuple(point) for point in np.reshape(whole, (-1, 2)).tolist()} == corners
+
+
+def test_a_bus_behind_a_post_keeps_both_of_its_halves_in_yolo(tmp_path):
+    bus = np.zeros((50, 120), bool)
+    bus[10:40, 12:50] = bus[10:40, 60:105] = True
+    image = {"id": 1, "file_name": "bus.jpg", "height": 50, "width": 120}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [12, 10, 93, 30], "segmentation": encode_mask(bus)}
+    coco = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "bus"}]}
+    write_yolo(coco, tmp_path)
+    (line,) = (tmp_path / "bus.txt").read_text().splitlines()
+    across = [float(value) * 120 for value in line.split()[1::2]]
+    assert (min(across), max(across)) == pytest.approx((12, 105), abs=1e-3)
+
+
+def test_what_polygons_and_pngs_cannot_hold_is_counted(tmp_path):
+    coco, _ = scene()
+    assert FORMATS["rle"](coco, tmp_path / "a.json") == []
+    assert FORMATS["polygon"](coco, tmp_path / "b.json") == ["the holes of 1 masks are filled: polygons have none"]
+    coco["annotations"].append({**coco["annotations"][0], "id": 99})  # the same mask twice: one hides the other
+    assert FORMATS["png"](coco, tmp_path / "c") == [
+        "PNG holds one mask a pixel: 2 masks are partly and 1 wholly hidden by smaller ones"
+    ]
+
+
+def test_annotations_that_a_format_cannot_tell_apart_are_refused(tmp_path):
+    coco, _ = scene()
+    coco["categories"][1]["name"] = "front\ndoor"
+    with pytest.raises(AnnotationError, match=r"category 2 is called 'front\\ndoor', and classes\.txt has one name"):
+        planned_files(coco, "yolo", tmp_path)
+    assert tmp_path / "instances.json" in planned_files(coco, "png", tmp_path)
+    coco["annotations"] *= 20000
+    with pytest.raises(AnnotationError, match="image 1 has 80000 annotations, and a 16-bit PNG tells 65535 apart"):
+        planned_files(coco, "png", tmp_path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_files_that_are_planned_are_those_written(tmp_path, kind):
+    coco, _ = scene()
+    FORMATS[kind](coco, tmp_path / "out")
+    assert set(planned_files(coco, kind, tmp_path / "out")) == {p for p in tmp_path.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize(("kind", "names"), [("png", ["a.jpg", "a.png"]), ("yolo", ["a.jpg", "a.jpeg"])])

@@ -323,7 +323,7 @@ def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys)
     pixels = np.zeros((bad["height"], bad["width"], 3), np.uint8)
     for annotation in labelled["annotations"]:
         if annotation["image_id"] == bad["id"]:
-            filled = box.masks(pixels, np.array([annotation["bbox"]]))[0]
+            filled = box.masks(pixels, np.array([annotation["bbox"]]))[0].pasted(*pixels.shape[:2])
             mask = masks({**labelled, "annotations": [annotation]})[annotation["id"]]
             assert annotation["flagged"]
             assert (mask & filled).sum() / (mask | filled).sum() > 0.85  # within a pixel's rounding

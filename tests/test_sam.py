@@ -13,6 +13,7 @@ from test_configs import changed
 from mal.errors import WeightsError
 from mal.labelers import box as filled_box
 from mal.labelers import sam
+from mal.mask_windows import MaskWindow
 from mal.run import run
 from mal.stages import Graph
 from mal.store import Store
@@ -72,6 +73,10 @@ def checkpoint(request, tmp_path_factory) -> Path:
     return save(request.param, tmp_path_factory.mktemp(request.param))
 
 
+def pasted(windows: list[MaskWindow]) -> list[np.ndarray]:
+    return [window.pasted(*PHOTO.shape[:2]) for window in windows]
+
+
 def test_masks_are_those_of_the_librarys_own_path_cut_at_the_box(checkpoint):
     kind = sam.KINDS[t.AutoConfig.from_pretrained(checkpoint).model_type]
     model = getattr(t, f"{kind}Model").from_pretrained(checkpoint).eval()
@@ -84,19 +89,19 @@ def test_masks_are_those_of_the_librarys_own_path_cut_at_the_box(checkpoint):
     whole = processor.post_process_masks(output.pred_masks, *sizes)[0][:, 0].numpy()
     found = sam.Sam(str(checkpoint), CPU).masks(PHOTO, BOXES)
     assert len(found) == 3
-    for mask, theirs, inside in zip(found, whole, filled_box.masks(PHOTO, BOXES), strict=True):
+    for mask, theirs, inside in zip(pasted(found), whole, pasted(filled_box.masks(PHOTO, BOXES)), strict=True):
         np.testing.assert_array_equal(mask, theirs & inside)
         assert mask.shape == (50, 75)
         assert mask.dtype == bool
-    assert any(mask.any() for mask in found)
-    assert (whole & ~np.array(filled_box.masks(PHOTO, BOXES))).any()  # so that cutting was put to the test
+    assert any(mask.area for mask in found)
+    assert (whole & ~np.array(pasted(filled_box.masks(PHOTO, BOXES)))).any()  # so that cutting was put to the test
 
 
 def test_a_mask_depends_on_no_other_box(checkpoint, monkeypatch):
     labeler = sam.Sam(str(checkpoint), CPU)
     together = labeler.masks(PHOTO, BOXES)
     monkeypatch.setattr(sam, "BOXES_AT_ONCE", 2)
-    for mask, other in zip(labeler.masks(PHOTO, BOXES), together, strict=True):
+    for mask, other in zip(pasted(labeler.masks(PHOTO, BOXES)), pasted(together), strict=True):
         np.testing.assert_array_equal(mask, other)
     assert labeler.masks(PHOTO, np.zeros((0, 4))) == []
 
@@ -104,7 +109,7 @@ def test_a_mask_depends_on_no_other_box(checkpoint, monkeypatch):
 def test_a_thin_image_is_not_taken_for_channels(checkpoint):
     for shape in ((3, 40, 3), (40, 3, 3)):
         (mask,) = sam.Sam(str(checkpoint), CPU).masks(np.zeros(shape, dtype=np.uint8), np.array([[0.0, 0, 3, 3]]))
-        assert mask.shape == shape[:2]
+        assert mask.mask.shape == (3, 3)
 
 
 def test_published_sam_2_files_are_of_the_video_model(tmp_path):

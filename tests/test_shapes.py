@@ -146,7 +146,7 @@ def test_colour_alone_does_not_find_the_objects(drawn):
 
 def _ious(labeler, drawn) -> list[float]:
     return [
-        iou(mask, shape.visible)
+        iou(mask.pasted(*pixels.shape[:2]), shape.visible)
         for pixels, objects in drawn
         for mask, shape in zip(labeler.masks(pixels, _boxes(objects)), objects, strict=True)
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mal.labelers import box, ellipse, grabcut
+from mal.mask_windows import MaskWindow
 
-ImageLabeler = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]  # (H, W, 3) uint8, (N, 4) xywh → N × (H, W) bool
+ImageLabeler = Callable[[np.ndarray, np.ndarray], list[MaskWindow]]  # (H, W, 3) uint8, (N, 4) xywh → N masks
 BASELINES: dict[str, ImageLabeler] = {"box": box.masks, "ellipse": ellipse.masks, "grabcut": grabcut.masks}

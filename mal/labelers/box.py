@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 
+from mal.mask_windows import MaskWindow
 
-def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+
+def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
     """Fill each box.
 
     A box covers the pixel columns int(x) … ceil(x + w) − 1 and likewise the rows, clipped to the image: every pixel
@@ -17,15 +19,13 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
         boxes: (N, 4) xywh, float pixels; they may reach beyond the image.
 
     Returns:
-        N bool masks (H, W); empty where a box lies outside the image.
+        N masks; empty where a box lies outside the image.
     """
     height, width = pixels.shape[:2]
     filled = []
     for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
         left, top, right, bottom = pixel_edges(box, height=height, width=width)
-        mask = np.zeros((height, width), dtype=bool)
-        mask[top:bottom, left:right] = True
-        filled.append(mask)
+        filled.append(MaskWindow(np.ones((bottom - top, right - left), dtype=bool), left, top))
     return filled
 
 

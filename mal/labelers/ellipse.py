@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from mal.labelers.box import pixel_edges
+from mal.mask_windows import MaskWindow
 
-def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+
+def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
     """Fill the ellipse inscribed in each box.
 
     A pixel belongs to it if its centre (column + ½, row + ½) lies in the ellipse of the real-valued box, border
@@ -14,13 +17,14 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
         boxes: (N, 4) xywh, float pixels; they may reach beyond the image.
 
     Returns:
-        N bool masks (H, W). A box inside the image and wider and higher than √2 pixels never gets an empty one.
+        N masks. A box inside the image and wider and higher than √2 pixels never gets an empty one.
     """
     height, width = pixels.shape[:2]
-    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
     filled = []
-    for x, y, w, h in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
-        across = ((columns - (x + w / 2)) / (w / 2)) ** 2
-        down = ((rows - (y + h / 2)) / (h / 2)) ** 2
-        filled.append(down[:, None] + across[None, :] <= 1)
+    for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
+        left, top, right, bottom = pixel_edges(box, height=height, width=width)  # no pixel beyond has its centre inside
+        x, y, w, h = box
+        across = ((np.arange(left, right) + 0.5 - (x + w / 2)) / (w / 2)) ** 2
+        down = ((np.arange(top, bottom) + 0.5 - (y + h / 2)) / (h / 2)) ** 2
+        filled.append(MaskWindow(down[:, None] + across[None, :] <= 1, left, top))
     return filled

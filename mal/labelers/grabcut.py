@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 
 from mal.labelers import box as filled_box
+from mal.mask_windows import MaskWindow
 
 MARGIN = 0.3  # of the box's width and height, on each side
 LONGEST_SIDE = 256  # of the crop, in pixels; longer ones are shrunk
 ITERATIONS = 5
 
 
-def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
     """Run GrabCut on a crop around each box: probable foreground inside, background outside.
 
     The result is intersected with the filled box (`mal.labelers.box`) and is that box itself where nothing is left,
@@ -28,18 +29,19 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
         boxes: (N, 4) xywh, float pixels; they may reach beyond the image.
 
     Returns:
-        N bool masks (H, W).
+        N masks.
     """
     height, width = pixels.shape[:2]
     cut = []
-    for box, inside in zip(np.asarray(boxes).reshape(-1, 4), filled_box.masks(pixels, boxes), strict=True):
+    for box, filled in zip(np.asarray(boxes).reshape(-1, 4), filled_box.masks(pixels, boxes), strict=True):
         left, top, right, bottom = filled_box.pixel_edges(_expand(box), height=height, width=width)
-        window = np.s_[top:bottom, left:right]
-        mask = np.zeros_like(inside)
+        inside = np.zeros((bottom - top, right - left), dtype=bool)
+        rows, columns = filled.mask.shape
+        inside[filled.top - top :, filled.left - left :][:rows, :columns] = filled.mask
         if inside.any():
-            mask[window] = _grabcut(pixels[window], inside[window])
-        mask &= inside
-        cut.append(mask if mask.any() else inside)
+            found = _grabcut(pixels[top:bottom, left:right], inside) & inside
+            filled = MaskWindow(found, left, top) if found.any() else filled
+        cut.append(filled)
     return cut
 
 

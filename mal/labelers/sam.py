@@ -13,6 +13,7 @@ from PIL import Image
 
 from mal.errors import WeightsError
 from mal.labelers import box as filled_box
+from mal.mask_windows import MaskWindow
 
 BOXES_AT_ONCE = 16  # their masks at the image's size are in memory together
 KINDS = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}  # published SAM 2 files are of the video model
@@ -38,7 +39,7 @@ class Sam:
         self.model.to(device).eval()
 
     @torch.no_grad()
-    def masks(self, pixels: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+    def masks(self, pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
         """The mask of each box, cut at the filled box (`mal.labelers.box`).
 
         Args:
@@ -46,7 +47,7 @@ class Sam:
             boxes: (N, 4) xywh, float pixels; they may reach beyond the image.
 
         Returns:
-            N bool masks (H, W); empty where nothing is found inside the box.
+            N masks; empty where nothing is found inside the box.
         """
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).tolist()
         image = Image.fromarray(pixels)  # of an array it would have to guess which axis holds the colours
@@ -58,8 +59,10 @@ class Sam:
             prompts = inputs["input_boxes"].to(self.device, torch.float32)
             output = self.model(image_embeddings=seen, input_boxes=prompts, multimask_output=False)
             sizes = [inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
-            found += list(self.processor.post_process_masks(output.pred_masks.cpu(), *sizes)[0][:, 0].numpy())
-        return [mask & inside for mask, inside in zip(found, filled_box.masks(pixels, boxes), strict=True)]
+            whole = self.processor.post_process_masks(output.pred_masks.cpu(), *sizes)[0][:, 0].numpy()
+            for mask, box in zip(whole, filled_box.masks(pixels, boxes[start : start + BOXES_AT_ONCE]), strict=True):
+                found.append(MaskWindow(mask[box.place].copy(), box.left, box.top))
+        return found
 
 
 def weight_files(checkpoint: str) -> list[Path]:

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from mal.annotations import CocoDict, decode_mask
+from mal.annotations import CocoDict
 from mal.boxes import SIZE_NAMES, size_class
 from mal.errors import AnnotationError
+from mal.mask_windows import decode_window, in_common
 
 SMALLEST_SIDE = 2  # pixels; boxes not wider and higher than this are neither labelled nor scored (MAL.md)
 BOUNDARY_RATIO = 0.02  # of the image diagonal; Cheng et al., "Boundary IoU", CVPR 2021, §5
@@ -39,11 +40,11 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
     rows = []
     for truth in filter(is_scored, human["annotations"]):
         height, width = sizes[truth["image_id"]]
-        mask = decode_mask(truth["segmentation"], height=height, width=width)
-        if not mask.any():
+        human_mask = decode_window(truth["segmentation"], height=height, width=width)
+        if not human_mask.area:
             continue
         guess = by_id[truth["id"]]
-        other = decode_mask(guess["segmentation"], height=height, width=width)
+        other, mask = in_common(decode_window(guess["segmentation"], height=height, width=width), human_mask)
         area = float(truth["bbox"][2] * truth["bbox"][3])
         rows.append(
             {
@@ -53,7 +54,7 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
                 "area": area,
                 "size": size_class(area),
                 "iou": iou(other, mask),
-                "boundary_iou": boundary_iou(other, mask),
+                "boundary_iou": boundary_iou(other, mask, image_size=(height, width)),
                 "flagged": bool(guess.get("flagged", False)),
             }
         )
@@ -72,7 +73,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
     return np.count_nonzero(first & second) / union if union else 0.0
 
 
-def boundary_iou(first: np.ndarray, second: np.ndarray) -> float:
+def boundary_iou(first: np.ndarray, second: np.ndarray, *, image_size: tuple[int, int] | None = None) -> float:
     """IoU of the parts of two bool masks (H, W) that lie within d of their own contours, in [0, 1].
 
     d is 2 % of the image's diagonal, rounded, at least one pixel (Cheng et al., "Boundary IoU", CVPR 2021, Eq. 2).
@@ -80,9 +81,10 @@ def boundary_iou(first: np.ndarray, second: np.ndarray) -> float:
     the image is background, so the contour of a mask cut off by the border includes the cut.
 
     Only the two masks' common bounding rectangle is looked at; the result is that of the whole image, since all
-    outside it is background too.
+    outside it is background too. So the masks may be a part of the image that holds all of both; then `image_size`
+    gives its height and width.
     """
-    height, width = first.shape
+    height, width = image_size or first.shape
     distance = max(1, round(BOUNDARY_RATIO * float(np.hypot(height, width))))
     both = first | second
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
