@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its warnings on numpy 2
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from PIL import Image
 
-from analysis.drawing import HUMAN, PSEUDO, Json, compressed, decode, load_pixels, overlay
+from analysis.drawing import HUMAN, PSEUDO, Json, compressed, draw_box, load_picture, overlay, sample_mask
 
 EXAMPLES = 10
 SMALLEST = 16  # pixels; in a smaller box there is nothing to see
-MARGIN = 0.25  # of the box's size, shown around it
+MARGIN = 0.25  # of the box's longer side, shown around it
+CELL, GAP, HEADER, LINE = 206, 4, 22, 16  # pixels of the sheet: width of a picture, and heights of what is around it
+FLATTEST, TALLEST = 0.4, 1.6  # height by width of a picture
+DPI, BACKGROUND = 110, 224
 TITLES = ("image", "box", "pseudo mask", "human mask")
+Row = tuple[Json, Json | None, float]  # an annotation, the human one, their IoU
 
 
 def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = EXAMPLES) -> Path:
@@ -29,10 +33,10 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
     Returns:
         `out`.
     """
-    coco = json.loads(labels.read_bytes())
+    coco = json.loads(labels.read_text(encoding="utf-8"))
     records = {image["id"]: image for image in coco["images"]}
-    truths = {} if human is None else {a["id"]: a for a in json.loads(human.read_bytes())["annotations"]}
-    rows: list[tuple[Json, Json | None, float]] = []
+    truths = {} if human is None else {a["id"]: a for a in json.loads(human.read_text(encoding="utf-8"))["annotations"]}
+    rows: list[Row] = []
     for annotation in coco["annotations"]:
         if min(annotation["bbox"][2:]) < SMALLEST or annotation.get("iscrowd") or annotation.get("flagged"):
             continue
@@ -41,35 +45,87 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
         rows.append((annotation, truth, iou))
     rows.sort(key=lambda row: -row[2])
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(examples, len(rows))).round().astype(int)]
-    columns, lines = 3 if human is None else 4, max(1, len(chosen))
-    figure = Figure(figsize=(1.9 * columns, 1.95 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for line, (annotation, truth, iou) in zip(grid, chosen, strict=False):
-        _draw_row(line, annotation, truth, iou, records[annotation["image_id"]], images)
-    for axes, title in zip(grid[0], TITLES, strict=False):
-        axes.set_title(f"{title}\n{axes.get_title()}".strip(), fontsize=8)
-    if not chosen:
-        grid[0, 1].text(0.5, 0.5, f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own", ha="center")
-    figure.savefig(out, dpi=110)
+    columns, drawn = 3 if human is None else 4, {}
+    for image_id in dict.fromkeys(annotation["image_id"] for annotation, _, _ in chosen):  # an image is decoded once
+        picture = load_picture(records[image_id], images)
+        for place, (annotation, truth, _) in enumerate(chosen):
+            if annotation["image_id"] == image_id:
+                drawn[place] = _draw_row(
+                    picture, annotation, truth, records[image_id], columns=3 if human is None else 4
+                )
+    _save(out, [drawn[place] for place in range(len(chosen))], chosen, columns=columns)
     return out
 
 
-def _draw_row(line: np.ndarray, annotation: Json, truth: Json | None, iou: float, record: Json, images: Path) -> None:
-    """Fill a row of axes with one instance's crops."""
-    pixels = load_pixels(record, images)
-    x, y, width, height = annotation["bbox"]
-    left, top = max(0, int(x - MARGIN * width)), max(0, int(y - MARGIN * height))
-    right, bottom = int(x + (1 + MARGIN) * width) + 1, int(y + (1 + MARGIN) * height) + 1
-    pictures = [pixels, pixels, overlay(pixels, decode(annotation["segmentation"], record), PSEUDO)]
+def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int) -> None:
+    """Put the rows below one another, and titles above."""
+    line = LINE if columns == 4 else 0  # an IoU above each row
+    width, height = columns * (CELL + GAP) + GAP, HEADER + sum(GAP + line + len(row) for row in drawn) + GAP
+    sheet = np.full((height if drawn else height + CELL, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=(width / DPI, len(sheet) / DPI), dpi=DPI)
+    top = HEADER
+
+    def write(text: str, column: float, y: float) -> None:
+        x = GAP + (column + 0.5) * (CELL + GAP) - GAP / 2
+        figure.text(x / width, 1 - y / len(sheet), text, fontsize=8, ha="center", va="center")
+
+    for column, title in enumerate(TITLES[:columns]):
+        write(title, column, HEADER / 2)
+    for row, (_, truth, iou) in zip(drawn, chosen, strict=True):
+        if truth is not None:
+            write(f"IoU {iou:.2f}", 2, top + line / 2 + GAP / 2)
+        top += line + GAP
+        sheet[top : top + len(row), GAP : GAP + row.shape[1]] = row
+        top += len(row)
+    if not drawn:
+        write(f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own", 1, HEADER + CELL / 2)
+    figure.figimage(sheet, zorder=-1)
+    figure.savefig(out, dpi=DPI)
+
+
+def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record: Json, *, columns: int) -> np.ndarray:
+    """One instance's crops, side by side: (h, w, 3) uint8."""
+    left, top, width, height = window(annotation["bbox"], picture.size)
+    tall = round(CELL * min(max(height / width, FLATTEST), TALLEST))
+    scale = min(CELL / width, tall / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    crop = np.asarray(picture.resize(size, way, box=(left, top, left + width, top + height)))
+    x, y, w, h = annotation["bbox"]
+    boxed = crop.copy()
+    edges = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
+    draw_box(boxed, *(round(edge) for edge in edges))
+    at = (
+        top + ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int),
+        left + ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int),
+    )
+    pictures = [crop, boxed, overlay(crop, sample_mask(annotation["segmentation"], record, *at), PSEUDO)]
     if truth is not None:
-        pictures.append(overlay(pixels, decode(truth["segmentation"], record), HUMAN))
-        line[2].set_title(f"IoU {iou:.2f}", fontsize=8)
-    for axes, picture in zip(line, pictures, strict=False):
-        axes.imshow(picture[top:bottom, left:right], interpolation="nearest")
-    corner = (x - left - 0.5, y - top - 0.5)
-    line[1].add_patch(Rectangle(corner, width, height, fill=False, color="lime", linewidth=1.5))
+        pictures.append(overlay(crop, sample_mask(truth["segmentation"], record, *at), HUMAN))
+    row = np.full((tall, columns * (CELL + GAP) - GAP, 3), 255, dtype=np.uint8)
+    for column, one in enumerate(pictures):
+        cell = row[:, column * (CELL + GAP) :][:, :CELL]
+        cell[:] = BACKGROUND  # beside an image that is narrower or flatter than a picture may be
+        y0, x0 = (tall - size[1]) // 2, (CELL - size[0]) // 2
+        cell[y0 : y0 + size[1], x0 : x0 + size[0]] = one
+    return row
+
+
+def window(box: list[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What is shown around a box (x, y, w, h): a square that lies inside the image, cut where it is larger than that.
+
+    Args:
+        size: width and height of the image.
+
+    Returns:
+        left, top, width and height, in whole pixels of the image.
+    """
+    side = int(np.ceil(max(box[2:]) * (1 + 2 * MARGIN)))
+    starts, lengths = [], []
+    for low, length, limit in zip(box[:2], box[2:], size, strict=True):
+        lengths.append(min(side, limit))
+        starts.append(min(max(round(low + length / 2 - side / 2), 0), limit - lengths[-1]))
+    return starts[0], starts[1], lengths[0], lengths[1]
 
 
 def _iou(annotation: Json, truth: Json, record: Json) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -14,6 +15,9 @@ from omegaconf import OmegaConf
 
 from mal.config import Config
 from mal.config_checks import check as check_config
+
+if TYPE_CHECKING:
+    from tests.label_calls import Place
 
 # Bits, keys and values are the CPU's, in the commands that tests start too, whether or not there is a GPU. What a GPU
 # computes is tested where a test is marked `cuda` and names its device.
@@ -77,3 +81,11 @@ def car_parts(shared_data: Path) -> Path:
 def mobilenet_weights(shared_data: Path) -> Path:
     """ImageNet weights of timm's mobilenetv2_100."""
     return shared_data.parent / "weights" / "mobilenetv2_100_same_in1k.safetensors"
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., Config]) -> "Place":
+    """A trained labeler, and images with boxes to label."""
+    from tests.label_calls import make_place  # here, for its imports take seconds
+
+    return make_place(tmp_path_factory.mktemp("label"), compose("profile=smoke"))

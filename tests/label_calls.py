@@ -1,0 +1,52 @@
+"""A labeler trained for a moment, images with boxes, and command lines of `python -m mal.label`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mal import shapes
+from mal.annotations import read, strip, write
+from mal.config import Config
+from mal.label import main
+from mal.labelers.mal import build_network
+from mal.runtime import load_checkpoint
+from mal.train import save_labeler, train_labeler
+
+
+@dataclass
+class Place:
+    """A trained labeler, and images with boxes."""
+
+    folder: Path
+    images: Path
+    boxes: Path
+    checkpoint: Path
+
+    def arguments(self, out: Path, *more: object, **instead: object) -> list[str]:
+        """A command line; `images=…` and the like replace what is at hand."""
+        inputs = {"images": self.images, "boxes": self.boxes, "checkpoint": self.checkpoint, "out": out, **instead}
+        options = [str(part) for name, value in inputs.items() for part in (f"--{name}", value)]
+        return [*options, "--device", "cpu", "--workers", "1", *map(str, more)]
+
+    def label(self, out: Path, *more: object, **instead: object) -> dict:
+        """What a call that succeeds wrote."""
+        assert main(self.arguments(out, *more, **instead)) == 0
+        return read(out, masks=True)
+
+
+def make_place(folder: Path, config: Config) -> Place:
+    """Draw images, train on their boxes."""
+    shapes.generate(folder, images=7, size=128, seed=3, split="val")
+    boxes = strip(read(folder / "annotations.json", masks=False))
+    train_labeler(boxes, folder / "images", config, folder=folder, device=torch.device("cpu"))
+    state = load_checkpoint(folder / "labeler.pt")
+    torch.manual_seed(5)
+    teacher = torch.nn.ModuleDict(
+        {"module": build_network(config)}
+    )  # unlike the student, so that they can be told apart
+    student = build_network(config)
+    student.load_state_dict(state["student"])
+    save_labeler(folder / "labeler.pt", student, teacher, config)
+    write(folder / "boxes.json", boxes)
+    return Place(folder, folder / "images", folder / "boxes.json", folder / "labeler.pt")
