@@ -30,7 +30,8 @@ def overlay(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.nda
 
 
 def draw_box(picture: np.ndarray, left: int, top: int, right: int, bottom: int) -> None:
-    """Draw a lime rectangle in a dark one on a picture (H, W, 3) uint8; it runs just inside these edges."""
+    """Draw a lime rectangle in a dark one on a picture (H, W, 3) uint8; it runs just inside these edges,
+    and along the picture's border where the rectangle reaches beyond."""
     height, width = picture.shape[:2]
     for inset, colour in ((0, 0), (3, 0), (1, LIME), (2, LIME)):
         x0, y0 = max(0, left + inset), max(0, top + inset)

@@ -1,7 +1,10 @@
 """Fixtures every test file may use."""
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +92,31 @@ def place(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., Confi
     from tests.label_calls import make_place  # here, for its imports take seconds
 
     return make_place(tmp_path_factory.mktemp("label"), compose("profile=smoke"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mal.turns import turn
+with turn(Path(sys.argv[1]), call=sys.argv[2], out=Path("out")):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holding() -> Iterator[Callable[[Path, str], subprocess.Popen[bytes]]]:
+    """Starts processes that take a turn (`mal.turns`) in a folder for a call; gives one once it has it."""
+    started = []
+
+    def start(folder: Path, call: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), call])
+        started.append(process)
+        while not (folder / "call-1.json").is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

@@ -1,0 +1,149 @@
+"""The contact sheet: its pictures fill it, outlines show on any ground, and an image costs what is shown of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from PIL import Image
+
+from analysis import sheet
+from analysis.drawing import PSEUDO, draw_box, load_picture, load_pixels, overlay, sample_mask
+from mal.annotations import decode_mask, encode_mask, write
+
+GREY = 128
+
+
+def scene(folder: Path, boxes: list[list[float]], size: tuple[int, int], *, colour: int = GREY) -> Path:
+    """One plain image with boxes whose masks fill them, as a pseudo-label file."""
+    width, height = size
+    Image.new("RGB", size, (colour, colour, colour)).save(folder / "a.png")
+    annotations = []
+    for number, (x, y, w, h) in enumerate(boxes, start=1):
+        mask = np.zeros((height, width), bool)
+        mask[int(y) : int(y + h), int(x) : int(x + w)] = True
+        box = {"id": number, "image_id": 1, "category_id": 1, "bbox": [x, y, w, h]}
+        annotations.append({**box, "segmentation": encode_mask(mask), "area": int(mask.sum())})
+    image = {"id": 1, "file_name": "a.png", "width": width, "height": height}
+    write(
+        folder / "labels.json", {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
+    )
+    return folder / "labels.json"
+
+
+def drawn(folder: Path, *arguments: object, human: bool = False, **options: object) -> np.ndarray:
+    labels = scene(folder, *arguments, **options)
+    out = sheet.draw_sheet(labels, folder, human=labels if human else None, out=folder / "sheet.png")
+    return np.asarray(Image.open(out).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("human", [False, True])
+def test_pictures_fill_the_sheet_whatever_the_shape_of_box_and_image(tmp_path, human):
+    boxes = [[100, 150, 180, 20], [300, 20, 18, 160], [0, 0, 400, 200], [350, 0, 50, 40], [10, 100, 390, 30]]
+    pixels = drawn(tmp_path, boxes, (400, 200), human=human)
+    columns = 4 if human else 3
+    assert pixels.shape[1] == columns * (sheet.CELL + sheet.GAP) + sheet.GAP
+    for column in set(range(columns)) - ({2} if human else set()):  # where the IoUs are written
+        start = sheet.GAP + column * (sheet.CELL + sheet.GAP)
+        cell = pixels[sheet.HEADER :, start : start + sheet.CELL]
+        blank = (cell == 255).all(axis=(1, 2))
+        assert blank.sum() == 5 * (sheet.GAP + (sheet.LINE if human else 0)) + sheet.GAP  # what parts the rows
+        assert (cell[~blank] != 255).any(axis=2).mean() > 0.97
+
+
+@given(
+    box=st.tuples(st.floats(-3, 90), st.floats(-3, 60), st.floats(1, 100), st.floats(1, 70)),
+    size=st.tuples(st.integers(1, 120), st.integers(1, 80)),
+)
+def test_what_is_shown_is_a_square_around_the_box_as_far_as_the_image_allows(box, size):
+    left, top, width, height = sheet.window(list(box), size)
+    side = np.ceil(max(box[2:]) * 1.5)
+    for start, length, limit, low, extent in zip((left, top), (width, height), size, box[:2], box[2:], strict=True):
+        assert length == min(side, limit)
+        assert 0 <= start <= limit - length
+        inside = max(low, 0), min(low + extent, limit)
+        if inside[0] < inside[1]:
+            assert start <= inside[0]
+            assert start + length >= inside[1] - 1
+
+
+@pytest.mark.parametrize(
+    "colour", [*np.eye(3) * 255, *(255 - np.eye(3) * 255), (0, 0, 0), (255, 255, 255), 255 * PSEUDO]
+)
+def test_an_outline_shows_on_any_colour(colour):
+    ground = np.full((20, 20, 3), colour, dtype=np.uint8)
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    painted = overlay(ground, mask, PSEUDO)
+    assert (painted[5, 5:15] == 255).all()  # the light line, just inside
+    assert (painted[4, 5:15] == 0).all()  # the dark one, just outside
+    np.testing.assert_array_equal(painted[:3], ground[:3])
+    expected = 0.65 * np.array(colour).astype(np.uint8) + 0.35 * 255 * PSEUDO
+    np.testing.assert_allclose(painted[9, 9], expected, atol=1)
+
+
+def test_a_mask_cut_by_the_picture_has_no_line_at_the_cut():
+    painted = overlay(np.full((9, 9, 3), 99, dtype=np.uint8), np.ones((9, 9), bool), PSEUDO)
+    assert len(np.unique(painted.reshape(-1, 3), axis=0)) == 1
+
+
+def test_a_box_is_drawn_inside_its_edges_and_along_the_picture_s_where_it_is_larger():
+    picture = np.full((30, 30, 3), GREY, dtype=np.uint8)
+    draw_box(picture, 5, -4, 25, 20)
+    lime = (picture == (0, 255, 0)).all(axis=2)
+    assert lime[:19, [6, 7, 22, 23]].all()
+    assert lime[[17, 18], 6:24].all()
+    assert lime[0, 6:24].all()  # the upper edge lies above the picture
+    assert not lime[2:15, 8:22].any()
+    assert (picture[:20, [5, 24]] == 0).all()
+    assert (picture[20:] == GREY).all()
+
+
+@given(
+    mask=st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))),
+    seed=st.integers(0, 2**31),
+)
+def test_a_mask_is_sampled_as_if_it_were_decoded(mask, seed):
+    height, width = mask.shape
+    record, draw = {"height": height, "width": width}, np.random.default_rng(seed)
+    rows, columns = draw.integers(0, height, 5), draw.integers(0, width, 7)
+    coded = encode_mask(mask)
+    runs = [0, *np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=~mask[0, 0], append=~mask[-1, -1]))).tolist()]
+    as_list = {"size": [height, width], "counts": runs if mask[0, 0] else runs[1:]}
+    as_bytes = {**coded, "counts": coded["counts"].encode()}
+    for segmentation in (coded, as_list, as_bytes):
+        found = sample_mask(segmentation, record, rows, columns)
+        np.testing.assert_array_equal(found, mask[np.ix_(rows, columns)])
+    polygon = [[0.3, 0.2, width - 0.5, 0.4, width / 2, height - 0.1]]
+    whole = decode_mask(polygon, height=height, width=width)
+    np.testing.assert_array_equal(sample_mask(polygon, record, rows, columns), whole[np.ix_(rows, columns)])
+
+
+def test_pictures_in_8_bits_are_those_in_full_precision(tmp_path):
+    draw = np.random.default_rng(0)
+    Image.fromarray(draw.integers(0, 256, (9, 8, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(draw.integers(0, 2**16, (9, 8), dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(draw.integers(0, 256, (9, 8), dtype=np.uint8)).save(tmp_path / "grey.png")
+    for name in ("rgb.png", "deep.png", "grey.png"):
+        record = {"file_name": name, "width": 8, "height": 9}
+        picture = np.asarray(load_picture(record, tmp_path))
+        assert picture.shape == (9, 8, 3)
+        np.testing.assert_allclose(picture / 255, load_pixels(record, tmp_path), atol=0.501 / 255)
+
+
+def test_an_image_is_decoded_once_for_all_its_rows(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(sheet, "load_picture", lambda *a: loaded.append(a) or load_picture(*a))
+    drawn(tmp_path, [[10, 10, 30, 30], [50, 20, 40, 30], [20, 60, 60, 25]], (120, 100))
+    assert len(loaded) == 1
+
+
+def test_a_large_object_s_outline_is_as_wide_as_a_small_one_s(tmp_path):
+    """Lines are drawn on the sheet, not in the image, which is shrunk by eight here."""
+    pixels = drawn(tmp_path, [[400, 400, 1000, 1000]], (2000, 2000))
+    start = sheet.GAP + 2 * (sheet.CELL + sheet.GAP)
+    middle = pixels[sheet.HEADER + sheet.GAP + sheet.CELL // 2, start : start + sheet.CELL]
+    assert [tuple(v) for v in middle if v.max() == 0] == [(0, 0, 0)] * 2
+    assert [tuple(v) for v in middle if v.min() == 255] == [(255, 255, 255)] * 2
