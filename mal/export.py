@@ -67,7 +67,7 @@ def write_png(coco: CocoDict, out: Path) -> list[str]:
             canvas[window.place][window.mask] = values[annotation["id"]]
             painted.append((window, values[annotation["id"]]))
         for window, value in painted:
-            seen = np.count_nonzero(canvas[window.place][window.mask] == value)
+            seen = int(np.count_nonzero(canvas[window.place][window.mask] == value))
             covered += 0 < seen < window.area
             lost += seen == 0 < window.area
         with atomic_write(out / names[image_id], "wb") as file:
