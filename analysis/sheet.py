@@ -33,9 +33,9 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
     Returns:
         `out`.
     """
-    coco = json.loads(labels.read_text(encoding="utf-8"))
+    coco = json.loads(labels.read_bytes())
     records = {image["id"]: image for image in coco["images"]}
-    truths = {} if human is None else {a["id"]: a for a in json.loads(human.read_text(encoding="utf-8"))["annotations"]}
+    truths = {} if human is None else {a["id"]: a for a in json.loads(human.read_bytes())["annotations"]}
     rows: list[Row] = []
     for annotation in coco["annotations"]:
         if min(annotation["bbox"][2:]) < SMALLEST or annotation.get("iscrowd") or annotation.get("flagged"):
