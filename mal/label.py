@@ -13,8 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from analysis.sheet import draw_sheet
 from mal.annotations import CocoDict, check_images, file_name, read, strip, write
@@ -79,8 +81,8 @@ def label_files(options: argparse.Namespace) -> str:
             return "\n".join([*said, AGAIN])
         if not options.overwrite:
             output.check(resumed=shards.is_dir())
-        write_json(shards / "call.json", work)  # before hours of work: can anything be written here?
-        networks = load_networks(checkpoint, config, device, crops=len(coco["annotations"]))
+        networks = networks_of(checkpoint, config, device, options, crops=len(coco["annotations"]))
+        write_json(shards / "call.json", work)
         if options.on_bad_image == "skip":
             coco["unreadable_images"] = unreadable(coco, options.images, workers=options.workers)
         labels = label_dataset(
@@ -132,6 +134,22 @@ def plan_output(options: argparse.Namespace, coco: CocoDict, place: Path, *, cal
         raise ConfigError(f"--out {options.out} would overwrite {len(taken)} inputs ({taken[0]}); name another place")
     call = call | {"options": digest([call["options"], options.format, options.preview])}
     return Output(options.out, place, files, call, FOLDERS.get(options.format))
+
+
+def networks_of(
+    checkpoint: Any, config: Config, device: torch.device, options: argparse.Namespace, *, crops: int
+) -> list[nn.Module]:
+    """The networks of a labeler.
+
+    Raises:
+        ConfigError: its weights are not those of the network that its config describes.
+    """
+    try:
+        return load_networks(checkpoint, config, device, crops=crops)
+    except RuntimeError as error:  # torch names every key
+        raise ConfigError(
+            f"the weights in {options.checkpoint} do not fit the network that it describes; copy the labeler.pt again"
+        ) from error
 
 
 def write_output(labels: CocoDict, options: argparse.Namespace, output: Output, staged: Path) -> list[str]:

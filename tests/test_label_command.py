@@ -22,6 +22,7 @@ from mal.boxes import SIZE_NAMES, size_class
 from mal.label import main
 from mal.labelers import box
 from mal.runtime import load_checkpoint, save_checkpoint
+from tests.label_calls import Place
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 GIVEN = {"id": 3, "image_id": 1, "category_id": 1, "bbox": [10, 12, 40, 30]}  # all that an annotation must have
@@ -281,13 +282,15 @@ def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys)
             assert (mask & filled).sum() / (mask | filled).sum() > 0.85  # within a pixel's rounding
 
 
-def other_inputs(tmp_path: Path) -> dict[str, Path]:
+def other_inputs(place: Place, tmp_path: Path) -> dict[str, Path]:
     """Files that are not what they should be."""
-    files = {name: tmp_path / name for name in ("weights.pt", "list.pt", "old.pt", "noise.pt", "boxes.json")}
+    names = ("weights.pt", "list.pt", "old.pt", "noise.pt", "cut.pt", "boxes.json")
+    files = {name: tmp_path / name for name in names}
     save_checkpoint(files["weights.pt"], {"conv.weight": torch.zeros(3)})
     torch.save([1, 2], files["list.pt"])
     save_checkpoint(files["old.pt"], {"student": {}, "teacher": {}, "config": "encoder: {gone: 1}"})
     files["noise.pt"].write_bytes(b"noise")
+    save_checkpoint(files["cut.pt"], load_checkpoint(place.checkpoint) | {"student": {}})
     files["boxes.json"].write_text("{}")
     return files | {"absent": tmp_path / "absent"}
 
@@ -299,6 +302,7 @@ def other_inputs(tmp_path: Path) -> dict[str, Path]:
         ("checkpoint", "list.pt", "is not a labeler; give the labeler.pt"),
         ("checkpoint", "old.pt", "another version of this program: Key 'gone' not in 'EncoderConfig'"),
         ("checkpoint", "noise.pt", "is not a readable checkpoint"),
+        ("checkpoint", "cut.pt", "do not fit the network that it describes"),
         ("checkpoint", "absent", "there is no checkpoint at"),
         ("boxes", "boxes.json", "has no images"),
         ("boxes", "absent", "there is no annotation file"),
@@ -306,7 +310,7 @@ def other_inputs(tmp_path: Path) -> dict[str, Path]:
     ],
 )
 def test_an_input_that_cannot_be_used_is_a_sentence_and_exit_code_1(place, tmp_path, capsys, option, name, sentence):
-    wrong = other_inputs(tmp_path)[name]
+    wrong = other_inputs(place, tmp_path)[name]
     assert main(place.arguments(tmp_path / "out.json", **{option: wrong})) == 1
     said = capsys.readouterr()
     assert said.out == ""
