@@ -15,8 +15,7 @@ from mal.findings import some
 
 CLOSE = 1.0  # pixels by which two boxes of one object may differ at each side: rounding
 INSIDE = 0.5  # share of the smaller of a box and a label that the two have in common
-SLIPS = 0.01  # share of labels beside their boxes that is put down to the labels' quality
-ROOT = "supercategory"
+SLIPS = 0.2  # share of masks beside their boxes up to which they are bad masks, not other objects
 
 Annotation = dict[str, Any]
 Box = Sequence[float]
@@ -91,14 +90,20 @@ def join_labels(found: CocoDict, coco: CocoDict, *, source: str | Path) -> Joine
     fault = _fault_of_ids(by_id, coco, images, source)
     if fault is None:
         return Joined({a["id"]: by_id[a["id"]] for a in coco["annotations"]}, _renamed(images, source))
+    if fault.slips:
+        return Joined({a["id"]: by_id[a["id"]] for a in coco["annotations"]}, fault.text)
     labels = _join_boxes(found, coco, images)
-    if len(labels) < len(coco["annotations"]):
-        lost = [a["id"] for a in coco["annotations"] if a["id"] not in labels]
-        if fault.few and not fault.unlabelled:
-            return Joined({a["id"]: by_id[a["id"]] for a in coco["annotations"]}, fault.text)
+    lost = [a["id"] for a in coco["annotations"] if a["id"] not in labels]
+    if lost:
         raise AnnotationError(
-            f"{fault.text}, and by image name and box {len(lost)} find no label, or several (ids {some(lost, most=5)}); "
-            f"{fault.advice}"
+            f"{fault.text}; {fault.advice}. (By image name and box instead of ids, {len(lost)} would have no label, or "
+            f"several: ids {some(lost, most=5)}.)"
+        )
+    beside = strays_of(labels, coco["annotations"])
+    if len(beside) > SLIPS * len(labels):
+        raise AnnotationError(
+            f"{source}: the masks of {len(beside)} of {len(labels)} labels do not lie in the labels' own boxes: ids "
+            f"{some((labels[key]['id'] for key in beside), most=5)}; do box and mask belong to the same object?"
         )
     text = f"{source}: its annotations are numbered otherwise; all {len(labels)} labels are joined by image name and box"
     return Joined(labels, text, by_id=False)
@@ -110,8 +115,7 @@ class _Fault:
 
     text: str
     advice: str
-    few: bool = False  # so few that they may be bad labels
-    unlabelled: bool = False  # ids are absent
+    slips: bool = False  # the ids may be right all the same: some masks are bad
 
 
 def _fault_of_ids(
@@ -124,14 +128,12 @@ def _fault_of_ids(
             f"{source} lacks {len(missing)} of the {len(boxes)} annotations that are to be labelled: ids "
             f"{some(missing, most=5)}",
             "label the same boxes and keep their ids (a box without a mask needs one too: fill it)",
-            unlabelled=True,
         )
     moved = [a["id"] for a in boxes if by_id[a["id"]]["image_id"] != images[a["image_id"]]]
     if moved:
         return _Fault(
             f"{source} has {len(moved)} of the annotations on other images: ids {some(moved, most=5)}",
             "it seems to number another set: label the same file",
-            unlabelled=True,
         )
     strays = strays_of(by_id, boxes)
     if strays:
@@ -139,33 +141,35 @@ def _fault_of_ids(
             f"{source}: {len(strays)} of {len(boxes)} labels do not lie in the boxes whose ids they bear: ids "
             f"{some(strays, most=5)}",
             "label the same file and keep its ids",
-            few=len(strays) <= SLIPS * len(boxes),
+            slips=len(strays) <= SLIPS * len(boxes) and not any(strays.values()),
         )
     return None
 
 
-def strays_of(by_id: dict[int, Annotation], boxes: list[Annotation]) -> list[int]:
-    """Ids of the boxes whose label is another object's: its own box is another's of the image, or neither its box nor
-    its mask has half of the smaller one in common with the box.
+def strays_of(by_id: dict[int, Annotation], boxes: list[Annotation]) -> dict[int, bool]:
+    """Ids of the boxes whose label does not lie there: neither its own box nor its mask has half of the smaller one in
+    common with the box, or its own box is another's of the image. The latter is certain to be a mistake: True.
 
     Args:
-        by_id: labels with valid masks; `boxes`' ids are among its keys.
+        by_id: labels; `boxes`' ids are among its keys. A mask in them is valid.
     """
     others = defaultdict(list)
     for box in boxes:
         others[box["image_id"]].append(box["bbox"])
-    strays = []
+    strays = {}
     for box in boxes:
         label, own = by_id[box["id"]], box["bbox"]
         given = label.get("bbox")
         if given is not None and not close(given, own):
-            taken = any(close(given, other) for other in others[box["image_id"]])
-            if taken or not _common(given, own):
-                strays.append(box["id"])
+            if any(close(given, other) for other in others[box["image_id"]]):
+                strays[box["id"]] = True
+                continue
+            if not _common(given, own):
+                strays[box["id"]] = False
                 continue
         around = mask_extent(label["segmentation"]) if label.get("segmentation") else None
         if around is not None and not _common([around[0], around[1], around[2] - around[0], around[3] - around[1]], own):
-            strays.append(box["id"])
+            strays[box["id"]] = False
     return strays
 
 

@@ -60,8 +60,11 @@ def _run(config: Config, device: torch.device) -> None:
     todo = [stage for stage, finished in zip(stages, done, strict=True) if not finished]
     ahead = ranks.on_first(lambda: outlook(stages, store, processes=ranks.size(), gpu=device.type == "cuda"))
     say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
-    for note in graph.notes():
+    for line in graph.censuses():
+        say(line)
+    for note in [*graph.notes(), *ranks.on_first(graph.turned_images)]:
         say(f"note: {note}")
+    graph.check()
     if config.dry_run:
         return
     ranks.on_first(lambda: preflight(config, todo, device))
@@ -72,7 +75,6 @@ def _run(config: Config, device: torch.device) -> None:
         data = graph.data()
         for stage in [s for s in in_order(data) if s in todo]:
             execute(stage, store, device=device)
-        graph.check_categories()
         for stage in todo:
             execute(stage, store, device=device)
         ranks.on_first(lambda: show(config, graph, store, stages))
@@ -92,7 +94,9 @@ def sweep_ahead(rows: Sequence[Config]) -> str:
     for config in rows:
         check_all(config)
         device = pick_device(config.device)
-        stages |= dict.fromkeys(in_order(Graph(config, Store(config.store), device).targets()))
+        graph = Graph(config, Store(config.store), device)
+        graph.check()
+        stages |= dict.fromkeys(in_order(graph.targets()))
     ahead = outlook(stages, Store(config.store), processes=ranks.size(), gpu=device.type == "cuda")
     return f"{len(rows)} rows: {ahead}"
 

@@ -1,6 +1,5 @@
 """Where a split's annotations and images are, and what identifies them before anything is read."""
 
-import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mal.annotations import CocoDict, read
+from mal.census import Census
 from mal.config import DataConfig
 from mal.errors import ConfigError, ImageError
 from mal.files import digest
 from mal.graph import Stage
 from mal.images import load_for
+from mal.mask_kinds import with_masks
 from mal.progress import Progress
+from mal.remembered import census
 from mal.store import Fingerprints
 
 SUGGESTED_VAL = (
@@ -22,7 +24,6 @@ SUGGESTED_VAL = (
     "lvis_v1_val.json",
 )  # what data=coco and data=lvis name below a root
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MASK = re.compile(rb'"segmentation"\s{0,64}:\s{0,64}(?:\{|\[\s{0,64}[^\]\s])')  # not null, not an empty list
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Split:
     has_masks: bool
     dataset: str | None = None  # its name; None: data.name
     drawn: Stage | None = None
+    census: Census | None = None  # of a file of the user's with annotations
     sources: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -43,8 +45,8 @@ class Split:
         return {} if self.drawn is None else {"data": self.drawn}
 
     def human(self) -> CocoDict:
-        """The annotations with their human masks."""
-        return read(self.annotations, masks=True)
+        """The file with those of its annotations that have a human mask."""
+        return with_masks(read(self.annotations, masks=False))
 
 
 def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:
@@ -55,6 +57,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
 
     Raises:
         ConfigError, MalError: a path that is not set or does not exist.
+        AnnotationError: annotations that cannot be read or trusted.
     """
     split = getattr(data, name)
     if split.annotations is None or split.images is None:
@@ -74,21 +77,9 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     # what is no image does not count: a new annotation file beside them must not change the keys of days of work
     names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
     sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
-    return Split(name, annotations, images, mentions_masks(annotations), sources=tuple(sources.items()))
-
-
-def mentions_masks(annotations: Path) -> bool:
-    """Whether a file has any mask at all, without parsing it (COCO's takes ten seconds).
-
-    An empty list or null, as box-only exports write it, is none.
-    """
-    with annotations.open("rb") as file:
-        tail = b""
-        while chunk := file.read(1 << 22):
-            if MASK.search(tail + chunk):
-                return True
-            tail = chunk[-256:]
-    return False
+    found = None if name == "test" else census(annotations, fingerprints)  # test sets are lists of images
+    has_masks = found is not None and found.has_masks
+    return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
 
 
 def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:

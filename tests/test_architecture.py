@@ -10,9 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files claims ranks progress precision bilinear patches compilation mask_formats",
+    "errors files findings flags claims ranks progress precision bilinear patches compilation mask_formats",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime annotation_checks",
+    "mask_kinds headers",
+    "box_findings",
+    "census",
+    "joins",
     "annotations labeler_file images augment backbones crf crf_triton loading losses shapes mirror payload",
     "encoders rois config_checks",
     "attention decoders decoders.*",
@@ -20,11 +24,11 @@ LAYERS = (
     "train export outlines submission segmenters metrics segmenters.* metrics.*",
     "labelling store forecast",
     "graph tracking",
-    "history",
+    "history remembered",
     "sources",
     "stages.*",
     "stages",
-    "label run store.__main__",
+    "label run store.__main__ check",
     "autolabel",
 )
 DOORS = {  # the only files that may import it
