@@ -194,6 +194,15 @@ def words(census: Census) -> str:
     return ", ".join(parts)
 
 
+def crowd_sentence(census: Census) -> str:
+    """That a file's masks are crowds, and the way out."""
+    brush = f"{census.brush_masks} of them brush masks (RLE), which CVAT exports so; " if census.brush_masks else ""
+    return (
+        f"{census.crowd_masks} of its {number(census.masks, 'mask')} are crowds (iscrowd 1), from which no segmenter "
+        f"learns and with which no mask is compared; {brush}where each is one object, set its iscrowd to 0"
+    )
+
+
 def _mask_words(c: Census) -> Iterable[str]:
     if not c.usable:
         if c.repeats:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from mal.annotation_checks import file_name
+from mal.findings import some
 
 ORIENTATION = 0x0112  # EXIF tag; 1: as stored
 QUARTERS = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -53,3 +54,16 @@ def is_ambiguous(entry: dict[str, Any], header: Header) -> bool:
     if header.orientation == 1 or (header.width, header.height) != (entry["width"], entry["height"]):
         return False
     return header.orientation not in QUARTERS or header.width == header.height
+
+
+def turned_sentence(read: list[tuple[dict[str, Any], Header | str]]) -> str | None:
+    """What to say of images whose boxes may have been drawn on another view than the stored one; None without any."""
+    turned = [file_name(entry) for entry, header in read if isinstance(header, Header) and is_ambiguous(entry, header)]
+    if not turned:
+        return None
+    return (
+        f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), and the "
+        "size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes were drawn on "
+        "the turned view, as browsers and most tools show it, store the images as they are seen (for instance with "
+        "mogrify -auto-orient)"
+    )

@@ -13,6 +13,9 @@ from mal import ranks, segmenters
 from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
+from mal.errors import AnnotationError
+from mal.files import read_json
+from mal.flags import flag_sentence
 from mal.crf import backend
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
@@ -153,6 +156,27 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
+    tell_flagged(config, graph, store)
+
+
+def tell_flagged(config: Config, graph: Graph, store: Store) -> None:
+    """Say how many boxes of each split have no mask of their own, and why.
+
+    Raises:
+        AnnotationError: none of any split has one.
+    """
+    silent, sentences = True, []
+    for split in [s for s in (graph.train, graph.val) if s is not None and graph.labels(s.name, config.labeler.name)]:
+        labels = graph.label(split, config.labeler.name)
+        counts = {name: entry["value"] for name, entry in store.read(labels.name, labels.key)["metrics"].items()}
+        silent = silent and counts["flagged"] == counts["labels"]
+        if counts["flagged"]:
+            annotations = read_json(store.folder(labels.name, labels.key) / "labels.json")["annotations"]
+            sentences.append(f"{split.name}: {flag_sentence(annotations)}")
+    if silent:
+        raise AnnotationError("; ".join(sentences))
+    for sentence in sentences:
+        say(f"note: {sentence}")
 
 
 def say(text: str) -> None:

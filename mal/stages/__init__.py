@@ -4,10 +4,8 @@ Each file holds the stages of one part, in the order of the data's flow: data, l
 """
 
 from mal.census import words
-from mal.findings import some
 from mal.graph import Stage
-from mal.headers import is_ambiguous, read_headers
-from mal.joins import compare_categories
+from mal.headers import read_headers, turned_sentence
 from mal.sources import Split
 from mal.stages import needs
 from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
@@ -62,9 +60,8 @@ class Graph(SegmenterStages):
         for split in self._files():
             notes += needs.notes(split, self.config)
         for split in filter(None, (self.train, self.val)):
-            if not split.has_masks:
-                lost = self._lost_without_masks(split)
-                notes.append(f"{split.annotations} has boxes only: no masks to compare with{lost}")
+            if not split.has_masks and split.census is not None:
+                notes.append(needs.without_masks(split) + self._lost_without_masks(split))
         if self.val is None:
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
@@ -124,19 +121,12 @@ class Graph(SegmenterStages):
     def turned_images(self) -> list[str]:
         """A note for each split whose images a viewer turns, so that boxes may have been drawn on another view of them
         than is read. At most `census.SEEN` headers are read for each."""
-        notes = []
+        found = []
         for name, split in self._named_files():
-            if split.census is None:
-                continue
-            sample = list(read_headers(split.census.sample, split.images))
-            turned = [e["file_name"] for e, header in sample if not isinstance(header, str) and is_ambiguous(e, header)]
-            if turned:
-                notes.append(
-                    f"{name}: {len(turned)} of {len(sample)} images looked at are turned by their EXIF tag ({some(turned)}) "
-                    "and are read as they are stored; if the boxes were drawn on the turned view, store the images as "
-                    "they are seen (jpegtran, exiftran, mogrify -auto-orient) and start again"
-                )
-        return notes
+            if split.census is not None:
+                sample = list(read_headers(split.census.sample, split.images))
+                found += [f"{name}: {sentence}" for sentence in filter(None, [turned_sentence(sample)])]
+        return found
 
     def _files(self) -> list[Split]:
         return [split for _, split in self._named_files()]
@@ -153,7 +143,8 @@ class Graph(SegmenterStages):
         """What a run does without because a split has no human masks."""
         if not self._wants_segmenters() or not self.config.segmenter.mask_head:
             return ""
-        return ", so no segmenter is trained" if split.name == "train" else ", nor to measure mask AP on, so no segmenter is trained"
+        measured = ", nor to measure mask AP on" if split.name == "val" else ""
+        return f"{measured}, so no segmenter is trained"
 
     def clustering(self) -> Stage:
         """Clustering score of the encoder's features (Eq. 6, Table 6)."""

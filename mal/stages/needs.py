@@ -1,6 +1,6 @@
 """What a run needs of its files, checked against their censuses before anything is computed."""
 
-from mal.census import Census
+from mal.census import crowd_sentence
 from mal.config import Config
 from mal.errors import AnnotationError, ConfigError
 from mal.findings import STOPS, number, some
@@ -72,15 +72,6 @@ def check_real_masks(split: Split) -> None:
     census = split.census
     if census is not None and not census.has_masks and (census.broken or census.all_crowds):
         check_masks(split, purpose="a segmenter needs its masks")
-
-
-def crowd_sentence(census: Census) -> str:
-    """That a file's masks are crowds, and the way out."""
-    brush = f"{census.brush_masks} of them brush masks (RLE), which CVAT exports so; " if census.brush_masks else ""
-    return (
-        f"{census.crowd_masks} of its {number(census.masks, 'mask')} are crowds (iscrowd 1), from which no segmenter "
-        f"learns and with which no mask is compared; {brush}where each is one object, set iscrowd to 0"
-    )
 
 
 def check_scores(split: Split, config: Config) -> None:
@@ -167,11 +158,6 @@ def notes(split: Split, config: Config) -> list[str]:
     if census is None:
         return []
     said = [f"{split.annotations}: {finding.text}" for finding in census.findings if finding.level != STOPS]
-    if census.repeats and not census.usable:
-        said.append(
-            f"{split.annotations}: every mask only repeats its box, so the file counts as one of boxes: nothing is "
-            "compared with its masks, and no segmenter learns from them"
-        )
     if census.crowd_masks and (census.all_crowds or census.crowd_masks > 0.1 * census.masks):
         said.append(f"{split.annotations}: {crowd_sentence(census)}")
     missing = census.unmasked + census.broken
@@ -187,6 +173,25 @@ def notes(split: Split, config: Config) -> list[str]:
             "and not compared"
         )
     return said
+
+
+def without_masks(split: Split) -> str:
+    """Why a split counts as one without human masks."""
+    census = split.census
+    assert census is not None
+    if census.repeats:
+        return (
+            f"{split.annotations} has boxes only: each of its {number(census.repeats, 'mask')} just repeats its box, and "
+            "there is nothing to compare with"
+        )
+    if census.broken:
+        return (
+            f"{split.annotations} has no usable mask: {number(census.broken, 'segmentation')} cannot be read "
+            f"({census.first_broken[0]}), and there is nothing to compare with"
+        )
+    if census.crowd_masks:
+        return f"{split.annotations} has no masks of single objects to compare with"
+    return f"{split.annotations} has boxes only: no masks to compare with"
 
 
 def _images(which: str) -> str:
