@@ -31,9 +31,9 @@ def box_findings(coco: CocoDict, kinds: list[Verdict]) -> list[Finding]:
     by_id = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
     sizes = np.array([by_id[a["image_id"]] for a in coco["annotations"]], dtype=np.float64)  # width, height
     units = _units(boxes, sizes)
-    if units is not None:
-        return [units, *_turned(coco, kinds)]
-    return [*_too_small(coco, boxes), *_turned(coco, kinds), *_corners(coco, boxes), *_strays(coco, kinds)]
+    if units is not None and units.level == STOPS:
+        return [units]
+    return [*([] if units is None else [units]), *_too_small(coco, boxes), *_turned(coco, kinds), *_corners(coco, boxes), *_strays(coco, kinds)]
 
 
 def _units(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:

@@ -106,13 +106,21 @@ def look(path: Path, folder: Path, *, lvis: bool = False) -> tuple[Census | None
         return None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
     census = take(coco)
     found = [*census.findings, *_about_masks(census), *_about_images(coco, folder)]
-    if census.lvis_problem is not None and (lvis or any("neg_category_ids" in image for image in coco["images"])):
-        found.append(Finding(MASKS, f"LVIS's evaluation lacks what it needs: {census.lvis_problem}"))
+    if census.has_masks and census.lvis_problem is not None and (lvis or _seems_lvis(coco)):
+        text = f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"
+        found.append(Finding(MASKS, text))
     unused = [category for category in census.categories if not category.annotations]
     if unused:
         text = f"{len(unused)} of {number(len(census.categories), 'category', 'categories')} without an annotation"
         found.append(Finding(NOTE, f"{text} ({some(unused)}): AP does not count them"))
     return census, found
+
+
+def _seems_lvis(coco: CocoDict) -> bool:
+    """Whether a file has anything that only LVIS's have."""
+    image, category = coco["images"][0], coco["categories"][0]
+    lists = ("neg_category_ids", "not_exhaustive_category_ids")
+    return "frequency" in category or any(key in image for key in lists) or "file_name" not in image
 
 
 def _about_masks(census: Census) -> Iterator[Finding]:

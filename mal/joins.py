@@ -202,11 +202,10 @@ def _join_images(found: CocoDict, coco: CocoDict, source: str | Path) -> dict[in
             matching = whole if len(whole) == 1 else named[last_name(image)]
             if len(matching) != 1:
                 lost = [k for k, i in here.items() if len(named[last_name(i)]) != 1]
-                shown = some(f"{k} is {file_name(here[k])}" for k in lost)
-                known = f" and {file_name(there[lost[0]])} there" if lost[0] in there else ""
+                known = f" and {file_name(there[lost[0]])!r} there" if lost[0] in there else ""
                 raise AnnotationError(
-                    f"{source} has no image, or several, for {len(lost)} of the {len(here)} images by file name "
-                    f"({shown} here{known}); label the same images and keep their file names"
+                    f"{source} has no image, or several, of the file name of {len(lost)} of the {len(here)} images: image "
+                    f"{lost[0]} is {file_name(here[lost[0]])!r} here{known}; label the same images and keep their names"
                 )
             pairs[key] = matching[0]
     for key, image in here.items():

@@ -17,9 +17,9 @@ MASK = "mask"
 GIVEN = (BOX, MASK)
 
 BOX_TOLERANCE = 1.0  # pixels by which a mask that repeats its box may differ from it at each side
-_FULL = 0.99  # of its own extent that a polygon covers if it is a rectangle
+_MISSING = 0.1  # share of its own extent that a polygon leaves out at most if it is a rectangle
 _CORNERS = 40  # numbers of a polygon; one of more is drawn by hand
-_SHORT = 16  # characters; a blank mask's run lengths are no longer
+_CODES = 24  # characters other than the "0" of equal columns, of a blank mask or a rectangle: at most four numbers
 _BATCH = 4096  # RLE texts whose lengths are added up at a time
 
 
@@ -101,17 +101,18 @@ def _polygon_kind(polygons: list[list[float]], bbox: list[float], height: int, w
     if not _close((left, top, right, bottom), bbox):
         return MASK
     area = sum(xs[i - 1] * y - x * ys[i - 1] for i, (x, y) in enumerate(zip(xs, ys, strict=True))) / 2
-    return BOX if abs(area) >= _FULL * (right - left) * (bottom - top) else MASK
+    wide, high = right - left, bottom - top
+    missing = wide * high - abs(area)
+    return BOX if missing <= min(BOX_TOLERANCE * (wide + high), _MISSING * wide * high) else MASK
 
 
 def _rle_kind(counts: str | list[int], bbox: list[float], height: int, width: int) -> str:
     if isinstance(counts, str):
-        # a rectangle's columns are all alike, and so are the codes of their differences
-        if len(counts) > _SHORT and counts.count("0") < len(counts) // 2:
+        if len(counts) - counts.count("0") > _CODES:
             return MASK
         runs = run_lengths(counts)
     else:
-        if len(counts) > 2 and counts[1] != counts[-2 + len(counts) % 2]:
+        if len(counts) > 2 and counts[1] != counts[-1 - len(counts) % 2]:
             return MASK
         runs = np.array(counts)
     inside = runs[1::2]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from analysis.figures.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.summary import summary
 from mal import ranks, segmenters
+from mal.annotations import write
 from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
@@ -24,6 +26,7 @@ from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
 from mal.segmenters.config_checks import check as check_segmenter
+from mal.sources import Split
 from mal.stages import Graph
 from mal.stages.encoder import pretrained
 from mal.store import Store
@@ -147,16 +150,24 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
     sheet = draw_sheet(
-        folder / "labels.json",
-        split.images,
-        human=split.annotations if split.has_masks else None,
-        out=folder / "sheet.png",
+        folder / "labels.json", split.images, human=human_masks(split, folder), out=folder / "sheet.png"
     )
     if config.labeler.name == "mal":
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
     tell_flagged(config, graph, store)
+
+
+def human_masks(split: Split, folder: Path) -> Path | None:
+    """The file with a split's human masks, or one in `folder` with those that can be decoded; None without any."""
+    if not split.has_masks:
+        return None
+    census = split.census
+    if census is None or not census.annotations - census.masks:
+        return split.annotations
+    write(folder / "human.json", split.human())
+    return folder / "human.json"
 
 
 def tell_flagged(config: Config, graph: Graph, store: Store) -> None:

@@ -14,9 +14,10 @@ from mal.errors import ConfigError, ImageError
 from mal.files import digest
 from mal.graph import Stage
 from mal.images import load_for
+from mal.joins import join_labels
 from mal.mask_kinds import with_masks
 from mal.progress import Progress
-from mal.remembered import census
+from mal.remembered import census, remembered
 from mal.store import Fingerprints
 
 SUGGESTED_VAL = (
@@ -80,6 +81,22 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     found = None if name == "test" else census(annotations, fingerprints)  # test sets are lists of images
     has_masks = found is not None and found.has_masks
     return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
+
+
+def label_join(labels: Path, split: Split, fingerprints: Fingerprints) -> tuple[bool, str | None]:
+    """How a pseudo-label file is joined to the boxes of a split in files: whether by annotation id, and what must be
+    said of it.
+
+    Raises:
+        AnnotationError: it is not a file of these boxes' labels.
+    """
+
+    def join() -> dict[str, Any]:
+        joined = join_labels(read(labels, masks=True), read(split.annotations, masks=False), source=labels)
+        return {"by_id": joined.by_id, "remark": joined.remark and joined.remark.removeprefix(f"{labels}: ")}
+
+    found = remembered("label join", 1, [labels, split.annotations], join, fingerprints)
+    return found["by_id"], found["remark"] and f"{labels}: {found['remark']}"
 
 
 def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:

@@ -6,7 +6,8 @@ Each file holds the stages of one part, in the order of the data's flow: data, l
 from mal.census import words
 from mal.graph import Stage
 from mal.headers import read_headers, turned_sentence
-from mal.sources import Split
+from mal.labelers.file import path_for
+from mal.sources import Split, label_join
 from mal.stages import needs
 from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
 from mal.stages.segmenter import SegmenterStages
@@ -62,6 +63,7 @@ class Graph(SegmenterStages):
         for split in filter(None, (self.train, self.val)):
             if not split.has_masks and split.census is not None:
                 notes.append(needs.without_masks(split) + self._lost_without_masks(split))
+        notes += self._label_remarks()
         if self.val is None:
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
@@ -74,6 +76,16 @@ class Graph(SegmenterStages):
         if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
             notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
+
+    def _label_remarks(self) -> list[str]:
+        """How another program's label files are joined to the boxes, where not simply by annotation id."""
+        remarks = []
+        for split in [s for s in (self.train, self.val) if s is not None and s.drawn is None]:
+            named = [self.config.labeler.name, *(self.config.compare if split.name == "val" else [])]
+            path = path_for(self.config.labeler, split.name) if "file" in named else None
+            if path is not None:
+                remarks.append(label_join(path, split, self.fingerprints)[1])
+        return [remark for remark in remarks if remark]
 
     def _stand_ins(self) -> list[str]:
         """The small models that an experiment of the paper's uses in place of the paper's."""

@@ -162,10 +162,12 @@ def notes(split: Split, config: Config) -> list[str]:
         said.append(f"{split.annotations}: {crowd_sentence(census)}")
     missing = census.unmasked + census.broken
     if missing and compares(split, config):
-        broken = f" (of {number(census.broken, 'segmentation')} no mask can be made: {census.first_broken[0]})"
+        broken = ""
+        if census.broken:
+            broken = f" (of {number(census.broken, 'segmentation')} no mask can be made: {census.first_broken[0]})"
         said.append(
             f"{split.annotations}: masks are compared with the {census.usable + census.repeats} human ones there are; "
-            f"{number(missing, 'box', 'boxes')} without one are labelled and not compared{broken if census.broken else ''}"
+            f"{number(missing, 'box', 'boxes')} without one are labelled and not compared{broken}"
         )
     elif census.has_masks and not compares(split, config):
         said.append(
