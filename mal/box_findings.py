@@ -33,7 +33,13 @@ def box_findings(coco: CocoDict, kinds: list[Verdict]) -> list[Finding]:
     units = _units(boxes, sizes)
     if units is not None and units.level == STOPS:
         return [units]
-    return [*([] if units is None else [units]), *_too_small(coco, boxes), *_turned(coco, kinds), *_corners(coco, boxes), *_strays(coco, kinds)]
+    return [
+        *([] if units is None else [units]),
+        *_too_small(coco, boxes),
+        *_turned(coco, kinds),
+        *_corners(coco, boxes),
+        *_strays(coco, kinds),
+    ]
 
 
 def _units(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
@@ -42,8 +48,8 @@ def _units(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
     if ends <= RELATIVE and sizes.min() > 10 * RELATIVE:
         return Finding(
             STOPS,
-            f"all {len(boxes)} boxes lie within one pixel: they seem to be shares of the image (0 to 1); multiply x and "
-            "width by the image's width, y and height by its height",
+            f"all {len(boxes)} boxes lie within one pixel: they seem to be shares of the image (0 to 1); multiply x "
+            "and width by the image's width, y and height by its height",
         )
     if ends > PER_CENT or sizes.max() <= 1.2 * PER_CENT:
         return None
@@ -89,24 +95,25 @@ def _turned(coco: CocoDict, kinds: list[Verdict]) -> Iterator[Finding]:
         shown = some(f"{annotation['id']}: {turn:g}°" for annotation, turn in turned)
         yield Finding(
             MISLEADS,
-            f"{of(len(turned), len(coco['annotations']))} turned (rotation of annotations {shown}), and bbox is written "
-            "without the turn, so it does not bound the object; export polygons instead, or replace each bbox by the one around the turned corners: with the same centre, width "
-            "w·|cos| + h·|sin| and height w·|sin| + h·|cos|, and remove rotation",
+            f"{of(len(turned), len(coco['annotations']))} turned (rotation of annotations {shown}), and bbox is "
+            "written without the turn, so it does not bound the object; export polygons instead, or replace each bbox "
+            "by the one around the turned corners: with the same centre, width w·|cos| + h·|sin| and height "
+            "w·|sin| + h·|cos|, and remove rotation",
         )
 
 
 def _turn(annotation: dict[str, Any]) -> float:
     """Degrees by which a box is turned; 0 where none is given or a half turn brings it back."""
     attributes = annotation.get("attributes")
-    places = [(annotation, ("rotation", "angle")), (attributes, ("rotation",))]
-    for place, keys in places:
-        for key in keys if isinstance(place, dict) else ():
-            try:
-                turn = float(place.get(key) or 0)
-            except (TypeError, ValueError):
-                continue
-            if math.isfinite(turn) and _RIGHT_ANGLES < turn % 180 < 180 - _RIGHT_ANGLES:
-                return turn
+    given = [annotation.get("rotation"), annotation.get("angle")]
+    given += [attributes.get("rotation")] if isinstance(attributes, dict) else []
+    for value in given:
+        try:
+            turn = float(value or 0)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(turn) and _RIGHT_ANGLES < turn % 180 < 180 - _RIGHT_ANGLES:
+            return turn
     return 0.0
 
 

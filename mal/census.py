@@ -139,8 +139,7 @@ def take(coco: CocoDict) -> Census:
         first_broken=first["broken"],
         first_bad_area=first["bad_areas"],
         selected={
-            which: {"images": images[which], "objects": objects[which], "scored": scored[which]}
-            for which in SELECTIONS
+            which: {"images": images[which], "objects": objects[which], "scored": scored[which]} for which in SELECTIONS
         },
         categories=[Category(c["id"], c["name"], used[c["id"]]) for c in coco["categories"]],
         lvis_problem=lvis_problem(coco),
@@ -174,9 +173,8 @@ def lvis_problem(coco: CocoDict) -> str | None:
     odd = [c for c in coco["categories"] if c.get("frequency") not in FREQUENCIES]
     if odd:
         shown = some(f"{c['name']!r}: {c.get('frequency')!r}" for c in odd)
-        faults.append(
-            f"{len(odd)} of {len(coco['categories'])} categories have no frequency of {', '.join(FREQUENCIES)} ({shown})"
-        )
+        known = ", ".join(FREQUENCIES)
+        faults.append(f"{len(odd)} of {len(coco['categories'])} categories have no frequency of {known} ({shown})")
     return "; ".join(faults) or None
 
 
@@ -221,4 +219,3 @@ def _mask_words(c: Census) -> Iterable[str]:
 
 def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
-

@@ -107,7 +107,9 @@ def look(path: Path, folder: Path, *, lvis: bool = False) -> tuple[Census | None
     census = take(coco)
     found = [*census.findings, *_about_masks(census), *_about_images(coco, folder)]
     if census.has_masks and census.lvis_problem is not None and (lvis or _seems_lvis(coco)):
-        text = f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"
+        text = (
+            f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"
+        )
         found.append(Finding(MASKS, text))
     unused = [category for category in census.categories if not category.annotations]
     if unused:
@@ -126,18 +128,21 @@ def _seems_lvis(coco: CocoDict) -> bool:
 def _about_masks(census: Census) -> Iterator[Finding]:
     if census.broken:
         yield Finding(
-            MASKS, f"{number(census.broken, 'segmentation')} cannot be read as a mask: {some(census.first_broken, most=1)}"
+            MASKS,
+            f"{number(census.broken, 'segmentation')} cannot be read as a mask: {some(census.first_broken, most=1)}",
         )
     missing = census.unmasked + census.crowds_unmasked
     if census.has_masks and missing:
         where = f" ({some(census.first_unmasked)})" if census.first_unmasked else ""
         yield Finding(
             MASKS,
-            f"{missing} of {census.annotations} annotations have no mask{where}: made masks are compared with those there "
-            "are; a segmenter is not trained or measured on the file unless all have one",
+            f"{missing} of {census.annotations} annotations have no mask{where}: made masks are compared with those "
+            "there are; a segmenter is not trained or measured on the file unless all have one",
         )
     if census.repeats and not census.usable:
-        yield Finding(NOTE, f"each of its {number(census.repeats, 'mask')} just repeats its box: they count as boxes only")
+        yield Finding(
+            NOTE, f"each of its {number(census.repeats, 'mask')} just repeats its box: they count as boxes only"
+        )
     elif census.repeats > CROWDS * census.masks:
         yield Finding(
             NOTE,
@@ -163,8 +168,8 @@ def _about_images(coco: CocoDict, folder: Path) -> Iterator[Finding]:
     if unreadable:
         yield Finding(
             STOPS,
-            f"{len(unreadable)} of {len(read)} images cannot be opened ({some(unreadable)}); replace them, or skip them "
-            "(data.on_bad_image=skip, --on-bad-image skip)",
+            f"{len(unreadable)} of {len(read)} images cannot be opened ({some(unreadable)}); replace them, or skip "
+            "them (data.on_bad_image=skip, --on-bad-image skip)",
         )
     other = [
         f"{file_name(entry)} is {header.width} x {header.height}, annotated {entry['width']} x {entry['height']}"
@@ -174,8 +179,8 @@ def _about_images(coco: CocoDict, folder: Path) -> Iterator[Finding]:
     if other:
         yield Finding(
             STOPS,
-            f"{len(other)} of {len(read)} images have another size than their annotations say ({some(other)}); give the "
-            "images that were annotated, or scale the annotations to these",
+            f"{len(other)} of {len(read)} images have another size than their annotations say ({some(other)}); give "
+            "the images that were annotated, or scale the annotations to these",
         )
     turned = turned_sentence(present)
     if turned is not None:
@@ -196,8 +201,8 @@ def _between(train: Census, val: Census) -> Iterator[Finding]:
     if found.unlearned:
         yield Finding(
             MISLEADS,
-            f"the second has objects of categories that the first does not list: {some(found.unlearned)}; nothing learns "
-            "them, and AP counts them as missed",
+            f"the second has objects of categories that the first does not list: {some(found.unlearned)}; nothing "
+            "learns them, and AP counts them as missed",
         )
     if train.has_masks and not val.has_masks:
         yield Finding(NOTE, "the first has human masks and the second has none: no segmenter can be measured")

@@ -62,8 +62,8 @@ def turned_sentence(read: list[tuple[dict[str, Any], Header | str]]) -> str | No
     if not turned:
         return None
     return (
-        f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), and the "
-        "size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes were drawn on "
-        "the turned view, as browsers and most tools show it, store the images as they are seen (for instance with "
-        "mogrify -auto-orient)"
+        f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), and "
+        "the size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes were "
+        "drawn on the turned view, as browsers and most tools show it, store the images as they are seen (for instance "
+        "with mogrify -auto-orient)"
     )

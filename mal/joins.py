@@ -51,9 +51,7 @@ def compare_categories(learned: Iterable[Category], scored: Iterable[Category]) 
         elif category.annotations:
             lacking.append(category)
     ids = {category.id for category in here}
-    unlearned = [
-        c for c in there if c.annotations and c.id not in ids and plain_name(c.name) not in own_names
-    ]
+    unlearned = [c for c in there if c.annotations and c.id not in ids and plain_name(c.name) not in own_names]
     return CategoryDifferences(renumbered, lacking, unlearned)
 
 
@@ -105,7 +103,9 @@ def join_labels(found: CocoDict, coco: CocoDict, *, source: str | Path) -> Joine
             f"{source}: the masks of {len(beside)} of {len(labels)} labels do not lie in the labels' own boxes: ids "
             f"{some((labels[key]['id'] for key in beside), most=5)}; do box and mask belong to the same object?"
         )
-    text = f"{source}: its annotations are numbered otherwise; all {len(labels)} labels are joined by image name and box"
+    text = (
+        f"{source}: its annotations are numbered otherwise; all {len(labels)} labels are joined by image name and box"
+    )
     return Joined(labels, text, by_id=False)
 
 
@@ -168,7 +168,9 @@ def strays_of(by_id: dict[int, Annotation], boxes: list[Annotation]) -> dict[int
                 strays[box["id"]] = False
                 continue
         around = mask_extent(label["segmentation"]) if label.get("segmentation") else None
-        if around is not None and not _common([around[0], around[1], around[2] - around[0], around[3] - around[1]], own):
+        if around is not None and not _common(
+            [around[0], around[1], around[2] - around[0], around[3] - around[1]], own
+        ):
             strays[box["id"]] = False
     return strays
 
@@ -204,8 +206,9 @@ def _join_images(found: CocoDict, coco: CocoDict, source: str | Path) -> dict[in
                 lost = [k for k, i in here.items() if len(named[last_name(i)]) != 1]
                 known = f" and {file_name(there[lost[0]])!r} there" if lost[0] in there else ""
                 raise AnnotationError(
-                    f"{source} has no image, or several, of the file name of {len(lost)} of the {len(here)} images: image "
-                    f"{lost[0]} is {file_name(here[lost[0]])!r} here{known}; label the same images and keep their names"
+                    f"{source} has no image, or several, of the file name of {len(lost)} of the {len(here)} images: "
+                    f"image {lost[0]} is {file_name(here[lost[0]])!r} here{known}; label the same images and keep "
+                    "their names"
                 )
             pairs[key] = matching[0]
     for key, image in here.items():

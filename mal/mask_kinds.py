@@ -87,6 +87,7 @@ def _verdict(annotation: dict[str, Any], height: int, width: int) -> Verdict:
         return Verdict(BROKEN, problem)
     if isinstance(segmentation, list):
         return _PLAIN[_polygon_kind(segmentation, annotation["bbox"], height, width)]
+    assert isinstance(segmentation, dict)
     return _PLAIN[_rle_kind(segmentation["counts"], annotation["bbox"], height, width)]
 
 
@@ -182,4 +183,3 @@ def _lengths(texts: list[str]) -> np.ndarray:
     # from the fourth on a number is the difference to the last but one, so it counts as often as such follow
     often = np.where(inner == 0, 1, (np.repeat(counts, counts) - 1 - inner) // 2 + 1)
     return np.add.reduceat(values * often, firsts)
-

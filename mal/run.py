@@ -15,10 +15,10 @@ from mal.annotations import write
 from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
+from mal.crf import backend
 from mal.errors import AnnotationError
 from mal.files import read_json
 from mal.flags import flag_sentence
-from mal.crf import backend
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
 from mal.labelers.mal import starting_network
@@ -149,9 +149,7 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
     split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
-    sheet = draw_sheet(
-        folder / "labels.json", split.images, human=human_masks(split, folder), out=folder / "sheet.png"
-    )
+    sheet = draw_sheet(folder / "labels.json", split.images, human=human_masks(split, folder), out=folder / "sheet.png")
     if config.labeler.name == "mal":
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")

@@ -133,7 +133,8 @@ def test_a_census_is_linear_in_the_annotations(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     bboxes = [[float(v) for v in (*rng.uniform(0, 60, 2), *rng.uniform(4, 60, 2))] for _ in range(20_000)]
     coco["annotations"] = [
-        {**coco["annotations"][0], "id": n, "bbox": bbox, "segmentation": diamond(bbox)} for n, bbox in enumerate(bboxes)
+        {**coco["annotations"][0], "id": n, "bbox": bbox, "segmentation": diamond(bbox)}
+        for n, bbox in enumerate(bboxes)
     ]
     started = time.process_time()
     take(coco)

@@ -23,8 +23,8 @@ TRAIN = categories((1, "apple", 6), (2, "brick", 6), (3, "cone", 6))
 def test_equal_lists_do_not_differ_and_spelling_does_not_matter() -> None:
     for other in (TRAIN, categories((1, " Apple", 1), (2, "BRICK", 1), (3, "cone", 0))):
         found = compare_categories(TRAIN, other)
-        assert not (found.renumbered or found.lacking or found.unlearned)
-    composed, decomposed = categories((1, "Bäume", 2)), categories((1, "Bäume", 2))
+        assert [found.renumbered, found.lacking, found.unlearned] == [[], [], []]
+    composed, decomposed = categories((1, "B\u00e4ume", 2)), categories((1, "Ba\u0308ume", 2))
     assert not compare_categories(composed, decomposed).renumbered
 
 
@@ -55,7 +55,7 @@ def test_an_unused_root_category_does_not_matter() -> None:
     rooted = [Category(0, "things", 0), *TRAIN]
     for pair in ((rooted, TRAIN), (TRAIN, rooted), (rooted, rooted)):
         found = compare_categories(*pair)
-        assert not (found.renumbered or found.lacking or found.unlearned)
+        assert [found.renumbered, found.lacking, found.unlearned] == [[], [], []]
     moved = compare_categories(rooted, categories((0, "apple", 6), (1, "brick", 6), (2, "cone", 6)))
     assert len(moved.renumbered) == 3
 
@@ -167,9 +167,7 @@ def unlike(coco: dict[str, Any], by: float) -> None:
         ),
         (lambda c: c["images"][1].update(width=80), ["image 2 is 80 x 120 pixels there and 160 x 120 here"]),
         (
-            lambda c: [
-                a.update(segmentation=diamond([2, 2, 9, 9])) for a in c["annotations"] if a["id"] % 2
-            ],
+            lambda c: [a.update(segmentation=diamond([2, 2, 9, 9])) for a in c["annotations"] if a["id"] % 2],
             ["4 of 8 labels", "do box and mask belong to the same object?"],
         ),
     ],

@@ -82,7 +82,9 @@ def test_masks_that_repeat_their_boxes_count_as_boxes(compose, own: Path) -> Non
 def test_a_file_in_another_encoding_has_the_same_masks(compose, own: Path) -> None:
     """Whatever the reader takes: the bytes are not looked at."""
     path = own / "train.json"
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=1).replace('"segmentation":', '"segmentation"  :  \n'))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()), indent=1).replace('"segmentation":', '"segmentation"  :  \n')
+    )
     assert graph(compose, own).required_train.has_masks
 
 
@@ -99,8 +101,12 @@ def test_a_run_from_boxes_minds_no_mask_however_bad(compose, own: Path, capsys: 
     settings = config(compose, own, "segmenter=none", "labeler=ellipse", "compare=[]")
     run(settings)
     said = capsys.readouterr().out
-    assert "train: 8 boxes on 4 images, 5 with a human mask, 1 without one, 2 with a segmentation that is no mask" in said
-    assert "masks are compared with the 5 human ones there are; 3 boxes without one are labelled and not compared" in said
+    assert (
+        "train: 8 boxes on 4 images, 5 with a human mask, 1 without one, 2 with a segmentation that is no mask" in said
+    )
+    assert (
+        "masks are compared with the 5 human ones there are; 3 boxes without one are labelled and not compared" in said
+    )
     store = Store(own / "runs")
     (record,) = [store.read("quality_val", p.parent.name) for p in store.root.glob("quality_val/*/run.json")]
     assert record["metrics"]["iou"]["n"] == 5
@@ -204,7 +210,9 @@ def test_lvis_without_its_lists_is_refused_before_anything_is_trained(compose, o
     ],
     ids=["area text", "area negative", "only crowds chosen"],
 )
-def test_what_ap_cannot_take_is_refused_before_anything_is_trained(change, overrides, words, compose, own: Path) -> None:
+def test_what_ap_cannot_take_is_refused_before_anything_is_trained(
+    change, overrides, words, compose, own: Path
+) -> None:
     edit(own / "val.json", change)
     assert words in refused(compose, own, *overrides)
 
@@ -213,9 +221,11 @@ def test_a_choice_that_leaves_no_image_is_refused(compose, tmp_path: Path) -> No
     coco_file(tmp_path, "train")
     coco_file(tmp_path, "val", images=1)
     for overrides in ([], ["segmenter=none"]):
-        with pytest.raises(ConfigError, match="data.val_images=odd leaves none of the 1 validation image"):
+        with pytest.raises(ConfigError, match=r"data\.val_images=odd leaves none of the 1 validation image"):
             run(config(compose, tmp_path, "data.val_images=odd", *overrides))
-    drawn = compose("profile=smoke", f"store={tmp_path}", "tracking=none", "data.val_images=odd", "data.shapes.val_images=1")
+    drawn = compose(
+        "profile=smoke", f"store={tmp_path}", "tracking=none", "data.val_images=odd", "data.shapes.val_images=1"
+    )
     with pytest.raises(ConfigError, match="leaves none"):
         run(drawn)
 
@@ -250,31 +260,35 @@ def test_human_masks_cannot_be_copied_where_there_are_none(labeler: str, compose
     assert re.search("8 of 8 annotations have no mask|holds boxes only", found)
 
 
+@pytest.mark.slow
 def test_what_tools_leave_behind_counts_nowhere(compose, own: Path) -> None:
     def leave(coco: dict[str, Any]) -> None:
         empty = {"id": 7, "image_id": coco["images"][0]["id"], "category_id": 1, "bbox": [0, 0, 0, 0], "area": 0}
         coco["annotations"].append({**empty, "segmentation": [], "iscrowd": False})
 
     scores = []
-    for change in (lambda coco: None, leave):
+    for change in (dict, leave):
         for split in ("train", "val"):
             edit(own / f"{split}.json", change)
         settings = config(compose, own, "labeler=ellipse", "compare=[]")
         run(settings)
         found = Graph(settings, Store(own / "runs"), CPU)
-        (human,) = [s for s in in_order(found.targets()) if (s.name, s.columns["supervision"]) == ("ap_val", "human")]
+        (human,) = [
+            s for s in in_order(found.targets()) if (s.name, s.columns.get("supervision")) == ("ap_val", "human")
+        ]
         scores.append(found.store.read(human.name, human.key)["metrics"])
     assert scores[0] == scores[1]
 
 
 def test_a_run_without_a_single_mask_of_its_own_ends_in_an_error(compose, own: Path, capsys) -> None:
     """Every label of another program is empty."""
-    labels = edit(own / "train.json", lambda coco: None).read_text()
-    (own / "labels.json").write_text(labels)
+    (own / "labels.json").write_text((own / "train.json").read_text())
     blank = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
     edit(own / "labels.json", each(segmentation=blank))
     chosen = ["labeler=file", f"labeler.file={own / 'labels.json'}", "segmenter=none", "compare=[]"]
-    with pytest.raises(AnnotationError, match="none of the 8 boxes got a mask: all are filled and flagged .8 because the"):
+    with pytest.raises(
+        AnnotationError, match=r"none of the 8 boxes got a mask: all are filled and flagged \(8 because the"
+    ):
         run(config(compose, own, *chosen))
     edit(own / "labels.json", lambda coco: coco["annotations"][0].update(segmentation=diamond([6, 14, 65, 70])))
     capsys.readouterr()
@@ -296,6 +310,11 @@ def test_labels_numbered_otherwise_get_their_own_boxes_and_a_key_of_their_own(co
     assert record["metrics"]["iou"]["value"] == 1.0
 
 
+def number_from_the_first_image(coco: dict[str, Any]) -> None:
+    for number, annotation in enumerate(coco["annotations"]):
+        annotation["id"] = coco["images"][0]["id"] + number
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ids", [(2**62, 1), (-500, 1), (2**53 + 1, 2)])
 def test_ids_of_any_size_give_the_same_results(ids: tuple[int, int], compose, tmp_path: Path) -> None:
@@ -307,10 +326,12 @@ def test_ids_of_any_size_give_the_same_results(ids: tuple[int, int], compose, tm
         coco_file(folder, "train", first=first, step=step)
         coco_file(folder, "val", first=first, step=step)
         for split in ("train", "val"):
-            edit(folder / f"{split}.json", lambda c: [a.update(id=c["images"][0]["id"] + n) for n, a in enumerate(c["annotations"])])
+            edit(folder / f"{split}.json", number_from_the_first_image)
         settings = config(compose, folder, "labeler=ellipse", "compare=[]", "data.class_agnostic=false")
         run(settings)
         store = Store(folder / "runs")
         records = [store.read(p.parent.parent.name, p.parent.name) for p in store.root.glob("*/*/run.json")]
-        scores.append(sorted((r["stage"], str(r["metrics"])) for r in records if r["stage"] in ("ap_val", "quality_val")))
+        scores.append(
+            sorted((r["stage"], str(r["metrics"])) for r in records if r["stage"] in ("ap_val", "quality_val"))
+        )
     assert scores[0] == scores[1]

@@ -30,13 +30,13 @@ class Graph(SegmenterStages):
             return [*self.data(), scored]
         config, stages = self.config, self.data()
         for split in filter(None, (self.train, self.val)):
-            scored = needs.compares(split, config)
-            compared = config.compare if split.name == "val" and scored else []
+            compares = needs.compares(split, config)
+            compared = config.compare if split.name == "val" and compares else []
             for name in dict.fromkeys([config.labeler.name, *compared]):
                 if not self.labels(split.name, name):
                     continue
                 labels = self.label(split, name)
-                stages.append(self.quality(split, labels) if scored else labels)
+                stages.append(self.quality(split, labels) if compares else labels)
         if self._trains_segmenters():
             trained = [self.train_segmenter(None)]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks

@@ -171,8 +171,8 @@ def notes(split: Split, config: Config) -> list[str]:
         )
     elif census.has_masks and not compares(split, config):
         said.append(
-            f"{split.annotations}: {_images(config.data.val_images)} have no human mask to compare with: masks are made "
-            "and not compared"
+            f"{split.annotations}: {_images(config.data.val_images)} have no human mask to compare with: masks are "
+            "made and not compared"
         )
     return said
 
@@ -183,8 +183,8 @@ def without_masks(split: Split) -> str:
     assert census is not None
     if census.repeats:
         return (
-            f"{split.annotations} has boxes only: each of its {number(census.repeats, 'mask')} just repeats its box, and "
-            "there is nothing to compare with"
+            f"{split.annotations} has boxes only: each of its {number(census.repeats, 'mask')} just repeats its box, "
+            "and there is nothing to compare with"
         )
     if census.broken:
         return (
