@@ -11,7 +11,7 @@ from typing import Any
 from mal.annotation_checks import CocoDict, file_name
 from mal.box_findings import SMALLEST_SIDE, box_findings
 from mal.findings import Finding, number, some
-from mal.mask_kinds import ABSENT, BROKEN, GIVEN, MASK, left_over, verdicts
+from mal.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, left_over, verdicts
 
 VERSION = 1  # of what is counted; raised with every change, so that a remembered census is counted anew
 MOSTLY = 0.9  # share of the masks from which on "nearly all" of them are crowds
@@ -43,7 +43,7 @@ class Census:
     crowds: int  # iscrowd 1, with a mask or without
     crowd_masks: int  # of the masks
     brush_masks: int  # of the crowds' masks, run lengths
-    usable: int  # masks to learn from and to compare with: no crowd, and more than their box
+    usable: int  # masks to learn from and to compare with: no crowd, and no polygon that only repeats its box
     left_over: int  # neither a mask nor a box with an area
     unmasked: int  # no crowd, not left over, and no mask or one that shows nothing
     broken: int  # a segmentation that is no mask
@@ -60,8 +60,13 @@ class Census:
 
     @property
     def has_masks(self) -> bool:
-        """Whether the file has human masks: some that are no crowd and not just their box again."""
+        """Whether the file has human masks: some that are no crowd and no polygon that only repeats its box."""
         return self.usable > 0
+
+    @property
+    def single(self) -> int:
+        """Masks of single objects."""
+        return self.masks - self.crowd_masks
 
     @property
     def all_crowds(self) -> bool:
@@ -108,7 +113,9 @@ def take(coco: CocoDict) -> Census:
                 tally["crowd_masks"] += 1
                 tally["brush_masks"] += isinstance(annotation["segmentation"], dict)
             else:
-                tally["usable" if kind == MASK else "repeats"] += 1
+                # tools write a rectangle as a polygon; run lengths that are one were painted
+                tally["usable"] += kind == MASK or isinstance(annotation["segmentation"], dict)
+                tally["repeats"] += kind == BOX
         elif kind == BROKEN:
             note("broken", annotation, reason)
         elif crowd:
@@ -210,7 +217,7 @@ def _mask_words(c: Census) -> Iterable[str]:
         else:
             yield "no human masks"
         return
-    yield f"{c.usable + c.repeats} with a human mask"
+    yield f"{c.single} with a human mask"
     if c.repeats:
         yield f"{c.repeats} of which only repeat their box"
     if c.unmasked:

@@ -166,7 +166,7 @@ def notes(split: Split, config: Config) -> list[str]:
         if census.broken:
             broken = f" (of {number(census.broken, 'segmentation')} no mask can be made: {census.first_broken[0]})"
         said.append(
-            f"{split.annotations}: masks are compared with the {census.usable + census.repeats} human ones there are; "
+            f"{split.annotations}: masks are compared with the {census.single} human ones there are; "
             f"{number(missing, 'box', 'boxes')} without one are labelled and not compared{broken}"
         )
     elif census.has_masks and not compares(split, config):
