@@ -164,7 +164,7 @@ def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
 
 
 def human_labeler(human: CocoDict) -> ShardLabeler:
-    """Copy human masks: the upper bound of mask quality."""
+    """Copy the human masks there are: the upper bound of mask quality."""
     by_id = {annotation["id"]: annotation for annotation in human["annotations"]}
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
@@ -172,7 +172,7 @@ def human_labeler(human: CocoDict) -> ShardLabeler:
             check_size(image, images)  # before masks of that size are made
         sizes = {image["id"]: (image["height"], image["width"]) for image in shard["images"]}
         labels = {}
-        for annotation in shard["annotations"]:
+        for annotation in [a for a in shard["annotations"] if a["id"] in by_id]:
             height, width = sizes[annotation["image_id"]]
             edges = decode_edges(by_id[annotation["id"]]["segmentation"], height=height, width=width)
             labels[annotation["id"]] = {

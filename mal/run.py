@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -10,10 +11,14 @@ from analysis.figures.attention import draw_attention
 from analysis.sheet import draw_sheet
 from analysis.summary import summary
 from mal import ranks, segmenters
+from mal.annotations import write
 from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
 from mal.crf import backend
+from mal.errors import AnnotationError
+from mal.files import read_json
+from mal.flags import flag_sentence
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
 from mal.labelers.mal import starting_network
@@ -21,6 +26,7 @@ from mal.labelers.sam import Sam
 from mal.mirror import start_mirror, ui_command
 from mal.runtime import pick_device
 from mal.segmenters.config_checks import check as check_segmenter
+from mal.sources import Split
 from mal.stages import Graph
 from mal.stages.encoder import pretrained
 from mal.store import Store
@@ -60,8 +66,11 @@ def _run(config: Config, device: torch.device) -> None:
     todo = [stage for stage, finished in zip(stages, done, strict=True) if not finished]
     ahead = ranks.on_first(lambda: outlook(stages, store, processes=ranks.size(), gpu=device.type == "cuda"))
     say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
-    for note in graph.notes():
+    for line in graph.censuses():
+        say(line)
+    for note in [*graph.notes(), *ranks.on_first(graph.turned_images)]:
         say(f"note: {note}")
+    graph.check()
     if config.dry_run:
         return
     ranks.on_first(lambda: preflight(config, todo, device))
@@ -72,7 +81,6 @@ def _run(config: Config, device: torch.device) -> None:
         data = graph.data()
         for stage in [s for s in in_order(data) if s in todo]:
             execute(stage, store, device=device)
-        graph.check_categories()
         for stage in todo:
             execute(stage, store, device=device)
         ranks.on_first(lambda: show(config, graph, store, stages))
@@ -92,7 +100,9 @@ def sweep_ahead(rows: Sequence[Config]) -> str:
     for config in rows:
         check_all(config)
         device = pick_device(config.device)
-        stages |= dict.fromkeys(in_order(Graph(config, Store(config.store), device).targets()))
+        graph = Graph(config, Store(config.store), device)
+        graph.check()
+        stages |= dict.fromkeys(in_order(graph.targets()))
     ahead = outlook(stages, Store(config.store), processes=ranks.size(), gpu=device.type == "cuda")
     return f"{len(rows)} rows: {ahead}"
 
@@ -139,16 +149,43 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
     split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
-    sheet = draw_sheet(
-        folder / "labels.json",
-        split.images,
-        human=split.annotations if split.has_masks else None,
-        out=folder / "sheet.png",
-    )
+    sheet = draw_sheet(folder / "labels.json", split.images, human=human_masks(split, folder), out=folder / "sheet.png")
     if config.labeler.name == "mal":
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
+    tell_flagged(config, graph, store)
+
+
+def human_masks(split: Split, folder: Path) -> Path | None:
+    """The file with a split's human masks, or one in `folder` with those that can be decoded; None without any."""
+    if not split.has_masks:
+        return None
+    census = split.census
+    if census is None or not census.annotations - census.masks:
+        return split.annotations
+    write(folder / "human.json", split.human())
+    return folder / "human.json"
+
+
+def tell_flagged(config: Config, graph: Graph, store: Store) -> None:
+    """Say how many boxes of each split have no mask of their own, and why.
+
+    Raises:
+        AnnotationError: none of any split has one.
+    """
+    silent, sentences = True, []
+    for split in [s for s in (graph.train, graph.val) if s is not None and graph.labels(s.name, config.labeler.name)]:
+        labels = graph.label(split, config.labeler.name)
+        counts = {name: entry["value"] for name, entry in store.read(labels.name, labels.key)["metrics"].items()}
+        silent = silent and counts["flagged"] == counts["labels"]
+        if counts["flagged"]:
+            annotations = read_json(store.folder(labels.name, labels.key) / "labels.json")["annotations"]
+            sentences.append(f"{split.name}: {flag_sentence(annotations)}")
+    if silent:
+        raise AnnotationError("; ".join(sentences))
+    for sentence in sentences:
+        say(f"note: {sentence}")
 
 
 def say(text: str) -> None:

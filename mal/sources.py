@@ -1,6 +1,5 @@
 """Where a split's annotations and images are, and what identifies them before anything is read."""
 
-import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mal.annotations import CocoDict, read
+from mal.census import Census
 from mal.config import DataConfig
 from mal.errors import ConfigError, ImageError
 from mal.files import digest
 from mal.graph import Stage
 from mal.image_folder import folder_fault, list_names
 from mal.images import load_for
+from mal.joins import join_labels
+from mal.mask_kinds import with_masks
 from mal.progress import Progress
+from mal.remembered import census, remembered
 from mal.store import Fingerprints
 
 SUGGESTED_VAL = (
@@ -23,7 +26,6 @@ SUGGESTED_VAL = (
     "lvis_v1_val.json",
 )  # what data=coco and data=lvis name below a root
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MASK = re.compile(rb'"segmentation"\s{0,64}:\s{0,64}(?:\{|\[\s{0,64}[^\]\s])')  # not null, not an empty list
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Split:
     has_masks: bool
     dataset: str | None = None  # its name; None: data.name
     drawn: Stage | None = None
+    census: Census | None = None  # of a file of the user's with annotations
     sources: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -44,8 +47,8 @@ class Split:
         return {} if self.drawn is None else {"data": self.drawn}
 
     def human(self) -> CocoDict:
-        """The annotations with their human masks."""
-        return read(self.annotations, masks=True)
+        """The file with those of its annotations that have a human mask."""
+        return with_masks(read(self.annotations, masks=False))
 
 
 def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:
@@ -56,6 +59,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
 
     Raises:
         ConfigError, MalError: a path that is not set or does not exist.
+        AnnotationError: annotations that cannot be read or trusted.
     """
     split = getattr(data, name)
     if split.annotations is None or split.images is None:
@@ -76,21 +80,25 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     # what is no image does not count: a new annotation file beside them must not change the keys of days of work
     names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
     sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
-    return Split(name, annotations, images, mentions_masks(annotations), sources=tuple(sources.items()))
+    found = None if name == "test" else census(annotations, fingerprints)  # test sets are lists of images
+    has_masks = found is not None and found.has_masks
+    return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
 
 
-def mentions_masks(annotations: Path) -> bool:
-    """Whether a file has any mask at all, without parsing it (COCO's takes ten seconds).
+def label_join(labels: Path, split: Split, fingerprints: Fingerprints) -> tuple[bool, str | None]:
+    """How a pseudo-label file is joined to the boxes of a split in files: whether by annotation id, and what must be
+    said of it.
 
-    An empty list or null, as box-only exports write it, is none.
+    Raises:
+        AnnotationError: it is not a file of these boxes' labels.
     """
-    with annotations.open("rb") as file:
-        tail = b""
-        while chunk := file.read(1 << 22):
-            if MASK.search(tail + chunk):
-                return True
-            tail = chunk[-256:]
-    return False
+
+    def join() -> dict[str, Any]:
+        joined = join_labels(read(labels, masks=True), read(split.annotations, masks=False), source=labels)
+        return {"by_id": joined.by_id, "remark": joined.remark and joined.remark.removeprefix(f"{labels}: ")}
+
+    found = remembered("label join", 1, [labels, split.annotations], join, fingerprints)
+    return found["by_id"], found["remark"] and f"{labels}: {found['remark']}"
 
 
 def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:

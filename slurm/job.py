@@ -67,8 +67,8 @@ class StageJob:
         store = Store(config.store)
         graph = Graph(config, store, torch.device(sweep.device))
         stage = self._find(graph)
-        if stage.name == "train_segmenter":
-            ranks.on_first(graph.check_categories)
+        if stage.name == "train_segmenter":  # a file may have changed since the sweep was planned
+            ranks.on_first(graph.check)
         tracking = config.tracking
         remote = tracking.enabled and tracking.uri.startswith("http") and ranks.is_first()
         mirror = start_mirror(store.root, enabled=remote, uri=tracking.uri, experiment=tracking.experiment)

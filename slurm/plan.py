@@ -64,7 +64,8 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
         graph = Graph(row, store, device)
         stages = in_order(graph.targets())
         plan.targets[number] = [stage.address for stage in stages]
-        plan.notes += [note for note in graph.notes() if note not in plan.notes]
+        graph.check()
+        plan.notes += [note for note in [*graph.censuses(), *graph.notes()] if note not in plan.notes]
         for stage in stages:
             if stage.address in plan.jobs or stage.address in plan.done:
                 continue

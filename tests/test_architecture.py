@@ -10,11 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files faults claims turns ranks progress notes precision bilinear patches compilation",
+    "errors files findings flags faults claims turns ranks progress notes precision bilinear patches compilation",
     "mask_formats mask_windows polygons",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime image_names box_checks box_view not_finite",
     "annotation_checks annotation_text remarks whereabouts image_folder depth",
+    "mask_kinds headers",
+    "box_findings",
+    "census",
+    "joins",
     "annotations labeler_file images augment backbones crf crf_triton loading losses shapes mirror payload",
     "encoders rois config_checks",
     "attention decoders decoders.*",
@@ -22,11 +26,11 @@ LAYERS = (
     "train export outlines submission segmenters metrics segmenters.* metrics.*",
     "labelling store forecast outputs",
     "graph tracking",
-    "history",
+    "history remembered",
     "sources",
     "stages.*",
     "stages",
-    "label run store.__main__ own_boxes",
+    "label run store.__main__ check own_boxes",
     "autolabel",
 )
 DOORS = {  # the only files that may import it

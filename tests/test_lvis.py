@@ -283,10 +283,10 @@ def test_a_file_that_is_not_lviss_is_refused():
     coco, results = drawn(0)
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         images = [coco["images"][0], {k: v for k, v in coco["images"][1].items() if k != key}]
-        with pytest.raises(AnnotationError, match=rf"image 6 has no {key}.*data\.format=coco"):
+        with pytest.raises(AnnotationError, match=rf"1 of 2 images have no list {key} \(ids 6\).*data\.format=coco"):
             average_precision(coco | {"images": images}, results, federated=True)
     categories = [coco["categories"][0], coco["categories"][1] | {"frequency": "often"}]
-    with pytest.raises(AnnotationError, match=r"category 5 \(c5\) has the frequency 'often'"):
+    with pytest.raises(AnnotationError, match=r"1 of 2 categories have no frequency .*'c5': 'often'"):
         average_precision(coco | {"categories": categories}, results, federated=True)
     with pytest.raises(ConfigError, match="class_agnostic"):
         average_precision(coco, results, federated=True, class_agnostic=True)

@@ -1,5 +1,7 @@
 """IoU and boundary IoU, and which instances they are counted over."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -215,3 +217,28 @@ def test_even_and_odd_positions_part_the_images(ids):
     assert select_images(coco, "all") == coco
     with pytest.raises(AnnotationError, match="'first'"):
         select_images(coco, "first")
+
+
+def test_a_file_numbered_otherwise_is_refused():
+    first, second = np.zeros((120, 120), dtype=bool), np.zeros((120, 120), dtype=bool)
+    first[5:25, 5:25], second[60:90, 60:90] = True, True
+    human = _coco({1: first, 2: second})
+    for annotation in human["annotations"]:
+        annotation["image_id"] = 1
+    predicted = copy.deepcopy(human)
+    a, b = predicted["annotations"]
+    a["id"], b["id"] = b["id"], a["id"]
+    with pytest.raises(
+        AnnotationError, match="2 annotations of the predicted file have the box of another object: ids 1, 2"
+    ):
+        mask_quality(predicted, human)
+
+
+def test_an_image_of_another_file_is_refused():
+    human = _coco({1: _square(30)})
+    human["images"][0]["file_name"] = "a/1.png"
+    same, other = copy.deepcopy(human), copy.deepcopy(human)
+    same["images"][0]["file_name"], other["images"][0]["file_name"] = "1.png", "a/2.png"
+    assert mask_quality(same, human)[0]["iou"] == 1
+    with pytest.raises(AnnotationError, match=r"1 images have another file name .* image 1: 'a/2.png'"):
+        mask_quality(other, human)

@@ -15,7 +15,7 @@ from mal.errors import AnnotationError, ConfigError, ImageError
 from mal.graph import in_order
 from mal.labelers.mal import build_network, load_networks
 from mal.run import run
-from mal.sources import SUGGESTED_VAL, mentions_masks
+from mal.sources import SUGGESTED_VAL
 from mal.stages import Graph
 from mal.store import Store
 
@@ -57,22 +57,6 @@ def edit(path: Path, change: Any) -> None:
     coco = json.loads(path.read_text())
     change(coco)
     path.write_text(json.dumps(coco))
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "found"),
-    [("[]", False), ("null", False), ("[ ]", False), ("[[1,2,3,4,5,6]]", True), ('{"size":[1,1],"counts":"0"}', True)],
-)
-def test_an_empty_segmentation_is_no_mask(segmentation: str, found: bool, tmp_path: Path) -> None:
-    path = tmp_path / "boxes.json"
-    path.write_text(f'{{"annotations": [{{"id": 1, "segmentation" : {segmentation}, "bbox": [1, 2, 3, 4]}}]}}')
-    assert mentions_masks(path) is found
-
-
-def test_a_mask_is_found_across_the_border_of_two_reads(tmp_path: Path) -> None:
-    path = tmp_path / "boxes.json"
-    path.write_bytes(b" " * ((1 << 22) - 8) + b'"segmentation": [[1, 2, 3, 4, 5, 6]]')
-    assert mentions_masks(path)
 
 
 def test_boxes_with_empty_segmentations_are_labelled_to_the_end(compose, own: Path) -> None:

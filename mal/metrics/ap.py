@@ -1,6 +1,7 @@
 """Average precision by COCO's and LVIS's protocols, by faster-coco-eval, and the matches behind it, kept by image."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pycocotools import mask as rle
 from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.errors import AnnotationError, ConfigError
 from mal.metrics.bootstrap import METRICS as METRICS_OF_AREAS
-from mal.metrics.federated import FREQUENCIES, Federation, federation
+from mal.metrics.federated import FREQUENCIES, Federation, check_federated, federation
 from mal.metrics.matches import AREAS, THRESHOLDS, MatchArrays, match
 
 METRICS = {
@@ -56,24 +57,70 @@ def average_precision(
     """
     if federated and class_agnostic:
         raise ConfigError("LVIS's protocol judges each category by itself; use data.class_agnostic=false")
+    if federated:
+        check_federated(human)
+    _check_known(
+        results,
+        images={image["id"] for image in human["images"]},
+        categories=None if class_agnostic else {category["id"] for category in human["categories"]},
+    )
+    names = tuple(sorted(entry["id"] for entry in human[kind]) for kind in ("images", "categories"))
+    human, results = _renumbered(human, results, *names, class_agnostic=class_agnostic)
     known = federation(human) if federated else None
-    images = sorted(int(image["id"]) for image in human["images"])
-    categories = [1] if class_agnostic else sorted(int(category["id"]) for category in human["categories"])
+    images = sorted(image["id"] for image in human["images"])
+    categories = [1] if class_agnostic else sorted(category["id"] for category in human["categories"])
     objects = _objects(human, iou_type=iou_type, class_agnostic=class_agnostic)
     if not any(not item["iscrowd"] for item in objects):
         raise AnnotationError("the annotations hold no object that is not a crowd: there is nothing to measure AP on")
-    _check_known(results, images=set(images), categories=None if class_agnostic else set(categories))
     if known is not None:
         results = known.judged(results, max_detections=max_detections)
     detections = _detections(results, iou_type=iou_type, class_agnostic=class_agnostic)
     if known is not None:
         metrics, ious = _by_parts(human, known, objects, detections, iou_type, max_detections)
-        return metrics, _matches(ious, images, categories, objects, detections, max_detections, known.not_exhaustive)
+        matches = _matches(ious, images, categories, objects, detections, max_detections, known.not_exhaustive)
+        return metrics, _named(matches, *names, class_agnostic=class_agnostic)
     kinds = [{"id": 1, "name": "object"}] if class_agnostic else human["categories"]
     evaluator = _evaluate(human["images"], kinds, objects, detections, iou_type, max_detections)
     values = evaluator.stats_as_dict
     metrics = {name: values[theirs] for name, theirs in METRICS.items() if values[theirs] > -1}
-    return metrics, _matches(evaluator.ious, images, categories, objects, detections, max_detections, {})
+    matches = _matches(evaluator.ious, images, categories, objects, detections, max_detections, {})
+    return metrics, _named(matches, *names, class_agnostic=class_agnostic)
+
+
+def _renumbered(
+    human: CocoDict, results: list[dict[str, Any]], images: list[int], categories: list[int], *, class_agnostic: bool
+) -> tuple[CocoDict, list[dict[str, Any]]]:
+    """A file and results whose image and category ids are 1, 2, … in the order of the given ones.
+
+    faster-coco-eval takes ids through doubles: those of 2**53 and more, such as hashes, collide there.
+    """
+    image_of = {identity: number for number, identity in enumerate(images, start=1)}
+    category_of = {identity: number for number, identity in enumerate(categories, start=1)}
+
+    def entry(item: dict[str, Any]) -> dict[str, Any]:
+        # results on one class for all may bear any category
+        category = 1 if class_agnostic else category_of[item["category_id"]]
+        return {**item, "image_id": image_of[item["image_id"]], "category_id": category}
+
+    lists = ("neg_category_ids", "not_exhaustive_category_ids")
+    return {
+        "images": [
+            {**image, "id": image_of[image["id"]]}
+            | {key: [category_of[c] for c in image[key] if c in category_of] for key in lists if image.get(key)}
+            for image in human["images"]
+        ],
+        "categories": [{**category, "id": category_of[category["id"]]} for category in human["categories"]],
+        "annotations": [entry(annotation) for annotation in human["annotations"]],
+    }, [entry(result) for result in results]
+
+
+def _named(matches: MatchArrays, images: list[int], categories: list[int], *, class_agnostic: bool) -> MatchArrays:
+    """Matches with the ids of the files again."""
+    return replace(
+        matches,
+        image_ids=np.array(images, dtype=np.int64),
+        category_ids=matches.category_ids if class_agnostic else np.array(categories, dtype=np.int64),
+    )
 
 
 def _objects(human: CocoDict, *, iou_type: str, class_agnostic: bool) -> list[dict[str, Any]]:

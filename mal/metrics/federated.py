@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mal.annotations import CocoDict
+from mal.census import FREQUENCIES, lvis_problem
 from mal.errors import AnnotationError
 
-FREQUENCIES = ("r", "c", "f")  # rare, common, frequent, by the training images that a category is on
+__all__ = ["FREQUENCIES", "Federation", "check_federated", "federation"]
+
 CELLS = 500_000  # pairs of an image and a category evaluated at once, about .6 GB
 WAY_OUT = "give an LVIS file (v0.5 or v1), or choose data.format=coco"
 
@@ -56,24 +58,22 @@ class Federation:
 
 
 def federation(human: CocoDict) -> Federation:
-    """What an LVIS file says of its images.
-
-    Raises:
-        AnnotationError: it is no LVIS file: an image lacks its two lists, or a category its frequency.
-    """
+    """What an LVIS file says of its images; `check_federated` has found nothing missing."""
     searched, not_exhaustive = {}, {}
     for image in human["images"]:
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            if key not in image:
-                raise AnnotationError(f"image {image['id']} has no {key}, which LVIS's evaluation needs; {WAY_OUT}")
-        searched[int(image["id"])] = set(image["neg_category_ids"])
-        not_exhaustive[int(image["id"])] = set(image["not_exhaustive_category_ids"])
-    for category in human["categories"]:
-        if category.get("frequency") not in FREQUENCIES:
-            raise AnnotationError(
-                f"category {category['id']} ({category['name']}) has the frequency {category.get('frequency')!r}; "
-                f"LVIS's evaluation needs one of {', '.join(FREQUENCIES)}; {WAY_OUT}"
-            )
+        searched[image["id"]] = set(image["neg_category_ids"])
+        not_exhaustive[image["id"]] = set(image["not_exhaustive_category_ids"])
     for annotation in human["annotations"]:
-        searched[int(annotation["image_id"])].add(int(annotation["category_id"]))
+        searched[annotation["image_id"]].add(annotation["category_id"])
     return Federation(searched, not_exhaustive)
+
+
+def check_federated(human: CocoDict) -> None:
+    """Refuse a file that LVIS's protocol cannot judge on.
+
+    Raises:
+        AnnotationError: it is no LVIS file: images lack their two lists, or categories their frequency.
+    """
+    problem = lvis_problem(human)
+    if problem is not None:
+        raise AnnotationError(f"LVIS's evaluation needs what is missing: {problem}; {WAY_OUT}")

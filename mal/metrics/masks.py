@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from mal.annotations import CocoDict
+from mal.box_findings import SMALLEST_SIDE
 from mal.boxes import SIZE_NAMES, size_class
+from mal.census import images_of
 from mal.errors import AnnotationError
+from mal.joins import same_file, strays_of
 from mal.mask_windows import decode_window, in_common
 
-SMALLEST_SIDE = 2  # pixels; boxes not wider and higher than this are neither labelled nor scored (MAL.md)
 BOUNDARY_RATIO = 0.02  # of the image diagonal; Cheng et al., "Boundary IoU", CVPR 2021, §5
 COLUMNS = ["annotation_id", "image_id", "category_id", "area", "size", "iou", "boundary_iou", "flagged"]
 
@@ -37,6 +39,7 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
     sizes = {image["id"]: (image["height"], image["width"]) for image in human["images"]}
     by_id = {annotation["id"]: annotation for annotation in predicted["annotations"]}
     _check_present(by_id, human)
+    _check_same(predicted, human, by_id)
     rows = []
     for truth in filter(is_scored, human["annotations"]):
         height, width = sizes[truth["image_id"]]
@@ -110,7 +113,7 @@ def select_images(coco: CocoDict, which: str) -> CocoDict:
         return coco
     if which not in ("even", "odd"):
         raise AnnotationError(f"images cannot be selected by {which!r}; choose all, even or odd")
-    kept = set(sorted(image["id"] for image in coco["images"])[which == "odd" :: 2])
+    kept = images_of(coco, which)
     return {
         **coco,
         "images": [image for image in coco["images"] if image["id"] in kept],
@@ -141,6 +144,32 @@ def _check_present(by_id: dict[int, dict[str, Any]], human: CocoDict) -> None:
                 f"{len(ids)} annotations of the human file {what} the predicted one: ids {first}; "
                 f"predict masks for the same annotation file that they are scored against"
             )
+
+
+def _check_same(predicted: CocoDict, human: CocoDict, by_id: dict[int, dict[str, Any]]) -> None:
+    """Refuse two files whose equal ids mean different things: other file names, or boxes of other objects."""
+    theirs = {image["id"]: image for image in predicted.get("images", ())}
+    named = [i for i in human["images"] if i["id"] in theirs and "file_name" in i and "file_name" in theirs[i["id"]]]
+    renamed = [image["id"] for image in named if not same_file(image, theirs[image["id"]])]
+    if renamed:
+        first = renamed[0]
+        raise AnnotationError(
+            f"{len(renamed)} images have another file name in the predicted file, such as image {first}: "
+            f"{theirs[first]['file_name']!r}; predict masks for the same annotation file that they are scored against"
+        )
+    boxed = [a for a in human["annotations"] if is_scored(a) and by_id[a["id"]].get("bbox")]
+    moved = [identity for identity, certain in strays_of(_boxes_of(by_id), boxed).items() if certain]
+    if moved:
+        first = ", ".join(map(str, moved[:5])) + (", …" if len(moved) > 5 else "")
+        raise AnnotationError(
+            f"{len(moved)} annotations of the predicted file have the box of another object: ids {first}; its "
+            "annotations are numbered otherwise: keep the ids of the file that it is scored against"
+        )
+
+
+def _boxes_of(by_id: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Annotations by id with their boxes alone: masks may be as bad as they are."""
+    return {identity: {"bbox": annotation.get("bbox")} for identity, annotation in by_id.items()}
 
 
 def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:

@@ -3,10 +3,12 @@
 Each file holds the stages of one part, in the order of the data's flow: data, labeler, segmenter, encoder.
 """
 
-from mal.errors import AnnotationError
-from mal.files import read_json
+from mal.census import words
 from mal.graph import Stage
-from mal.sources import Split
+from mal.headers import read_headers, turned_sentence
+from mal.labelers.file import path_for
+from mal.sources import Split, label_join
+from mal.stages import needs
 from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
 from mal.stages.segmenter import SegmenterStages
 
@@ -28,12 +30,13 @@ class Graph(SegmenterStages):
             return [*self.data(), scored]
         config, stages = self.config, self.data()
         for split in filter(None, (self.train, self.val)):
-            compared = config.compare if split.name == "val" and split.has_masks else []
+            compares = needs.compares(split, config)
+            compared = config.compare if split.name == "val" and compares else []
             for name in dict.fromkeys([config.labeler.name, *compared]):
                 if not self.labels(split.name, name):
                     continue
                 labels = self.label(split, name)
-                stages.append(self.quality(split, labels) if split.has_masks else labels)
+                stages.append(self.quality(split, labels) if compares else labels)
         if self._trains_segmenters():
             trained = [self.train_segmenter(None)]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
@@ -42,7 +45,7 @@ class Graph(SegmenterStages):
             stages += scores[:1] if len(scores) == 1 else [self.retention(scores[1], scores[0])]
             if self.test is not None and config.segmenter.mask_head:
                 stages += [self.predict_test(segmenter, self.test) for segmenter in trained]
-        if config.clustering.enabled and self.val is not None and self.val.has_masks:
+        if config.clustering.enabled and self.val is not None and needs.compares(self.val, config):
             stages.append(self.clustering())
         if config.attention.enabled and self.val is not None:
             stages.append(self.attention())
@@ -55,10 +58,12 @@ class Graph(SegmenterStages):
         notes = []
         if small := self._stand_ins():
             notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
-        if self.train is not None and not self.train.has_masks:
-            notes.append(
-                f"{self.train.annotations} has boxes only: no masks to compare with, so no segmenter is trained"
-            )
+        for split in self._files():
+            notes += needs.notes(split, self.config)
+        for split in filter(None, (self.train, self.val)):
+            if not split.has_masks and split.census is not None:
+                notes.append(needs.without_masks(split) + self._lost_without_masks(split))
+        notes += self._label_remarks()
         if self.val is None:
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
@@ -72,6 +77,16 @@ class Graph(SegmenterStages):
             notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
 
+    def _label_remarks(self) -> list[str]:
+        """How another program's label files are joined to the boxes, where not simply by annotation id."""
+        remarks = []
+        for split in [s for s in (self.train, self.val) if s is not None and s.drawn is None]:
+            named = [self.config.labeler.name, *(self.config.compare if split.name == "val" else [])]
+            path = path_for(self.config.labeler, split.name) if "file" in named else None
+            if path is not None:
+                remarks.append(label_join(path, split, self.fingerprints)[1])
+        return [remark for remark in remarks if remark]
+
     def _stand_ins(self) -> list[str]:
         """The small models that an experiment of the paper's uses in place of the paper's."""
         config = self.config
@@ -80,25 +95,68 @@ class Graph(SegmenterStages):
         models = {"encoder": config.encoder.name, "segmenter": config.segmenter.name}
         return [f"{group}={name}" for group, name in models.items() if name.endswith(("_nano", "_tiny"))]
 
-    def check_categories(self) -> None:
-        """Refuse validation images whose categories no segmenter could learn; the stages of `data` must be done.
+    def censuses(self) -> list[str]:
+        """What each split in files holds, in a line."""
+        return [f"{name}: {words(split.census)}" for name, split in self._named_files() if split.census is not None]
+
+    def check(self) -> None:
+        """Refuse what would stop the run, or make it worthless, only after its trainings. Nothing is computed.
 
         Raises:
-            AnnotationError: names the categories.
+            AnnotationError, ConfigError.
         """
-        if not self._trains_segmenters() or self.config.data.class_agnostic:
-            return
-        train, val = self.required_train, self._val()
-        stages = (self.boxes(train), self.boxes(val))
-        folders = [self.store.folder(stage.name, stage.key) for stage in stages]
-        learned, scored = (read_json(folder / "boxes.json")["categories"] for folder in folders)
-        known = {category["id"] for category in scored}
-        unknown = [f"{category['name']} (id {category['id']})" for category in learned if category["id"] not in known]
-        if unknown:
-            raise AnnotationError(
-                f"{val.annotations} lacks categories of {train.annotations}: {', '.join(unknown)}; give "
-                "both splits the same list of categories, or set data.class_agnostic=true or segmenter=none"
-            )
+        config = self.config
+        for split in self._files():
+            needs.check_boxes(split)
+        for split in filter(None, (self.train, self.val)):
+            copied = [config.labeler.name, *(config.compare if split.name == "val" else [])]
+            if "gt" in copied and not self.trains_nothing:
+                purpose = "labeler gt copies them"
+                needs.check_masks(split, purpose=purpose, way_out="or choose another labeler")
+                needs.check_some_masks(split, purpose=purpose)
+        if self.trains_nothing:
+            needs.check_scores(self._val(), config)
+        elif self._wants_segmenters():
+            train, val = self.required_train, self.val
+            if config.segmenter.mask_head:
+                for split in filter(None, (train, val)):
+                    needs.check_real_masks(split)
+            if self._trains_segmenters() and val is not None:
+                if config.segmenter.mask_head:
+                    needs.check_masks(train, purpose="a segmenter learns from all of them")
+                needs.check_scores(val, config)
+                if not config.data.class_agnostic:
+                    needs.check_categories(train, val)
+        elif self.val is not None:
+            needs.check_selection(self.val, config)
+
+    def turned_images(self) -> list[str]:
+        """A note for each split whose images a viewer turns, so that boxes may have been drawn on another view of them
+        than is read. At most `census.SEEN` headers are read for each."""
+        found = []
+        for name, split in self._named_files():
+            if split.census is not None:
+                sample = list(read_headers(split.census.sample, split.images))
+                found += [f"{name}: {sentence}" for sentence in filter(None, [turned_sentence(sample)])]
+        return found
+
+    def _files(self) -> list[Split]:
+        return [split for _, split in self._named_files()]
+
+    def _named_files(self) -> list[tuple[str, Split]]:
+        """The splits this run reads that are files of the user's, under their names in the config."""
+        train, learned = self.train, self.labeler_train if self.learns and not self.trains_nothing else None
+        named = [("train", train), ("val", self.val)]
+        if learned is not None and learned != train:
+            named.append(("train" if learned.dataset is None else "labeler_train", learned))
+        return [(name, split) for name, split in named if split is not None and split.drawn is None]
+
+    def _lost_without_masks(self, split: Split) -> str:
+        """What a run does without because a split has no human masks."""
+        if not self._wants_segmenters() or not self.config.segmenter.mask_head:
+            return ""
+        measured = ", nor to measure mask AP on" if split.name == "val" else ""
+        return f"{measured}, so no segmenter is trained"
 
     def clustering(self) -> Stage:
         """Clustering score of the encoder's features (Eq. 6, Table 6)."""
@@ -118,7 +176,12 @@ class Graph(SegmenterStages):
         )
         return split, self.boxes(split), source
 
+    def _wants_segmenters(self) -> bool:
+        """Whether the config asks for segmenters to be trained."""
+        return not self.trains_nothing and "none" not in (self.config.segmenter.name, self.config.labeler.name)
+
     def _trains_segmenters(self) -> bool:
-        if self.trains_nothing or "none" in (self.config.segmenter.name, self.config.labeler.name):
+        """Whether they can be: with a mask head both splits need human masks."""
+        if not self._wants_segmenters() or self.val is None:
             return False
-        return self.required_train.has_masks and self.val is not None and self.val.has_masks
+        return not self.config.segmenter.mask_head or (self.required_train.has_masks and self.val.has_masks)

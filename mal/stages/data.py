@@ -14,6 +14,7 @@ from mal.errors import MalError
 from mal.files import read_json
 from mal.graph import Result, Stage, Workplace
 from mal.labelers.file import path_for
+from mal.mask_kinds import left_over
 from mal.sources import Split, files_split, unreadable
 from mal.store import Fingerprints, Store
 
@@ -100,7 +101,7 @@ class DataStages:
         skip = self.config.data.on_bad_image == "skip"
 
         def work(place: Workplace) -> Result:
-            coco = strip(read(split.annotations, masks=split.has_masks))  # bad masks are to be known before training
+            coco = strip(read(split.annotations, masks=False))  # whether its masks will do is the census's matter
             check_images(coco, split.images)
             bad = unreadable(coco, split.images, workers=self.config.train.workers) if skip else []
             write(place.folder / "boxes.json", {**coco, "unreadable_images": bad} if bad else coco)
@@ -127,15 +128,18 @@ class DataStages:
         """The stage that knows which images cannot be read, as an input of what must do without them."""
         return {"boxes": self.boxes(split)} if self.config.data.on_bad_image == "skip" else {}
 
-    def _readable(self, annotations: Path, place: Workplace) -> Path:
-        """The file, or a copy without the images that `data.on_bad_image=skip` skips: AP does not count them."""
+    def _readable(self, split: Split, place: Workplace, labels: Path | None = None) -> Path:
+        """A split's annotations, or their labels, as a file without the images that `data.on_bad_image=skip` skips: AP
+        does not count them. Of human ones, without what tools leave behind: no mask, and a box of no area."""
+        annotations = split.annotations if labels is None else labels
         boxes = place.inputs.get("boxes")
         bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
-        if not bad:
+        empty = labels is None and split.census is not None and split.census.left_over > 0
+        if not bad and not empty:
             return annotations
         coco = read(annotations, masks=False)
         images = [image for image in coco["images"] if image["id"] not in bad]
-        kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] not in bad]
+        kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and left_over(a))]
         file = place.folder / "readable.json"
         ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
         return file

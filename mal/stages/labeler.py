@@ -14,7 +14,7 @@ from mal.labelers.mal import load_networks
 from mal.metrics.masks import mask_quality, select_images
 from mal.precision import network_dtype
 from mal.runtime import load_checkpoint
-from mal.sources import Split
+from mal.sources import Split, label_join
 from mal.stages.data import DataStages, Json
 from mal.train import train_labeler
 
@@ -66,7 +66,11 @@ class LabelerStages(DataStages):
             settings["precision"] = str(network_dtype(config.train.precision, self.device))
             del settings["label"]["shard_images"], settings["label"]["batch"]
         elif name == "file":
-            sources["labels"] = self.fingerprints.file(str(file.path_for(config.labeler, split.name)))
+            path = file.path_for(config.labeler, split.name)
+            assert path is not None  # `labels` says so
+            sources["labels"] = self.fingerprints.file(path)
+            if split.drawn is None and not label_join(path, split, self.fingerprints)[0]:
+                settings["joined"] = "by box"  # results from before labels were looked at were of other boxes
         elif name == "sam":
             weights = sam.weight_files(config.labeler.checkpoint)
             sources |= {path.name: self.fingerprints.file(path) for path in weights}
@@ -118,7 +122,7 @@ class LabelerStages(DataStages):
             return labelling.human_labeler(split.human())
         if name == "file":
             path = file.path_for(self.config.labeler, split.name)
-            assert path is not None  # `labels` says so
+            assert path is not None
             return labelling.file_labeler(path, coco)
         if name == "sam":
             return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)

@@ -44,9 +44,9 @@ class SegmenterStages(LabelerStages):
             sources["backbone"] = self.fingerprints.file(config.segmenter.checkpoint or "")
 
         def work(place: Workplace) -> Result:
-            annotations = split.annotations if labels is None else place.inputs["labels"] / "labels.json"
+            pseudo = None if labels is None else place.inputs["labels"] / "labels.json"
             segmenters.backend(config.segmenter).train(
-                annotations=self._readable(annotations, place),
+                annotations=self._readable(split, place, pseudo),
                 images=split.images,
                 config=self._segmenter(),
                 seed=config.seed,
@@ -73,7 +73,9 @@ class SegmenterStages(LabelerStages):
                 "segmenter.weights=published is measured on COCO's validation images with their masks; set data=coco "
                 "and data.root, or data.val.annotations and data.val.images"
             )
-        published.check_categories(read(val.annotations, masks=False), source=val.annotations)
+        if val.census is not None:
+            categories = [dataclasses.asdict(category) for category in val.census.categories]
+            published.check_categories({"categories": categories}, source=val.annotations)
         weights, whole = published.locate(config), dataclasses.asdict(config)
         parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
         settings: Json = {"segmenter": {part: whole[part] for part in parts}}
@@ -95,7 +97,7 @@ class SegmenterStages(LabelerStages):
         def work(place: Workplace) -> Result:
             results = segmenters.backend(config).predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
-                annotations=self._readable(split.annotations, place),
+                annotations=self._readable(split, place),
                 images=split.images,
                 config=config,
                 device=place.device,
@@ -141,9 +143,16 @@ class SegmenterStages(LabelerStages):
         kinds = (("segm", "mask"), ("bbox", "box")) if self.config.segmenter.mask_head else (("bbox", "box"),)
 
         def work(place: Workplace) -> Result:
-            human = select_images(read(self._readable(split.annotations, place), masks=True), which)
+            masks = self.config.segmenter.mask_head
+            human = select_images(read(self._readable(split, place), masks=masks), which)
             kept = {image["id"] for image in human["images"]}
-            results = [r for r in read_json(place.inputs["predictions"] / "predictions.json") if r["image_id"] in kept]
+            listed = {category["id"] for category in human["categories"]}
+            # a category that only the training images list has no object there: nothing learned it
+            results = [
+                r
+                for r in read_json(place.inputs["predictions"] / "predictions.json")
+                if r["image_id"] in kept and (agnostic or r["category_id"] in listed)
+            ]
             metrics: dict[str, float] = {}
             for kind, prefix in kinds:
                 figures, matches = average_precision(
