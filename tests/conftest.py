@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from mal.config import Config
 from mal.config_checks import check as check_config
+from tests.mirrored_store import database, migrated, server, silent_server, without_mlflow  # noqa: F401 - fixtures
 
 # Bits, keys and values are the CPU's, in the commands that tests start too, whether or not there is a GPU. What a GPU
 # computes is tested where a test is marked `cuda` and names its device.
