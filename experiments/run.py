@@ -44,5 +44,8 @@ if __name__ == "__main__":
     arguments, secret = hide_password(sys.argv[1:])
     if secret:  # everybody on the machine may list a process's arguments
         os.execve(sys.executable, [sys.executable, sys.argv[0], *arguments], {**os.environ, **secret})
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\n{overrides.menu(CONF)}")
+        sys.exit()
     sys.argv[1:] = overrides.quoted(arguments)
     sys.exit(overrides.in_sentences(main, hydra_errors=(CompactHydraException, OmegaConfBaseException)))

@@ -77,6 +77,15 @@ def _exists(value: str) -> bool:
     return bool(value) and os.path.lexists(value)
 
 
+def menu(conf: Path) -> str:
+    """What may be chosen, group by group, and where the rest is found; Hydra's own help takes seconds to say it."""
+    groups = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
+    chosen = [f"{group.name}={'|'.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups]
+    lines = ["choose from (experiments/conf):", *(f"  {it}" for it in chosen), "  hydra/launcher=local|slurm", ""]
+    lines += ["any setting: KEY=VALUE; mal/config.py lists them, --cfg job shows their values, --hydra-help the flags"]
+    return "\n".join(lines)
+
+
 def sentence(error: Exception, arguments: Sequence[str]) -> str:
     """What Hydra or OmegaConf complain of, as one sentence with a way out.
 

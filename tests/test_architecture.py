@@ -26,7 +26,7 @@ LAYERS = (
     "sources",
     "stages.*",
     "stages",
-    "label run store.__main__",
+    "label label_files run store.__main__",
 )
 DOORS = {  # the only files that may import it
     "mlflow": {"mal/mlflow_server.py", "analysis/from_mlflow.py"},
