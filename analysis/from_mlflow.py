@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from analysis.records import UnreadableRecordError
 
 RECORD = "run.json"
+ARTIFACTS = "mlflow-artifacts"  # beside the SQLite file
 # what mal/tracking.py sends beside run.json and pictures; anything else on the server is not ours
 WANTED = re.compile(r"run\.json|instances\.csv|curves\.jsonl|attention\.npz|matches_\w+\.npz")
 NAME = re.compile(r"\w[\w.-]*")  # of a stage or key: one folder, below the target
@@ -39,7 +40,7 @@ def download(uri: str, target: Path, *, experiment: str = "mal") -> int:
         UnreadableRecordError: mlflow is not installed, the server does not answer, or it has no such experiment or no
             finished stage in it.
     """
-    client = _client(uri)
+    client, database = _client(uri)
     try:
         found = client.get_experiment_by_name(experiment)
         runs = {} if found is None else _finished(client, found.experiment_id)
@@ -53,7 +54,7 @@ def download(uri: str, target: Path, *, experiment: str = "mal") -> int:
     for (stage, key), run in sorted(runs.items()):
         if not (target / stage / key / RECORD).exists():
             try:
-                _copy(client, run, target / stage / key)
+                _copy(client, run, target / stage / key, database=database)
             except Exception as error:
                 raise UnreadableRecordError(
                     f"cannot download {stage}/{key} from {_shown(uri)}: {_reason(error, uri)}; run the command again, "
@@ -85,34 +86,51 @@ def _pages(client: Any, experiment_id: str) -> Iterator[Any]:
             return
 
 
-def _copy(client: Any, run: Any, folder: Path) -> None:
+def _copy(client: Any, run: Any, folder: Path, *, database: Path | None) -> None:
     """Download a run's files next to where they belong, then give the folder its name."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    names = [item.path for item in client.list_artifacts(run.info.run_id) if WANTED.fullmatch(item.path)]
+    beside = None if database is None else _beside(database, run)
+    there = (
+        (it.name for it in beside.iterdir()) if beside else (it.path for it in client.list_artifacts(run.info.run_id))
+    )
+    names = [name for name in there if WANTED.fullmatch(name)]
     if RECORD not in names:
         raise FileNotFoundError("its run has no run.json")
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
         whole = Path(place) / folder.name
         whole.mkdir()
         for name in sorted(names):
-            client.download_artifacts(run.info.run_id, name, str(whole))
+            if beside:
+                shutil.copyfile(beside / name, whole / name)
+            else:
+                client.download_artifacts(run.info.run_id, name, str(whole))
         if folder.exists():  # without its record: left by something else
             shutil.rmtree(folder)
         whole.rename(folder)
 
 
-def _client(uri: str) -> Any:
-    """A client of a server that is there; a SQLite file that is not would be made, empty."""
+def _beside(database: Path, run: Any) -> Path | None:
+    """The folder of a run's files beside its SQLite file, which MLflow looks for where the file was once."""
+    folder = database.parent / ARTIFACTS / run.info.run_id / "artifacts"
+    return folder if run.info.artifact_uri.endswith("/".join(folder.parts[-3:])) and folder.is_dir() else None
+
+
+def _client(uri: str) -> tuple[Any, Path | None]:
+    """A client of a server that is there, and the path of its SQLite file; one that is not would be made, empty."""
+    path = None
     match = re.fullmatch(r"sqlite:///(?P<path>[^?]+)(?P<query>\?.*)?", uri)
     if match:
         path = Path(match["path"]).resolve()
         if not path.is_file():
             raise UnreadableRecordError(f"there is no database {path.name} at {uri}; give the one that was sent to")
         uri = f"sqlite:///{path}{match['query'] or ''}"
-    elif urlsplit(uri).scheme not in ("http", "https"):
+    elif not uri.startswith(("http://", "https://")):
         raise UnreadableRecordError(
             f"--mlflow {uri} is no address of a server; give sqlite:///FILE or http://HOST:PORT"
         )
+    if match := re.fullmatch(r"(https?://)([^/?#:@]+):([^/?#]+)@(.*)", uri):  # mlflow's own messages have the address
+        os.environ.update(MLFLOW_TRACKING_USERNAME=unquote(match[2]), MLFLOW_TRACKING_PASSWORD=unquote(match[3]))
+        uri = match[1] + match[4]
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
     os.environ.update(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default is minutes of retries
@@ -128,7 +146,7 @@ def _client(uri: str) -> Any:
             "reading from a tracking server needs mlflow, which is not installed: pip install mlflow, or read a "
             "store's folder with --store"
         ) from error
-    return mlflow.MlflowClient(tracking_uri=uri)
+    return mlflow.MlflowClient(tracking_uri=uri), path
 
 
 def _shown(uri: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of results; default: %(default)s")
     where.add_argument("--mlflow", metavar="URI", help="read the results from a tracking server or its SQLite file")
-    parser.add_argument("--experiment", default="mal", help="of --mlflow; default: %(default)s")
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "mal"
+    parser.add_argument(
+        "--experiment", default=experiment, help="of --mlflow; default: $MLFLOW_EXPERIMENT_NAME, else mal"
+    )
     parser.add_argument("--copy", type=Path, metavar="DIR", help="keep here what --mlflow downloads, for the next time")
 
 

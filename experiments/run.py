@@ -5,6 +5,7 @@ python experiments/run.py -m encoder=deit_s,mae_b               a sweep
 python experiments/run.py dry_run=true                          what would be done, and what is done already
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from mal import overrides
 from mal.config import Config
 from mal.errors import MalError
-from mal.run import run
+from mal.tracking_address import hide_password
 
 CONF = Path(__file__).parent / "conf"
 ConfigStore.instance().store("schema", Config)
@@ -26,13 +28,24 @@ ConfigStore.instance().store("schema", Config)
     version_base="1.3", config_path=str(CONF), config_name="local" if (CONF / "local.yaml").exists() else "config"
 )
 def main(config: DictConfig) -> None:
+    from mal.run import run  # takes seconds; help and refused overrides need none of it
+
     try:
         run(OmegaConf.to_object(config))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        raise CompactHydraException(f"error: {overrides.sentence(error, sys.argv[1:])}") from error
     except MalError as error:
         raise CompactHydraException(f"error: {error}") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    arguments, secret = hide_password(sys.argv[1:])
+    if secret:  # everybody on the machine may list a process's arguments
+        os.execve(sys.executable, [sys.executable, sys.argv[0], *arguments], {**os.environ, **secret})
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\n{overrides.menu(CONF)}")
+        sys.exit()
+    sys.argv[1:] = overrides.quoted(arguments)
+    sys.exit(overrides.in_sentences(main, hydra_errors=(CompactHydraException, OmegaConfBaseException)))

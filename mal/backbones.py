@@ -1,12 +1,16 @@
-"""timm models with their weights: from timm's hub, from a file, or none; nothing is loaded in part."""
+"""timm models with their weights: from timm's hub, from a file, or none; nothing is loaded in part.
 
+timm takes seconds to import, most of a command that computes nothing, so it is imported where a model is built.
+"""
+
+import re
 from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.models import load_state_dict
 from torch import Tensor
 
 from mal.config import EncoderConfig
@@ -22,10 +26,24 @@ def check_model(config: EncoderConfig) -> None:
         ConfigError: with the names nearest to it.
     """
     name = config.timm.split(".")[0]
+    if _is_in_source(name):
+        return
+    import timm
+
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models())
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise ConfigError(f"encoder.timm={config.timm} is no model of timm's; {hint}")
+
+
+@cache
+def _is_in_source(name: str) -> bool:
+    """Whether timm's source registers a model of that name; it may have others, registered otherwise."""
+    spec = find_spec("timm")
+    folders = spec.submodule_search_locations if spec is not None else None
+    registered = re.compile(rf"^@register_model\ndef {re.escape(name)}\(", re.MULTILINE)
+    files = (file for folder in folders or () for file in (Path(folder) / "models").glob("*.py"))
+    return any(registered.search(file.read_text(encoding="utf-8")) for file in files)
 
 
 def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
@@ -35,6 +53,8 @@ def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tup
         ConfigError: timm has no such model, or it cannot be built or give maps.
         WeightsError: its weights cannot be had or do not fit.
     """
+    import timm
+
     check_model(config)
     stride, sized = _inspect(config, image_size)
     height, width = (-(-side // stride) * stride for side in image_size)
@@ -57,6 +77,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise WeightsError(f"encoder.checkpoint={path}: there is no such file; {WAY_OUT}")
+    from timm.models import load_state_dict
+
     try:
         return load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format raises kinds of its own
@@ -71,6 +93,8 @@ def _inspect(config: EncoderConfig, image_size: tuple[int, int]) -> tuple[int, b
     A family that resamples its positions in each forward (SAM, DINOv3) is built at its own size: its weights then fit
     as they are.
     """
+    import timm
+
     for extra in ({"img_size": image_size}, {}):
         try:
             with torch.device("meta"):
@@ -95,6 +119,8 @@ def _published(config: EncoderConfig, arguments: dict[str, Any]) -> Any:
 
     It is built with its own classes, because for any other number timm loads whatever fits and says nothing.
     """
+    import timm
+
     try:
         return timm.create_model(config.timm, pretrained=True, **arguments)
     except Exception as error:  # no network, no such tag, a broken cache: all end the same way for the user
@@ -110,6 +136,8 @@ def _from_file(config: EncoderConfig, arguments: dict[str, Any]) -> Any:
     The model is built with as many classes as the file's head has, so that timm's loading (which renames keys and
     resamples position embeddings) is strict; the head goes afterwards.
     """
+    import timm
+
     state = read_weights(str(config.checkpoint))
     default = timm.get_pretrained_cfg(config.timm)
     head = default.classifier if default is not None else None

@@ -215,8 +215,8 @@ class EvaluateConfig:
 @dataclass
 class TrackingConfig:
     enabled: bool = True
-    uri: str = "sqlite:///results/mlflow.db"
-    experiment: str = "mal"
+    uri: str | None = None  # null: $MLFLOW_TRACKING_URI, else sqlite:///results/mlflow.db
+    experiment: str | None = None  # null: $MLFLOW_EXPERIMENT_NAME, else mal
 
 
 @dataclass

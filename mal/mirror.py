@@ -14,14 +14,35 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit, urlunsplit
 
 from mal import claims
 from mal.errors import MalError
+from mal.tracking_address import (
+    DEFAULT_EXPERIMENT,
+    DEFAULT_STORE,
+    DEFAULT_URI,
+    URI_VARIABLE,
+    experiment_name,
+    shown,
+    sync_command,
+    tracking_uri,
+    ui_command,
+    without_password,
+)
 
-DEFAULT_STORE = "results/runs"
-DEFAULT_URI = "sqlite:///results/mlflow.db"
-DEFAULT_EXPERIMENT = "mal"
+__all__ = [
+    "DEFAULT_EXPERIMENT",
+    "DEFAULT_STORE",
+    "DEFAULT_URI",
+    "Mirror",
+    "shown",
+    "start_mirror",
+    "sync_command",
+    "ui_command",
+    "watch",
+]
+
+NOTE = "note: "  # begins a line of the mirror's output that is no error
 SECONDS_BETWEEN_PASSES = 30.0
 
 
@@ -51,6 +72,10 @@ class Mirror:
             self._output.seek(0)
             lines = self._output.read().decode(errors="replace").strip().splitlines()
             self._output.close()
+            for line in lines:
+                if line.startswith(NOTE):
+                    print(f"tracking: {line.removeprefix(NOTE)}", file=sys.stderr, flush=True)
+            lines = [line for line in lines if not line.startswith(NOTE)]
             reason = reason or (
                 lines[-1].removeprefix("error: ") if lines else f"the mirror ended with code {process.returncode}"
             )
@@ -61,9 +86,11 @@ class Mirror:
 
 
 def start_mirror(
-    store_root: str | Path, *, enabled: bool = True, uri: str = DEFAULT_URI, experiment: str = DEFAULT_EXPERIMENT
+    store_root: str | Path, *, enabled: bool = True, uri: str | None = None, experiment: str | None = None
 ) -> Mirror:
     """Start mirroring a store to the tracking server at `uri`; returns at once, and never raises.
+
+    Without `uri` and `experiment` the environment says which, as for MLflow itself.
 
     The mirror ends by `Mirror.stop`, or by itself once this process is gone, however it went.
     """
@@ -71,7 +98,9 @@ def start_mirror(
     if not enabled:
         return Mirror(None, None, hint=hint)
     command = [sys.executable, "-W", "ignore", "-m", "mal.tracking", "sync", "--watch", str(os.getpid())]
-    command += ["--store", str(store_root), "--experiment", experiment]
+    command += ["--store", str(store_root), "--experiment", experiment_name(experiment)]
+    bare, secret = without_password(tracking_uri(uri))
+    output = None
     try:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - the mirror closes it; a pipe nobody reads would fill up
         process = subprocess.Popen(
@@ -79,43 +108,15 @@ def start_mirror(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri},  # not an argument: it may hold a password
+            env={**os.environ, **secret, URI_VARIABLE: bare},  # no arguments: everybody may list those
             start_new_session=True,  # Ctrl-C is for the command; the mirror then sends what there is
         )
     except OSError as error:
+        if output is not None:
+            output.close()
         print(f"tracking: the mirror did not start ({error}). {hint}", file=sys.stderr, flush=True)
         return Mirror(None, None, hint=hint)
     return Mirror(process, output, hint=hint)
-
-
-def sync_command(store_root: str | Path, *, uri: str, experiment: str) -> str:
-    """The command that sends what is missing, without what it would assume anyway."""
-    parts = ["python -m mal.tracking sync"]
-    if Path(store_root) != Path(DEFAULT_STORE):
-        parts.append(f"--store {store_root}")
-    if uri != DEFAULT_URI:
-        parts.append(f"--uri {shown(uri)}")
-    if experiment != DEFAULT_EXPERIMENT:
-        parts.append(f"--experiment {experiment}")
-    return " ".join(parts)
-
-
-def ui_command(uri: str = DEFAULT_URI) -> str:
-    """How to look at what was sent."""
-    if urlsplit(uri).scheme in ("http", "https"):
-        return f"open {shown(uri)} in a browser"
-    folder = Path(sys.executable).parent
-    with contextlib.suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())
-    return f"{folder / 'mlflow'} ui --backend-store-uri {shown(uri)}"
-
-
-def shown(uri: str) -> str:
-    """A tracking address without the password it may hold."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2]))
 
 
 def watch(send: Callable[[bool], object], *, pid: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 NAME_LENGTH = 250
+CURVE = "curve/"  # before the names of what curves.jsonl holds
 
 _NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 
@@ -81,10 +82,19 @@ def curve_points(line: str, *, milliseconds: int) -> list[Point] | None:
     if _is_number(values.get("time")) and math.isfinite(values["time"]):
         milliseconds = round(values["time"] * 1000)
     return [
-        Point(name(f"curve/{key}"), float(value), values["step"], milliseconds)
+        Point(name(f"{CURVE}{key}"), float(value), values["step"], milliseconds)
         for key, value in values.items()
         if key not in ("step", "time") and _is_number(value)
     ]
+
+
+def lines_there(lines: list[str], last_steps: dict[str, int]) -> int:
+    """How many of the first lines of curves.jsonl a server has, by the last step that it has of each curve."""
+    for number, line in enumerate(lines):
+        points = curve_points(line, milliseconds=0) or []
+        if any(point.step > last_steps.get(point.name, -1) for point in points):
+            return number
+    return len(lines)
 
 
 def complete_lines(path: Path) -> list[str]:

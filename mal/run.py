@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from analysis.figures.attention import draw_attention
-from analysis.sheet import draw_sheet
 from analysis.summary import summary
 from mal import ranks, segmenters
 from mal.annotations import write
@@ -139,6 +137,9 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
 
 def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks where it made any."""
+    from analysis.figures.attention import draw_attention  # matplotlib, which a dry run need not wait for
+    from analysis.sheet import draw_sheet
+
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
     for stage in stages:
         if stage.name == "attention_val":

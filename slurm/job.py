@@ -19,6 +19,7 @@ from mal.mirror import start_mirror
 from mal.runtime import pick_device
 from mal.stages import Graph
 from mal.store import Store
+from mal.tracking_address import is_server, tracking_uri
 from slurm import queue
 from slurm.sweep import Sweep, read_row, read_sweep
 
@@ -70,7 +71,7 @@ class StageJob:
         if stage.name == "train_segmenter":  # a file may have changed since the sweep was planned
             ranks.on_first(graph.check)
         tracking = config.tracking
-        remote = tracking.enabled and tracking.uri.startswith("http") and ranks.is_first()
+        remote = tracking.enabled and is_server(tracking_uri(tracking.uri)) and ranks.is_first()
         mirror = start_mirror(store.root, enabled=remote, uri=tracking.uri, experiment=tracking.experiment)
         try:
             execute(stage, store, device=device)

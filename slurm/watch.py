@@ -11,6 +11,7 @@ from mal.errors import MalError
 from mal.files import read_json
 from mal.mirror import start_mirror
 from mal.store import Store
+from mal.tracking_address import is_server, tracking_uri
 from slurm import queue
 from slurm.sweep import Entry, Sweep
 
@@ -94,7 +95,7 @@ def follow(sweep: Sweep, row: Config) -> None:
         MalError: a stage failed.
     """
     tracking = row.tracking
-    remote = tracking.uri.startswith("http")  # then the jobs send their stages themselves
+    remote = is_server(tracking_uri(tracking.uri))  # then the jobs send their stages themselves
     mirror = start_mirror(
         sweep.store, enabled=tracking.enabled and not remote, uri=tracking.uri, experiment=tracking.experiment
     )

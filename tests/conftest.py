@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from mal.config import Config
 from mal.config_checks import check as check_config
+from tests.mirrored_store import database, migrated, server, silent_server, without_mlflow  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from tests.label_calls import Place

@@ -117,6 +117,17 @@ def test_a_stage_that_was_sent_twice_comes_back_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_database_that_was_moved_with_its_artifacts_is_read_where_it_lies(tmp_path: Path) -> None:
+    folder = write_stage(tmp_path / "project/runs", "quality_val")
+    send(tmp_path / "project/runs", f"sqlite:///{tmp_path}/project/mlflow.db")
+    expected = {f"quality_val/{folder.name}/{it}": (folder / it).read_bytes() for it in ("run.json", "instances.csv")}
+    (tmp_path / "project").rename(tmp_path / "moved")
+    result = read_back(f"sqlite:///{tmp_path}/moved/mlflow.db", tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    assert files(tmp_path / "copy") == expected
+
+
+@pytest.mark.slow
 def test_an_experiment_without_results_is_a_sentence_that_says_what_to_do(
     mirrored: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -178,7 +178,7 @@ def test_shards_of_another_call_are_not_reused(place, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mal.label.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
+    monkeypatch.setattr("mal.label_files.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
     state, coco = load_checkpoint(place.checkpoint), read(place.boxes, masks=False)
     save_checkpoint(tmp_path / "other.pt", {**state, "student": state["teacher"]})
     coco["annotations"][0]["bbox"][2] /= 2

@@ -79,7 +79,7 @@ def coco_of(folder: Path, *, height: int, width: int) -> Path:
     coco = {
         "images": [{"id": 7, "file_name": "one.png", "height": height, "width": width}],
         "annotations": [{"id": i, "category_id": c, "iscrowd": 0, **shared} for i, c in ((1, 3), (2, 8))],
-        "categories": [{"id": number, "name": name} for number, name in published.COCO_NAMES.items()],
+        "categories": [{"id": number, "name": name} for number, name in published.coco_names().items()],
     }
     (folder / "val.json").write_text(json.dumps(coco))
     return folder
@@ -89,15 +89,15 @@ def coco_of(folder: Path, *, height: int, width: int) -> Path:
 
 
 def test_cocos_80_categories_have_90_numbers() -> None:
-    assert set(published.COCO_NAMES) == set(range(1, 91)) - SKIPPED
+    assert set(published.coco_names()) == set(range(1, 91)) - SKIPPED
     assert published_mask_rcnn.LABELS == 90
     known = {1: "person", 3: "car", 13: "stop sign", 44: "bottle", 90: "toothbrush"}
-    assert {number: published.COCO_NAMES[number] for number in known} == known
+    assert {number: published.coco_names()[number] for number in known} == known
 
 
 def test_cocos_own_file_has_the_same_names(coco_mini: Path) -> None:
     coco = read(coco_mini / "annotations" / "instances_val2017_mini.json", masks=False)
-    assert {category["id"]: category["name"] for category in coco["categories"]} == published.COCO_NAMES
+    assert {category["id"]: category["name"] for category in coco["categories"]} == published.coco_names()
     published.check_categories(coco, source="coco_mini")
 
 
@@ -133,7 +133,7 @@ def test_mask2former_predicts_what_the_library_does(library_folder: Path, tmp_pa
     [found] = processor.post_process_instance_segmentation(outputs, threshold=0, return_binary_maps=True)
     theirs = sorted(zip(found["segments_info"], found["segmentation"], strict=True), key=lambda item: -item[0]["score"])
     assert len(results) == len(theirs) >= 3
-    order = sorted(published.COCO_NAMES)
+    order = sorted(published.coco_names())
     for mine, (info, mask) in zip(results, theirs, strict=True):
         assert mine["category_id"] == order[info["label_id"]]
         assert mine["score"] == pytest.approx(info["score"], abs=2e-5)
@@ -145,7 +145,7 @@ def test_a_file_or_the_folder_of_it_give_the_same(library_folder: Path, tmp_path
     assert published.locate(small(f"checkpoint={library_folder}")) == file
     assert published.locate(small(f"checkpoint={file}")) == file
     state = published_mask2former.state(small(), file)
-    assert (state["classes"], state["category_ids"]) == (80, sorted(published.COCO_NAMES))
+    assert (state["classes"], state["category_ids"]) == (80, sorted(published.coco_names()))
     older = {key: value for key, value in load_file(file).items() if ".swin.layernorm." not in key}
     save_file(older, tmp_path / "alone.safetensors")  # no config.json beside it
     again = published_mask2former.state(small(), tmp_path / "alone.safetensors")["model"]

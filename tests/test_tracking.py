@@ -1,137 +1,35 @@
 """The MLflow mirror: everything arrives once, and nothing that happens to it touches the command."""
 
 import json
-import os
-import shutil
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mal import payload
 from mal.mirror import Mirror, shown, start_mirror, sync_command, ui_command
-
-NO_SERVER = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-
-def _run_json(key: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "stage": "quality",
-        "key": key,
-        "version": 3,
-        "status": "done",
-        "columns": {"profile": "demo", "encoder": "deit_s", "theta": None, "seed": 0},
-        "config": {"recipe": {"crf": {"zeta": 0.5}, "note": "x" * 7000}, "sizes": [64, 96], "weights": None},
-        "inputs": {"labels": "label_val/0123"},
-        "sources": {"boxes": "ab12"},
-        "metrics": {"iou": {"value": 0.7, "n": 1816}, "ap_small": {"value": None, "n": 0}},
-        "provenance": {"commit": "c0ffee", "diff": None},
-        "seconds": 12.5,
-        "memory": {"peak_memory_gib": 1.25},
-        "started": "2026-11-20T10:00:00+00:00",
-        "finished": "2026-11-20T10:00:12.500000+00:00",
-        **changes,
-    }
-
-
-def _curve(steps: range) -> str:
-    return "".join(f'{{"step": {step}, "time": {1000 + step}.5, "loss": {1 / (step + 1)}}}\n' for step in steps)
-
-
-def _stage(store: Path, key: str = "k", *, done: bool = True, steps: int = 3) -> Path:
-    """The folder of a stage with a curve and, once it is done, a record and a contact sheet."""
-    folder = store / "quality" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "curves.jsonl").write_text(_curve(range(steps)))
-    if done:
-        (folder / "sheet.png").write_bytes(b"a picture")
-        (folder / "instances.csv").write_text("annotation_id,iou\n1,0.5\n")
-        (folder / "labeler.pt").write_bytes(b"weights")
-        (folder / "run.json").write_text(json.dumps(_run_json(key)))
-    return folder
-
-
-def _environment(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
-    return {**kept, **variables}
-
-
-def _sync(store: Path, uri: str, *, experiment: str = "mal", **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mal.tracking", "sync", "--store", str(store), "--experiment", experiment]
-    return subprocess.run(
-        [*command, "--uri", uri], capture_output=True, text=True, env=_environment(**variables), timeout=300
-    )
-
-
-def _sent(store: Path, uri: str, **options: str) -> str:
-    """What a sync that succeeds prints."""
-    result = _sync(store, uri, **options)
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    return result.stdout
-
-
-def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(database)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def _points(database: Path, name: str) -> list[tuple[int, float]]:
-    return _rows(database, f"SELECT step, value FROM metrics WHERE key = '{name}' ORDER BY step, value")
-
-
-def _statuses(database: Path) -> list[str]:
-    return [status for (status,) in _rows(database, "SELECT status FROM runs ORDER BY start_time")]
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's without runs; making one takes seconds, copying it none."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    script = (
-        "import sys; from mal.store import Store; from mal.tracking import Sender\n"
-        "Sender(Store('absent'), uri=sys.argv[1], experiment='unused').connect()"
-    )
-    subprocess.run([sys.executable, "-c", script, f"sqlite:///{folder}/mlflow.db"], check=True, env=_environment())
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def database(tmp_path: Path, migrated: Path) -> Path:
-    """An MLflow database of the test's own, without runs."""
-    return Path(shutil.copy(migrated, tmp_path / "mlflow.db"))
-
-
-@pytest.fixture
-def without_mlflow(tmp_path: Path) -> dict[str, str]:
-    """An environment in which importing mlflow fails."""
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "mlflow.py").write_text("raise RuntimeError('mlflow was imported')")
-    return {"PYTHONPATH": str(tmp_path / "broken")}
-
-
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """The address of a server that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
+from tests.mirrored_store import (
+    NO_SERVER,
+    curve,
+    environment,
+    points,
+    rows,
+    run_json,
+    sent,
+    statuses,
+    sync,
+    write_stage,
+)
 
 # What is sent
 
 
 def test_a_config_becomes_flat_params_cut_at_the_limit_of_mlflow() -> None:
-    params = payload.params(_run_json("k"))
+    params = payload.params(run_json("k"))
     assert params["recipe.crf.zeta"] == "0.5"
     assert params["sizes"] == "[64, 96]"
     assert params["weights"] == "null"
@@ -140,7 +38,7 @@ def test_a_config_becomes_flat_params_cut_at_the_limit_of_mlflow() -> None:
 
 
 def test_tags_say_stage_key_commit_and_the_columns_that_have_a_value() -> None:
-    assert payload.tags("quality", "k", _run_json("k")) == {
+    assert payload.tags("quality", "k", run_json("k")) == {
         "stage": "quality",
         "key": "k",
         "version": "3",
@@ -154,7 +52,7 @@ def test_tags_say_stage_key_commit_and_the_columns_that_have_a_value() -> None:
 
 
 def test_final_metrics_leave_out_what_has_no_value_and_carry_their_counts() -> None:
-    points = payload.final_metrics(_run_json("k"), milliseconds=7)
+    points = payload.final_metrics(run_json("k"), milliseconds=7)
     assert {point.name: point.value for point in points} == {
         "iou": 0.7,
         "iou.n": 1816,
@@ -199,7 +97,10 @@ def test_names_that_mlflow_refuses_are_rewritten() -> None:
 def test_a_password_in_the_address_is_never_shown() -> None:
     uri = "https://me:secret@mlflow.example:5000/path"
     assert shown(uri) == "https://…@mlflow.example:5000/path"
+    assert shown("sqlite:////data/a@b/mlflow.db") == "sqlite:////data/a@b/mlflow.db"
     assert "secret" not in sync_command("results/runs", uri=uri, experiment="mal") + ui_command(uri)
+    assert "secret" not in shown(f"404 Client Error for url: {uri}/api")
+    assert "/cret" not in shown("http://me:se/cret@host")  # which is no address, and all the more is not printed
 
 
 def test_the_command_that_sends_the_rest_names_only_what_is_not_the_default() -> None:
@@ -213,22 +114,22 @@ def test_the_command_that_sends_the_rest_names_only_what_is_not_the_default() ->
 
 def test_the_command_line_says_how_to_look_at_the_results() -> None:
     command = [sys.executable, "-m", "mal.tracking", "ui"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment()).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout
     assert printed.strip().endswith("mlflow ui --backend-store-uri sqlite:///results/mlflow.db")
 
 
 def test_a_store_with_nothing_in_it_needs_no_server_and_no_mlflow(
     tmp_path: Path, without_mlflow: dict[str, str]
 ) -> None:
-    assert "sent 0 of 0 stages" in _sent(tmp_path / "runs", NO_SERVER, **without_mlflow)
+    assert "sent 0 of 0 stages" in sent(tmp_path / "runs", NO_SERVER, **without_mlflow)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("uri", ["results/mlruns", "file:///tmp/mlruns", "sqlite://"])
+@pytest.mark.parametrize("uri", ["results/mlruns", "file:///tmp/mlruns", "sqlite://", "http://[half"])
 def test_an_address_that_mlflow_3_cannot_use_is_refused_with_one_that_it_can(tmp_path: Path, uri: str) -> None:
-    result = _sync(tmp_path, uri)
+    result = sync(tmp_path, uri)
     assert result.returncode == 1
-    assert f"tracking.uri={uri} is no address" in result.stderr
+    assert f"{uri} is no tracking address" in result.stderr
     assert "sqlite:///FILE" in result.stderr
 
 
@@ -236,93 +137,93 @@ def test_an_address_that_mlflow_3_cannot_use_is_refused_with_one_that_it_can(tmp
 
 
 def test_everything_arrives_once(tmp_path: Path, without_mlflow: dict[str, str]) -> None:
-    database, folder = tmp_path / "mlflow.db", _stage(tmp_path / "runs", steps=1200)
+    database, folder = tmp_path / "mlflow.db", write_stage(tmp_path / "runs", steps=1200)
     uri = f"sqlite:///{database}"
-    assert "sent 1 of 1 stages" in _sent(tmp_path / "runs", uri)
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", uri)
 
-    params = dict(_rows(database, "SELECT key, value FROM params"))
-    assert params == payload.params(_run_json("k"))
-    tags = dict(_rows(database, "SELECT key, value FROM tags"))
-    assert payload.tags("quality", "k", _run_json("k")).items() <= tags.items()
-    assert _points(database, "iou") == [(0, 0.7)]
-    assert _points(database, "curve/loss") == [(step, 1 / (step + 1)) for step in range(1200)]
-    assert _rows(database, "SELECT timestamp FROM metrics WHERE key = 'curve/loss' AND step = 7") == [(1_007_500,)]
-    assert _statuses(database) == ["FINISHED"]
+    params = dict(rows(database, "SELECT key, value FROM params"))
+    assert params == payload.params(run_json("k"))
+    tags = dict(rows(database, "SELECT key, value FROM tags"))
+    assert payload.tags("quality", "k", run_json("k")).items() <= tags.items()
+    assert points(database, "iou") == [(0, 0.7)]
+    assert points(database, "curve/loss") == [(step, 1 / (step + 1)) for step in range(1200)]
+    assert rows(database, "SELECT timestamp FROM metrics WHERE key = 'curve/loss' AND step = 7") == [(1_007_500,)]
+    assert statuses(database) == ["FINISHED"]
     artifacts = sorted(path for path in (tmp_path / "mlflow-artifacts").rglob("*") if path.is_file())
     assert [path.name for path in artifacts] == ["curves.jsonl", "instances.csv", "run.json", "sheet.png"]
     assert all(path.read_bytes() == (folder / path.name).read_bytes() for path in artifacts)
 
     # A second sync has nothing to do; it does not even import mlflow.
-    assert "sent 0 of 1 stages" in _sent(tmp_path / "runs", uri, **without_mlflow)
+    assert "sent 0 of 1 stages" in sent(tmp_path / "runs", uri, **without_mlflow)
 
 
 @pytest.mark.slow
 def test_with_the_server_away_sync_fails_in_a_sentence_and_a_later_one_sends_all(
     tmp_path: Path, database: Path
 ) -> None:
-    _stage(tmp_path / "runs")
+    write_stage(tmp_path / "runs")
     started = time.monotonic()
-    result = _sync(tmp_path / "runs", NO_SERVER)
+    result = sync(tmp_path / "runs", NO_SERVER)
     assert result.returncode == 1
     assert result.stderr == (
         f"error: cannot use the tracking server {NO_SERVER}: it does not answer (Connection refused); nothing is "
         "lost: the same command sends the rest once that is mended\n"
     )
     assert time.monotonic() - started < 60
-    assert "sent 1 of 1 stages" in _sent(tmp_path / "runs", f"sqlite:///{database}")
-    assert _points(database, "iou") == [(0, 0.7)]
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", f"sqlite:///{database}")
+    assert points(database, "iou") == [(0, 0.7)]
 
 
 @pytest.mark.slow
 def test_a_stage_is_followed_through_kill_and_resume_to_its_end(tmp_path: Path, database: Path) -> None:
-    folder = _stage(tmp_path / "runs", done=False, steps=3)
+    folder = write_stage(tmp_path / "runs", done=False, steps=3)
     uri = f"sqlite:///{database}"
     with (folder / "curves.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')
-    _sent(tmp_path / "runs", uri)
-    assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2]
-    assert _statuses(database) == ["KILLED"]  # nobody holds a claim on it
+    sent(tmp_path / "runs", uri)
+    assert [step for step, _ in points(database, "curve/loss")] == [0, 1, 2]
+    assert statuses(database) == ["KILLED"]  # nobody holds a claim on it
 
     # The resumed stage starts again from step 2, and is behind where it had been: nothing to send yet.
-    (folder / "curves.jsonl").write_text(_curve(range(2)))
-    _sent(tmp_path / "runs", uri)
-    assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2]
+    (folder / "curves.jsonl").write_text(curve(range(2)))
+    sent(tmp_path / "runs", uri)
+    assert [step for step, _ in points(database, "curve/loss")] == [0, 1, 2]
 
-    _stage(tmp_path / "runs", steps=5)
-    _sent(tmp_path / "runs", uri)
-    assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2, 3, 4]
-    assert _statuses(database) == ["FINISHED"]
+    write_stage(tmp_path / "runs", steps=5)
+    sent(tmp_path / "runs", uri)
+    assert [step for step, _ in points(database, "curve/loss")] == [0, 1, 2, 3, 4]
+    assert statuses(database) == ["FINISHED"]
 
 
 @pytest.mark.slow
 def test_what_was_sent_but_not_noted_before_a_kill_is_not_sent_twice(tmp_path: Path, database: Path) -> None:
-    folder = _stage(tmp_path / "runs")
-    _sent(tmp_path / "runs", f"sqlite:///{database}")
-    before = sorted(_rows(database, "SELECT key, value, step, timestamp FROM metrics"))
+    folder = write_stage(tmp_path / "runs")
+    sent(tmp_path / "runs", f"sqlite:///{database}")
+    before = sorted(rows(database, "SELECT key, value, step, timestamp FROM metrics"))
     (target, state), *_ = json.loads((folder / "mlflow.json").read_text()).items()
     kept = {name: state[name] for name in ("experiment", "mirror", "born")}  # as written just before the run existed
     (folder / "mlflow.json").write_text(json.dumps({target: {**kept, "lines": 0}}))
-    assert "sent 1 of 1 stages" in _sent(tmp_path / "runs", f"sqlite:///{database}")
-    assert len(_statuses(database)) == 1
-    assert sorted(_rows(database, "SELECT key, value, step, timestamp FROM metrics")) == before
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", f"sqlite:///{database}")
+    assert len(statuses(database)) == 1
+    assert sorted(rows(database, "SELECT key, value, step, timestamp FROM metrics")) == before
 
 
 @pytest.mark.slow
 def test_a_database_that_was_deleted_gets_everything_again(tmp_path: Path, database: Path) -> None:
-    _stage(tmp_path / "runs")
-    _sent(tmp_path / "runs", f"sqlite:///{database}")
+    write_stage(tmp_path / "runs")
+    sent(tmp_path / "runs", f"sqlite:///{database}")
     database.unlink()
-    assert "sent 1 of 1 stages" in _sent(tmp_path / "runs", f"sqlite:///{database}")
-    assert _points(database, "iou") == [(0, 0.7)]
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", f"sqlite:///{database}")
+    assert points(database, "iou") == [(0, 0.7)]
 
 
 @pytest.mark.slow
 def test_a_kill_while_the_database_is_made_leaves_none_and_the_next_sync_makes_it(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
-    _stage(tmp_path / "runs")
+    write_stage(tmp_path / "runs")
     database.touch()  # an empty file is as good as none
     command = [sys.executable, "-m", "mal.tracking", "sync", "--store", str(tmp_path / "runs")]
-    process = subprocess.Popen([*command, "--uri", f"sqlite:///{database}"], env=_environment())
+    process = subprocess.Popen([*command, "--uri", f"sqlite:///{database}"], env=environment())
     unfinished = tmp_path / "mlflow.db.new"
     while not (unfinished.exists() and unfinished.stat().st_size):
         assert process.poll() is None
@@ -330,46 +231,46 @@ def test_a_kill_while_the_database_is_made_leaves_none_and_the_next_sync_makes_i
     process.kill()
     process.wait()
     assert database.stat().st_size == 0
-    assert "sent 1 of 1 stages" in _sent(tmp_path / "runs", f"sqlite:///{database}")
-    assert _points(database, "iou") == [(0, 0.7)]
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", f"sqlite:///{database}")
+    assert points(database, "iou") == [(0, 0.7)]
     assert not unfinished.exists()
 
 
 @pytest.mark.slow
 def test_one_broken_record_is_named_and_does_not_keep_the_others_from_arriving(tmp_path: Path, database: Path) -> None:
     for key in ("a", "b", "c"):
-        _stage(tmp_path / "runs", key)
+        write_stage(tmp_path / "runs", key)
     (tmp_path / "runs/quality/b/run.json").write_text('{"stage": ')
-    result = _sync(tmp_path / "runs", f"sqlite:///{database}")
+    result = sync(tmp_path / "runs", f"sqlite:///{database}")
     assert result.returncode == 1
     assert "quality/b/run.json is not readable JSON" in result.stderr
-    assert len(_points(database, "iou")) == 2
+    assert len(points(database, "iou")) == 2
 
 
 def test_a_sweep_has_a_run_and_its_stages_are_its_children(tmp_path: Path, database: Path) -> None:
     store, uri = tmp_path / "runs", f"sqlite:///{database}"
-    folder = _stage(store)
+    folder = write_stage(store)
     script = (
         "from mal.store import Store; from mal.tracking import Sender; "
         f"print(Sender(Store({str(store)!r}), uri={uri!r}, experiment='mal').open_sweep('s1', {{'commit': 'c0ffee'}}))"
     )
     opened = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=_environment(), timeout=300, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=300, check=True
     )
     parent = opened.stdout.strip()
     (folder / "queued.json").write_text(json.dumps({"job": "12", "sweep": "s1", "parent": parent}))
-    _sent(store, uri)
-    ((child, value),) = _rows(database, "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'")
+    sent(store, uri)
+    ((child, value),) = rows(database, "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'")
     assert (value, child != parent) == (parent, True)
-    assert _rows(database, f"SELECT value FROM tags WHERE run_uuid = '{parent}' AND key = 'commit'") == [("c0ffee",)]
+    assert rows(database, f"SELECT value FROM tags WHERE run_uuid = '{parent}' AND key = 'commit'") == [("c0ffee",)]
 
 
 @pytest.mark.slow
 def test_a_run_id_in_the_environment_is_of_no_account(tmp_path: Path, database: Path) -> None:
     for key in ("a", "b"):
-        _stage(tmp_path / "runs", key)
-    _sent(tmp_path / "runs", f"sqlite:///{database}", MLFLOW_RUN_ID="0123456789abcdef0123456789abcdef")
-    assert _statuses(database) == ["FINISHED"] * 2
+        write_stage(tmp_path / "runs", key)
+    sent(tmp_path / "runs", f"sqlite:///{database}", MLFLOW_RUN_ID="0123456789abcdef0123456789abcdef")
+    assert statuses(database) == ["FINISHED"] * 2
 
 
 @pytest.mark.slow
@@ -377,47 +278,28 @@ def test_twelve_processes_starting_at_once_on_an_empty_database_all_succeed_and_
     tmp_path: Path,
 ) -> None:
     for key in "abcdefghijkl":
-        _stage(tmp_path / "runs", key)
+        write_stage(tmp_path / "runs", key)
     command = [sys.executable, "-m", "mal.tracking", "sync", "--store", str(tmp_path / "runs")]
     command += ["--uri", f"sqlite:///{tmp_path}/mlflow.db"]
     processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
         for _ in range(12)
     ]
     outputs = [process.communicate(timeout=500) for process in processes]
     assert [(process.returncode, err) for process, (_, err) in zip(processes, outputs, strict=True)] == [(0, "")] * 12
-    assert _statuses(tmp_path / "mlflow.db") == ["FINISHED"] * 12
-    counts = Counter(key for (key,) in _rows(tmp_path / "mlflow.db", "SELECT key FROM metrics"))
+    assert statuses(tmp_path / "mlflow.db") == ["FINISHED"] * 12
+    counts = Counter(key for (key,) in rows(tmp_path / "mlflow.db", "SELECT key FROM metrics"))
     assert counts["iou"] == 12
     assert counts["curve/loss"] == 36
 
 
 @pytest.mark.slow
-def test_a_real_server_gets_the_same_as_a_database(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    database, store = tmp_path / "server" / "mlflow.db", tmp_path / "runs"
-    database.parent.mkdir()
-    _stage(store)
-    mlflow = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    mlflow += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "kept")]
-    server = subprocess.Popen(
-        [*mlflow, "--workers", "1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=_environment(DO_NOT_TRACK="true", MLFLOW_DISABLE_TELEMETRY="true"),
-        start_new_session=True,  # it has workers, which are to end with it
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while (result := _sync(store, f"http://127.0.0.1:{port}")).returncode and time.monotonic() < deadline:
-            time.sleep(1)
-        assert "sent 1 of 1 stages" in result.stdout
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-    assert _points(database, "iou") == [(0, 0.7)]
-    assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2]
+def test_a_real_server_gets_the_same_as_a_database(tmp_path: Path, server: str) -> None:
+    write_stage(tmp_path / "runs")
+    assert "sent 1 of 1 stages" in sent(tmp_path / "runs", server)
+    database = tmp_path / "server" / "mlflow.db"
+    assert points(database, "iou") == [(0, 0.7)]
+    assert [step for step, _ in points(database, "curve/loss")] == [0, 1, 2]
     kept = sorted(path.name for path in (tmp_path / "kept").rglob("*.*"))
     assert kept == ["curves.jsonl", "instances.csv", "run.json", "sheet.png"]
 
@@ -443,20 +325,20 @@ def test_stopping_the_mirror_sends_what_the_command_wrote_last(
     tmp_path: Path, database: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "runs"
-    _stage(store, "first", done=False)
+    write_stage(store, "first", done=False)
     mirror = start_mirror(store, uri=f"sqlite:///{database}")
-    _stage(store, "first")
+    write_stage(store, "first")
     complete, printed, _ = _finish(mirror, capfd, wait_s=120)
     assert (complete, printed) == (True, "")
-    assert _statuses(database) == ["FINISHED"]
-    assert _points(database, "iou") == [(0, 0.7)]
+    assert statuses(database) == ["FINISHED"]
+    assert points(database, "iou") == [(0, 0.7)]
     assert mirror.stop()  # a second time is no error
 
 
 def test_a_server_that_is_away_costs_one_line_that_says_what_to_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    _stage(tmp_path / "runs")
+    write_stage(tmp_path / "runs")
     complete, printed, _ = _finish(start_mirror(tmp_path / "runs", uri=NO_SERVER), capfd, wait_s=120)
     assert not complete
     assert printed.count("\n") == 1
@@ -467,7 +349,7 @@ def test_a_server_that_is_away_costs_one_line_that_says_what_to_do(
 def test_a_server_that_hangs_is_waited_for_no_longer_than_promised(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], silent_server: str
 ) -> None:
-    _stage(tmp_path / "runs")
+    write_stage(tmp_path / "runs")
     mirror = start_mirror(tmp_path / "runs", uri=silent_server)
     assert mirror.process is not None
     process = mirror.process
@@ -501,12 +383,12 @@ def test_a_killed_command_is_mirrored_to_its_end_all_the_same(tmp_path: Path, da
         "mirror = start_mirror(sys.argv[1], uri=sys.argv[2]); print('started', flush=True); time.sleep(600)"
     )
     command = subprocess.Popen(
-        [sys.executable, "-c", script, str(store), f"sqlite:///{database}"], stdout=subprocess.PIPE, env=_environment()
+        [sys.executable, "-c", script, str(store), f"sqlite:///{database}"], stdout=subprocess.PIPE, env=environment()
     )
     assert command.stdout is not None
     with command.stdout:
         assert command.stdout.readline() == b"started\n"
-        _stage(store, done=False)
+        write_stage(store, done=False)
         command.kill()
         command.wait()
     deadline = time.monotonic() + 120
@@ -515,10 +397,10 @@ def test_a_killed_command_is_mirrored_to_its_end_all_the_same(tmp_path: Path, da
         if state.exists() and "KILLED" in state.read_text():
             break
         time.sleep(0.5)
-    assert [step for step, _ in _points(database, "curve/loss")] == [0, 1, 2]
-    assert _statuses(database) == ["KILLED"]
+    assert [step for step, _ in points(database, "curve/loss")] == [0, 1, 2]
+    assert statuses(database) == ["KILLED"]
 
 
 def test_no_command_needs_mlflow_to_start_its_mirror() -> None:
     script = "import sys; import mal.tracking; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], env=_environment()).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], env=environment()).returncode == 0

@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
@@ -14,6 +13,9 @@ from mal.errors import AnnotationError, ConfigError
 from mal.metrics.bootstrap import METRICS as METRICS_OF_AREAS
 from mal.metrics.federated import FREQUENCIES, Federation, check_federated, federation
 from mal.metrics.matches import AREAS, THRESHOLDS, MatchArrays, match
+
+if TYPE_CHECKING:
+    from faster_coco_eval import COCOeval_faster  # imports matplotlib
 
 METRICS = {
     "ap": "AP_all",
@@ -191,8 +193,10 @@ def _evaluate(
     max_detections: int,
     *,
     lvis_style: bool = False,
-) -> COCOeval_faster:
+) -> "COCOeval_faster":
     """Run faster-coco-eval. The data sets are built by hand: its `loadRes` refuses an empty list."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
     header = {"images": images, "categories": categories}
     truth = COCO({**header, "annotations": objects})
     found = COCO({**header, "annotations": detections})

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +20,9 @@ from mal.metrics.masks import is_scored
 from mal.precision import allow_tf32, autocast
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
+
+if TYPE_CHECKING:
+    import pandas as pd  # a second; imported where a table is made
 
 Window = tuple[int, int, int, int]
 
@@ -68,7 +70,7 @@ class TokenSums:
 def clustering_score(
     human: CocoDict, images: Path, encoder: Encoder, *, config: RoiConfig, source: str, batch: int, workers: int,
     device: torch.device, dtype: torch.dtype,
-) -> tuple[dict[str, float], pd.DataFrame]:  # fmt: skip
+) -> tuple[dict[str, float], "pd.DataFrame"]:  # fmt: skip
     """Score an encoder's last map on human masks.
 
     Crops: one a box, with the fixed window of labelling; its own mask is foreground, all else background (other
@@ -124,6 +126,8 @@ def clustering_score(
             f"none of {len(chosen['annotations'])} {source} has cells of both classes; give images with objects "
             "larger than the encoder's stride, or raise roi.size"
         )
+    import pandas as pd
+
     instances = pd.DataFrame(rows)
     metrics = {"clustering": _mean(within[""]), "n": len(rows), "n_left_out": left_out}
     metrics["clustering_global"] = sums[""].score()

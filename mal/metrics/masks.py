@@ -1,10 +1,12 @@
 """Mask quality: IoU and boundary IoU of predicted masks against human ones, instance by instance (MAL.md)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd  # a second; imported where a table is made
 
 from mal.annotations import CocoDict
 from mal.box_findings import SMALLEST_SIDE
@@ -18,7 +20,7 @@ BOUNDARY_RATIO = 0.02  # of the image diagonal; Cheng et al., "Boundary IoU", CV
 COLUMNS = ["annotation_id", "image_id", "category_id", "area", "size", "iou", "boundary_iou", "flagged"]
 
 
-def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float], pd.DataFrame]:
+def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float], "pd.DataFrame"]:
     """Score every predicted mask against the human mask with the same annotation id.
 
     Scored are the human file's instances that are no crowd, whose box is wider and higher than 2 pixels, and whose
@@ -66,6 +68,8 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
             f"none of the {len(human['annotations'])} human annotations can be scored: each is a crowd, has a box "
             f"of {SMALLEST_SIDE} pixels or less, or an empty mask; give an annotation file with instance masks"
         )
+    import pandas as pd
+
     instances = pd.DataFrame(rows, columns=COLUMNS)
     return _summary(instances), instances
 
@@ -179,7 +183,7 @@ def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:
     return mask & ~inner.astype(bool)
 
 
-def _summary(instances: pd.DataFrame) -> dict[str, float]:
+def _summary(instances: "pd.DataFrame") -> dict[str, float]:
     metrics = {
         "iou": instances["iou"].mean(),
         "iou_class": instances.groupby("category_id")["iou"].mean().mean(),

@@ -4,12 +4,11 @@
 through the same prediction and the same AP as everything else. They know COCO's categories and no others.
 """
 
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mal import segmenters
 from mal.annotations import CocoDict
@@ -21,13 +20,16 @@ BACKENDS = {  # each has fetch(config) → weights file, and state(config, file)
     "torchvision": "mal.segmenters.published_mask_rcnn",
     "transformers": "mal.segmenters.published_mask2former",
 }
-# COCO numbers its 80 categories from 1 to 90; the list that torchvision publishes has "N/A" at the numbers it skips.
-COCO_NAMES = {
-    number: name
-    for number, name in enumerate(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
-    if name not in ("__background__", "N/A")
-}
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder
+
+
+@cache
+def coco_names() -> dict[int, str]:
+    """COCO's 80 categories, numbered from 1 to 90; the list that torchvision publishes has "N/A" where it skips one."""
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+    names = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return {number: name for number, name in enumerate(names) if name not in ("__background__", "N/A")}
 
 
 def locate(config: SegmenterConfig) -> Path:
@@ -71,10 +73,10 @@ def check_categories(coco: CocoDict, *, source: str | Path) -> None:
         ConfigError: names the first that is another.
     """
     for category in coco["categories"]:
-        if COCO_NAMES.get(category["id"]) != category["name"]:
+        if coco_names().get(category["id"]) != category["name"]:
             raise ConfigError(
                 f"segmenter.weights=published: the model knows COCO's categories, but category {category['id']} of "
-                f"{source} is {category['name']!r} (COCO: {COCO_NAMES.get(category['id'], 'none')!r}); "
+                f"{source} is {category['name']!r} (COCO: {coco_names().get(category['id'], 'none')!r}); "
                 "evaluate it on data=coco, or train with segmenter.weights=trained"
             )
 

@@ -9,7 +9,7 @@ from transformers.utils import cached_file
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask2former_model import SWINS, UNUSED, Architecture, architecture, first_line, unfit
-from mal.segmenters.published import COCO_NAMES, WEIGHTS_FILES
+from mal.segmenters.published import WEIGHTS_FILES, coco_names
 from mal.segmenters.weights import read_weights, refuse
 
 FILES = ("config.json", WEIGHTS_FILES[0])
@@ -57,7 +57,7 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
         WeightsError: the weights are not those of this segmenter; lists the keys.
     """
     way_out = "give the folder of the model this segmenter is, and leave its settings as they are"
-    ours = architecture(config, classes=len(COCO_NAMES))
+    ours = architecture(config, classes=len(coco_names()))
     if (file.parent / FILES[0]).is_file():
         _compare(Architecture.from_pretrained(file.parent), ours, source=file.parent / FILES[0], way_out=way_out)
     network, report = Mask2FormerForUniversalSegmentation.from_pretrained(
@@ -65,7 +65,7 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
     )
     refuse(unfit(report, absent=UNUSED, extra=()), source=file, model=f"segmenter {config.name}", way_out=way_out)
     weights = {f"network.{key}": value for key, value in network.state_dict().items()}
-    return {"model": weights, "category_ids": sorted(COCO_NAMES), "classes": len(COCO_NAMES)}
+    return {"model": weights, "category_ids": sorted(coco_names()), "classes": len(coco_names())}
 
 
 def _compare(theirs: Architecture, ours: Architecture, *, source: Path, way_out: str) -> None:
