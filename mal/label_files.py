@@ -1,4 +1,4 @@
-"""What `python -m mal.label` does once its arguments are understood: boxes and a labeler in, masks out."""
+"""What mal/label.py does once its options are understood: boxes and a labeler in, masks out."""
 
 import argparse
 import glob
@@ -17,7 +17,7 @@ from analysis.sheet import draw_sheet
 from mal.annotations import CocoDict, check_images, file_name, read, strip, write
 from mal.config import Config
 from mal.config_checks import check
-from mal.errors import ConfigError, MalError
+from mal.errors import ConfigError
 from mal.export import FOLDERS, FORMATS, planned_files
 from mal.files import digest, sha256, write_json
 from mal.labelers.mal import load_networks

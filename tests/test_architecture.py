@@ -24,14 +24,14 @@ LAYERS = (
     "encoders rois config_checks",
     "attention decoders decoders.*",
     "labelers labelers.*",
-    "train export outlines submission segmenters metrics segmenters.* metrics.*",
+    "train export outlines quality submission segmenters metrics segmenters.* metrics.*",
     "labelling store forecast outputs",
     "graph tracking",
     "history remembered",
     "sources",
     "stages.*",
     "stages",
-    "label label_files run store.__main__ check own_boxes",
+    "label label_files review run store.__main__ check own_boxes",
     "autolabel",
 )
 DOORS = {  # the only files that may import it
