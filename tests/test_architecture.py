@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files faults claims ranks progress notes precision bilinear patches compilation mask_formats",
+    "errors processes leftovers files faults shards claims ranks progress notes precision bilinear patches compilation",
+    "mask_formats",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime image_names box_checks box_view not_finite",
     "annotation_checks annotation_text remarks whereabouts image_folder depth",
@@ -19,7 +20,7 @@ LAYERS = (
     "attention decoders decoders.*",
     "labelers labelers.*",
     "train export outlines submission segmenters metrics segmenters.* metrics.*",
-    "labelling store forecast",
+    "labelling store.* store forecast",
     "graph tracking",
     "history",
     "sources",
