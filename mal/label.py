@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from analysis.sheet import draw_sheet
-from mal.annotations import check_images, read, strip, write
+from mal.annotations import check_images, file_name, read, strip, write
 from mal.config import Config
 from mal.config_checks import check
 from mal.errors import ConfigError, MalError
@@ -25,6 +25,7 @@ from mal.labelers.mal import load_networks
 from mal.labelling import label_dataset, mal_labeler
 from mal.runtime import load_checkpoint, pick_device
 from mal.sources import unreadable
+from mal.store.fingerprints import looks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def label_files(options: argparse.Namespace) -> str:
     call = {
         "checkpoint": sha256(options.checkpoint),
         "boxes": sha256(options.boxes),
-        "images": str(options.images.resolve()),
+        "images": [str(options.images.resolve()), looks(options.images, [file_name(it) for it in coco["images"]])],
         "skipped": coco.get("unreadable_images", []),
         "label": asdict(config.label),
     }
