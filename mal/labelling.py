@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mal import boxes, ranks
 from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.config import Config
-from mal.files import read_json, write_json
+from mal.errors import MalError
 from mal.images import check_size, load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
@@ -20,6 +20,7 @@ from mal.outlines import Label, Outlines, outlines
 from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
+from mal.shards import read_shard, write_shard
 
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
@@ -60,14 +61,16 @@ def label_dataset(
         )
     with Progress(name, total=len(records), unit="image") as progress:
         for number, (path, shard) in enumerate(shards.items()):
-            if number % ranks.size() == ranks.rank() and not path.is_file():
+            if number % ranks.size() == ranks.rank() and read_shard(path) is None:
                 annotations = [a for image in shard for a in by_image[image["id"]]]
                 found = labeler({**coco, "images": shard, "annotations": annotations}, images)
-                write_json(path, {str(key): label for key, label in found.items()})
+                write_shard(path, found)
             progress.advance(len(shard))
     ranks.wait()
     for path in shards:
-        labels.update({int(key): label for key, label in read_json(path).items()})
+        if (part := read_shard(path)) is None:
+            raise MalError(f"{path} was changed while the rest was labelled; run the same command again")
+        labels.update(part)
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}

@@ -1,8 +1,10 @@
 """One run: plan its stages, refuse what cannot work, compute what is missing, show what came out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ from mal.attention import check_layers, check_query
 from mal.config import Config
 from mal.config_checks import check
 from mal.crf import backend
+from mal.files import explain
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
 from mal.labelers.mal import starting_network
@@ -133,22 +136,28 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
     for stage in stages:
         if stage.name == "attention_val":
             folder = store.folder(stage.name, stage.key)
-            say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
+            out = folder / "attention.png"
+            say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
     if config.labeler.name == "none" or graph.trains_nothing:
         return
     split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
-    sheet = draw_sheet(
-        folder / "labels.json",
-        split.images,
-        human=split.annotations if split.has_masks else None,
-        out=folder / "sheet.png",
-    )
+    human, out = split.annotations if split.has_masks else None, folder / "sheet.png"
+    sheet = _drawn(partial(draw_sheet, folder / "labels.json", split.images, human=human, out=out), out)
     if config.labeler.name == "mal":
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
+
+
+def _drawn(draw: Callable[[], object], out: Path) -> str:
+    """Where a picture is; in a store that cannot be written, that of an earlier run, or why there is none."""
+    try:
+        draw()
+    except OSError as error:
+        return str(out) if out.is_file() else f"none, {explain(error, out)}"
+    return str(out)
 
 
 def say(text: str) -> None:
