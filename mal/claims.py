@@ -4,6 +4,9 @@ Claim files are numbered generations, `claim-1.json`, `claim-2.json`, …, and t
 folder is to create generation 1; to take over from a dead owner is to create the next one. Either is one O_EXCL
 creation of one name, so exactly one of many takers wins, and there is no moment without a claim. (Renaming the dead
 owner's file away has such a moment: a slow taker may rename away the claim of the one that was faster.)
+
+An owner that was merely stopped may wake up after it was taken over. Its heartbeat then finds the newer generation and
+interrupts the work; until then `files.fenced` keeps it from writing.
 """
 
 import contextlib
@@ -11,14 +14,21 @@ import json
 import os
 import platform
 import re
+import signal
+import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mal.errors import MalError
+from mal.errors import MalError, TakenOverError
 from mal.files import explain
+from mal.leftovers import prefix_and_suffix
+from mal.processes import is_alive, machine, start_time
+
+__all__ = ["Claim", "Holder", "clear", "holder", "is_alive", "is_current", "machine", "owners", "start_time", "take"]
 
 _NAME = re.compile(r"claim-(\d+)\.json")
 
@@ -30,7 +40,7 @@ class Holder:
     generation: int
     owner: dict[str, Any]  # {} where the owner died, or is about to speak, between creating and writing the file
     beat: int  # ns on the file system's clock; 0 once the owner gave the claim up
-    age: float  # seconds since the last heartbeat, on the file system's clock
+    age: float  # seconds between the last heartbeat and now, on the file system's clock
 
     def __str__(self) -> str:
         if not self.owner:
@@ -46,31 +56,54 @@ class Holder:
 
 
 class Claim:
-    """A folder that is ours until `release`; a daemon thread keeps its heartbeat going."""
+    """A folder that is ours until `release`; a daemon thread keeps its heartbeat going.
+
+    `lost` once that thread found that another process took over. It then sends this process SIGINT, as Ctrl-C does, if
+    the claim was taken in the main thread: that ends whatever is computed, or waited for.
+    """
 
     def __init__(self, path: Path, *, heartbeat: float) -> None:
         self.path = path
+        self.lost = False
+        self._interrupts = threading.current_thread() is threading.main_thread()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True, name="claim-heartbeat")
         self._thread.start()
 
     def is_ours(self) -> bool:
         """False where another process took over, as happens to one that was suspended for minutes."""
-        return self.path.exists() and _generations(self.path.parent)[-1:] == [_generation(self.path)]
+        return is_current(self.path.parent, _generation(self.path))
+
+    @property
+    def generation(self) -> int:
+        return _generation(self.path)
+
+    def check(self) -> None:
+        """
+        Raises:
+            TakenOverError: the folder is another process's by now.
+        """
+        check_current(self.path.parent, self.generation)
 
     def release(self, *, done: bool) -> None:
         """Give the folder up: for the next taker, or (`done`) for good, which removes the claim files."""
         self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # the claim then simply runs out
-            if done:
-                clear(self.path.parent)
-            elif self.is_ours():
-                os.utime(self.path, ns=(0, 0))
+            if self.is_ours():
+                if done:
+                    clear(self.path.parent)
+                else:
+                    os.utime(self.path, ns=(0, 0))
 
     def _beat(self, seconds: float) -> None:
         while not self._released.wait(seconds):
             with contextlib.suppress(OSError):  # a file server that is away for a moment costs one beat
+                if not self.is_ours():
+                    self.lost = True
+                    if self._interrupts and not self._released.is_set():
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
                 os.utime(self.path)
 
 
@@ -100,70 +133,63 @@ def take(folder: Path, *, generation: int, heartbeat: float) -> Claim | None:
 
 
 def holder(folder: Path) -> Holder | None:
-    """The latest claim on a folder; None where there is none.
-
-    Raises:
-        MalError: the folder cannot be written (the file system's clock is read by writing a file).
-    """
+    """The latest claim on a folder; None where there is none."""
     generations = _generations(folder)
     if not generations:
         return None
     path = folder / f"claim-{generations[-1]}.json"
     try:
-        with path.open(encoding="utf-8") as file:  # opening makes NFS look at the server's times, not its cache's
+        with path.open(encoding="utf-8", errors="replace") as file:  # opening makes NFS ask the server for its times
             beat, text = os.fstat(file.fileno()).st_mtime_ns, file.read()
     except FileNotFoundError:
         return None
+    # a heartbeat in the future is from before the file system's clock was mended: as far from now, as silent
+    age = abs(_now(folder) - beat) / 1e9 if beat else float("inf")
+    return Holder(generation=generations[-1], owner=_parsed(text), beat=beat, age=age)
+
+
+def is_current(folder: Path, generation: int) -> bool:
+    """Whether a claim of this generation is the one that counts.
+
+    Raises:
+        OSError: the folder cannot be looked at.
+    """
+    return _generations(folder)[-1:] == [generation]
+
+
+def check_current(folder: Path, generation: int) -> None:
+    """
+    Raises:
+        TakenOverError: another generation counts by now.
+        MalError: the folder cannot be looked at.
+    """
     try:
-        owner = json.loads(text)
-    except ValueError:
-        owner = {}
-    age = (_now(folder) - beat) / 1e9 if beat else float("inf")
-    return Holder(generation=generations[-1], owner=owner, beat=beat, age=age)
+        if is_current(folder, generation):
+            return
+        by = holder(folder)
+    except OSError as error:
+        raise explain(error, folder) from error
+    raise TakenOverError(
+        f"{folder} was taken over by {by or 'a process that finished it'} while this one gave no sign of life; its "
+        "result stands, so run the same command again to use it"
+    )
+
+
+def owners(folder: Path) -> frozenset[int]:
+    """Ids of the processes of this machine, other than this one, that own or owned a folder."""
+    found = set()
+    for generation in _generations(folder):
+        with contextlib.suppress(OSError):
+            owner = _parsed((folder / f"claim-{generation}.json").read_text(encoding="utf-8", errors="replace"))
+            if owner and owner["machine"] == machine():
+                found.add(owner["pid"])
+    return frozenset(found - {os.getpid()})
 
 
 def clear(folder: Path) -> None:
     """Remove the claim files of a finished folder, the latest one last."""
     for generation in _generations(folder):
         (folder / f"claim-{generation}.json").unlink(missing_ok=True)
-
-
-def machine() -> str:
-    """Names what process ids are relative to: this boot of this machine and the container we are in.
-
-    Two containers may share a host name; neither may declare the other's processes dead.
-    """
-    boot, space = "", ""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with contextlib.suppress(OSError):
-        space = str(Path("/proc/self/ns/pid").readlink())
-    return "/".join((platform.node(), boot, space))
-
-
-def start_time(pid: int) -> str | None:
-    """When a process began, in clock ticks after boot; tells a process from a later one of the same id.
-
-    None where the system does not say (no /proc), and for a process that is gone, zombies included.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def is_alive(pid: int, *, started: str | None) -> bool:
-    """Whether the process of this id that began at `started` (see `start_time`) still runs on this machine."""
-    if started is not None:
-        return start_time(pid) == started
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _ourselves() -> dict[str, Any]:
@@ -189,13 +215,32 @@ def _generations(folder: Path) -> list[int]:
         return []
 
 
-def _now(folder: Path) -> int:
-    """The file system's clock, ns: that of the server which stamps heartbeats, not this machine's."""
-    probe = folder / f".clock-{os.getpid()}-{threading.get_ident()}"
+def _parsed(text: str) -> dict[str, Any]:
+    """What a claim file says of its owner; {} where it does not say it, or not all of it."""
     try:
-        with probe.open("w") as file:
-            now = os.fstat(file.fileno()).st_mtime_ns
-        probe.unlink()
-    except OSError as error:
-        raise explain(error, probe) from error
-    return now
+        owner = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(owner, dict) or type(owner.get("pid")) is not int or not 0 < owner["pid"] < 2**31:
+        return {}
+    texts = isinstance(owner.get("started"), str | None) and all(
+        isinstance(owner.get(name), str) for name in ("host", "machine", "since")
+    )
+    return owner if texts else {}
+
+
+def _now(folder: Path) -> int:
+    """The file system's clock, ns: that of the server which stamps heartbeats, not this machine's.
+
+    Where nothing can be written, and so nothing claimed, this machine's clock must do to tell what others do there.
+    """
+    prefix, suffix = prefix_and_suffix("clock")
+    try:
+        descriptor, probe = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+        try:
+            return os.fstat(descriptor).st_mtime_ns
+        finally:
+            os.close(descriptor)
+            Path(probe).unlink()
+    except OSError:
+        return time.time_ns()

@@ -27,3 +27,11 @@ class TrainingError(MalError):
 
 class Stopped(MalError):
     """Work that left cleanly before its end, checkpoint written; the same command goes on."""
+
+
+class TakenOverError(MalError):
+    """Work whose folder another process owns by now, as happens to a process that was stopped for minutes."""
+
+
+class DamagedFileError(MalError, ValueError):
+    """A file of ours that is not what was written."""

@@ -112,6 +112,10 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
     with ExitStack() as claim:  # of several processes the first owns the stage
         if not ranks.on_first(lambda: claim.enter_context(store.claim(stage.name, stage.key))):
             return False
+        if ranks.size() > 1:  # the others own it with the first, and no longer than it
+            generation = ranks.on_first(lambda: store.generation(stage.name, stage.key))
+            if not ranks.is_first():
+                claim.enter_context(store.fence(stage.name, stage.key, generation))
         folder = store.folder(stage.name, stage.key)
         started, clock = datetime.now(UTC), time.monotonic()
         reset_peak_memory(device)

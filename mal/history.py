@@ -59,10 +59,11 @@ class History:
     def _of(self, name: str) -> list[Took]:
         if name not in self._known:
             self._known[name] = [
-                _took(store.read(name, folder.name))
+                _took(record)
                 for store in self._stores
                 for folder in sorted((store.root / name).glob("*/"))
-                if store.is_done(name, folder.name)
+                if store.is_recorded(name, folder.name)
+                and "seconds" in (record := {"stage": name, **store.read(name, folder.name)})
             ]
         return self._known[name]
 

@@ -22,9 +22,10 @@ from mal.export import FOLDERS, FORMATS, planned_files
 from mal.files import digest, sha256, write_json
 from mal.labelers.mal import load_networks
 from mal.labelling import label_dataset, mal_labeler
-from mal.outputs import Output, states
+from mal.outputs import Output
 from mal.runtime import load_checkpoint, pick_device
 from mal.sources import unreadable
+from mal.store.fingerprints import looks
 from mal.turns import turn
 
 CALL_DIGITS = 12  # of the digest that names a call's folder of shards
@@ -48,7 +49,7 @@ def label_files(options: argparse.Namespace) -> str:
     work = {
         "checkpoint": sha256(options.checkpoint),
         "boxes": sha256(options.boxes),
-        "images": digest([str(options.images.resolve()), states(coco, options.images)]),
+        "images": digest([str(options.images.resolve()), looks(options.images, map(file_name, coco["images"]))]),
         "options": digest([asdict(config.label), options.on_bad_image]),
     }
     shards = place.with_name(f".{place.name}.{digest(work)[:CALL_DIGITS]}")

@@ -12,7 +12,6 @@ from mal import boxes, quality, ranks
 from mal.annotations import CocoDict
 from mal.config import Config
 from mal.errors import MalError
-from mal.files import read_json, write_json
 from mal.images import check_size, load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
@@ -23,6 +22,7 @@ from mal.outlines import Label, Outlines, outlines
 from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, labelling_batches
+from mal.shards import read_shard, write_shard
 
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
@@ -63,34 +63,22 @@ def label_dataset(
         )
     with Progress(name, total=len(records), unit="image") as progress:
         for number, (path, shard) in enumerate(shards.items()):
-            annotations = [a for image in shard for a in by_image[image["id"]]]
-            if number % ranks.size() == ranks.rank() and _read_shard(path, annotations) is None:
+            if number % ranks.size() == ranks.rank() and read_shard(path) is None:
+                annotations = [a for image in shard for a in by_image[image["id"]]]
                 found = labeler({**coco, "images": shard, "annotations": annotations}, images)
-                write_json(path, {str(a["id"]): found.get(a["id"]) for a in annotations})
+                write_shard(path, found)
             progress.advance(len(shard))
     ranks.wait()
-    for path, shard in shards.items():
-        finished = _read_shard(path, [a for image in shard for a in by_image[image["id"]]])
-        if finished is None:
+    for path in shards:
+        if (part := read_shard(path)) is None:
             raise MalError(
                 f"{path} was finished and is gone or damaged now; run the same command again, and have nothing else "
                 "write there"
             )
-        labels.update(finished)
+        labels.update(part)
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
-
-
-def _read_shard(path: Path, annotations: list[dict[str, Any]]) -> dict[int, Label] | None:
-    """The labels in a finished shard; None where it is absent, or not whole (each annotation is in it, or null)."""
-    try:
-        stored = read_json(path)
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stored, dict) or stored.keys() != {str(a["id"]) for a in annotations}:
-        return None
-    return {int(key): label for key, label in stored.items() if label is not None}
 
 
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:

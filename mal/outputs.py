@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal.annotations import CocoDict, file_name
-from mal.errors import ConfigError, ImageError
+from mal.errors import ConfigError
 from mal.files import explain, read_json, sha256, write_json
 
 NAMED = 3  # files that a message names
@@ -135,20 +134,3 @@ class Output:
     def _first(self, paths: list[Path]) -> str:
         names = [path.relative_to(self.place.parent).as_posix() for path in sorted(paths)[:NAMED]]
         return ", ".join(names) + (", …" if len(paths) > NAMED else "")
-
-
-def states(coco: CocoDict, folder: Path) -> list[list[Any]]:
-    """Name, size and time of change (ns) of every image file: an image that is replaced has other ones.
-
-    Raises:
-        ImageError: a file is gone.
-    """
-    found = []
-    for image in coco["images"]:
-        name = file_name(image)
-        try:
-            status = (folder / name).stat()
-        except OSError as error:
-            raise ImageError(f"cannot look at the image {folder / name} ({error.strerror}); check the file") from error
-        found.append([name, status.st_size, status.st_mtime_ns])
-    return found

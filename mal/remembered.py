@@ -1,14 +1,13 @@
-"""What was found out about source files, remembered in a store's root by the files' content."""
+"""What was found out about source files, remembered in a store by the files' content."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mal.annotations import CocoDict, read
 from mal.census import VERSION, Census, take
 from mal.errors import MalError
-from mal.files import digest, read_json, write_json
+from mal.files import digest
 from mal.store import Fingerprints
 
 
@@ -27,17 +26,15 @@ def remembered(
         MalError: a file is absent, or changes meanwhile; whatever `compute` raises.
     """
     before = [fingerprints.file(path) for path in files]
-    key, place = digest([about, version, before]), fingerprints.cache.with_name("remembered.json")
-    known = _load(place)
-    if key in known:
-        return known[key]
-    value = compute()
-    if [fingerprints.file(path) for path in files] != before:
-        changed = ", ".join(map(str, files))
-        raise MalError(f"{changed} changed while it was read; run the command again once it is complete")
-    with suppress(MalError):  # where it cannot be remembered it is right all the same, only slower
-        write_json(place, {**_load(place), key: value})
-    return value
+
+    def settled() -> Any:
+        value = compute()
+        if [fingerprints.file(path) for path in files] != before:
+            changed = ", ".join(map(str, files))
+            raise MalError(f"{changed} changed while it was read; run the command again once it is complete")
+        return value
+
+    return fingerprints.derived(f"{about}-{version}", digest(before), settled)
 
 
 def census(path: Path, fingerprints: Fingerprints) -> Census:
@@ -53,11 +50,3 @@ def census(path: Path, fingerprints: Fingerprints) -> Census:
 
 def _read(path: Path) -> CocoDict:
     return read(path, masks=False)
-
-
-def _load(place: Path) -> dict[str, Any]:
-    try:
-        known = read_json(place)
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

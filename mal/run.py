@@ -1,9 +1,11 @@
 """One run: plan its stages, refuse what cannot work, compute what is missing, show what came out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -15,7 +17,7 @@ from mal.config import Config
 from mal.config_checks import check
 from mal.crf import backend
 from mal.errors import AnnotationError
-from mal.files import read_json
+from mal.files import explain, read_json
 from mal.flags import flag_sentence
 from mal.graph import Stage, execute, in_order
 from mal.history import outlook
@@ -138,24 +140,31 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
 def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks where it made any."""
     from analysis.figures.attention import draw_attention  # matplotlib, which a dry run need not wait for
-    from analysis.sheet import draw_sheet
 
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
     for stage in stages:
         if stage.name == "attention_val":
             folder = store.folder(stage.name, stage.key)
-            say(f"\nattention maps: {draw_attention(folder / 'attention.npz', folder / 'attention.png')}")
+            out = folder / "attention.png"
+            say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
     if config.labeler.name == "none" or graph.trains_nothing:
         return
     split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
     labels = graph.label(split, config.labeler.name)
     folder = store.folder(labels.name, labels.key)
-    sheet = draw_sheet(folder / "labels.json", split.images, human=human_masks(split, folder), out=folder / "sheet.png")
+    out = folder / "sheet.png"
+    sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out), out)
     if config.labeler.name == "mal":
         labeler = graph.train_labeler()
         say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
     tell_flagged(config, graph, store)
+
+
+def _draw_masks(split: Split, labels: Path, out: Path) -> None:
+    """A sheet of a split's masks, beside human ones where there are any."""
+    with TemporaryDirectory() as folder:
+        draw_sheet(labels, split.images, human=human_masks(split, Path(folder)), out=out)
 
 
 def human_masks(split: Split, folder: Path) -> Path | None:
@@ -187,6 +196,15 @@ def tell_flagged(config: Config, graph: Graph, store: Store) -> None:
         raise AnnotationError("; ".join(sentences))
     for sentence in sentences:
         say(f"note: {sentence}")
+
+
+def _drawn(draw: Callable[[], object], out: Path) -> str:
+    """Where a picture is; in a store that cannot be written, that of an earlier run, or why there is none."""
+    try:
+        draw()
+    except OSError as error:
+        return str(out) if out.is_file() else f"none, {explain(error, out)}"
+    return str(out)
 
 
 def say(text: str) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -61,6 +63,9 @@ def seed_everything(*parts: int | str) -> None:
     torch.manual_seed(seed)
 
 
+_ANEW = "delete it, and the same command trains from the start"
+
+
 class StopSignals:
     """Notices SIGINT, SIGTERM and SIGUSR2 (a scheduler's notice) for the length of a `with` block.
 
@@ -99,18 +104,55 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, *, parts: Collection[str] = ()) -> dict[str, Any]:
     """Read a torch file of ours onto the CPU, tensors and plain values only.
 
+    Args:
+        parts: what must be in it.
+
     Raises:
-        MalError: the file is absent or is no such file.
+        MalError: the file is absent, is damaged or is no such file.
     """
     if not Path(path).is_file():
         raise MalError(f"there is no checkpoint at {path}; give the path of a labeler.pt that a training run wrote")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()) is not None:
+            raise OSError(f"{bad} in it is damaged")  # torch.load compares no check sums
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a broken file
-        raise MalError(f"{path} is not a readable checkpoint ({type(error).__name__}); give another file") from error
+        raise MalError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); give another file, or, if it lies in the "
+            f"run store, delete its folder {Path(path).parent} and run the same command again"
+        ) from error
+    if parts and not (isinstance(state, dict) and set(parts) <= state.keys()):
+        raise MalError(f"{path} is a checkpoint of something else: it lacks {', '.join(parts)}; {_ANEW}")
+    return state
+
+
+def restore(path: Path, parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Give each part of a training its state in a checkpoint, by name.
+
+    Raises:
+        MalError: the checkpoint is not this training's.
+    """
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise MalError(f"{path} does not fit this training ({first}); {_ANEW}") from error
+
+
+def is_readable(path: Path) -> bool:
+    """Whether there is a whole checkpoint: for one that a killed run has left, which nobody vouches for."""
+    if not path.is_file():
+        return False
+    try:
+        load_checkpoint(path)
+    except MalError as error:
+        print(f"not used: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def not_finite_weights(model: torch.nn.Module) -> list[str]:

@@ -1,19 +1,18 @@
 """Where a split's annotations and images are, and what identifies them before anything is read."""
 
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal.annotations import CocoDict, read
+from mal import ranks
+from mal.annotations import CocoDict, check_images, file_name, read, read_images
 from mal.census import Census
 from mal.config import DataConfig
 from mal.errors import ConfigError, ImageError
-from mal.files import digest
 from mal.graph import Stage
-from mal.image_folder import folder_fault, list_names
+from mal.image_folder import folder_fault
 from mal.images import load_for
 from mal.joins import join_labels
 from mal.mask_kinds import with_masks
@@ -25,7 +24,6 @@ SUGGESTED_VAL = (
     "annotations/instances_val2017.json",
     "lvis_v1_val.json",
 )  # what data=coco and data=lvis name below a root
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,33 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     fault = folder_fault(images)
     if fault:
         raise ConfigError(f"data.{name}.images={split.images}: {fault}")
-    # what is no image does not count: a new annotation file beside them must not change the keys of days of work
-    names = sorted(name for name in _names(images) if name.lower().endswith(IMAGE_SUFFIXES))
-    sources = {"annotations": fingerprints.file(annotations), "images": digest(names)}
+    skip = data.on_bad_image == "skip"
+    sources = ranks.on_first(lambda: _digests(annotations, images, fingerprints, skip_unreadable=skip))
     found = None if name == "test" else census(annotations, fingerprints)  # test sets are lists of images
     has_masks = found is not None and found.has_masks
     return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
+
+
+def _digests(annotations: Path, images: Path, fingerprints: Fingerprints, *, skip_unreadable: bool) -> dict[str, str]:
+    """What identifies a split: the bytes of its annotation file and of the images that this names.
+
+    Whatever else lies in the folder does not count: nothing reads it, and a file that comes to lie beside the images
+    must not give days of work another key.
+
+    Raises:
+        AnnotationError: the file cannot be read, or an image in it has no name.
+        ImageError: images are not there.
+    """
+    content = fingerprints.file(annotations)
+    names = fingerprints.derived(  # parsing COCO's file takes ten seconds
+        "image-names-1", content, lambda: sorted({file_name(image) for image in read_images(annotations)})
+    )
+    try:
+        found = fingerprints.images(images, names, skip_unreadable=skip_unreadable)
+    except ImageError:
+        check_images({"images": [{"file_name": name} for name in names]}, images)  # says how many, and where they are
+        raise
+    return {"annotations": content, "images": found}
 
 
 def label_join(labels: Path, split: Split, fingerprints: Fingerprints) -> tuple[bool, str | None]:
@@ -97,7 +116,7 @@ def label_join(labels: Path, split: Split, fingerprints: Fingerprints) -> tuple[
         joined = join_labels(read(labels, masks=True), read(split.annotations, masks=False), source=labels)
         return {"by_id": joined.by_id, "remark": joined.remark and joined.remark.removeprefix(f"{labels}: ")}
 
-    found = remembered("label join", 1, [labels, split.annotations], join, fingerprints)
+    found = remembered("label-join", 1, [labels, split.annotations], join, fingerprints)
     return found["by_id"], found["remark"] and f"{labels}: {found['remark']}"
 
 
@@ -125,12 +144,3 @@ def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:
                 print(f"skipped: {reason}", file=sys.stderr, flush=True)
                 bad.append(image["id"])
     return bad
-
-
-def _names(folder: Path) -> Iterator[str]:
-    """File names in a folder and one level below (LVIS images lie in train2017/ and val2017/ of one folder)."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from (f"{entry.name}/{name}" for name in list_names(entry))
-        else:
-            yield entry.name

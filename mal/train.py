@@ -22,7 +22,15 @@ from mal.labelers.mal import MaskNetwork, Photometrics, StepLosses, Teacher, com
 from mal.precision import allow_tf32, network_dtype
 from mal.progress import Progress
 from mal.rois import RoiBatch, TrainingRois
-from mal.runtime import StopSignals, load_checkpoint, not_finite_weights, save_checkpoint, seed_everything
+from mal.runtime import (
+    StopSignals,
+    is_readable,
+    load_checkpoint,
+    not_finite_weights,
+    restore,
+    save_checkpoint,
+    seed_everything,
+)
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
 LOOK_EVERY = 10  # steps on a GPU between looks at the losses, each of which waits for all that was launched
@@ -32,6 +40,9 @@ def train_labeler(
     coco: dict[str, Any], images: Path, config: Config, *, folder: Path, device: torch.device
 ) -> dict[str, float]:
     """Train a labeler on boxes and write folder/labeler.pt; go on from folder/checkpoint.pt where there is one.
+
+    The checkpoint stays: it may go once there is a record of what was learned (store.SCRATCH). A labeler.pt that a
+    killed run has left is taken as it is.
 
     Args:
         coco: box-only annotations.
@@ -61,6 +72,8 @@ def train_labeler(
         workers=options.workers,
     )
     steps = total_steps(config, rois.count)
+    if (learned := ranks.on_first(lambda: _learned(folder, steps))) is not None:
+        return {"steps": steps, "boxes": rois.count, **learned}
     seed_everything(config.seed, "labeler")
     learner = build_learner(config, device)
     curve, guard = _Curve(folder / "curves.jsonl", steps), _Guard(folder)
@@ -97,7 +110,6 @@ def train_labeler(
     if ranks.is_first():
         curve.flush()
         save_labeler(folder / "labeler.pt", learner.student, learner.teacher, config)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
     return {"steps": steps, "boxes": rois.count, **curve.latest}
 
 
@@ -263,11 +275,22 @@ def _resume(parts: dict[str, Any], folder: Path) -> int:
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return 0
-    state = load_checkpoint(path)
-    state["teacher"].pop("n_averaged", None)  # of torch's EMA, which runs begun earlier had
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    state = load_checkpoint(path, parts=("step", *parts))
+    if isinstance(state["teacher"], dict):
+        state["teacher"].pop("n_averaged", None)  # of torch's EMA, which runs begun earlier had
+    restore(path, parts, state)
     return state["step"]
+
+
+def _learned(folder: Path, steps: int) -> dict[str, float] | None:
+    """The final losses of a training that was killed between its labeler.pt and its record; None for any other."""
+    try:
+        last = json.loads((folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        if last["step"] != steps or not is_readable(folder / "labeler.pt"):
+            return None
+        return {name: float(last[name]) for name in StepLosses.__dataclass_fields__}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 class _Curve:

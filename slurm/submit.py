@@ -266,6 +266,8 @@ def _queued_elsewhere(store: Store, entry: Entry, waiting: dict[str, queue.Queue
         note = read_json(store.folder(entry.stage, entry.key) / QUEUED)
     except (OSError, ValueError):
         return None
+    if not isinstance(note, dict) or not isinstance(note.get("job"), str):
+        return None
     state = waiting.get(note["job"])
     return (
         note["job"] if state is not None and state.state in ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED") else None

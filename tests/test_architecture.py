@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it
 LAYERS = (
-    "errors files findings flags faults claims turns ranks progress notes precision bilinear patches compilation",
-    "mask_formats mask_windows polygons",
+    "errors processes leftovers files findings flags faults shards claims turns ranks progress notes precision",
+    "bilinear patches compilation mask_formats mask_windows polygons",
     "segmenters.config segmenters.config_checks boxes",
     "config runtime image_names box_checks box_view not_finite",
     "annotation_checks annotation_text remarks whereabouts image_folder depth overrides",
@@ -25,7 +25,7 @@ LAYERS = (
     "attention decoders decoders.*",
     "labelers labelers.*",
     "train export outlines quality submission segmenters metrics segmenters.* metrics.*",
-    "labelling store forecast outputs",
+    "labelling store.* store forecast outputs",
     "graph tracking",
     "history remembered",
     "sources",

@@ -160,7 +160,7 @@ def test_an_interrupted_call_goes_on_where_it_was(place, tmp_path, monkeypatch, 
     assert not out.exists()
     finished = sorted(tmp_path.glob(".out.json.*/shards/*.json"))
     assert finished
-    done = {int(key) for path in finished for key in json.loads(path.read_text())}
+    done = {int(key) for path in finished for key in json.loads(path.read_text())["labels"]}
     resumed: list[int] = []
 
     def watched(networks, rois, **options):
@@ -195,6 +195,10 @@ def test_shards_of_another_call_are_not_reused(place, tmp_path, monkeypatch):
         assert len(list(tmp_path.glob(".out.json.*"))) == count
     main(place.arguments(tmp_path / "out.json"))
     assert len(list(tmp_path.glob(".out.json.*"))) == len(calls)
+    picture = next(path for path in images.iterdir() if path.is_file())
+    Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)  # replaced in place
+    main(place.arguments(tmp_path / "out.json", images=images))
+    assert len(list(tmp_path.glob(".out.json.*"))) == len(calls) + 1
 
 
 def sheet_pixels(path: Path) -> np.ndarray:

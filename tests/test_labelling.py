@@ -1,5 +1,6 @@
 """Labelling: masks come back where their boxes are, every annotation gets one, and finished shards are kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,28 @@ def test_finished_shards_are_not_labelled_again(drawn, tmp_path):
     assert labels == label_dataset(
         coco, drawn / "images", baseline_labeler("box"), folder=tmp_path / "b", shard_images=5
     )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: "", lambda _: "{}", lambda text: text[:-20], lambda _: "[" * 200_000, lambda _: "[1]",
+     lambda text: text.replace('"area": ', '"area": 1'), lambda _: '{"digest": 1, "labels": {}}',
+     lambda text: json.dumps({**json.loads(text), "labels": {}})],
+)  # fmt: skip
+def test_a_damaged_shard_is_labelled_again_and_flags_no_box(drawn, tmp_path, capsys, damage):
+    coco = strip(read(drawn / "annotations.json", masks=False))
+    seen: list[int] = []
+
+    def counting(shard: dict[str, Any], images: Path) -> dict[int, dict[str, Any]]:
+        seen.extend(image["id"] for image in shard["images"])
+        return baseline_labeler("ellipse")(shard, images)
+
+    whole = label_dataset(coco, drawn / "images", counting, folder=tmp_path, shard_images=2)
+    shard = sorted(tmp_path.glob("shards/*.json"))[1]
+    shard.write_text(damage(shard.read_text()))
+    assert label_dataset(coco, drawn / "images", counting, folder=tmp_path, shard_images=2) == whole
+    assert seen == [1, 2, 3, 4, 5, 3, 4]
+    assert f"{shard} is not used, its images are labelled again" in capsys.readouterr().err
 
 
 def test_shards_of_another_size_are_not_taken_for_those_of_this_one(drawn, tmp_path):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mal import segmenters
 from mal.annotations import decode_mask, encode_mask, read
-from mal.errors import AnnotationError, ConfigError, Stopped, TrainingError, WeightsError
+from mal.errors import AnnotationError, ConfigError, MalError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.precision import network_dtype
 from mal.segmenters import loop, mask_rcnn
@@ -362,7 +362,27 @@ def test_an_interrupted_run_ends_in_the_same_bits(
     first, second = (torch.load(tmp_path / name / "segmenter.pt", weights_only=True) for name in ("whole", "cut"))
     assert same(first, second)
     assert (tmp_path / "whole" / "curves.jsonl").read_text() == (tmp_path / "cut" / "curves.jsonl").read_text()
-    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    assert (tmp_path / "cut" / "checkpoint.pt").exists(), "it goes once there is a record"
+
+
+def test_a_segmenter_cut_short_is_trained_from_its_checkpoint_and_a_whole_one_is_kept(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill between segmenter.pt and its record, or a disk that lost the end of it."""
+    config, file = tiny("schedule.steps=2", "running.checkpoint_steps=1"), tmp_path / "segmenter.pt"
+    train(dataset, tmp_path, config)
+    whole, data = torch.load(file, weights_only=True), file.read_bytes()
+    file.write_bytes(data[:-5000])
+    train(dataset, tmp_path, config)
+    assert "segmenter.pt is not a readable checkpoint" in capsys.readouterr().err
+    assert same(torch.load(file, weights_only=True), whole)
+    (tmp_path / "checkpoint.pt").unlink()
+    monkeypatch.setattr(loop, "_step", None)  # a step would fail
+    train(dataset, tmp_path, config)
+    torch.save({"step": 1, "model": {}}, tmp_path / "checkpoint.pt")
+    file.unlink()
+    with pytest.raises(MalError, match=r"checkpoint\.pt .*delete it, and the same command trains from the start"):
+        train(dataset, tmp_path, config)
 
 
 def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(

@@ -223,7 +223,7 @@ def test_a_killed_owner_has_exactly_one_heir_who_finds_its_files(tmp_path: Path)
     with participants(1, tmp_path, work=600) as (owner,), participants(8, tmp_path, work=0.5) as heirs:
         owner.start()
         assert owner.line() == "computing"
-        (tmp_path / "runs/train/k/checkpoint.pt").write_bytes(b"half done")
+        (tmp_path / "runs/train/k/features.npz").write_bytes(b"half done")
         for heir in heirs:
             heir.start()
         time.sleep(0.3)
@@ -232,7 +232,7 @@ def test_a_killed_owner_has_exactly_one_heir_who_finds_its_files(tmp_path: Path)
         words = sorted(heir.end()[0] for heir in heirs)
     assert words == ["ours"] + ["reused"] * 7
     assert (tmp_path / "computed").read_text() == "xx"
-    assert (tmp_path / "runs/train/k/checkpoint.pt").read_bytes() == b"half done"
+    assert (tmp_path / "runs/train/k/features.npz").read_bytes() == b"half done"
 
 
 @pytest.mark.slow
@@ -444,7 +444,7 @@ def test_settings_that_json_cannot_tell_apart_or_hold_are_refused_by_name(config
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the times of files written this moment."""
-    monkeypatch.setattr("mal.store.SETTLED_NS", -1)
+    monkeypatch.setattr("mal.store.fingerprints.SETTLED_NS", -1)
 
 
 @pytest.fixture
@@ -456,7 +456,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(Path(path).name)
         return sha256(path)
 
-    monkeypatch.setattr("mal.store.sha256", counted)
+    monkeypatch.setattr("mal.store.fingerprints.sha256", counted)
     return seen
 
 

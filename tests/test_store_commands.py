@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 
 from mal.files import write_json
 from mal.graph import Result, Stage, execute
+from mal.leftovers import prefix_and_suffix
 from mal.store import QUEUED, Store
-from mal.store.__main__ import differences, held, main, unneeded
+from mal.store.__main__ import differences, main
+from mal.store.cleaning import half_done, held, leftovers
 
 OLD = 30 * 86400
 
@@ -43,56 +46,105 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(root: Path, **options: Any) -> list[str]:
-    return [one.address for one in unneeded(list(held(Store(root))), **options)]
+    return [one.address for one in half_done(list(held(Store(root))), **options)]
 
 
-def test_what_a_result_was_computed_from_stays(root: Path) -> None:
-    assert names(root, days=7) == ["label_val/l2", "train_labeler/t2"]
+def answer(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setattr("builtins.input", lambda question: print(question) or word)
 
 
-def test_what_a_queued_stage_waits_for_stays_until_it_is_taken_back(root: Path) -> None:
-    note = root / "quality_val/q2" / QUEUED
+def test_every_finished_stage_is_a_result_whatever_its_name(root: Path) -> None:
+    """A user's run ends at a labeler, or at labels: nothing depends on them, and they are all that was wanted."""
+    assert names(root, days=0) == []
+    assert main(["--store", str(root), "gc", "--days", "0", "--yes"]) == 0
+    assert {one.key for one in held(Store(root))} == {"b0", "t1", "l1", "q1", "t2", "l2"}
+
+
+def test_old_half_done_folders_go_unless_queued(root: Path) -> None:
+    keep(root, "train_segmenter", "s1", done=False, age_s=60)
+    keep(root, "train_segmenter", "s2", done=False)
+    assert names(root, days=7) == ["train_segmenter/s2"]
+    note = root / "train_segmenter/s2" / QUEUED
     write_json(note, {"job": "7", "inputs": {"labels": "label_val/l2"}})
     os.utime(note, (time.time() - OLD,) * 2)
     assert names(root, days=7) == []
-    assert [one.state for one in held(Store(root)) if one.key == "q2"] == ["queued"]
+    assert [one.state for one in held(Store(root)) if one.key == "s2"] == ["queued"]
     note.unlink()
-    assert names(root, days=7) == ["label_val/l2", "train_labeler/t2"]
+    assert names(root, days=7) == ["train_segmenter/s2"]
 
 
-def test_what_is_young_or_being_computed_stays(root: Path) -> None:
-    keep(root, "train_segmenter", "s1", done=False, age_s=60)
+def test_what_is_being_computed_stays(root: Path) -> None:
     keep(root, "train_segmenter", "s2", done=False)
-    assert "train_segmenter/s1" not in names(root, days=7)
-    assert "train_segmenter/s2" in names(root, days=7)
     with Store(root).claim("train_segmenter", "s2") as ours:
         assert ours
-        assert "train_segmenter/s2" not in names(root, days=0)
+        assert names(root, days=0) == []
+        assert not Store(root).remove("train_segmenter", "s2")
+        assert (root / "train_segmenter/s2/data.bin").is_file()
 
 
-def test_what_a_stage_that_is_being_computed_starts_from_stays(root: Path) -> None:
-    seen = []
+def test_half_done_work_that_a_queued_stage_waits_for_stays(root: Path) -> None:
+    keep(root, "train_segmenter", "s2", done=False)
+    keep(root, "detect_val", "d2", done=False, inputs={"segmenter": "train_segmenter/s2"})
+    assert names(root, days=7) == ["detect_val/d2", "train_segmenter/s2"]
+    write_json(root / "detect_val/d2" / QUEUED, {"job": "7"})
+    assert names(root, days=7) == []
+
+
+def test_what_a_stage_starts_from_is_known_while_it_is_computed(root: Path) -> None:
+    seen: list[list[str]] = []
     labels = Stage("label_val", 1, {}, lambda _: Result())
     execute(labels, Store(root), device=torch.device("cpu"))
-    work = lambda _: seen.extend(names(root, days=0)) or Result()  # noqa: E731
-    assert labels.address in names(root, days=0)
+    work = lambda _: seen.extend(one.inputs for one in held(Store(root)) if one.state == "being computed") or Result()  # noqa: E731
     execute(Stage("train_segmenter", 1, {}, work, {"labels": labels}), Store(root), device=torch.device("cpu"))
-    assert seen
-    assert labels.address not in seen
+    assert seen == [[labels.address]]
+
+
+def left(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path, _ in leftovers(Store(root), days=7)}
+
+
+def test_what_killed_processes_were_writing_is_found_and_goes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    prefix, suffix = prefix_and_suffix("labeler.pt")
+    theirs = f"{prefix}abcd{suffix}".replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    (root / "train_labeler/t1" / theirs).write_bytes(bytes(5000))
+    (root / "train_labeler/t1" / f"{prefix}abcd{suffix}").write_bytes(b"of this process, which lives")
+    (root / "label_val/l1/shards").mkdir()
+    (root / "train_labeler/t2/checkpoint.pt").write_bytes(b"the record is there")
+    (root / "train_labeler/.removed-t9-1").mkdir()
+    keep(root, "train_segmenter", "s1", done=False, age_s=60)
+    (root / "train_segmenter/s1/checkpoint.pt").write_bytes(b"of work that may go on")
+    assert left(root) == {
+        f"train_labeler/t1/{theirs}", "label_val/l1/shards", "train_labeler/t2/checkpoint.pt",
+        "train_labeler/.removed-t9-1",
+    }  # fmt: skip
+    assert main(["--store", str(root), "gc", "--yes"]) == 0
+    assert "removed 0 folders and 4 files" in capsys.readouterr().out
+    assert left(root) == set()
+    assert (root / "train_segmenter/s1/checkpoint.pt").is_file()
+
+
+@pytest.mark.parametrize("name", [".labeler.pt.ab12_xyz", ".clock-123-456", ".run.json.zzzzzzzz"])
+def test_temporary_files_of_earlier_versions_go_once_they_are_old(root: Path, name: str) -> None:
+    path = root / "train_labeler/t1" / name
+    path.write_bytes(b"")
+    assert left(root) == set()
+    os.utime(path, (time.time() - 2 * 86400,) * 2)
+    assert left(root) == {f"train_labeler/t1/{name}"}
 
 
 def test_gc_asks_first(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("builtins.input", lambda question: print(question) or "n")
+    keep(root, "train_segmenter", "s2", done=False)
+    answer(monkeypatch, "n")
     assert main(["--store", str(root), "gc"]) == 1
-    said = capsys.readouterr().out
-    assert re.search(r"remove these 2 folders, \d kB\? \[y/N\]", said)
-    assert (root / "train_labeler" / "t2").is_dir()
-    monkeypatch.setattr("builtins.input", lambda _question: "y")
+    assert re.search(r"remove these 1 folders and 0 files, \d kB\? \[y/N\]", capsys.readouterr().out)
+    assert (root / "train_segmenter/s2").is_dir()
+    answer(monkeypatch, "y")
     assert main(["--store", str(root), "gc"]) == 0
-    assert not (root / "train_labeler" / "t2").exists()
-    assert (root / "train_labeler" / "t1").is_dir()
+    assert not (root / "train_segmenter/s2").exists()
     assert main(["--store", str(root), "gc", "--yes"]) == 0
-    assert "every folder" in capsys.readouterr().out
+    assert "finished results go by python -m mal.store remove" in capsys.readouterr().out
 
 
 def test_a_closed_terminal_is_a_no(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +152,44 @@ def test_a_closed_terminal_is_a_no(root: Path, monkeypatch: pytest.MonkeyPatch) 
         raise EOFError
 
     monkeypatch.setattr("builtins.input", closed)
-    assert main(["--store", str(root), "gc"]) == 1
-    assert (root / "train_labeler" / "t2").is_dir()
+    for command in (["gc", "--days", "0"], ["remove", "l2"]):
+        keep(root, "train_segmenter", "s2", done=False)
+        assert main(["--store", str(root), *command]) == 1
+    assert (root / "train_segmenter/s2").is_dir()
+    assert (root / "label_val/l2").is_dir()
+
+
+def test_a_result_that_others_were_computed_from_is_removed_with_them_or_not_at_all(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remove = ["--store", str(root), "remove", "--yes"]
+    assert main([*remove, "t1"]) == 1
+    said = capsys.readouterr().err
+    assert "2 results were computed from what you name (label_val/l1, quality_val/q1)" in said
+    assert "--with-dependents" in said
+    assert main([*remove, "t1", "--with-dependents", "--with-inputs"]) == 0
+    assert {one.key for one in held(Store(root))} == {"b0", "t2", "l2"}, "the second labeler needs the boxes too"
+    assert main([*remove, "l2", "--with-inputs"]) == 0
+    assert list(held(Store(root))) == []
+
+
+def test_removing_asks_and_a_key_that_is_not_there_is_said(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, "n")
+    assert main(["--store", str(root), "remove", "q1"]) == 1
+    assert (root / "quality_val/q1").is_dir()
+    assert main(["--store", str(root), "remove", "zz"]) == 1
+    assert "zz names 0 results" in capsys.readouterr().err
+
+
+def test_a_damaged_note_of_a_half_done_stage_stops_no_command(root: Path) -> None:
+    for number, text in enumerate(("[" * 200_000, "[]", '{"inputs": 3}', "\0", '{"inputs": {"a": 1}}')):
+        keep(root, "train_segmenter", f"s{number}", done=False)
+        (root / f"train_segmenter/s{number}/stage.json").write_text(text)
+        (root / f"train_segmenter/s{number}/claim-1.json").write_text(text)
+    for command in (["list"], ["gc", "--days", "0", "--yes"]):
+        assert main(["--store", str(root), *command]) == 0
 
 
 def test_why_names_the_setting_and_follows_the_inputs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_a_run_stopped_twice_ends_with_the_bits_of_an_uninterrupted_one(compose,
             train(replace(config, train=replace(config.train, stop_after=steps)), drawn, tmp_path / "parts")
     train(config, drawn, tmp_path / "parts")
     assert_same_bits(tmp_path / "whole", tmp_path / "parts")
-    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+    assert (tmp_path / "parts" / "checkpoint.pt").exists(), "it goes once there is a record"
 
 
 def test_training_changes_the_student_and_the_teacher_lags(compose, drawn, tmp_path):
@@ -165,6 +165,35 @@ def test_a_damaged_checkpoint_is_named(compose, drawn, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(MalError, match=r"checkpoint\.pt is not a readable checkpoint"):
         train(smoke(compose), drawn, tmp_path)
+
+
+@pytest.mark.parametrize("state", [{}, {"step": 3}, [1], {"step": 3, "student": {}, "teacher": 1, "optimizer": [],
+                                   "scaler": {}, "curve": {}}])  # fmt: skip
+def test_a_checkpoint_of_something_else_is_named_with_a_way_out(compose, drawn, tmp_path, state):
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(MalError, match=r"checkpoint\.pt .*delete it, and the same command trains from the start"):
+        train(smoke(compose), drawn, tmp_path)
+
+
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_a_training_killed_before_its_record_is_not_repeated(compose, drawn, tmp_path, monkeypatch, with_checkpoint):
+    config = smoke(compose, "train.steps=3", "train.checkpoint_seconds=0")
+    figures, written = train(config, drawn, tmp_path), (tmp_path / "labeler.pt").read_bytes()
+    if not with_checkpoint:
+        (tmp_path / "checkpoint.pt").unlink()
+    monkeypatch.setattr("mal.train.training_step", None)  # a step would fail
+    assert train(config, drawn, tmp_path) == figures
+    assert (tmp_path / "labeler.pt").read_bytes() == written
+
+
+def test_a_labeler_cut_short_is_trained_from_its_checkpoint(compose, drawn, tmp_path, capsys):
+    config = smoke(compose, "train.steps=3", "train.checkpoint_seconds=0")
+    train(config, drawn, tmp_path)
+    whole = weights(tmp_path)
+    (tmp_path / "labeler.pt").write_bytes((tmp_path / "labeler.pt").read_bytes()[:-5000])
+    assert train(config, drawn, tmp_path)["steps"] == 3
+    assert "not used" in capsys.readouterr().err
+    assert all(torch.equal(whole[key], value) for key, value in weights(tmp_path).items())
 
 
 def test_the_learning_rate_warms_up_linearly_and_falls_by_a_cosine_to_a_fifth(compose):

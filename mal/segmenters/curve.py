@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mal import ranks
+from mal.files import atomic_write, check_fence
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Curve:
         means = {name.removeprefix("loss_"): value for name, value in zip(self.sums, values, strict=True)}
         line = {"step": step, "loss": sum(means.values()), **means, "lr": lr}
         if ranks.is_first():
+            check_fence(self.path)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         self.sums, self.count = {}, 0
@@ -37,6 +39,15 @@ class Curve:
     def truncate(self, step: int) -> None:
         """Drop lines after `step`: a run killed later than its checkpoint will write them again."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with atomic_write(self.path) as file:
+                file.writelines(f"{line}\n" for line in lines if (at := _step(line)) is not None and at <= step)
+
+
+def _step(line: str) -> int | None:
+    """The step of a line of curves.jsonl; None for one that a kill cut short."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None

@@ -94,7 +94,7 @@ def load_trained(
     Raises:
         WeightsError: the checkpoint is of another segmenter.
     """
-    state = load_checkpoint(checkpoint)
+    state = load_checkpoint(checkpoint, parts=("model", "classes", "category_ids"))
     check_weights(state, config, checkpoint=checkpoint)
     model = build(state["classes"])
     try:

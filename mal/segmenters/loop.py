@@ -17,7 +17,7 @@ from mal.annotations import read
 from mal.errors import Stopped
 from mal.precision import network_dtype
 from mal.progress import Progress
-from mal.runtime import StopSignals, load_checkpoint, save_checkpoint, seed_everything
+from mal.runtime import StopSignals, is_readable, load_checkpoint, restore, save_checkpoint, seed_everything
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.curve import Curve
@@ -58,11 +58,11 @@ class Run:
         save_checkpoint(path, state)
 
     def resume(self, path: Path, *, device: torch.device) -> None:
-        state = load_checkpoint(path)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        parts = {"model": self.model, "optimizer": self.optimizer}
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+            parts["scaler"] = self.scaler
+        state = load_checkpoint(path, parts=("step", "curve", *parts))
+        restore(path, parts, state)
         self.step = state["step"]
         self.curve.sums = {name: value.to(device) for name, value in state["curve"]["sums"].items()}
         self.curve.count = state["curve"]["count"]
@@ -148,7 +148,8 @@ def turns(
 
     Whoever takes a turn does the step (forward, backward, optimizer), adds its losses to `run.curve` and counts it in
     `run.step`, and then asks for the next turn; only so is the step logged, and after the last one segmenter.pt
-    written. There are no turns where it is written already.
+    written. There are no turns where it is written already, and whole. The checkpoint stays: it may go once there is a
+    record of what was learned (store.SCRATCH).
 
     The same arguments give the same bits on a CPU, however often the run was killed: order and augmentation follow
     (seed, epoch, index), and what the model itself draws (torchvision samples anchors and RoIs with torch's global
@@ -163,7 +164,7 @@ def turns(
         ConfigError: the batch cannot be shared equally by the processes.
         Stopped: by a signal, checkpoint written.
     """
-    if (folder / "segmenter.pt").exists():
+    if ranks.on_first(lambda: is_readable(folder / "segmenter.pt")):
         return
     part = ranks.own_part(config.schedule.batch, "segmenter.schedule.batch")
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,6 @@ def turns(
     if ranks.is_first():
         state = {"model": model.state_dict(), "category_ids": dataset.category_ids, "classes": dataset.classes}
         save_checkpoint(folder / "segmenter.pt", state)
-        checkpoint.unlink(missing_ok=True)
 
 
 def _batches(

@@ -14,7 +14,7 @@ from mal.boxes import SIZE_NAMES
 from mal.config import Config
 from mal.encoders import Encoder
 from mal.errors import AnnotationError
-from mal.files import atomic_write, read_json
+from mal.files import atomic_write, read_json, write_csv
 from mal.graph import Result, Stage, Workplace
 from mal.labelers.mal import load_networks
 from mal.metrics.clustering import clustering_score
@@ -49,7 +49,7 @@ class EncoderSource:
             ConfigError, WeightsError.
         """
         if self.labeler is not None:
-            checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt")
+            checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
             encoder = load_networks(checkpoint, self.config, place.device)[0].get_submodule("encoder")
             assert isinstance(encoder, Encoder)
             return encoder
@@ -113,7 +113,7 @@ def clustering_stage(
             dtype=network_dtype(config.train.precision, device),
         )
         if ranks.is_first():
-            instances.to_csv(place.folder / "instances.csv", index=False)
+            write_csv(place.folder / "instances.csv", instances)
         counts = {f"clustering_{size}": int(metrics[f"n_{size}"]) for size in SIZE_NAMES if f"n_{size}" in metrics}
         figures = {k: v for k, v in metrics.items() if k.startswith("clustering")}
         return Result({**figures, "left_out": metrics["n_left_out"]}, {"": int(metrics["n"]), **counts})

@@ -1,12 +1,11 @@
 """Phase 1: boxes → labeler → pseudo-labels → mask quality."""
 
 import dataclasses
-import shutil
 
 from mal import labelling, ranks
 from mal.annotations import CocoDict, write
 from mal.config import Config
-from mal.files import read_json
+from mal.files import read_json, write_csv
 from mal.graph import Result, Stage, Workplace
 from mal.labeler_file import labeler_path
 from mal.labelers import file, sam
@@ -87,7 +86,6 @@ class LabelerStages(DataStages):
                 name=f"label {split.name} ({name})",
             )
             ranks.on_first(lambda: write(place.folder / "labels.json", labels))
-            ranks.on_first(lambda: shutil.rmtree(place.folder / "shards", ignore_errors=True))
             flagged = sum(a.get("flagged", False) for a in labels["annotations"])
             return Result({"labels": len(labels["annotations"]), "flagged": flagged}, {"": len(labels["annotations"])})
 
@@ -104,7 +102,7 @@ class LabelerStages(DataStages):
         def work(place: Workplace) -> Result:
             predicted = read_json(place.inputs["labels"] / "labels.json")
             metrics, instances = mask_quality(predicted, select_images(split.human(), which))
-            instances.to_csv(place.folder / "instances.csv", index=False)
+            write_csv(place.folder / "instances.csv", instances)
             counts = {
                 name: int(metrics[f"n{name.removeprefix('iou')}"])
                 for name in metrics
@@ -128,7 +126,7 @@ class LabelerStages(DataStages):
             return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
         if name != "mal":
             return labelling.baseline_labeler(name)
-        checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt")
+        checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
         networks = load_networks(checkpoint, self.config, place.device, crops=len(coco["annotations"]))
         return labelling.mal_labeler(networks, self.config, place.device)
 

@@ -3,7 +3,8 @@
 results/runs/<stage>/<key>/run.json      written last; a folder without it is half done and is resumed
 """
 
-import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from mal import claims
-from mal.errors import ConfigError, MalError
-from mal.files import digest, read_json, sha256, write_json
+from mal.errors import DamagedFileError, MalError, TakenOverError
+from mal.files import check_fence, explain, fenced, read_json, sync_folder, write_json
+from mal.leftovers import remove_abandoned
+from mal.store.fingerprints import Fingerprints
+from mal.store.keys import check_json, stage_key
+from mal.store.records import DAMAGED, check_record, faults, inventory
+
+__all__ = ["QUEUED", "RECORD", "SCRATCH", "Fingerprints", "Store", "stage_key"]
 
 RECORD = "run.json"
 QUEUED = "queued.json"  # beside it: the cluster job that will compute the stage
-KEY_DIGITS = 16
-SETTLED_NS = 2_000_000_000  # a file younger than this may change again without its times showing it
+SCRATCH = ("checkpoint.pt", "shards")  # what work goes on from; it goes once the record is there, and not before
+REMOVED = ".removed-"  # what the names of folders begin with that are being removed
 
 
 class Store:
@@ -42,7 +49,15 @@ class Store:
         return self.root / stage / key
 
     def is_done(self, stage: str, key: str) -> bool:
-        """Whether the result is complete.
+        """Whether the result is complete: it has a record, and every file that the record names, at its size.
+
+        Raises:
+            MalError: there is a run.json that cannot be read.
+        """
+        return self.is_recorded(stage, key) and not self.faults(stage, key)
+
+    def is_recorded(self, stage: str, key: str) -> bool:
+        """Whether the result was complete once, as its record says.
 
         Raises:
             MalError: there is a run.json that cannot be read.
@@ -51,6 +66,10 @@ class Store:
             return self._record(stage, key).get("status") == "done"
         except FileNotFoundError:
             return False
+
+    def faults(self, stage: str, key: str) -> dict[str, str]:
+        """The files of a recorded result that are gone or of another size than its record says: name → words."""
+        return faults(self.folder(stage, key), self._record(stage, key))
 
     def read(self, stage: str, key: str) -> dict[str, Any]:
         """The run.json of a stage.
@@ -67,6 +86,8 @@ class Store:
     def finish(self, stage: str, key: str, record: dict[str, Any]) -> None:
         """Write run.json, whole or not at all; the caller has written every other file by now.
 
+        They are on disk before it is; only then goes what work would have gone on from (SCRATCH).
+
         Raises:
             MalError: the record holds NaN or something else JSON has no word for; the folder was taken over by
                 another process meanwhile; the disk is full or the folder cannot be written.
@@ -74,14 +95,18 @@ class Store:
         folder = self.folder(stage, key)
         if (record.get("stage"), record.get("key")) != (stage, key):
             raise ValueError(f"the record of {record.get('stage')}/{record.get('key')} is not that of {stage}/{key}")
-        _check_json(record, f"the record of {stage}/{key}")
-        claim = self._held.get(folder)
-        if claim is not None and not claim.is_ours():
-            raise MalError(
-                f"{folder} was taken over by {claims.holder(folder) or 'a process that finished it'} while this one "
-                "gave no sign of life; its result stands, so run the same command again to use it"
-            )
+        check_json(record, f"the record of {stage}/{key}")
+        if folder.is_dir():
+            sync_folder(folder)
+            if files := inventory(folder, without=SCRATCH):
+                record = {**record, "files": files}
+        if folder in self._held:
+            self._held[folder].check()
         write_json(folder / RECORD, record, indent=1)
+        with suppress(OSError, TakenOverError):  # the result stands; what cannot be removed is for gc
+            for name in SCRATCH:
+                check_fence(folder / RECORD)
+                shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
 
     @contextmanager
     def claim(self, stage: str, key: str) -> Iterator[bool]:
@@ -101,10 +126,53 @@ class Store:
             return
         self._held[folder] = claim
         try:
-            yield True
+            try:
+                with fenced(folder, claim.check):
+                    self._clean(stage, key, claim)
+                    yield True
+            finally:
+                del self._held[folder]
+                claim.release(done=self.is_recorded(stage, key))
+        except KeyboardInterrupt:
+            if claim.lost:
+                claim.check()
+            raise
+
+    def generation(self, stage: str, key: str) -> int:
+        """The generation of the claim that this process holds, for `fence` in the processes that work with it."""
+        return self._held[self.folder(stage, key)].generation
+
+    @contextmanager
+    def fence(self, stage: str, key: str, generation: int) -> Iterator[None]:
+        """Write into a stage's folder only while a claim of this generation, another process's, is the latest."""
+        folder = self.folder(stage, key)
+        with fenced(folder, lambda: claims.check_current(folder, generation)):
+            yield
+
+    def remove(self, stage: str, key: str) -> bool:
+        """Remove a folder, done or not; False where somebody is computing it.
+
+        Raises:
+            MalError: it cannot be removed.
+        """
+        folder = self.folder(stage, key)
+        before = claims.holder(folder)
+        if self.is_claimed(stage, key):
+            return False
+        claim = claims.take(folder, generation=1 if before is None else before.generation + 1, heartbeat=3600.0)
+        if claim is None:
+            return False
+        away = folder.with_name(f"{REMOVED}{key}-{os.getpid()}")
+        try:
+            folder.rename(away)  # at once: whoever comes next finds nothing, and not half of it
+            shutil.rmtree(away)
+        except OSError as error:
+            raise MalError(
+                f"cannot remove {folder}: {error.strerror}; change its rights, or remove it by hand"
+            ) from error
         finally:
-            del self._held[folder]
-            claim.release(done=self.is_done(stage, key))
+            claim.release(done=False)
+        return True
 
     def is_claimed(self, stage: str, key: str) -> bool:
         """Whether somebody is computing the stage now."""
@@ -113,7 +181,28 @@ class Store:
 
     def folders(self) -> list[tuple[str, str]]:
         """(stage, key) of every folder there is, done or not, in order."""
-        return sorted((path.parent.name, path.name) for path in self.root.glob("*/*/") if path.is_dir())
+        found = (path for path in self.root.glob("*/*/") if path.is_dir() and not path.name.startswith("."))
+        return sorted((path.parent.name, path.name) for path in found)
+
+    def _clean(self, stage: str, key: str, claim: claims.Claim) -> None:
+        """Remove what earlier owners were writing, and put aside what is damaged; the folder is ours."""
+        folder = self.folder(stage, key)
+        if claim.generation > 1:
+            remove_abandoned(folder, former=claims.owners(folder), quiet=self.expiry)
+        if not self.is_recorded(stage, key):
+            return
+        found = self.faults(stage, key)
+        kept = [name for name in (*found, RECORD) if (folder / name).is_file()]
+        print(
+            f"{stage}/{key} is computed again: {'; '.join(found.values())}. What was there is kept as *{DAMAGED}",
+            file=sys.stderr,
+            flush=True,
+        )
+        try:
+            for name in kept:
+                os.replace(folder / name, folder / f"{name}{DAMAGED}")
+        except OSError as error:
+            raise explain(error, folder) from error
 
     def _wait_or_take(self, stage: str, key: str) -> claims.Claim | None:
         """The claim on a stage that is not done; None once it is done."""
@@ -149,93 +238,8 @@ class Store:
             raise MalError(f"cannot read {path}: part of the path is a file; name another place") from error
         except OSError as error:
             raise MalError(f"cannot read {path}: {error.strerror}; name another place or change its rights") from error
-        except ValueError as error:
+        except DamagedFileError as error:
             raise MalError(f"{path} is not readable JSON; delete it to have the stage computed again") from error
-        if not isinstance(record, dict):
-            raise MalError(f"{path} does not hold a record; delete it to have the stage computed again")
+        if (fault := check_record(record)) is not None:
+            raise MalError(f"{path} does not hold a record ({fault}); delete it to have the stage computed again")
         return record
-
-
-def stage_key(
-    *, stage: str, version: int, config: dict[str, Any], inputs: dict[str, str], sources: dict[str, str]
-) -> str:
-    """Names a result by all that defines it, in 16 hex digits.
-
-    Args:
-        stage: its name.
-        version: of the stage's code, raised with every change of behaviour.
-        config: the resolved settings that the stage reads, and no others.
-        inputs: name → "stage/key" of the results it starts from.
-        sources: name → sha256 of the files it reads from outside the store.
-
-    Raises:
-        ConfigError: a value that JSON has no word for, such as NaN; it is named.
-    """
-    parts = {"stage": stage, "version": version, "config": config, "inputs": inputs, "sources": sources}
-    _check_json(parts, f"what defines stage {stage}")
-    return digest(parts)[:KEY_DIGITS]
-
-
-class Fingerprints:
-    """sha256 of source files, remembered in `root`/fingerprints.json by path, size and times."""
-
-    def __init__(self, root: str | Path) -> None:
-        self.cache = Path(root) / "fingerprints.json"
-
-    def file(self, path: str | Path) -> str:
-        """Hex digest of a file; an unchanged file is read only the first time.
-
-        Raises:
-            MalError: there is no such file, or it cannot be read.
-        """
-        place = str(Path(path).resolve())
-        try:
-            before = _state(place)
-            known = self._load()
-            if (entry := known.get(place)) and entry["state"] == before:
-                return entry["sha256"]
-            value = sha256(place)
-            after = _state(place)
-        except FileNotFoundError:
-            raise MalError(f"there is no file {path}; check the path in the config") from None
-        except OSError as error:
-            raise MalError(f"cannot read {path}: {error.strerror}; give a file that can be read") from error
-        if before != after:
-            raise MalError(f"{path} changed while it was read; run the command again once it is complete")
-        if time.time_ns() - max(after[1:]) > SETTLED_NS:
-            with suppress(MalError):  # where it cannot be remembered it is right all the same, only slower
-                write_json(self.cache, {**self._load(), place: {"state": after, "sha256": value}}, indent=1)
-        return value
-
-    def _load(self) -> dict[str, Any]:
-        try:
-            known = read_json(self.cache)
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-
-def _state(path: str) -> list[int]:
-    """Size, and times of modification and of status change (ns): copying a file's times cannot fake the latter."""
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _check_json(value: Any, place: str) -> None:
-    """Refuse what `json` would refuse or change: NaN, infinities, keys that are no strings, objects.
-
-    Raises:
-        ConfigError: names the place in the nested value.
-    """
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ConfigError(f"{place}: the key {key!r} is no string; write it as {str(key)!r}")
-            _check_json(item, f"{place}: {key}" if ":" not in place else f"{place}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_json(item, f"{place}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{place} is {value}, which JSON cannot hold; give a finite number or null")
-    elif not (value is None or isinstance(value, bool | int | float | str)):
-        raise ConfigError(f"{place} is of type {type(value).__name__}, which JSON cannot hold; use plain values")

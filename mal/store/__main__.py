@@ -1,83 +1,22 @@
 """What the store holds, what of it can go, and why two results have different keys.
 
-python -m mal.store list [STAGE]        a line a result: stage, key, state, size, what it is of
-python -m mal.store gc [--days 7]       remove what no result needs, after asking
+python -m mal.store list [STAGE]        one line per result: stage, key, state, size, what it is of
+python -m mal.store gc [--days 7]       remove what dead runs left, after asking; never a finished result
+python -m mal.store remove KEY...       remove finished results, after asking
 python -m mal.store why KEY [OTHER]     which settings, inputs and sources differ
 """
 
 import argparse
-import shutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mal.errors import MalError
-from mal.files import read_json
 from mal.mirror import DEFAULT_STORE
 from mal.payload import flatten
-from mal.store import QUEUED, Store
-
-# A run asks for these; everything else is there for their sake.
-RESULTS = ("quality_", "ap_val", "retention", "clustering_val", "attention_val", "predictions_test")
-
-
-@dataclass(frozen=True)
-class Held:
-    """One folder of the store."""
-
-    stage: str
-    key: str
-    state: str  # done | being computed | queued (on a cluster) | half done
-    size: int  # bytes
-    age: float  # days since something in it changed
-    record: dict[str, Any]  # run.json, or the little that a stage knows of itself before
-
-    @property
-    def address(self) -> str:
-        return f"{self.stage}/{self.key}"
-
-    @property
-    def title(self) -> str:
-        columns = self.record.get("columns") or {}
-        return " ".join(f"{name}={value}" for name, value in columns.items())
-
-
-def held(store: Store) -> Iterator[Held]:
-    """Every folder, by stage and key.
-
-    Raises:
-        MalError: a run.json cannot be read.
-    """
-    for stage, key in store.folders():
-        folder = store.folder(stage, key)
-        files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-        done = store.is_done(stage, key)
-        waits = "queued" if (folder / QUEUED).is_file() else "half done"
-        state = "done" if done else "being computed" if store.is_claimed(stage, key) else waits
-        changed = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
-        record = store.read(stage, key) if done else _begun(folder)
-        yield Held(stage, key, state, sum(file.st_size for file in files), (time.time() - changed) / 86400, record)
-
-
-def unneeded(everything: list[Held], *, days: float) -> list[Held]:
-    """What no result was or will be computed from, and has rested for so many days.
-
-    A labeler whose masks were scored is needed by that score, and what a queued stage waits for by that stage; a stage
-    of a sweep that was given up (on a cluster: `python -m slurm.cancel`) is not.
-    """
-    by_address = {one.address: one for one in everything}
-    waiting = [one.address for one in everything if one.state == "done" and one.stage.startswith(RESULTS)]
-    waiting += [one.address for one in everything if one.state in ("being computed", "queued")]
-    needed: set[str] = set()
-    while waiting:
-        address = waiting.pop()
-        if address not in needed and address in by_address:
-            needed.add(address)
-            waiting += (by_address[address].record.get("inputs") or {}).values()
-    return [one for one in everything if one.address not in needed and one.age >= days]
+from mal.store import Store
+from mal.store.cleaning import Held, begun, dependents, half_done, held, leftovers, only_for, remove_leftover
 
 
 def differences(store: Store, one: Held, other: Held) -> list[str]:
@@ -112,31 +51,66 @@ def list_command(store: Store, stage: str | None) -> int:
 
 
 def gc_command(store: Store, *, days: float, yes: bool) -> int:
-    """Remove what nothing needs, after asking."""
-    found = unneeded(list(held(store)), days=days)
+    """Remove what no result was or will be computed from, and is none itself, after asking."""
+    found, files = half_done(list(held(store)), days=days), leftovers(store, days=days)
+    inside = {store.folder(one.stage, one.key) for one in found}
+    files = [(path, size) for path, size in files if not inside & set(path.parents)]
     for one in found:
-        print(f"{one.address}  {one.state:9}  {_bytes(one.size):>8}  {one.age:.0f} days  {one.title}".rstrip())
-    if not found:
-        print(f"every folder in {store.root} is needed by a result, or younger than {days:g} days")
+        print(_line(one))
+    for path, size in files:
+        print(f"{path.relative_to(store.root)}  left over  {_bytes(size):>8}")
+    if not found and not files:
+        print(
+            f"nothing in {store.root} is left of dead runs for {days:g} days; finished results go by "
+            "python -m mal.store remove KEY"
+        )
         return 0
-    question = f"remove these {len(found)} folders, {_bytes(sum(one.size for one in found))}? [y/N] "
-    if not yes and not _agreed(question):
+    size = sum(one.size for one in found) + sum(size for _, size in files)
+    if not yes and not _agreed(f"remove these {len(found)} folders and {len(files)} files, {_bytes(size)}? [y/N] "):
         print("nothing was removed")
         return 1
-    for one in found:
-        if not store.is_claimed(one.stage, one.key):
-            shutil.rmtree(store.folder(one.stage, one.key))
-    print(f"removed {len(found)} folders")
+    removed = _remove(store, found)
+    for path, _ in files:
+        remove_leftover(path)
+    print(f"removed {removed} folders and {len(files)} files")
+    return 0
+
+
+def remove_command(store: Store, keys: Sequence[str], *, with_dependents: bool, with_inputs: bool, yes: bool) -> int:
+    """Remove named results, after asking.
+
+    Raises:
+        MalError: there is none of that key, or others were computed from it that are not to go.
+    """
+    everything = list(held(store))
+    chosen = {one.address: one for one in (_named(everything, key) for key in keys)}
+    more = dependents(everything, chosen)
+    if more and not with_dependents:
+        first = ", ".join(one.address for one in more[:3]) + (", ..." if len(more) > 3 else "")
+        raise MalError(
+            f"{len(more)} results were computed from what you name ({first}); name them too, or add --with-dependents"
+        )
+    chosen |= {one.address: one for one in more}
+    if with_inputs:
+        chosen |= {one.address: one for one in only_for(everything, chosen)}
+    for one in chosen.values():
+        print(_line(one))
+    size = _bytes(sum(one.size for one in chosen.values()))
+    if not yes and not _agreed(f"remove these {len(chosen)} folders, {size}, for good? [y/N] "):
+        print("nothing was removed")
+        return 1
+    print(f"removed {_remove(store, list(chosen.values()))} folders")
     return 0
 
 
 def why_command(store: Store, key: str, other: str | None) -> int:
     """Print why two keys differ; without a second one, the most recent other result of the same stage."""
-    one = _named(store, key)
+    everything = list(held(store))
+    one = _named(everything, key)
     if other is not None:
-        second = _named(store, other)
+        second = _named(everything, other)
     else:
-        rest = [held for held in held_of(store, one.stage) if held.key != one.key and held.state == "done"]
+        rest = [it for it in everything if it.stage == one.stage and it.key != one.key and it.state == "done"]
         if not rest:
             raise MalError(f"{one.stage} has no other result to compare with")
         second = min(rest, key=lambda held: held.age)
@@ -147,18 +121,14 @@ def why_command(store: Store, key: str, other: str | None) -> int:
     return 0
 
 
-def held_of(store: Store, stage: str) -> list[Held]:
-    return [one for one in held(store) if one.stage == stage]
-
-
-def _named(store: Store, key: str) -> Held:
+def _named(everything: list[Held], key: str) -> Held:
     """A folder by its key, the beginning of its key, or stage/key.
 
     Raises:
         MalError: there is none, or several.
     """
     stage, _, begin = key.rpartition("/")
-    found = [one for one in held(store) if one.key.startswith(begin) and stage in ("", one.stage)]
+    found = [one for one in everything if one.key.startswith(begin) and stage in ("", one.stage)]
     if len(found) != 1:
         there = ", ".join(one.address for one in found[:5])
         raise MalError(
@@ -172,17 +142,23 @@ def _find(store: Store, address: str) -> Held | None:
     folder = store.folder(stage, key)
     if not folder.is_dir():
         return None
-    done = store.is_done(stage, key)
-    return Held(stage, key, "done" if done else "half done", 0, 0.0, store.read(stage, key) if done else _begun(folder))
+    done = store.is_recorded(stage, key)
+    return Held(stage, key, "done" if done else "half done", 0, 0.0, store.read(stage, key) if done else begun(folder))
 
 
-def _begun(folder: Path) -> dict[str, Any]:
-    for name in ("stage.json", QUEUED):
-        try:
-            return read_json(folder / name)
-        except (OSError, ValueError):
-            continue
-    return {}
+def _remove(store: Store, found: Sequence[Held]) -> int:
+    """How many folders went; what somebody has begun to compute meanwhile stays."""
+    removed = 0
+    for one in found:
+        if store.remove(one.stage, one.key):
+            removed += 1
+        else:
+            print(f"{one.address} stays: it is being computed", file=sys.stderr)
+    return removed
+
+
+def _line(one: Held) -> str:
+    return f"{one.address}  {one.state:9}  {_bytes(one.size):>8}  {one.age:.0f} days  {one.title}".rstrip()
 
 
 def _settings(part: Any) -> dict[str, Any]:
@@ -216,9 +192,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="a line a result")
     listing.add_argument("stage", nargs="?", help="only of this stage")
-    gc = commands.add_parser("gc", help="remove what no result needs, after asking")
-    gc.add_argument("--days", type=float, default=7.0, help="keep what is younger; default: %(default)s")
-    gc.add_argument("--yes", action="store_true", help="do not ask")
+    gc = commands.add_parser("gc", help="remove what dead runs left, after asking; never a finished result")
+    gc.add_argument(
+        "--days", type=float, default=7.0, help="keep half-done work younger than this; default: %(default)s"
+    )
+    remove = commands.add_parser("remove", help="remove finished results, after asking")
+    remove.add_argument("keys", nargs="+", metavar="KEY", help="of a result, or its beginning, or stage/key")
+    remove.add_argument("--with-dependents", action="store_true", help="and what was computed from them")
+    remove.add_argument("--with-inputs", action="store_true", help="and what only they were computed from")
+    for command in (gc, remove):
+        command.add_argument("--yes", action="store_true", help="do not ask")
     why = commands.add_parser("why", help="which settings, inputs and sources make two keys differ")
     why.add_argument("key", help="of one result, or the beginning of it")
     why.add_argument("other", nargs="?", help="of the other; default: the latest of the same stage")
@@ -229,6 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return list_command(store, options.stage)
         if options.command == "gc":
             return gc_command(store, days=options.days, yes=options.yes)
+        if options.command == "remove":
+            return remove_command(
+                store,
+                options.keys,
+                with_dependents=options.with_dependents,
+                with_inputs=options.with_inputs,
+                yes=options.yes,
+            )
         return why_command(store, options.key, options.other)
     except MalError as error:
         print(f"error: {error}", file=sys.stderr)
