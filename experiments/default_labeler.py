@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 
 from mal.annotations import read, write
 from mal.files import read_json, write_json
-from mal.labeler_file import SHIPPED, read_labeler, write_small
+from mal.labeler_file import read_labeler, write_small
+from mal.shipped import SHIPPED
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]

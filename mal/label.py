@@ -1,6 +1,6 @@
 """Label your own boxes with a trained labeler.
 
-python -m mal.label --images DIR --boxes IN.json --checkpoint labeler.pt --out OUT.json
+python -m mal.label --images DIR --boxes IN.json --labeler labeler.pt --out OUT.json
 """
 
 import argparse
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mal.errors import MalError
 from mal.export import FORMATS
+from mal.shipped import labeler_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,17 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mal.label", description="Give every box of a COCO file a mask.", allow_abbrev=False
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every command that labels a file of boxes asks for."""
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--boxes", type=Path, required=True, metavar="IN.json", help="COCO file; it needs no masks")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="C", help="labeler.pt of a training run")
     parser.add_argument("--out", type=Path, required=True, help="file (rle, polygon) or folder (png, yolo) to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out already")
     parser.add_argument("--format", choices=list(FORMATS), default="rle", help="default: rle, COCO's compressed masks")
     parser.add_argument("--preview", type=_count, default=0, metavar="N", help="also draw N examples beside the output")
+    parser.add_argument(
+        "--review",
+        action=argparse.BooleanOptionalAction,
+        help="also write a page beside the output that lists the masks from doubtful to sure",
+    )
     parser.add_argument("--network", choices=["student", "teacher", "both"], help="default: as trained")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
     parser.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
@@ -46,6 +49,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="processes that read images; 0: none but this")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mal.label", description="Give every box of a COCO file a mask.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--checkpoint",
+        "--labeler",
+        type=labeler_path,
+        required=True,
+        metavar="C",
+        help="labeler.pt of a training run, or `default`: the labeler that is shipped",
+    )
+    add_options(parser)
     return parser
 
 

@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.files import atomic_write
 from mal.runtime import load_checkpoint
+from mal.shipped import DEFAULT, labeler_path
 
-SHIPPED = Path(__file__).parent / "labelers" / "default.safetensors"
-DEFAULT = "default"  # the name of the shipped labeler wherever a labeler's file is asked for
 NETWORKS = ("student", "teacher")
 SUFFIX = ".safetensors"
-
-
-def labeler_path(name: str | Path) -> Path:
-    """The file that a name stands for: `default` is the labeler shipped with the program."""
-    return SHIPPED if str(name) == DEFAULT else Path(name)
 
 
 def read_labeler(name: str | Path) -> dict[str, Any]:
@@ -46,6 +43,20 @@ def read_labeler(name: str | Path) -> dict[str, Any]:
     if not whole or not any(isinstance(checkpoint.get(network), dict) for network in NETWORKS):
         raise ConfigError(f"{path} is not a labeler; give the labeler.pt of a train_labeler stage")
     return checkpoint
+
+
+def config_of(checkpoint: dict[str, Any], *, source: str | Path) -> Config:
+    """The settings that a labeler was trained with.
+
+    Raises:
+        ConfigError: they are not of this program's version.
+    """
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
+        return OmegaConf.to_object(saved)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{source} was written by another version of this program: {reason}") from error
 
 
 def write_small(path: Path, checkpoint: dict[str, Any], *, networks: tuple[str, ...], made: dict[str, str]) -> None:

@@ -1,45 +1,83 @@
-"""A labeler for one's own boxes: the shipped one, taught on them for a while. Stopped, it goes on where it was."""
+"""Masks for one's own boxes: the shipped labeler, taught on them for a while, labels them. Stopped, it goes on."""
 
+import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mal.annotations import read
 from mal.config import Config, DataConfig, SplitConfig
 from mal.config_checks import check
+from mal.errors import ConfigError
+from mal.forecast import labelling_seconds, reading_seconds, training_seconds
 from mal.graph import execute, in_order
-from mal.labeler_file import DEFAULT
+from mal.history import in_words
+from mal.label_files import label_files, with_options
+from mal.label_outputs import check_output
+from mal.labeler_file import config_of, read_labeler
+from mal.labelers.mal import load_networks
+from mal.loading import cores
+from mal.runtime import pick_device
 from mal.segmenters.config import SegmenterConfig
+from mal.shipped import DEFAULT, SHIPPED
 from mal.stages import Graph
 from mal.store import Store
 
 
-def own_config(shipped: Config, *, boxes: Path, images: Path, steps: int, seed: int, skip: bool) -> Config:
-    """The shipped labeler's settings, for a training on these boxes that starts from its weights.
+def autolabel(options: argparse.Namespace) -> None:
+    """Learn from the boxes unless a labeler is given, label them, and say what was done.
 
-    Args:
-        steps: of the training. skip: leave out images that cannot be read, instead of stopping at the first.
+    Raises:
+        MalError: an input that cannot be used, or an output that cannot be written or would replace what is there.
+        Stopped: by a signal, while learning; the same call goes on.
+    """
+    device = pick_device(options.device)
+    options.checkpoint = options.labeler or SHIPPED
+    place = check_output(options)
+    given = read_labeler(options.checkpoint)
+    config = with_options(config_of(given, source=options.checkpoint), given, options)
+    labelling = _labelling_seconds(given, config, options, device)
+    if options.labeler is None:
+        store = options.store or place.with_name(f"{place.stem}_autolabel")
+        options.checkpoint = learn(own_config(config, options), store, device, afterwards=labelling)
+        _say(f"labeler: {options.checkpoint}, for more photographs of this kind: --labeler {options.checkpoint}")
+    else:
+        _say(f"labelling takes about {in_words(labelling)}")
+    _say(label_files(options))
+
+
+def own_config(labeler: Config, options: argparse.Namespace) -> Config:
+    """The shipped labeler's settings, for a training on the user's boxes that starts from its weights.
 
     Raises:
         ConfigError: a value is out of range.
     """
-    split = SplitConfig(str(boxes.resolve()), str(images.resolve()))
+    split = SplitConfig(str(options.boxes.resolve()), str(options.images.resolve()))
     config = replace(
-        shipped,
-        seed=seed,
+        labeler,
+        seed=options.seed,
         compare=[],
-        data=DataConfig(name=boxes.stem, train=split, on_bad_image="skip" if skip else "error"),
-        labeler=replace(shipped.labeler, name="mal"),
+        data=DataConfig(name=options.boxes.stem, train=split, on_bad_image=options.on_bad_image),
+        labeler=replace(labeler.labeler, name="mal"),
         segmenter=SegmenterConfig(name="none"),
-        train=replace(shipped.train, start=DEFAULT, steps=steps, epochs=None),
+        train=replace(labeler.train, start=DEFAULT, steps=options.steps, epochs=None),
     )
-    check(config)
+    try:
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("train.steps=", "--steps ")) from error
     return config
 
 
-def train_on(config: Config, *, store: Path, device: torch.device) -> Path:
-    """Train, or find what was trained already; a stopped training goes on.
+def learn(config: Config, store: Path, device: torch.device, *, afterwards: float) -> Path:
+    """Train a labeler, or find what was trained already; a stopped training goes on.
+
+    Args:
+        store: a folder; what is learned is kept there.
+        afterwards: seconds that labelling will take, for the forecast.
 
     Returns:
         The labeler's file, `store`/labeler.pt.
@@ -47,10 +85,27 @@ def train_on(config: Config, *, store: Path, device: torch.device) -> Path:
     Raises:
         MalError: as the stages; Stopped: by a signal.
     """
-    runs = Store(store)
+    runs, steps = Store(store), config.train.steps or 0
     stage = Graph(config, runs, device).train_labeler()
+    if not runs.is_done(stage.name, stage.key):
+        forecast = in_words(training_seconds(config, steps, device))
+        _say(f"learning takes about {forecast} ({steps} steps), labelling {in_words(afterwards)}; kept in {store}")
     for needed in in_order([stage]):
         execute(needed, runs, device=device)
     labeler = store / "labeler.pt"
     shutil.copyfile(runs.folder(stage.name, stage.key) / "labeler.pt", labeler)
     return labeler
+
+
+def _labelling_seconds(
+    labeler: dict[str, Any], config: Config, options: argparse.Namespace, device: torch.device
+) -> float:
+    """Labelling the whole file, images read beside the network's work."""
+    coco = read(options.boxes, masks=False)
+    seconds = labelling_seconds(load_networks(labeler, config, device), config, len(coco["annotations"]), device)
+    shared = max(1, min(options.workers, cores()))
+    return max(seconds, reading_seconds(coco["images"], options.images) / shared)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

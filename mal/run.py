@@ -163,6 +163,8 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
 
 def _draw_masks(split: Split, labels: Path, out: Path) -> None:
     """A sheet of a split's masks, beside human ones where there are any."""
+    from analysis.sheet import draw_sheet  # matplotlib again
+
     with TemporaryDirectory() as folder:
         draw_sheet(labels, split.images, human=human_masks(split, Path(folder)), out=out)
 

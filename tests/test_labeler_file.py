@@ -13,9 +13,10 @@ from mal.annotations import read, strip
 from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
-from mal.labeler_file import labeler_path, read_labeler, write_small
+from mal.labeler_file import read_labeler, write_small
 from mal.labelers.mal import build_network, load_networks, predict, starting_network
 from mal.runtime import save_checkpoint
+from mal.shipped import labeler_path
 from mal.stages import Graph
 from mal.store import Store
 from mal.train import train_labeler

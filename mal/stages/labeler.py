@@ -7,12 +7,12 @@ from mal.annotations import CocoDict, write
 from mal.config import Config
 from mal.files import read_json, write_csv
 from mal.graph import Result, Stage, Workplace
-from mal.labeler_file import labeler_path
 from mal.labelers import file, sam
 from mal.labelers.mal import load_networks
 from mal.metrics.masks import mask_quality, select_images
 from mal.precision import network_dtype
 from mal.runtime import load_checkpoint
+from mal.shipped import labeler_path
 from mal.sources import Split, label_join
 from mal.stages.data import DataStages, Json
 from mal.train import train_labeler
