@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mal import boxes, ranks
+from mal import boxes, quality, ranks
 from mal.annotations import CocoDict, decode_mask, encode_mask
 from mal.config import Config
 from mal.files import read_json, write_json
@@ -24,7 +24,7 @@ from mal.rois import RoiBatch, labelling_batches
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
 
-REPLACED = ("segmentation", "area", "score", "flagged", "flag_reason")  # of an annotation, by its label
+REPLACED = ("segmentation", "area", "score", "quality", "flagged", "flag_reason")  # of an annotation, by its label
 
 
 def label_dataset(
@@ -85,7 +85,8 @@ def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device)
             workers=config.train.workers,
             pin=device.type == "cuda",
         )
-        return dict(label_crops(networks, batches, config, device=device))
+        around = quality.surroundings(shard["annotations"])
+        return dict(label_crops(networks, batches, config, device=device, around=around))
 
     return label
 
@@ -96,8 +97,23 @@ def label_crops(
     config: Config,
     *,
     device: torch.device,
+    around: quality.Surroundings,
 ) -> Iterator[tuple[int, Label]]:
-    """Annotation ids and labels of batches of crops, in order.
+    """Annotation ids and labels of batches of crops, in order; a label's `quality` is the IoU predicted for it."""
+    for annotations, labels, cues in measured_crops(networks, batches, config, device=device):
+        predicted = quality.predicted_iou(quality.features(cues, annotations, around)).round(4).tolist()
+        for annotation, label, value in zip(annotations, labels, predicted, strict=True):
+            yield annotation["id"], {**label, "quality": value}
+
+
+def measured_crops(
+    networks: list[nn.Module],
+    batches: Iterable[tuple[list[dict[str, Any]], RoiBatch]],
+    config: Config,
+    *,
+    device: torch.device,
+) -> Iterator[tuple[list[dict[str, Any]], list[Label], np.ndarray]]:
+    """Annotations, labels and cues (B, 4) of batches of crops, in order.
 
     A batch's labels are made while the device works on the next batch.
     """
@@ -109,17 +125,20 @@ def label_crops(
         # a compiled network is compiled anew for another size of batch, such as the last one's
         whole = moved.filled_up(config.label.batch) if config.train.compile and device.type == "cuda" else moved
         probabilities = predict(networks, whole, flip=config.label.flip, dtype=dtype)[: len(moved)]
-        found = probabilities * box_masks(moved)
-        launched = (annotations, outlines(found, rois, config.label.threshold))
+        inside = box_masks(moved)
+        cues = quality.cues(probabilities, inside, moved, config.label.threshold)
+        launched = (annotations, outlines(probabilities * inside, rois, config.label.threshold, cues))
         yield from _finished(before)
         before = launched
     yield from _finished(before)
 
 
-def _finished(batch: tuple[list[dict[str, Any]], Outlines] | None) -> Iterator[tuple[int, Label]]:
+def _finished(
+    batch: tuple[list[dict[str, Any]], Outlines] | None,
+) -> Iterator[tuple[list[dict[str, Any]], list[Label], np.ndarray]]:
     if batch is not None:
         annotations, found = batch
-        yield from zip([annotation["id"] for annotation in annotations], found.labels(), strict=True)
+        yield annotations, found.labels(), found.cues()
 
 
 def baseline_labeler(name: str) -> ShardLabeler:
@@ -170,7 +189,7 @@ def file_labeler(path: Path, coco: CocoDict) -> ShardLabeler:
     copy = human_labeler({"annotations": list(by_id.values())})
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
-        extras = ("score", "flagged", "flag_reason")
+        extras = ("score", "quality", "flagged", "flag_reason")
         found = copy(shard, images)
         return {key: mask | {k: by_id[key][k] for k in extras if k in by_id[key]} for key, mask in found.items()}
 

@@ -25,20 +25,19 @@ Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 class Outlines:
     """The masks of B boxes, cut at the boxes, on their way to the host."""
 
-    packed: Tensor  # (8·B + M,) uint8: B float64 scores, then M bytes of masks as `edges_in_images` reads them
+    packed: Tensor  # uint8: B float64 scores, B × K float64 cues, then bytes of masks as `edges_in_images` reads them
     spans: np.ndarray  # (B, 4) int64 whole pixels of the boxes
     image_sizes: np.ndarray  # (B, 2) int64 width, height
     arrived: torch.cuda.Event | None  # None where nothing had to be copied
+    kinds: int = 0  # K of cues
 
     def labels(self) -> list[Label]:
         """Of each box its mask as RLE, the mask's area in pixels, and its score; waits for the copy.
 
         The score is the mean probability inside the mask, 0 where it is empty.
         """
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        packed, count = self.packed.numpy(), len(self.spans)
-        scores, masks = packed[: 8 * count].view(np.float64), packed[8 * count :]
+        packed, count = self._packed(), len(self.spans)
+        scores, masks = packed[: 8 * count].view(np.float64), packed[8 * count * (1 + self.kinds) :]
         edges = edges_in_images(masks, self.spans, self.image_sizes[:, 1])
         return [
             {
@@ -49,14 +48,27 @@ class Outlines:
             for along, (width, height), score in zip(edges, self.image_sizes.tolist(), scores.tolist(), strict=True)
         ]
 
+    def cues(self) -> np.ndarray:
+        """(B, K) float64: the cues that came along; waits for the copy."""
+        count = len(self.spans)
+        return self._packed()[8 * count : 8 * count * (1 + self.kinds)].view(np.float64).reshape(count, self.kinds)
 
-def outlines(probabilities: Tensor, rois: RoiBatch, thresholds: Sequence[float]) -> Outlines:
+    def _packed(self) -> np.ndarray:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.packed.numpy()
+
+
+def outlines(
+    probabilities: Tensor, rois: RoiBatch, thresholds: Sequence[float], cues: Tensor | None = None
+) -> Outlines:
     """Resize each crop's probabilities to its window, cut them at the box, and threshold them.
 
     Args:
         probabilities: (B, S, S) in [0, 1], on any device.
         rois: their windows and boxes, on the CPU.
         thresholds: for boxes of sizes S, M and L, each in [0, 1).
+        cues: (B, K) float64 on the same device, to come along in the same copy.
     """
     spans = rois.spans.numpy()
     width, column = spans[:, 2] - spans[:, 0], spans[:, 3] - spans[:, 1] + 1  # the zero that ends a column included
@@ -69,14 +81,16 @@ def outlines(probabilities: Tensor, rois: RoiBatch, thresholds: Sequence[float])
         own = masks[stops[row] - width[row] * column[row] : stops[row]].view(width[row], column[row])[:, :-1].T
         _threshold(probabilities[row], window, span, thresholds[size], out=own, sums=sums[row])
     scores = sums[:, 0] / sums[:, 1].clamp(min=1)
-    packed = torch.cat([scores.view(torch.uint8), masks.view(torch.uint8)])
+    kinds = 0 if cues is None else cues.shape[1]
+    numbers = scores if cues is None else torch.cat([scores, cues.flatten()])
+    packed = torch.cat([numbers.view(torch.uint8), masks.view(torch.uint8)])
     arrived = None
     if packed.is_cuda:
         host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
         arrived, stream = torch.cuda.Event(), torch.cuda.current_stream(packed.device)
         packed = host.copy_(packed, non_blocking=True)
         arrived.record(stream)
-    return Outlines(packed, spans, rois.images[:, 2:].numpy(), arrived)
+    return Outlines(packed, spans, rois.images[:, 2:].numpy(), arrived, kinds)
 
 
 def _threshold(

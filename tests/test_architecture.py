@@ -18,14 +18,14 @@ LAYERS = (
     "encoders rois config_checks",
     "attention decoders decoders.*",
     "labelers labelers.*",
-    "train export outlines submission segmenters metrics segmenters.* metrics.*",
+    "train export outlines quality submission segmenters metrics segmenters.* metrics.*",
     "labelling store forecast",
     "graph tracking",
     "history",
     "sources",
     "stages.*",
     "stages",
-    "label run store.__main__ own_boxes",
+    "label review run store.__main__ own_boxes",
     "autolabel",
 )
 DOORS = {  # the only files that may import it

@@ -1,6 +1,4 @@
-"use strict";
 // The gallery: a list item an instance. Only those near the screen hold pictures, so a thousand cost what a screenful does.
-const byId = (id) => document.getElementById(id);
 const sizes = ["S", "M", "L"];
 const filled = new Map(); // list item → labeler whose mask it shows
 let sets = [], set = null, shown = [], labeler = 0, opened = 0, line = 50;
@@ -8,12 +6,6 @@ let sets = [], set = null, shown = [], labeler = 0, opened = 0, line = 50;
 const near = new IntersectionObserver((changes) => {
   for (const { target, isIntersecting } of changes) isIntersecting ? fill(target) : empty(target);
 }, { rootMargin: "800px 0px" });
-
-function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
 
 function score(value) {
   return value === null ? "–" : value.toFixed(2);
@@ -58,10 +50,6 @@ function entries(part) {
     entry.item = item;
     return entry;
   });
-}
-
-function options(select, titles) {
-  select.replaceChildren(...titles.map(([value, textContent]) => element("option", { value, textContent })));
 }
 
 function choose(place) {
@@ -196,15 +184,6 @@ function start() {
   byId("large").addEventListener("close", () => focus(opened));
   addEventListener("beforeprint", () => shown.slice(0, 24).forEach(fill));
   choose(0);
-}
-
-function themes() {
-  const button = byId("theme"), dark = matchMedia("(prefers-color-scheme: dark)");
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    const { dataset } = document.documentElement;
-    dataset.theme = (dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark" ? "light" : "dark";
-  });
 }
 
 themes();

@@ -42,6 +42,7 @@ from mal.forecast import random_batch
 from mal.labelers.mal import predict
 from mal.labelling import label_crops
 from mal.precision import autocast
+from mal.quality import surroundings
 from mal.rois import RoiBatch, labelling_batches
 from mal.runtime import peak_memory_gib, pick_device, provenance, reset_peak_memory, seed_everything
 from mal.train import Learner, build_learner, train_labeler, training_step
@@ -166,14 +167,14 @@ def end_to_end(config: Config, annotations: Path, images: Path, device: torch.de
         late = [line for line in lines if line["step"] >= steps // 3]  # the loaders have filled their queues by then
         seconds = late[-1]["time"] - late[0]["time"]
         trained = (late[-1]["step"] - late[0]["step"]) * config.train.batch / seconds
-    network = build_learner(config, device).student.eval()
+    network, around = build_learner(config, device).student.eval(), surroundings(boxes["annotations"])
     for _ in range(2):  # the first compiles
         clock = time.perf_counter()
         batches = labelling_batches(
             boxes, images, config=config.roi, batch=config.label.batch, workers=config.train.workers,
             pin=device.type == "cuda",
         )  # fmt: skip
-        labels = label_crops([network], batches, config, device=device)
+        labels = label_crops([network], batches, config, device=device, around=around)
         arrivals = [time.perf_counter() - clock for _ in labels]
     start = len(arrivals) // 4  # by then the processes that read have filled their queues
     return {

@@ -1,0 +1,1 @@
+"""Which masks to look at first: one page that lists them from doubtful to sure, and takes a choice for each."""
