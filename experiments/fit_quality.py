@@ -41,7 +41,8 @@ def measure(labeler: Path, human_file: Path, images: Path, which: str, device: t
     """One row per mask: `FEATURES`, score and measured IoU. Boxes too small to label, and empty masks, are left out."""
     human = select_images(read(human_file, masks=True), which)
     checkpoint = load_checkpoint(labeler)
-    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))  # type: ignore[assignment]
+    saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
+    config: Config = OmegaConf.to_object(saved)  # type: ignore[assignment]
     boxes = strip(human)
     around = quality.surroundings(boxes["annotations"])
     batches = labelling_batches(boxes, images, config=config.roi, batch=config.label.batch, workers=1)
