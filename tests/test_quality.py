@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from experiments import fit_quality
 from mal import quality, shapes
-from mal.annotations import decode_mask, read
+from mal.annotations import decode_mask, read, strip
 from mal.config import RoiConfig
-from mal.labelling import box_masks, image_labeler, label_dataset
+from mal.labelers.mal import build_network
+from mal.labelling import box_masks, image_labeler, label_dataset, mal_labeler
 from mal.outlines import outlines
 from mal.rois import RoiBatch, geometry, labelling_batches
 
@@ -224,3 +225,35 @@ def test_a_baseline_has_no_predicted_iou_and_an_old_one_is_not_kept(tmp_path):
         folder=tmp_path / "out", shard_images=1,
     )  # fmt: skip
     assert not any("quality" in annotation for annotation in labels["annotations"])
+
+
+def test_a_trained_labeler_says_how_good_each_mask_seems(tmp_path, compose):
+    """Whatever the size of a batch, and however the image's boxes are spread over batches."""
+    shapes.generate(tmp_path, images=3, size=96, seed=1, split="val")
+    coco = strip(read(tmp_path / "annotations.json", masks=False))
+    found = []
+    for batch in (3, 64):
+        config = compose("profile=smoke", f"label.batch={batch}", "train.workers=0")
+        torch.manual_seed(0)
+        labeler = mal_labeler([build_network(config).eval()], config, torch.device("cpu"))
+        labels = label_dataset(coco, tmp_path / "images", labeler, folder=tmp_path / str(batch), shard_images=2)
+        found.append({a["id"]: a["quality"] for a in labels["annotations"] if not a.get("flagged")})
+        assert not any("quality" in a for a in labels["annotations"] if a.get("flagged"))
+    assert len(found[0]) > 5
+    assert all(0 < value < 1 and value == round(value, 4) for value in found[0].values())
+    assert found[1] == pytest.approx(found[0], abs=2e-3)
+
+
+@pytest.mark.cuda
+def test_a_gpu_measures_the_same_cues_and_nobody_waits_for_it():
+    rois, values = rois_of([3.0, 4.0, 21.0, 17.5], window=[0, 0, 30, 27]), torch.rand(1, 20, 20)
+    expected = quality.cues(values, box_masks(rois), rois, THRESHOLDS)
+    device = torch.device("cuda")
+    moved, on_device = rois.to(device), values.to(device)
+    inside = box_masks(moved)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = quality.cues(on_device, inside, moved, THRESHOLDS)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-6, rtol=1e-6)

@@ -64,29 +64,34 @@ def opened(record: Json, images: Path) -> Iterator[Image.Image]:
     Raises:
         OSError: it cannot be read, or its size is not the annotated one; from the header, before any pixel is decoded.
     """
-    annotated = (record["width"], record["height"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its labeler read it at this size
+        warnings.simplefilter("ignore")  # about large images, which their labeler has read, and odd EXIF tags
         try:
-            with Image.open(images / file_name(record)) as stored:
-                if stored.size == annotated:
-                    yield stored
-                elif stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                    yield ImageOps.exif_transpose(stored)
-                else:
-                    raise OSError(
-                        f"it has {stored.size[0]} × {stored.size[1]} pixels, not {annotated[0]} × {annotated[1]}"
-                    )
-        except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, for damaged files
+            image = _decoded(images / file_name(record), (record["width"], record["height"]))
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds for a broken file
             raise OSError(str(error)) from error
+    with image:
+        yield image
+
+
+def _decoded(path: Path, annotated: tuple[int, int]) -> Image.Image:
+    stored = Image.open(path)
+    try:
+        turned = stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        if stored.size != annotated and not turned:
+            width, height = stored.size
+            raise OSError(f"it has {width} × {height} pixels, and {annotated[0]} × {annotated[1]} were annotated")
+        stored.load()
+        return stored if stored.size == annotated else ImageOps.exif_transpose(stored)
+    except BaseException:
+        stored.close()
+        raise
 
 
 def crop_webp(image: Image.Image, part: Window) -> str:
-    """A window of an image as WebP in base64. Grey of 16 bits is stretched to the image's brightest pixel.
-
-    Raises:
-        OSError: the file is cut off or damaged.
-    """
+    """A window of an image as WebP in base64. Grey of 16 bits is stretched to the image's brightest pixel."""
     region = image.crop((part.left, part.top, part.right, part.bottom))
     if region.mode.startswith("I;16"):
         brightest = max(1, image.getextrema()[1])  # type: ignore[operator]  # of one band it is two numbers
@@ -121,6 +126,7 @@ def _run_lengths(counts: str | bytes) -> np.ndarray:
     text = counts.encode("ascii") if isinstance(counts, str) else counts
     codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     stops = np.flatnonzero((codes & 32) == 0)
+    codes = codes[: stops[-1] + 1] if len(stops) else codes[:0]
     starts = np.concatenate([[0], stops[:-1] + 1]) if len(stops) else stops
     place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
     values = np.add.reduceat((codes & 31) << (5 * place), starts) if len(stops) else np.zeros(0, dtype=np.int64)
