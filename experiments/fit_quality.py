@@ -1,15 +1,16 @@
 """Fit the predicted IoU (mal/quality.json) to human masks that the labeler never saw, and check it on other data.
 
-python experiments/fit_quality.py --fit NAME LABELER.pt HUMAN.json IMAGES even \
-    --check NAME LABELER.pt HUMAN.json IMAGES odd [--check …] \
+python experiments/fit_quality.py --fit NAME LABELER HUMAN.json IMAGES even \
+    --check NAME LABELER HUMAN.json IMAGES odd [--check …] \
     --out mal/quality.json --plot results/quality/reliability.png
 
-The labeler sees the boxes alone. Without --fit the coefficients in use are checked and nothing but the plot is written.
+LABELER is a file, or `default` for the shipped one; it sees the boxes alone. Without --fit the coefficients in use are checked and nothing but the plot is written.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,27 @@ from mal.annotations import read, strip
 from mal.config import Config
 from mal.errors import MalError
 from mal.files import sha256, write_json
+from mal.labeler_file import NETWORKS, labeler_path, read_labeler
 from mal.labelers.mal import load_networks
 from mal.labelling import measured_crops
 from mal.metrics.masks import is_scored, mask_quality, select_images
 from mal.rois import labelling_batches
-from mal.runtime import load_checkpoint, pick_device, provenance
+from mal.runtime import pick_device, provenance
 
 RIDGE = 3.0  # penalty on the squared weights of standardised features; the loss is a sum over masks
 BINS = 8  # of equal counts, in the plot
 Json = dict[str, Any]
 
 
-def measure(labeler: Path, human_file: Path, images: Path, which: str, device: torch.device) -> pd.DataFrame:
+def measure(labeler: str, human_file: Path, images: Path, which: str, device: torch.device) -> pd.DataFrame:
     """One row per mask: `FEATURES`, score and measured IoU. Boxes too small to label, and empty masks, are left out."""
     human = select_images(read(human_file, masks=True), which)
-    checkpoint = load_checkpoint(labeler)
+    checkpoint = read_labeler(labeler)
     saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
     config: Config = OmegaConf.to_object(saved)  # type: ignore[assignment]
+    held = [network for network in NETWORKS if network in checkpoint]
+    if len(held) == 1:
+        config = replace(config, label=replace(config.label, network=held[0]))
     boxes = strip(human)
     around = quality.surroundings(boxes["annotations"])
     batches = labelling_batches(boxes, images, config=config.roi, batch=config.label.batch, workers=1)
@@ -140,7 +145,7 @@ def run(options: argparse.Namespace) -> None:
     named = {entry[0]: entry for entry in [*([options.fit] if options.fit else []), *options.check]}
     sets = {}
     for name, (_, labeler, human, images, which) in named.items():
-        sets[name] = measure(Path(labeler), Path(human), Path(images), which, device)
+        sets[name] = measure(labeler, Path(human), Path(images), which, device)
         print(f"{name}: {len(sets[name])} masks measured", flush=True)
     if options.fit:
         bias, weights = fit(sets[options.fit[0]])
@@ -155,7 +160,10 @@ def run(options: argparse.Namespace) -> None:
     if options.plot:
         reliability(results, options.plot)
     if options.fit and options.out:
-        origin = {name: {"labeler_sha256": sha256(entry[1]), "images": entry[4]} for name, entry in named.items()}
+        origin = {
+            name: {"labeler_sha256": sha256(labeler_path(entry[1])), "images": entry[4]}
+            for name, entry in named.items()
+        }
         fitted = {"bias": bias, "weights": weights, "fitted_to": options.fit[0], "data": origin, "checks": checks}
         about = {"date": datetime.now(UTC).date().isoformat(), "commit": provenance()["commit"], "ridge": RIDGE}
         write_json(options.out, fitted | about, indent=1)
@@ -167,7 +175,7 @@ def _named(values: np.ndarray) -> Json:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    names = ("NAME", "LABELER.pt", "HUMAN.json", "IMAGES", "all|even|odd")
+    names = ("NAME", "LABELER", "HUMAN.json", "IMAGES", "all|even|odd")
     parser.add_argument(
         "--fit", nargs=5, metavar=names, help="what to fit to; it must not be what the labeler learned from"
     )
