@@ -4,7 +4,8 @@ python experiments/fit_quality.py --fit NAME LABELER HUMAN.json IMAGES even \
     --check NAME LABELER HUMAN.json IMAGES odd [--check …] \
     --out mal/quality.json --plot results/quality/reliability.png
 
-LABELER is a file, or `default` for the shipped one; it sees the boxes alone. Without --fit the coefficients in use are checked and nothing but the plot is written.
+LABELER is a file, or `default` for the shipped one; it sees the boxes alone. Without --fit the coefficients in use
+are checked, and nothing but the plot is written.
 """
 
 import argparse

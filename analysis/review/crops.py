@@ -61,6 +61,8 @@ def window(bbox: list[float], width: int, height: int) -> Window:
 def opened(record: Json, images: Path) -> Iterator[Image.Image]:
     """An annotated image, turned by its EXIF tag only where the annotated size says so (as the labelers see it).
 
+    Grey of 16 bits is stretched to the image's brightest pixel: it may use twelve of them.
+
     Raises:
         OSError: it cannot be read, or its size is not the annotated one; from the header, before any pixel is decoded.
     """
@@ -79,23 +81,27 @@ def opened(record: Json, images: Path) -> Iterator[Image.Image]:
 def _decoded(path: Path, annotated: tuple[int, int]) -> Image.Image:
     stored = Image.open(path)
     try:
-        turned = stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        if stored.size != annotated and not turned:
+        fits = stored.size == annotated
+        turned = not fits and stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        if not fits and not turned:
             width, height = stored.size
             raise OSError(f"it has {width} × {height} pixels, and {annotated[0]} × {annotated[1]} were annotated")
         stored.load()
-        return stored if stored.size == annotated else ImageOps.exif_transpose(stored)
+        image = ImageOps.exif_transpose(stored) if turned else stored
+        return _stretched(image) if image.mode.startswith("I;16") else image
     except BaseException:
         stored.close()
         raise
 
 
+def _stretched(image: Image.Image) -> Image.Image:
+    deep = np.asarray(image, dtype=np.uint16)
+    return Image.fromarray((deep * np.float32(255 / max(1, int(deep.max())))).astype(np.uint8))
+
+
 def crop_webp(image: Image.Image, part: Window) -> str:
-    """A window of an image as WebP in base64. Grey of 16 bits is stretched to the image's brightest pixel."""
+    """A window of an image as WebP in base64."""
     region = image.crop((part.left, part.top, part.right, part.bottom))
-    if region.mode.startswith("I;16"):
-        brightest = max(1, image.getextrema()[1])  # type: ignore[operator]  # of one band it is two numbers
-        region = Image.fromarray((np.asarray(region, dtype=np.float32) * (255 / brightest)).astype(np.uint8))
     if region.has_transparency_data:
         region = region.convert("RGBA")
         region = Image.alpha_composite(Image.new("RGBA", region.size, "white"), region)
