@@ -186,11 +186,7 @@ def test_hostile_names_are_text_and_nothing_else(page):
     for number, name in enumerate(HOSTILE, 1):
         page.select_option("#class", str(number))
         text = page.evaluate("document.querySelector('#cards bdi').textContent")
-        assert (
-            text == name.encode("utf-8", "replace").decode()
-            or text == name.replace("\ud83e", "\ufffd")
-            or "half" in text
-        )
+        assert text in (name, name.replace("\ud83e", "\ufffd"))  # half a pair has no UTF-8
         page.wait_for_selector("#cards img")
     assert page.title() == "Masks to look at first: masks.json"
     assert page.evaluate("document.querySelectorAll('#cards script, #cards i, main img:not([src^=data])').length") == 0
