@@ -109,7 +109,11 @@ def test_every_picture_is_decoded_and_framed(page):
     assert page.locator("#cards path.dark").count() == page.locator("#cards path.light").count() == 60
 
 
-def test_choices_by_key_lead_on_and_the_export_equals_them(page, labels, tmp_path):
+def test_choices_by_key_lead_on_and_the_export_equals_them(browser, tmp_path):
+    labels = write_labels(tmp_path, names=HOSTILE[:3], flagged=lambda _: False, each=10)
+    context = browser.new_context(viewport=DESK)
+    page = context.new_page()
+    page.goto(write_review(labels, tmp_path / "images", tmp_path / "page.html").as_uri())
     order = doubtful(labels)
     for key in ("1", "2", "3", "Space", "j", "j", "2", "k", "0", "3"):
         page.keyboard.press(key)
@@ -118,7 +122,8 @@ def test_choices_by_key_lead_on_and_the_export_equals_them(page, labels, tmp_pat
     content = exported(page, tmp_path / "choices.json")
     assert content["choices"] == {str(number): choice for number, choice in chosen.items()}
     assert content["labels_sha256"] == review.sha256(labels)
-    assert page.inner_text("#done") == "5 of 150 decided: 2 kept, 1 rejected, 2 filled"
+    assert page.inner_text("#done") == "5 of 20 decided: 2 kept, 1 rejected, 2 filled"
+    context.close()
     out = tmp_path / "reviewed.json"
     assert review.main(["apply", str(labels), str(tmp_path / "choices.json"), "--out", str(out)]) == 0
     left = [a["id"] for a in json.loads(out.read_text())["annotations"]]
