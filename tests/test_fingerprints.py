@@ -119,6 +119,12 @@ def test_a_missing_image_is_named(tmp_path: Path, photos: Path) -> None:
         prints(tmp_path).images(photos, [*NAMES, "9.png"])
 
 
+@pytest.mark.parametrize("name", ["\ud800.png", "x" * 300 + ".png", "a\0b"])
+def test_a_name_that_no_file_can_have_is_a_sentence(tmp_path: Path, photos: Path, name: str) -> None:
+    with pytest.raises(ImageError, match="cannot open the image"):
+        prints(tmp_path).images(photos, [name])
+
+
 def test_what_the_system_does_not_let_us_read_is_an_error_or_skipped(tmp_path: Path, photos: Path) -> None:
     (photos / "9.png").mkdir()  # root may read any file
     with pytest.raises(ImageError, match=r"cannot open the image .*9\.png \(Is a directory\)"):

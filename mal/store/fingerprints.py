@@ -165,7 +165,7 @@ def _states(folder: str, names: list[str], *, skip_unreadable: bool) -> list[Sta
         for name in part:
             try:
                 found.append(_state(_path(folder, name)))
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a name may hold what no path can
                 if not skip_unreadable or isinstance(error, FileNotFoundError | NotADirectoryError):
                     raise _explained(error, folder, name) from error
                 found.append(None)
@@ -215,11 +215,12 @@ def _batches(names: list[str], size: int) -> Iterator[list[str]]:
     return (names[start : start + size] for start in range(0, len(names), size))
 
 
-def _explained(error: OSError, folder: str, name: str) -> ImageError:
+def _explained(error: OSError | ValueError, folder: str, name: str) -> ImageError:
     path = Path(folder) / name
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ImageError(f"there is no image at {path}; check the image folder and the annotation's file_name")
-    return ImageError(f"cannot open the image {path} ({error.strerror}); check the file and its rights")
+    reason = getattr(error, "strerror", None) or str(error)
+    return ImageError(f"cannot open the image {path} ({reason}); check the file and its rights")
 
 
 def _is_settled(state: list[int]) -> bool:
