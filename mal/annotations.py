@@ -1,10 +1,10 @@
 """COCO and LVIS instance files: read, check, strip to boxes, write."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from mal import ranks
 from mal.annotation_checks import CocoDict, check, check_image_list
 from mal.annotation_text import parse, without_garbage_collection
 from mal.box_checks import is_left_over
@@ -53,7 +53,7 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
     with without_garbage_collection():
         check(coco, source=path, masks=masks)
         _check_values(coco, path, everywhere=not_finite)
-        if ranks.is_first():
+        if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks; asking torch would import it
             for remark in remarks(coco):
                 say_once(f"{path}: {remark}")
     if masks and any(is_left_over(annotation) for annotation in coco["annotations"]):

@@ -56,16 +56,16 @@ def is_left_over(annotation: dict[str, Any]) -> bool:
     bbox = annotation.get("bbox")
     if type(bbox) is not list or len(bbox) != 4 or (bbox[2] != 0 and bbox[3] != 0):
         return False
-    return _is_absent(annotation.get("segmentation"))
+    return is_absent(annotation.get("segmentation"))
 
 
-def _is_absent(segmentation: Any) -> bool:
+def is_absent(segmentation: Any) -> bool:
     """Whether a value of `segmentation` says that there is none: null, "", [], [[]], {}, run lengths without a run."""
     if isinstance(segmentation, list):
-        return all(map(_is_absent, segmentation))
+        return all(map(is_absent, segmentation))
     if isinstance(segmentation, dict):
-        return not segmentation or ("counts" in segmentation and _is_absent(segmentation["counts"]))
-    return segmentation is None or segmentation == ""
+        return not segmentation or ("counts" in segmentation and is_absent(segmentation["counts"]))
+    return segmentation is None or segmentation is False or segmentation == ""
 
 
 def box_of(segmentation: Any) -> list[float] | None:

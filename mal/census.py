@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mal.annotation_checks import CocoDict, file_name
+from mal.box_checks import is_left_over
 from mal.box_findings import SMALLEST_SIDE, box_findings
 from mal.findings import Finding, number, some
-from mal.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, left_over, verdicts
+from mal.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, verdicts
 
 VERSION = 1  # of what is counted; raised with every change, so that a remembered census is counted anew
 MOSTLY = 0.9  # share of the masks from which on "nearly all" of them are crowds
@@ -120,14 +121,14 @@ def take(coco: CocoDict) -> Census:
             note("broken", annotation, reason)
         elif crowd:
             tally["crowds_unmasked"] += kind == ABSENT
-        elif left_over(annotation):
+        elif is_left_over(annotation):
             tally["left_over"] += 1
         else:
             note("unmasked", annotation)
         area = annotation.get("area", 0)
         if type(area) not in (int, float) or not 0 <= area < float("inf"):
             note("bad_areas", annotation, f"area is {area!r}")
-        if crowd or (kind == ABSENT and left_over(annotation)):
+        if crowd or (kind == ABSENT and is_left_over(annotation)):
             continue
         _, _, width, height = annotation["bbox"]
         shown = kind in GIVEN and width > SMALLEST_SIDE and height > SMALLEST_SIDE

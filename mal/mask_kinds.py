@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mal.annotation_checks import CocoDict
+from mal.box_checks import is_absent
 from mal.errors import AnnotationError
 from mal.mask_formats import decode_mask, mask_problem, run_lengths
 
@@ -51,20 +52,6 @@ def with_masks(coco: CocoDict) -> CocoDict:
     kinds = verdicts(coco)
     kept = [a for a, (kind, _) in zip(coco["annotations"], kinds, strict=True) if kind not in (ABSENT, BROKEN)]
     return {**coco, "annotations": kept}
-
-
-def left_over(annotation: dict[str, Any]) -> bool:
-    """Whether an annotation has neither a mask nor a box with an area, as tools leave them behind."""
-    return annotation["bbox"][2] * annotation["bbox"][3] == 0 and is_absent(annotation.get("segmentation"))
-
-
-def is_absent(segmentation: Any) -> bool:
-    """Whether a value of `segmentation` says that there is no mask."""
-    if isinstance(segmentation, list):
-        return all(map(is_absent, segmentation))
-    if isinstance(segmentation, dict):
-        return not segmentation or ("counts" in segmentation and is_absent(segmentation["counts"]))
-    return segmentation is None or segmentation is False or segmentation == ""
 
 
 def extent(segmentation: Any) -> tuple[float, float, float, float] | None:

@@ -9,12 +9,12 @@ import torch
 
 from mal import ranks, shapes
 from mal.annotations import check_images, read, strip, write
+from mal.box_checks import is_left_over
 from mal.config import Config
 from mal.errors import MalError
 from mal.files import read_json
 from mal.graph import Result, Stage, Workplace
 from mal.labelers.file import path_for
-from mal.mask_kinds import left_over
 from mal.sources import Split, files_split, unreadable
 from mal.store import Fingerprints, Store
 
@@ -139,7 +139,7 @@ class DataStages:
             return annotations
         coco = read(annotations, masks=False)
         images = [image for image in coco["images"] if image["id"] not in bad]
-        kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and left_over(a))]
+        kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and is_left_over(a))]
         file = place.folder / "readable.json"
         ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
         return file
