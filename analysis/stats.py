@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -62,6 +61,8 @@ def bias_corrected(value: float, samples: Floats) -> Interval:
     equal = np.isclose(samples, value, rtol=0, atol=1e-9)
     below = ((samples < value) & ~equal).sum() + (equal | np.isnan(samples)).sum() / 2
     share = np.clip(below / len(samples), 0.5 / len(samples), 1 - 0.5 / len(samples))
+    from scipy import stats  # more than a second, which help need not wait for
+
     tail = stats.norm.ppf((1 - LEVEL) / 2)
     low, high = stats.norm.cdf(2 * stats.norm.ppf(share) + np.array([tail, -tail]))
     return Interval(float(value), *_quantiles(samples, float(low), float(high)))
@@ -165,5 +166,7 @@ def seeds_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, -math.inf, math.inf)
+    from scipy import stats
+
     reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     return Interval(mean, mean - float(reach), mean + float(reach))

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from analysis.paper.layout import Builder
-from analysis.paper.results import Results, read_testdev
 from analysis.paper_numbers import PaperNumbersError, load
 from analysis.records import Record, UnreadableRecordError, finished
 from analysis.rendering import FORMATS, Table
@@ -29,6 +27,9 @@ def paper_tables(records: Iterable[Record], store: Path, *, testdev: Path = TEST
     Raises:
         UnreadableRecordError, PaperNumbersError: an input file cannot be used.
     """
+    from analysis.paper.layout import Builder  # with pandas, which help need not wait for
+    from analysis.paper.results import Results, read_testdev
+
     tables, results = load(), Results.of(records, store, read_testdev(testdev))
     return [Builder(table, results, tables).build() for table in tables.values()]
 

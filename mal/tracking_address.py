@@ -52,7 +52,8 @@ def hide_password(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     The address may be an argument of its own, or follow a `=`, as in `--uri=http://…` and `tracking.uri=http://…`.
     """
-    kept, variables = [], {}
+    kept: list[str] = []
+    variables: dict[str, str] = {}
     for argument in arguments:
         head, address = re.fullmatch(r"((?:[\w.+-]*=)?[\"']?)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
         bare, found = without_password(address)

@@ -50,6 +50,8 @@ def loaded(*arguments: str) -> tuple[set[str], str]:
         ("mal.tracking", "ui"),
         ("analysis.summary", "--help"),
         ("analysis.audit", "--help"),
+        ("analysis.tables", "--help"),
+        ("analysis.report", "--help"),
         ("slurm.status", "--help"),
         ("slurm.cancel", "--help"),
         (str(ROOT / "experiments/run.py"), "--help"),

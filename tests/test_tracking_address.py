@@ -85,9 +85,9 @@ def test_a_run_and_sync_go_where_the_environment_says(tmp_path: Path) -> None:
     assert run.stdout.rstrip().endswith(f"ui --backend-store-uri {TEAM}")
     assert not list(tmp_path.glob("results/*.db"))
     with sqlite3.connect(tmp_path / "team.db") as database:
-        names = database.execute("SELECT name FROM runs JOIN experiments USING (experiment_id)").fetchall()
+        runs = database.execute("SELECT run_uuid FROM runs").fetchall()
         assert database.execute("SELECT count(*) FROM experiments WHERE name = 'ours'").fetchone() == (1,)
-    assert len(names) == len(list(tmp_path.glob("results/runs/*/*/run.json")))
+    assert len(runs) == len(list(tmp_path.glob("results/runs/*/*/run.json")))
     again = subprocess.run(
         [sys.executable, "-m", "mal.tracking", "sync"],
         cwd=tmp_path,
@@ -96,7 +96,7 @@ def test_a_run_and_sync_go_where_the_environment_says(tmp_path: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert f"sent 0 of {len(names)} stages in results/runs to sqlite:///" in again.stdout
+    assert f"sent 0 of {len(runs)} stages in results/runs to sqlite:///" in again.stdout
 
 
 @pytest.mark.slow

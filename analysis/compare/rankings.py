@@ -13,7 +13,6 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from analysis.stats import LEVEL, Floats, Interval
 
@@ -48,6 +47,8 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", seed
     Raises:
         ValueError: fewer than 3 points, or one of the two is constant.
     """
+    from scipy import stats  # more than a second, which help need not wait for
+
     first, second = np.asarray(stats.rankdata(x)), np.asarray(stats.rankdata(y))
     n = len(first)
     if n != len(second) or n < FEWEST:
@@ -66,6 +67,8 @@ def bootstrap_interval(
 
     A resample whose points are all equal in x or y could be anything: it counts as -1 and as 1.
     """
+    from scipy import stats
+
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     chosen = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
     samples = np.array(
@@ -150,6 +153,8 @@ def stability(scores: ArrayLike) -> Stability:
     Args:
         scores: (m, k): m judges' values of k things, the larger the better; k >= 2.
     """
+    from scipy import stats
+
     values = np.asarray(scores, dtype=np.float64)
     judges, things = values.shape
     ranks = np.stack([stats.rankdata(row) for row in values])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from analysis.paper_numbers import PaperNumbersError
 from analysis.records import UnreadableRecordError
-from analysis.report.page import write_page
 from analysis.sources import add_options, opened
 
 
@@ -20,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--redistributable", action="store_true", help="only photographs that may be passed on, and no link elsewhere"
     )
     options = parser.parse_args(arguments)
+    from analysis.report.page import write_page  # with all that draws, which help need not wait for
+
     try:
         page = write_page(opened(options), options.out, redistributable=options.redistributable)
     except (UnreadableRecordError, PaperNumbersError) as error:
