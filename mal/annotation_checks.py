@@ -219,7 +219,7 @@ def _category_fault(category: dict[str, Any]) -> Fault | None:
     if not isinstance(name, str) or not name:
         return Fault("no name", f"its name is {show(name)}; give it a name in quotes")
     if any(unicodedata.category(letter) == "Cs" for letter in name):
-        return Fault("a broken name", f"its name {show(name)} holds half a character, which no file can; write it again")
+        return Fault("a broken name", f"its name {show(name)} holds half a character; write it again")
     return None
 
 
