@@ -336,23 +336,21 @@ def test_a_thousand_resamples_of_a_hundred_images_take_seconds() -> None:
     assert time.process_time() - started < 10
 
 
-def moved_ids(entries: list[dict[str, Any]], move: Any) -> list[dict[str, Any]]:
+def moved_ids(entries: list[dict[str, Any]], shift: int) -> list[dict[str, Any]]:
     """The entries with their own, image and category ids moved; annotations keep theirs."""
     keys = ("id", "image_id", "category_id")
-    return [{**e, **{key: move(e[key]) for key in keys if key in e}} for e in entries]
+    return [{**e, **{key: e[key] + shift for key in keys if key in e}} for e in entries]
 
 
-@pytest.mark.parametrize(
-    "move", [lambda i: 2**62 + i, lambda i: i - 2**62, lambda i: i - 50, lambda i: 2**53 + i], ids=str
-)
+@pytest.mark.parametrize("shift", [2**62, -(2**62), -50, 2**53])
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
-def test_ids_of_any_size_give_the_same_ap(move: Any, iou_type: str) -> None:
+def test_ids_of_any_size_give_the_same_ap(shift: int, iou_type: str) -> None:
     """The evaluator behind passes ids through doubles, where those beyond 2**53 collide."""
     coco, results = random_set(5)
     expected, matches = average_precision(coco, results, iou_type=iou_type)
-    moved = {kind: moved_ids(entries, move) for kind, entries in coco.items()}
-    found, named = average_precision(moved, moved_ids(results, move), iou_type=iou_type)
+    moved = {kind: moved_ids(entries, shift) for kind, entries in coco.items()}
+    found, named = average_precision(moved, moved_ids(results, shift), iou_type=iou_type)
     assert found == expected
     np.testing.assert_array_equal(named.det_state, matches.det_state)
-    assert named.image_ids.tolist() == [move(i) for i in matches.image_ids.tolist()]
-    assert named.category_ids.tolist() == [move(i) for i in matches.category_ids.tolist()]
+    assert named.image_ids.tolist() == [i + shift for i in matches.image_ids.tolist()]
+    assert named.category_ids.tolist() == [i + shift for i in matches.category_ids.tolist()]
