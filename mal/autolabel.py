@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mal.check import Report, report
 from mal.errors import ConfigError, MalError
-from mal.export import FOLDERS
-from mal.label import add_options
+from mal.label import FILES, add_options
 from mal.shipped import DEFAULT, labeler_path
 
 STEPS = 400  # of 32 crops: a quarter of an hour on two CPU cores
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every box has a mask, or is flagged with the reason why it has none."""
     options = _parser().parse_args(arguments)
     if options.review is None:
-        options.review = options.format not in FOLDERS
+        options.review = options.format in FILES
     try:
         understood = report(options.boxes, options.images)
         print("\n".join(understood.lines), flush=True)

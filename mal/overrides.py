@@ -23,7 +23,15 @@ PATHS = frozenset(
         for split in ("train", "val", "test", "labeler_train")
         for kind in ("annotations", "images")
     }
-    | {"data.root", "encoder.checkpoint", "labeler.file", "labeler.val_file", "labeler.checkpoint", "store"}
+    | {
+        "data.root",
+        "encoder.checkpoint",
+        "labeler.file",
+        "labeler.val_file",
+        "labeler.checkpoint",
+        "store",
+        "train.start",
+    }
     | {"segmenter.checkpoint", "launcher.cluster", "tracking.uri", "tracking.experiment"}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )

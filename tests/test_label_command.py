@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from analysis import drawing
 from analysis.sheet import CELL, GAP, HEADER
-from mal import labelling
+from mal import export, label, labelling
 from mal.annotations import decode_mask, read, write
 from mal.boxes import SIZE_NAMES, size_class
 from mal.label import main
@@ -409,3 +409,7 @@ def test_the_command_line_ends_with_the_exit_code_and_no_traceback(place, tmp_pa
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert "Traceback" not in failed.stderr
+
+
+def test_the_parser_knows_every_format() -> None:
+    assert tuple(export.FORMATS) == label.FORMATS

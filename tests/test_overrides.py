@@ -104,6 +104,8 @@ def test_every_path_is_a_setting_that_takes_text():
     ours = {name for name in PATHS if not name.startswith("hydra.")}
     assert ours <= settings().keys()
     assert {name for name in ours if settings()[name] not in (str, str | None)} == set()
+    likely = {"annotations", "images", "root", "checkpoint", "file", "val_file", "store", "start", "cluster", "uri"}
+    assert {name for name in settings() if name.rpartition(".")[2] in likely} <= ours
 
 
 REFUSED = [
@@ -157,7 +159,7 @@ def test_odd_names_reach_the_run(tmp_path, coco_mini):
     folder.mkdir()
     (folder / "images").symlink_to(coco_mini / "val2017")
     annotations = folder / " boxes~ (1).json"
-    annotations.symlink_to(coco_mini / "annotations/instances_val2017.json")
+    annotations.symlink_to(coco_mini / "annotations/instances_val2017_mini.json")
     result = command("profile=smoke", "tracking=none", "segmenter=none", "data=coco", "dry_run=true",
                      f"data.train.annotations={annotations}", f"data.train.images={folder / 'images'}",
                      "data.val.annotations=null", f"store={folder / 'runs'}")  # fmt: skip

@@ -21,8 +21,9 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 runpy.run_path(sys.argv[1]) if sys.argv[1].endswith(".py") else importlib.import_module(sys.argv[1])
 """  # prints what the environment holds when torch is about to be loaded
-STARTS = ["mal.label_files", "mal.train", "slurm.job", "slurm.submit"]
+STARTS = ["mal.run", "mal.label_files", "mal.train", "slurm.job", "slurm.submit"]
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.py"))
+SCRIPTS.remove("experiments/run.py")  # which imports mal.run once it knows what is wanted
 
 
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
