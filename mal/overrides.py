@@ -42,8 +42,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def quoted(arguments: Sequence[str]) -> list[str]:
     """A command's arguments, with the paths among its overrides quoted for Hydra.
 
-    Left as they are: `null`, what is quoted already, and with -m a list `A,B` to sweep over, unless a file has that
-    name. A leading `~/` becomes the home folder, which the shell does not replace behind a `=`.
+    Left as they are: what needs no quotes, `null`, what is quoted already, and with -m a list `A,B` to sweep over,
+    unless a file has that name. A leading `~/` becomes the home folder, which the shell does not replace behind a `=`.
     """
     sweeps = any(it == "--multirun" or re.fullmatch(r"-\w*m\w*", it) for it in arguments)
     found = []
@@ -74,7 +74,14 @@ def _as_path(value: str, *, sweeps: bool) -> str:
         value = str(Path(value).expanduser())
     if is_there:
         value = value.replace("${", r"\${")  # the name of a file, not of another setting
-    return quote(value)
+    return value if _is_plain(value) else quote(value)
+
+
+def _is_plain(value: str) -> bool:
+    """Whether Hydra reads it as a text, and as this one."""
+    if value.lower() in ("null", "true", "false", "nan", "inf"):
+        return False
+    return re.fullmatch(r"[A-Za-z_/.][A-Za-z0-9_/.-]*", value) is not None and not re.fullmatch(r"\.[\d_]+.*", value)
 
 
 def _is_quoted(value: str) -> bool:

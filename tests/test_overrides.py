@@ -61,6 +61,7 @@ def test_hydra_reads_back_any_text_that_was_quoted(text):
 def test_what_hydra_understood_already_means_the_same():
     kept = [
         "data.root=null",
+        "data.root=../a-b/c_1.d",
         "data.root=",
         "store='a b'",
         'store="a b"',
