@@ -74,7 +74,8 @@ def test_it_learns_goes_on_where_it_was_and_keeps_what_it_learned(own, capsys, m
     monkeypatch.setattr(own_boxes, "execute", original)
     assert call(folder, *more) == 0
     said = capsys.readouterr().out
-    assert "learning takes about" in said and "(3 steps)" in said
+    assert "learning takes about" in said
+    assert "(3 steps)" in said
     labeler = folder / "masks_autolabel" / "labeler.pt"
     learned, shipped = read_labeler(labeler), read_labeler(SHIPPED)
     assert config_of(learned, source=labeler).train.start == DEFAULT
@@ -122,7 +123,7 @@ def test_files_that_stop_a_run_are_refused_before_torch_is_loaded(own, capsys):
         (("--labeler", "nowhere.pt"), "nowhere.pt"),
         (("--labeler", DEFAULT, "--steps", "5"), "--steps 5 is for learning"),
         (("--steps", "0"), "--steps 0"),
-        (("--labeler", DEFAULT, "--network", "both"), "holds the teacher alone, no student"),
+        (("--labeler", DEFAULT, "--network", "both"), "holds the teacher alone, without the student"),
         (("--labeler", DEFAULT, "--format", "yolo", "--review"), "--review is for one file of masks"),
     ],
 )
@@ -149,7 +150,8 @@ def test_the_shipped_settings_train(own):
     )
     options.steps = 5
     config = own_boxes.own_config(config_of(read_labeler(DEFAULT), source=SHIPPED), options)
-    assert config.encoder.checkpoint is None and not config.encoder.pretrained
+    assert config.encoder.checkpoint is None
+    assert not config.encoder.pretrained
     assert training_seconds(config, 10, own_boxes.pick_device("cpu")) > 0
     options.steps = -1
     with pytest.raises(ConfigError, match="--steps"):

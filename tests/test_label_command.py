@@ -109,10 +109,12 @@ def test_thresholds_are_one_for_all_or_one_for_each_size(place, tmp_path):
 
 
 def test_a_threshold_nothing_passes_leaves_boxes_and_says_so(place, tmp_path, capsys):
-    coco = place.label(tmp_path / "out.json", "--threshold", 0.999999)
+    assert main(place.arguments(tmp_path / "out.json", "--threshold", 0.999999)) == 1
+    coco = read(tmp_path / "out.json", masks=True)
     assert all(a["flagged"] and a["flag_reason"] == "the mask is empty" for a in coco["annotations"])
     count = len(coco["annotations"])
-    assert f"{count} of them are their filled box, flagged" in capsys.readouterr().out
+    said = f"none of the {count} boxes got a mask: all are filled and flagged ({count} because the mask is empty)"
+    assert said in capsys.readouterr().err
 
 
 def test_network_chooses_student_teacher_or_their_mean(place, tmp_path):
@@ -178,7 +180,7 @@ def test_shards_of_another_call_are_not_reused(place, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mal.label_files.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
+    monkeypatch.setattr("mal.label_outputs.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
     state, coco = load_checkpoint(place.checkpoint), read(place.boxes, masks=False)
     save_checkpoint(tmp_path / "other.pt", {**state, "student": state["teacher"]})
     coco["annotations"][0]["bbox"][2] /= 2
@@ -228,8 +230,8 @@ def test_a_preview_of_nothing_says_why(place, tmp_path):
     coco = read(place.boxes, masks=False)
     coco["annotations"] = [{**a, "bbox": [*a["bbox"][:2], 1.5, 1.5]} for a in coco["annotations"]]
     write(tmp_path / "boxes.json", coco)
-    labelled = place.label(tmp_path / "out.json", "--preview", 2, boxes=tmp_path / "boxes.json")
-    assert all(a["flagged"] for a in labelled["annotations"])
+    assert main(place.arguments(tmp_path / "out.json", "--preview", 2, boxes=tmp_path / "boxes.json")) == 1
+    assert all(a["flagged"] for a in read(tmp_path / "out.json", masks=True)["annotations"])
     pixels = sheet_pixels(tmp_path / "out_preview.png")
     assert 0 < (pixels < 128).all(axis=2).mean() < 0.1  # a line of text
 

@@ -45,7 +45,7 @@ def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_fl
     out = tmp_path / "masks.json"
     out.write_text('{"info": "three weeks of corrections"}')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mal.label.load_networks", None)
+        patch.setattr("mal.label_files.load_networks", None)
         assert main(place.arguments(out)) == 1
     said = capsys.readouterr()
     assert said.out == ""
@@ -236,7 +236,7 @@ def test_a_damaged_or_empty_shard_is_labelled_again(place, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mal.label.FORMATS", {"rle": stopped})
+        patch.setattr("mal.label_outputs.FORMATS", {"rle": stopped})
         assert main(place.arguments(tmp_path / "out.json")) == 130
     first, second, third = sorted(tmp_path.glob(".out.json.*/shards/*.json"))
     first.write_text("{}")
@@ -280,7 +280,7 @@ def test_an_output_taken_over_meanwhile_is_not_written(place, tmp_path, capsys, 
         (tmp_path / ".out.json.lock" / "claim-2.json").write_text("{}")
         return label(*arguments, **options)
 
-    monkeypatch.setattr("mal.label.label_dataset", slept)
+    monkeypatch.setattr("mal.label_files.label_dataset", slept)
     assert main(place.arguments(tmp_path / "out.json")) == 1
     assert "another process took over" in capsys.readouterr().err
 
