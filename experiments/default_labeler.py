@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mal.annotations import read, write
 from mal.files import read_json, write_json
@@ -76,6 +76,7 @@ def record(boxes: Json, trained: Json, quality: Json) -> Json:
 def portable(config: str) -> str:
     """The settings without this machine's places, for one network."""
     plain = OmegaConf.create(config)
+    assert isinstance(plain, DictConfig)
     plain.encoder.update(checkpoint=None, pretrained=False)
     plain.label.network = NETWORKS[0]
     plain.data = {"name": "own"}
