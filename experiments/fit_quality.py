@@ -8,6 +8,9 @@ LABELER is a file, or `default` for the shipped one; it sees the boxes alone. Wi
 are checked, and nothing but the plot is written.
 """
 
+import mal  # noqa: F401 - before torch: it sets how torch's threads wait
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -28,12 +31,13 @@ from mal.annotations import read, strip
 from mal.config import Config
 from mal.errors import MalError
 from mal.files import sha256, write_json
-from mal.labeler_file import NETWORKS, labeler_path, read_labeler
+from mal.labeler_file import NETWORKS, read_labeler
 from mal.labelers.mal import load_networks
 from mal.labelling import measured_crops
 from mal.metrics.masks import is_scored, mask_quality, select_images
 from mal.rois import labelling_batches
 from mal.runtime import pick_device, provenance
+from mal.shipped import labeler_path
 
 RIDGE = 3.0  # penalty on the squared weights of standardised features; the loss is a sum over masks
 BINS = 8  # of equal counts, in the plot

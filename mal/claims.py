@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mal.errors import MalError, TakenOverError
@@ -59,13 +60,17 @@ class Claim:
     """A folder that is ours until `release`; a daemon thread keeps its heartbeat going.
 
     `lost` once that thread found that another process took over. It then sends this process SIGINT, as Ctrl-C does, if
-    the claim was taken in the main thread: that ends whatever is computed, or waited for.
+    the claim was taken in the main thread: that ends whatever is computed, or waited for. A process that ignores
+    SIGINT, as `nohup … &` in a script makes it, goes on ignoring all others.
     """
 
     def __init__(self, path: Path, *, heartbeat: float) -> None:
         self.path = path
         self.lost = False
         self._interrupts = threading.current_thread() is threading.main_thread()
+        self._ignored = self._interrupts and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._ignored:
+            signal.signal(signal.SIGINT, self._end_if_lost)
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True, name="claim-heartbeat")
         self._thread.start()
@@ -89,12 +94,18 @@ class Claim:
         """Give the folder up: for the next taker, or (`done`) for good, which removes the claim files."""
         self._released.set()
         self._thread.join()
+        if self._ignored and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         with contextlib.suppress(OSError):  # the claim then simply runs out
             if self.is_ours():
                 if done:
                     clear(self.path.parent)
                 else:
                     os.utime(self.path, ns=(0, 0))
+
+    def _end_if_lost(self, _number: int, _frame: FrameType | None) -> None:
+        if self.lost:
+            raise KeyboardInterrupt
 
     def _beat(self, seconds: float) -> None:
         while not self._released.wait(seconds):

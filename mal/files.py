@@ -37,7 +37,6 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
         _replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
@@ -55,11 +54,11 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def _replace(temporary: str, path: Path) -> None:
     check_fence(path)
     try:
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except FileNotFoundError:
-        check_fence(
-            path
-        )  # whoever took the folder over removes our temporary files: that closes the gap between the two
+        # whoever took the folder over removes our temporary files: that closes the gap between the two
+        check_fence(path)
         raise
 
 

@@ -61,9 +61,12 @@ def lose(store: Store, stage: str = "train", key: str = "k") -> claims.Claim:
     return taken
 
 
+@pytest.mark.parametrize("ignores", [False, True])  # SIGINT, as `nohup … &` in a script makes its process
 @pytest.mark.parametrize("mode", ["waits", "computes", "trains", "writes"])
-def test_an_owner_stopped_and_taken_over_leaves_when_it_is_woken(tmp_path: Path, mode: str) -> None:
-    command = [sys.executable, "-c", OWNER, str(tmp_path), mode]
+def test_an_owner_stopped_and_taken_over_leaves_when_it_is_woken(tmp_path: Path, mode: str, ignores: bool) -> None:
+    handler = "SIG_IGN" if ignores else "default_int_handler"
+    start = f"import signal; signal.signal(signal.SIGINT, signal.{handler})\n"
+    command = [sys.executable, "-c", start + OWNER, str(tmp_path), mode]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert owner.stdout is not None

@@ -82,11 +82,12 @@ def test_a_mistyped_validation_file_is_an_error_and_the_menus_own_is_none(compos
     assert graph.val is None
 
 
-def test_a_file_that_is_no_image_changes_no_key(compose, own: Path) -> None:
+def test_a_file_that_the_annotations_do_not_name_changes_no_key(compose, own: Path) -> None:
     before = keys(config(compose, own))
     (own / "train" / "Thumbs.db").write_text("of another program")
-    assert keys(config(compose, own)) == before
     shutil.copy(own / "train" / "000001.png", own / "train" / "000001_copy.png")
+    assert keys(config(compose, own)) == before
+    shutil.copy(own / "train" / "000002.png", own / "train" / "000001.png")  # replaced in place
     assert keys(config(compose, own)) != before
 
 

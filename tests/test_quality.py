@@ -14,6 +14,7 @@ from experiments import fit_quality
 from mal import quality, shapes
 from mal.annotations import decode_mask, read, strip
 from mal.config import RoiConfig
+from mal.labelers import BASELINES
 from mal.labelers.mal import build_network
 from mal.labelling import box_masks, image_labeler, label_dataset, mal_labeler
 from mal.outlines import outlines
@@ -221,7 +222,7 @@ def test_a_baseline_has_no_predicted_iou_and_an_old_one_is_not_kept(tmp_path):
     for annotation in coco["annotations"]:
         annotation["quality"] = 0.9  # of masks that are replaced
     labels = label_dataset(
-        coco, tmp_path / "images", image_labeler(lambda pixels, boxes: np.ones((len(boxes), *pixels.shape[:2]), bool)),
+        coco, tmp_path / "images", image_labeler(BASELINES["box"]),
         folder=tmp_path / "out", shard_images=1,
     )  # fmt: skip
     assert not any("quality" in annotation for annotation in labels["annotations"])
