@@ -51,6 +51,25 @@ def test_a_record_names_the_files_of_its_result_with_their_sizes(done) -> None:
     assert not execute(stage, store, device=CPU)
 
 
+def test_what_others_keep_in_a_folder_meanwhile_is_no_part_of_its_result(tmp_path: Path) -> None:
+    def work(place) -> Result:
+        for name in ("labels.json", "mlflow.lock", ".nfs0001", "images/.DS_Store"):
+            (place.folder / name).parent.mkdir(exist_ok=True)
+            (place.folder / name).touch()
+        return Result()
+
+    store, stage = Store(tmp_path), Stage("label_val", 1, {}, work)
+    execute(stage, store, device=CPU)
+    folder = store.folder(stage.name, stage.key)
+    assert store.read(stage.name, stage.key)["files"] == {"images/": 0, "labels.json": 0}
+    for name in ("mlflow.lock", ".nfs0001", "images/.DS_Store"):  # a copy of the store may lack them
+        (folder / name).unlink()
+    assert store.is_done(stage.name, stage.key)
+    record = store.read(stage.name, stage.key)
+    write_json(folder / "run.json", {**record, "files": {**record["files"], "mlflow.lock": 0}})
+    assert store.is_done(stage.name, stage.key)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "longer", "image gone"])
 def test_a_result_whose_files_are_not_those_of_its_record_is_computed_again(done, damage: str, capsys) -> None:
     store, stage, folder, calls = done

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from mal.leftovers import is_temporary
-
 Json = dict[str, Any]
 DAMAGED = ".damaged"  # what the names of files end with that were put aside
 SHAPES: dict[str, type | tuple[type, ...]] = {
@@ -22,8 +20,9 @@ SHAPES: dict[str, type | tuple[type, ...]] = {
     "provenance": dict,
     "seconds": (int, float),
 }
-# what others keep beside the results, now or later: claims, queue, mirror, and pictures drawn from the results
-NOT_RESULTS = ("claim-", "stage.json", "queued.json", "mlflow.json", "run.json", "sheet.png", "attention.png")
+# what others keep beside the results, now or later: claims, queue, mirror (its state and lock), pictures drawn from the
+# results, and what a file system hides (NFS: .nfs…)
+NOT_RESULTS = (".", "claim-", "stage.json", "queued.json", "mlflow.", "run.json", "sheet.png", "attention.png")
 NOTES = ("bad_batch.pt", "not_finite.json")  # of an attempt that failed
 
 
@@ -51,11 +50,11 @@ def inventory(folder: Path, *, without: tuple[str, ...]) -> dict[str, int]:
     """
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name in (*without, *NOTES) or path.name.startswith(NOT_RESULTS) or path.name.endswith(DAMAGED):
+        if path.name in without or not _is_of_result(path.name):
             continue
         if path.is_dir():
             found[f"{path.name}/"] = _count(path)
-        elif path.is_file() and not is_temporary(path.name):
+        elif path.is_file():
             found[path.name] = path.stat().st_size
     return found
 
@@ -67,6 +66,8 @@ def faults(folder: Path, record: Json) -> dict[str, str]:
     """
     found = {}
     for name, size in record.get("files", {}).items():
+        if not _is_of_result(name):
+            continue
         path = folder / name
         try:
             there = _count(path) if name.endswith("/") else path.stat().st_size
@@ -79,8 +80,12 @@ def faults(folder: Path, record: Json) -> dict[str, str]:
     return found
 
 
+def _is_of_result(name: str) -> bool:
+    return name not in NOTES and not name.startswith(NOT_RESULTS) and not name.endswith(DAMAGED)
+
+
 def _count(folder: Path) -> int:
-    return sum(1 for path in folder.iterdir() if not is_temporary(path.name))
+    return sum(1 for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _is_address(value: Any) -> bool:
