@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.review is None:
         options.review = options.format in FILES
     try:
-        understood = report(options.boxes, options.images)
+        understood = report(options.boxes, options.images, skip=options.on_bad_image == "skip")
         print("\n".join(understood.lines), flush=True)
         _refuse(understood, options)
         options.steps = STEPS if options.steps is None else options.steps

@@ -13,7 +13,7 @@ from mal.annotations import CocoDict, check_images, file_name, read
 from mal.census import Census, crowd_sentence, take, words
 from mal.errors import AnnotationError, ImageError, MalError
 from mal.findings import MASKS, MISLEADS, NOTE, STOPS, Finding, number, some
-from mal.headers import Header, read_headers, size_fits, turned_sentence
+from mal.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
 from mal.joins import compare_categories
 
 TITLES = {
@@ -67,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(
-    boxes: Path, images: Path, *, val: Path | None = None, val_images: Path | None = None, lvis: bool = False
+    boxes: Path,
+    images: Path,
+    *,
+    val: Path | None = None,
+    val_images: Path | None = None,
+    lvis: bool = False,
+    skip: bool = False,
 ) -> Report:
     """Look at a file of boxes and its images, and at those of a validation split beside it.
 
@@ -77,6 +83,7 @@ def report(
         boxes: a COCO or LVIS instance file. images: the folder of its images.
         val, val_images: the same of the validation split; both or neither.
         lvis: whether AP is to follow LVIS's protocol.
+        skip: whether images that cannot be used are to be skipped, so that they stop nothing.
 
     Returns:
         The report. What is wrong with the files is in it; nothing is raised for it.
@@ -85,7 +92,7 @@ def report(
     for path, folder in [(boxes, images), (val, val_images)]:
         if path is None or folder is None:
             continue
-        census, found = look(path, folder, lvis=lvis)
+        census, found = look(path, folder, lvis=lvis, skip=skip)
         title = f"{path}: {words(census)}" if census is not None else f"{path}: cannot be used"
         lines += [title, *_lines(found)]
         findings += found
@@ -98,14 +105,14 @@ def report(
     return Report(lines, findings)
 
 
-def look(path: Path, folder: Path, *, lvis: bool = False) -> tuple[Census | None, list[Finding]]:
+def look(path: Path, folder: Path, *, lvis: bool = False, skip: bool = False) -> tuple[Census | None, list[Finding]]:
     """The census of a file, None where it cannot be read or trusted, and all findings about it and its images."""
     try:
         coco = read(path, masks=False)
     except AnnotationError as error:
         return None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
     census = take(coco)
-    found = [*census.findings, *_about_masks(census), *_about_images(coco, folder)]
+    found = [*census.findings, *_about_masks(census), *_about_images(coco, folder, skip=skip)]
     if census.has_masks and census.lvis_problem is not None and (lvis or _seems_lvis(coco)):
         text = (
             f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"
@@ -155,21 +162,23 @@ def _about_masks(census: Census) -> Iterator[Finding]:
         yield Finding(MASKS, f"{number(census.bad_areas, 'area')} is no number of pixels: {census.first_bad_area[0]}")
 
 
-def _about_images(coco: CocoDict, folder: Path) -> Iterator[Finding]:
+def _about_images(coco: CocoDict, folder: Path, *, skip: bool) -> Iterator[Finding]:
     try:
         check_images(coco, folder)
     except ImageError as error:
         yield Finding(STOPS, str(error))
         if not folder.is_dir():
             return
-    read = list(read_headers(coco["images"], folder))
-    present = [(entry, header) for entry, header in read if (folder / file_name(entry)).is_file()]
+    read = read_headers(coco["images"], folder)
+    present = [(entry, header) for entry, header in read if header != ABSENT]
+    unusable = NOTE if skip else STOPS
     unreadable = [f"{file_name(entry)}: {header}" for entry, header in present if isinstance(header, str)]
     if unreadable:
+        way_out = (
+            "they are skipped" if skip else "replace them, or skip them (data.on_bad_image=skip, --on-bad-image skip)"
+        )
         yield Finding(
-            STOPS,
-            f"{len(unreadable)} of {len(read)} images cannot be opened ({some(unreadable)}); replace them, or skip "
-            "them (data.on_bad_image=skip, --on-bad-image skip)",
+            unusable, f"{len(unreadable)} of {len(read)} images cannot be opened ({some(unreadable)}); {way_out}"
         )
     other = [
         f"{file_name(entry)} is {header.width} x {header.height}, annotated {entry['width']} x {entry['height']}"
@@ -177,10 +186,11 @@ def _about_images(coco: CocoDict, folder: Path) -> Iterator[Finding]:
         if isinstance(header, Header) and not size_fits(entry, header)
     ]
     if other:
+        way_out = "give the images that were annotated, or scale the annotations to these"
         yield Finding(
-            STOPS,
-            f"{len(other)} of {len(read)} images have another size than their annotations say ({some(other)}); give "
-            "the images that were annotated, or scale the annotations to these",
+            unusable,
+            f"{len(other)} of {len(read)} images have another size than their annotations say ({some(other)}); "
+            f"{'they are skipped' if skip else way_out}",
         )
     turned = turned_sentence(present)
     if turned is not None:

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from mal.config import Config
+from mal.errors import ImageError
 from mal.images import load_for
 from mal.labelers.mal import predict
 from mal.precision import network_dtype
@@ -41,15 +43,15 @@ def labelling_seconds(networks: list[nn.Module], config: Config, boxes: int, dev
 def reading_seconds(records: Sequence[dict[str, Any]], folder: Path) -> float:
     """Decoding these images one after the other, by the time that a few from the middle of the list take.
 
-    Raises:
-        ImageError: one of them cannot be read.
+    One that cannot be read is passed over: whether that stops anything is said elsewhere.
     """
     middle = len(records) // 2
     times = []
     for record in records[max(0, middle - TIMED) : middle + TIMED]:
         clock = time.perf_counter()
-        load_for(record, folder)
-        times.append(time.perf_counter() - clock)
+        with suppress(ImageError):
+            load_for(record, folder)
+            times.append(time.perf_counter() - clock)
     return len(records) * statistics.median(times) if times else 0.0
 
 

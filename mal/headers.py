@@ -1,18 +1,21 @@
 """What the header of an image file says, without its pixels: a millisecond an image, not a decoding."""
 
-from collections.abc import Iterable, Iterator
+import errno
+import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from mal.annotation_checks import file_name
 from mal.findings import some
+from mal.image_names import file_name
 
 ORIENTATION = 0x0112  # EXIF tag; 1: as stored
 QUARTERS = (5, 6, 7, 8)  # orientations that exchange width and height
 THREADS = 8
+ABSENT = "there is no such file"
 
 
 class Header(NamedTuple):
@@ -29,17 +32,23 @@ def read_header(path: Path) -> Header | str:
         with Image.open(path) as image:
             turn = image.getexif().get(ORIENTATION, 1)
             return Header(*image.size, turn if turn in range(1, 9) else 1)
-    except FileNotFoundError:
-        return "there is no such file"
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    except Image.DecompressionBombError:
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many to work on"
     except Exception as error:  # Pillow raises a dozen kinds for a broken file
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return ABSENT
         return getattr(error, "strerror", None) or "it is not an image that can be read"
 
 
-def read_headers(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[tuple[dict[str, Any], Header | str]]:
+def read_headers(images: Iterable[dict[str, Any]], folder: Path) -> list[tuple[dict[str, Any], Header | str]]:
     """Image entries and their files' headers, in order, read by several threads."""
     entries = list(images)
-    with ThreadPoolExecutor(THREADS) as threads:
-        yield from zip(entries, threads.map(read_header, (folder / file_name(e) for e in entries)), strict=True)
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as threads:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded here
+        found = threads.map(read_header, (folder / file_name(e) for e in entries))
+        return list(zip(entries, found, strict=True))
 
 
 def size_fits(entry: dict[str, Any], header: Header) -> bool:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from mal.depth import Samples, check_colour, grey, samples
 from mal.errors import ImageError
+from mal.headers import ORIENTATION, QUARTERS
 from mal.image_names import file_name
-
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by a quarter
 
 
 def load(path: str | Path) -> Tensor:
@@ -118,7 +117,7 @@ def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
 def _turns(image: Image.Image, path: str | Path) -> bool:
     """Whether an EXIF tag turns an image by a quarter. A PNG may have it behind the pixels."""
     try:
-        return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return image.getexif().get(ORIENTATION, 1) in QUARTERS
     except MemoryError:
         raise
     except Exception as error:

@@ -117,6 +117,18 @@ def test_files_that_stop_a_run_are_refused_before_torch_is_loaded(own, capsys):
     assert sys.modules.get("mal.own_boxes") is monitored
 
 
+def test_images_that_are_to_be_skipped_do_not_stop_the_others(own, capsys):
+    folder, coco, _ = own
+    (folder / "images" / coco["images"][2]["file_name"]).write_bytes(b"no image")
+    quick = ("--labeler", DEFAULT, "--preview", "0", "--no-review")
+    assert call(folder, *quick) == 1
+    assert "--on-bad-image skip" in capsys.readouterr().out
+    assert call(folder, *quick, "--on-bad-image", "skip") == 0
+    labels = json.loads((folder / "masks.json").read_text())["annotations"]
+    flagged = {a["image_id"] for a in labels if a.get("flagged")}
+    assert flagged == {coco["images"][2]["id"]}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

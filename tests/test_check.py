@@ -97,6 +97,30 @@ def test_what_would_stop_a_run_is_said_and_not_raised(change: Any, says: str, ow
     assert report(own / "train.json", own / "images").stops
 
 
+def test_images_that_are_to_be_skipped_stop_nothing(own: Path) -> None:
+    (own / "images" / "train_1.png").write_bytes(b"none")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(own / "images" / "train_3.png")
+    assert report(own / "train.json", own / "images").stops
+    found = report(own / "train.json", own / "images", skip=True)
+    assert (found.stops, found.code) == (False, 0)
+    assert sum("they are skipped" in line for line in found.lines) == 2
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_an_image_that_is_absent(own: Path, capsys) -> None:
+    edit(own / "train.json", lambda coco: coco["images"][0].update(file_name="x" * 300 + ".png"))
+    code, said = checked(own, capsys=capsys)
+    assert code == 1
+    assert "1 of 4 images are not in" in said
+    assert "cannot be opened" not in said
+
+
+def test_large_images_raise_no_warning_and_larger_ones_are_named(own: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT - 1)  # warnings are errors here
+    assert checked(own, capsys=capsys)[0] == 0
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT // 3)
+    assert f"it has more than {2 * (WIDTH * HEIGHT // 3):,} pixels" in checked(own, capsys=capsys)[1]
+
+
 def test_what_would_mislead_is_told_from_what_would_stop(own: Path, capsys) -> None:
     edit(own / "train.json", each(segmentation=lambda a: run_lengths_of(a["bbox"], text=True), iscrowd=1))
     edit(own / "val.json", lambda coco: coco["categories"][0].update(name="nut"))

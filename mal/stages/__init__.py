@@ -136,7 +136,7 @@ class Graph(SegmenterStages):
         found = []
         for name, split in self._named_files():
             if split.census is not None:
-                sample = list(read_headers(split.census.sample, split.images))
+                sample = read_headers(split.census.sample, split.images)
                 found += [f"{name}: {sentence}" for sentence in filter(None, [turned_sentence(sample)])]
         return found
 
