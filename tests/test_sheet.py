@@ -121,16 +121,21 @@ def test_a_mask_is_sampled_as_if_it_were_decoded(mask, seed):
     np.testing.assert_array_equal(sample_mask(polygon, record, rows, columns), whole[np.ix_(rows, columns)])
 
 
-def test_pictures_in_8_bits_are_those_in_full_precision(tmp_path):
+@pytest.mark.parametrize("name", ["deep.png", "deep.pgm"])
+def test_pictures_show_twelve_bits_in_sixteen_as_they_show_eight(tmp_path, name):
     draw = np.random.default_rng(0)
-    Image.fromarray(draw.integers(0, 256, (9, 8, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
-    Image.fromarray(draw.integers(0, 2**16, (9, 8), dtype=np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray(draw.integers(0, 256, (9, 8), dtype=np.uint8)).save(tmp_path / "grey.png")
-    for name in ("rgb.png", "deep.png", "grey.png"):
-        record = {"file_name": name, "width": 8, "height": 9}
+    shades = draw.integers(0, 256, (9, 8), dtype=np.uint8)
+    shades[0, 0] = 255  # the brightest pixel sets the range
+    Image.fromarray(shades.astype(np.uint16) * 16).save(tmp_path / name)
+    colours = draw.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "rgb.png")
+    Image.fromarray(shades).save(tmp_path / "grey.png")
+    grey = np.repeat(shades[..., None], 3, axis=2).astype(int)
+    for file, expected in {name: grey, "grey.png": grey, "rgb.png": colours}.items():
+        record = {"file_name": file, "width": 8, "height": 9}
         picture = np.asarray(load_picture(record, tmp_path))
-        assert picture.shape == (9, 8, 3)
-        np.testing.assert_allclose(picture / 255, load_pixels(record, tmp_path), atol=0.501 / 255)
+        assert abs(picture.astype(int) - expected).max() <= (1 if file == name else 0)
+        np.testing.assert_array_equal(load_pixels(record, tmp_path), picture / 255)
 
 
 def test_an_image_is_decoded_once_for_all_its_rows(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from analysis.drawing import compressed, file_name
+from analysis.drawing import compressed, file_name, in_eight_bits, run_lengths
 
 LONGEST = 160  # pixels of a crop's longer side; larger ones are shrunk
 MARGIN = 0.25  # of the box's size, shown around it
@@ -88,15 +88,10 @@ def _decoded(path: Path, annotated: tuple[int, int]) -> Image.Image:
             raise OSError(f"it has {width} × {height} pixels, and {annotated[0]} × {annotated[1]} were annotated")
         stored.load()
         image = ImageOps.exif_transpose(stored) if turned else stored
-        return _stretched(image) if image.mode.startswith("I;16") else image
+        return in_eight_bits(image)
     except BaseException:
         stored.close()
         raise
-
-
-def _stretched(image: Image.Image) -> Image.Image:
-    deep = np.asarray(image, dtype=np.uint16)
-    return Image.fromarray((deep * np.float32(255 / max(1, int(deep.max())))).astype(np.uint8))
 
 
 def crop_webp(image: Image.Image, part: Window) -> str:
@@ -114,7 +109,7 @@ def crop_webp(image: Image.Image, part: Window) -> str:
 def mask_part(segmentation: Any, record: Json, part: Window) -> np.ndarray:
     """The part of a mask (polygons, or RLE of either kind) that a window shows, at the size it is shown: bool."""
     height = record["height"]
-    ends = np.cumsum(_run_lengths(compressed(segmentation, record)["counts"]))
+    ends = np.cumsum(run_lengths(compressed(segmentation, record)["counts"]))
     count = len(ends) // 2
     limits = part.left * height, part.right * height  # run lengths count down the columns
     starts = ends[0 : 2 * count : 2].clip(*limits) - limits[0]
@@ -125,21 +120,6 @@ def mask_part(segmentation: Any, record: Json, part: Window) -> np.ndarray:
     columns = np.cumsum(change[:-1], dtype=np.int8).reshape(-1, height)
     pixels = Image.fromarray(columns.T[part.top : part.bottom].astype(np.uint8) * 255)
     return np.asarray(pixels.resize((part.width, part.height), Image.Resampling.BOX)) > 127
-
-
-def _run_lengths(counts: str | bytes) -> np.ndarray:
-    """Of a compressed RLE: five bits a character, from the fourth number on differences (maskApi.c, rleFrString)."""
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    stops = np.flatnonzero((codes & 32) == 0)
-    codes = codes[: stops[-1] + 1] if len(stops) else codes[:0]
-    starts = np.concatenate([[0], stops[:-1] + 1]) if len(stops) else stops
-    place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts) if len(stops) else np.zeros(0, dtype=np.int64)
-    values -= ((codes[stops] & 16) > 0) * (np.int64(1) << (5 * (place[stops] + 1)))
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def outline_path(mask: np.ndarray) -> str:
