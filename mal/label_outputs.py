@@ -10,7 +10,7 @@ from analysis.sheet import draw_sheet
 from mal.annotations import CocoDict, file_name, write
 from mal.errors import ConfigError
 from mal.export import FOLDERS, FORMATS, planned_files
-from mal.files import digest
+from mal.files import digest, explain
 from mal.flags import flag_sentence
 from mal.outputs import Output
 
@@ -71,6 +71,15 @@ def write_output(labels: CocoDict, options: argparse.Namespace, output: Output, 
     if flagged := flag_sentence(labels["annotations"]):
         said.append(flagged)
     said += lost
+    try:
+        return said + _pictures(labels, options, output, staged)
+    except OSError as error:  # such as a full disk
+        raise explain(error, options.out) from error
+
+
+def _pictures(labels: CocoDict, options: argparse.Namespace, output: Output, staged: Path) -> list[str]:
+    """Draw what is to be looked at beside the masks, and say where."""
+    said = []
     if options.preview:
         plain, sheet = staged / "labels.json", staged / f"{output.place.stem}_preview.png"
         write(plain, labels)

@@ -1,5 +1,6 @@
 """What `python -m mal.label` replaces, and what it never does."""
 
+import errno
 import json
 import os
 import re
@@ -53,6 +54,20 @@ def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_fl
     assert "give --overwrite to replace" in said.err
     assert contents(tmp_path) == {"masks.json": b'{"info": "three weeks of corrections"}'}
     assert place.label(out, "--overwrite") == place.label(tmp_path / "fresh.json")
+
+
+@pytest.mark.parametrize(("what", "option"), [("draw_sheet", "--preview=2"), ("write_review", "--review")])
+def test_a_disk_that_is_full_when_pictures_are_drawn_is_a_sentence(place, tmp_path, capsys, monkeypatch, what, option):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "masks.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mal.label_outputs.{what}", full)
+        assert main(place.arguments(out, option)) == 1
+    assert f"error: cannot write {out}: the disk is full; free some space" in capsys.readouterr().err
+    assert not out.exists()
+    place.label(out, option)
 
 
 @pytest.mark.parametrize(
