@@ -12,6 +12,7 @@ from mal.annotations import read
 from mal.config import Config, DataConfig, SplitConfig
 from mal.config_checks import check
 from mal.errors import ConfigError
+from mal.files import atomic_write
 from mal.forecast import labelling_seconds, reading_seconds, training_seconds
 from mal.graph import execute, in_order
 from mal.history import in_words
@@ -43,7 +44,10 @@ def autolabel(options: argparse.Namespace) -> None:
     if options.labeler is None:
         store = options.store or place.with_name(f"{place.stem}_autolabel")
         options.checkpoint = learn(own_config(config, options), store, device, afterwards=labelling)
-        _say(f"labeler: {options.checkpoint}, for more photographs of this kind: --labeler {options.checkpoint}")
+        kept = store / "labeler.pt"
+        with options.checkpoint.open("rb") as learned, atomic_write(kept, "wb") as copy:
+            shutil.copyfileobj(learned, copy)
+        _say(f"labeler: {kept}, for more photographs of this kind: --labeler {kept}")
     else:
         _say(f"labelling takes about {in_words(labelling)}")
     _say(label_files(options))
@@ -80,7 +84,7 @@ def learn(config: Config, store: Path, device: torch.device, *, afterwards: floa
         afterwards: seconds that labelling will take, for the forecast.
 
     Returns:
-        The labeler's file, `store`/labeler.pt.
+        The labeler's file in the store, which nothing that is learned later replaces.
 
     Raises:
         MalError: as the stages; Stopped: by a signal.
@@ -92,9 +96,7 @@ def learn(config: Config, store: Path, device: torch.device, *, afterwards: floa
         _say(f"learning takes about {forecast} ({steps} steps), labelling {in_words(afterwards)}; kept in {store}")
     for needed in in_order([stage]):
         execute(needed, runs, device=device)
-    labeler = store / "labeler.pt"
-    shutil.copyfile(runs.folder(stage.name, stage.key) / "labeler.pt", labeler)
-    return labeler
+    return runs.folder(stage.name, stage.key) / "labeler.pt"
 
 
 def _labelling_seconds(

@@ -77,7 +77,8 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         raise ConfigError(f"data.{name}.images={split.images}: {fault}")
     skip = data.on_bad_image == "skip"
     sources = ranks.on_first(lambda: _digests(annotations, images, fingerprints, skip_unreadable=skip))
-    found = None if name == "test" else census(annotations, fingerprints)  # test sets are lists of images
+    # test sets are lists of images
+    found = None if name == "test" else ranks.on_first(lambda: census(annotations, fingerprints))
     has_masks = found is not None and found.has_masks
     return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
 
@@ -116,7 +117,7 @@ def label_join(labels: Path, split: Split, fingerprints: Fingerprints) -> tuple[
         joined = join_labels(read(labels, masks=True), read(split.annotations, masks=False), source=labels)
         return {"by_id": joined.by_id, "remark": joined.remark and joined.remark.removeprefix(f"{labels}: ")}
 
-    found = remembered("label-join", 1, [labels, split.annotations], join, fingerprints)
+    found = ranks.on_first(lambda: remembered("label-join", 1, [labels, split.annotations], join, fingerprints))
     return found["by_id"], found["remark"] and f"{labels}: {found['remark']}"
 
 
