@@ -29,8 +29,6 @@ from mal.files import explain
 from mal.leftovers import prefix_and_suffix
 from mal.processes import is_alive, machine, start_time
 
-__all__ = ["Claim", "Holder", "clear", "holder", "is_alive", "is_current", "machine", "owners", "start_time", "take"]
-
 _NAME = re.compile(r"claim-(\d+)\.json")
 
 

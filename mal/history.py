@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mal.errors import MalError
 from mal.graph import Stage
 from mal.store import Store
 
@@ -58,14 +60,18 @@ class History:
 
     def _of(self, name: str) -> list[Took]:
         if name not in self._known:
-            self._known[name] = [
-                _took(record)
-                for store in self._stores
-                for folder in sorted((store.root / name).glob("*/"))
-                if store.is_recorded(name, folder.name)
-                and "seconds" in (record := {"stage": name, **store.read(name, folder.name)})
-            ]
+            folders = ((s, folder) for s in self._stores for folder in sorted((s.root / name).glob("*/")))
+            records = [record for store, folder in folders if (record := _record(store, name, folder.name))]
+            self._known[name] = [_took(record) for record in records]
         return self._known[name]
+
+
+def _record(store: Store, name: str, key: str) -> dict[str, Any] | None:
+    """The record of a finished stage, where it says how long that took; a damaged one says nothing."""
+    with suppress(MalError):
+        if store.is_recorded(name, key) and "seconds" in (record := store.read(name, key)):
+            return {"stage": name, **record}
+    return None
 
 
 def outlook(stages: Iterable[Stage], store: Store, *, processes: int = 1, gpu: bool = False) -> str:

@@ -50,21 +50,6 @@ def folder_fault(folder: Path) -> str | None:
     return None if found else f"there is no image folder {folder}; give the folder that holds the images"
 
 
-def list_names(folder: Path) -> list[str]:
-    """Names of all that is in a folder.
-
-    Raises:
-        ImageError: it cannot be listed.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except OSError as error:
-        raise ImageError(
-            f"the folder {folder} cannot be listed ({_reason(error)}); change its rights, or move it out of the images"
-        ) from error
-
-
 def missing_files(names: Iterable[str], folder: Path) -> list[str]:
     """Names without a file.
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from mal import claims
 from mal.errors import MalError
+from mal.processes import is_alive, start_time
 from mal.tracking_address import (
     DEFAULT_EXPERIMENT,
     DEFAULT_STORE,
@@ -130,7 +130,7 @@ def watch(send: Callable[[bool], object], *, pid: int) -> None:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     os.nice(10)  # the command's own work comes first
-    started, listening = claims.start_time(pid), True
+    started, listening = start_time(pid), True
 
     def is_over() -> bool:
         nonlocal listening
@@ -140,7 +140,7 @@ def watch(send: Callable[[bool], object], *, pid: int) -> None:
                 asked.append(1)
         elif not listening:
             time.sleep(0.2)
-        return bool(asked) or not claims.is_alive(pid, started=started)
+        return bool(asked) or not is_alive(pid, started=started)
 
     over = False
     while not over:

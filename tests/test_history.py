@@ -36,6 +36,14 @@ def test_alike_are_runs_of_the_same_kind_on_as_many_processes_and_devices(tmp_pa
     assert past.seconds(stage(seed=9, encoder="third"), processes=1, gpu=False) is None
 
 
+def test_a_damaged_record_of_another_run_tells_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    ran(tmp_path, stage(), 10.0)
+    for key, text in {"cut": '{"sta', "list": "[]"}.items():
+        (tmp_path / "train_labeler" / key).mkdir()
+        (tmp_path / "train_labeler" / key / "run.json").write_text(text)
+    assert History(tmp_path).seconds(stage(seed=9), processes=1, gpu=False) == (10.0, 1)
+
+
 def test_a_segmenter_takes_as_long_whoever_made_its_masks(tmp_path: Path) -> None:
     ran(tmp_path, stage("train_segmenter", segmenter="small", labeler="mal", encoder="vit"), 40.0)
     past = History(tmp_path)
