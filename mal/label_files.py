@@ -71,6 +71,8 @@ def label_files(options: argparse.Namespace) -> str:
         )
         said = write_output(labels, options, output, shards / "output")
         ours.check()
+        if not options.overwrite:
+            output.check(resumed=True)  # hours have passed since the last look
         said += output.publish(shards / "output", said)
         shutil.rmtree(shards, ignore_errors=True)
         said += unfinished(place)

@@ -16,6 +16,7 @@ import pytest
 from mal import labelling
 from mal.annotations import read, write
 from mal.label import main
+from mal.label_outputs import write_output
 from mal.outputs import Output
 from mal.runtime import load_checkpoint, save_checkpoint
 
@@ -54,6 +55,21 @@ def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_fl
     assert "give --overwrite to replace" in said.err
     assert contents(tmp_path) == {"masks.json": b'{"info": "three weeks of corrections"}'}
     assert place.label(out, "--overwrite") == place.label(tmp_path / "fresh.json")
+
+
+def test_a_file_that_comes_while_masks_are_made_is_not_replaced(place, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "masks.json"
+
+    def slow(*arguments: object) -> list[str]:
+        out.write_text("by hand")
+        return write_output(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mal.label_files.write_output", slow)
+        assert main(place.arguments(out)) == 1
+    assert f"error: --out {out} exists, and this command did not write it" in capsys.readouterr().err
+    assert out.read_text() == "by hand"
+    place.label(out, "--overwrite")
 
 
 @pytest.mark.parametrize(("what", "option"), [("draw_sheet", "--preview=2"), ("write_review", "--review")])
