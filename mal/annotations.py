@@ -1,7 +1,6 @@
 """COCO and LVIS instance files: read, check, strip to boxes, write."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from mal.image_folder import check_images
 from mal.image_names import file_name
 from mal.mask_formats import decode_mask, encode_mask
 from mal.not_finite import DEEPEST, TooDeep, not_finite_place
-from mal.notes import say_once
-from mal.remarks import remarks
 
 __all__ = [
     "CocoDict",
@@ -35,7 +32,7 @@ __all__ = [
 
 def read(path: str | Path, *, masks: bool) -> CocoDict:
     """Read and check a COCO or LVIS instance file. Unknown keys and their order survive; nothing is corrected but what
-    `annotation_text.parse` makes whole. What is odd in it is said once on stderr.
+    `annotation_text.parse` makes whole.
 
     Args:
         path: the JSON file.
@@ -53,9 +50,6 @@ def read(path: str | Path, *, masks: bool) -> CocoDict:
     with without_garbage_collection():
         check(coco, source=path, masks=masks)
         _check_values(coco, path, everywhere=not_finite)
-        if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks; asking torch would import it
-            for remark in remarks(coco):
-                say_once(f"{path}: {remark}")
     if masks and any(is_left_over(annotation) for annotation in coco["annotations"]):
         coco["annotations"] = [annotation for annotation in coco["annotations"] if not is_left_over(annotation)]
     return coco

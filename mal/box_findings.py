@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from mal.annotation_checks import CocoDict
+from mal.box_checks import is_left_over
 from mal.findings import MISLEADS, NOTE, STOPS, Finding, some
 from mal.mask_kinds import MASK, Verdict, extent
 
@@ -67,20 +68,19 @@ def _units(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
 
 def _too_small(coco: CocoDict, boxes: np.ndarray) -> Iterator[Finding]:
     small = np.flatnonzero(boxes[:, 2:].min(axis=1) <= SMALLEST_SIDE)
-    if not len(small):
-        return
-    ids = some(coco["annotations"][index]["id"] for index in small[:4].tolist())
+    # of what a tool left over `remarks` speaks
+    ids = [a["id"] for a in map(coco["annotations"].__getitem__, small.tolist()) if not is_left_over(a)]
     if len(small) == len(boxes):
         yield Finding(
             STOPS,
             f"none of the {len(boxes)} boxes is wider and higher than {SMALLEST_SIDE} pixels, so none can get a mask; "
             "give boxes in pixels, [x, y, width, height]",
         )
-    else:
+    elif ids:
         yield Finding(
             NOTE,
-            f"{of(len(small), len(boxes))} no wider or no higher than {SMALLEST_SIDE} pixels (annotations {ids}): too "
-            "small for a mask, so filled and flagged",
+            f"{of(len(ids), len(boxes))} no wider or no higher than {SMALLEST_SIDE} pixels (annotations {some(ids)}): "
+            "too small for a mask, so filled and flagged",
         )
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from mal.annotation_checks import CocoDict, file_name
 from mal.box_checks import is_left_over
 from mal.box_findings import SMALLEST_SIDE, box_findings
-from mal.findings import Finding, number, some
+from mal.findings import NOTE, Finding, number, some
 from mal.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, verdicts
+from mal.remarks import remarks
 
-VERSION = 1  # of what is counted; raised with every change, so that a remembered census is counted anew
+VERSION = 2  # of what is counted; raised with every change, so that a remembered census is counted anew
 MOSTLY = 0.9  # share of the masks from which on "nearly all" of them are crowds
 SEEN = 500  # images whose headers a run looks at
 SELECTIONS = ("all", "even", "odd")
@@ -56,7 +57,7 @@ class Census:
     selected: dict[str, dict[str, int]] = field(default_factory=dict)  # all, even, odd → images, objects, scored
     categories: list[Category] = field(default_factory=list)
     lvis_problem: str | None = None  # why LVIS's protocol cannot judge on the file
-    findings: list[Finding] = field(default_factory=list)  # about boxes
+    findings: list[Finding] = field(default_factory=list)  # about boxes, and what is odd and yet usable
     sample: list[dict[str, Any]] = field(default_factory=list)  # file_name, width, height of images at equal steps
 
     @property
@@ -151,7 +152,7 @@ def take(coco: CocoDict) -> Census:
         },
         categories=[Category(c["id"], c["name"], used[c["id"]]) for c in coco["categories"]],
         lvis_problem=lvis_problem(coco),
-        findings=box_findings(coco, kinds),
+        findings=[*box_findings(coco, kinds), *(Finding(NOTE, remark) for remark in remarks(coco))],
         sample=[
             {"file_name": names[image["id"]], "width": image["width"], "height": image["height"]}
             for image in equal_steps(coco["images"], SEEN)

@@ -120,7 +120,7 @@ def test_boxes_and_masks_of_different_objects_are_counted(tmp_path: Path) -> Non
 
 def test_boxes_too_small_for_a_mask_are_counted_and_all_of_them_stop_a_run(tmp_path: Path) -> None:
     path = boxes_only(tmp_path)
-    edit(path, lambda coco: coco["annotations"][0].update(bbox=[0, 0, 0, 0]))
+    edit(path, lambda coco: coco["annotations"][0].update(bbox=[0, 0, 1, 2]))
     ((level, text),) = found(path)
     assert (level, text[:40]) == (NOTE, "1 of 8 boxes is no wider or no higher th")
     edit(path, each(bbox=lambda a: [*a["bbox"][:2], 2, 2]))
