@@ -516,3 +516,13 @@ def test_a_store_that_cannot_be_written_still_tells_a_fingerprint(tmp_path: Path
     (tmp_path / "runs").write_text("a file where the store should be")
     (tmp_path / "boxes.json").write_text("{}")
     assert Fingerprints(tmp_path / "runs").file(tmp_path / "boxes.json") == sha256(tmp_path / "boxes.json")
+
+
+def test_a_folder_is_passed_on_also_where_its_record_cannot_be_read_at_the_end(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(MalError, match="not readable JSON"), store.claim("train", "k"):
+        (store.folder("train", "k") / "run.json").write_text("{")
+    assert not store.is_claimed("train", "k")
+    (store.folder("train", "k") / "run.json").unlink()
+    with store.claim("train", "k") as ours:
+        assert ours

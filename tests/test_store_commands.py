@@ -82,6 +82,26 @@ def test_what_is_being_computed_stays(root: Path) -> None:
         assert (root / "train_segmenter/s2/data.bin").is_file()
 
 
+def test_what_is_finished_while_gc_asks_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(root, "train_segmenter", "s2", done=False)
+
+    def finish_first(_: str) -> str:
+        with Store(root).claim("train_segmenter", "s2") as ours:
+            assert ours
+            Store(root).finish("train_segmenter", "s2", {"stage": "train_segmenter", "key": "s2", "status": "done"})
+        return "y"
+
+    monkeypatch.setattr("builtins.input", finish_first)
+    assert main(["--store", str(root), "gc"]) == 0
+    assert "train_segmenter/s2 stays: it was finished meanwhile" in capsys.readouterr().err
+    assert Store(root).is_done("train_segmenter", "s2")
+    assert not list((root / "train_segmenter/s2").glob("claim-*"))
+    assert main(["--store", str(root), "remove", "s2", "--yes"]) == 0
+    assert not (root / "train_segmenter/s2").exists()
+
+
 def test_half_done_work_that_a_queued_stage_waits_for_stays(root: Path) -> None:
     keep(root, "train_segmenter", "s2", done=False)
     keep(root, "detect_val", "d2", done=False, inputs={"segmenter": "train_segmenter/s2"})

@@ -132,7 +132,11 @@ class Store:
                     yield True
             finally:
                 del self._held[folder]
-                claim.release(done=self.is_recorded(stage, key))
+                done = False
+                try:
+                    done = self.is_recorded(stage, key)
+                finally:  # or the heartbeat of a process that lives on would keep all others, itself included, waiting
+                    claim.release(done=done)
         except KeyboardInterrupt:
             if claim.lost:
                 claim.check()
@@ -149,8 +153,11 @@ class Store:
         with fenced(folder, lambda: claims.check_current(folder, generation)):
             yield
 
-    def remove(self, stage: str, key: str) -> bool:
-        """Remove a folder, done or not; False where somebody is computing it.
+    def remove(self, stage: str, key: str, *, results: bool = True) -> bool:
+        """Remove a folder; False where somebody is computing it.
+
+        Args:
+            results: whether it may be a finished result; else False for one, too.
 
         Raises:
             MalError: it cannot be removed.
@@ -161,6 +168,9 @@ class Store:
             return False
         claim = claims.take(folder, generation=1 if before is None else before.generation + 1, heartbeat=3600.0)
         if claim is None:
+            return False
+        if not results and self.is_recorded(stage, key):
+            claim.release(done=True)
             return False
         away = folder.with_name(f"{REMOVED}{key}-{os.getpid()}")
         try:

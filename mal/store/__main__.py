@@ -69,7 +69,7 @@ def gc_command(store: Store, *, days: float, yes: bool) -> int:
     if not yes and not _agreed(f"remove these {len(found)} folders and {len(files)} files, {_bytes(size)}? [y/N] "):
         print("nothing was removed")
         return 1
-    removed = _remove(store, found)
+    removed = _remove(store, found, results=False)
     for path, _ in files:
         remove_leftover(path)
     print(f"removed {removed} folders and {len(files)} files")
@@ -99,7 +99,7 @@ def remove_command(store: Store, keys: Sequence[str], *, with_dependents: bool, 
     if not yes and not _agreed(f"remove these {len(chosen)} folders, {size}, for good? [y/N] "):
         print("nothing was removed")
         return 1
-    print(f"removed {_remove(store, list(chosen.values()))} folders")
+    print(f"removed {_remove(store, list(chosen.values()), results=True)} folders")
     return 0
 
 
@@ -146,14 +146,15 @@ def _find(store: Store, address: str) -> Held | None:
     return Held(stage, key, "done" if done else "half done", 0, 0.0, store.read(stage, key) if done else begun(folder))
 
 
-def _remove(store: Store, found: Sequence[Held]) -> int:
-    """How many folders went; what somebody has begun to compute meanwhile stays."""
+def _remove(store: Store, found: Sequence[Held], *, results: bool) -> int:
+    """How many folders went; what somebody has begun to compute meanwhile stays, or, unless `results`, finished."""
     removed = 0
     for one in found:
-        if store.remove(one.stage, one.key):
+        if store.remove(one.stage, one.key, results=results):
             removed += 1
         else:
-            print(f"{one.address} stays: it is being computed", file=sys.stderr)
+            why = "was finished meanwhile" if store.is_recorded(one.stage, one.key) else "is being computed"
+            print(f"{one.address} stays: it {why}", file=sys.stderr)
     return removed
 
 
