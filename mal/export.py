@@ -50,7 +50,7 @@ def write_polygons(coco: CocoDict, out: Path) -> list[str]:
 
 
 def write_png(coco: CocoDict, out: Path) -> list[str]:
-    """A folder of 16-bit PNGs, one an image: 0 is background, k the annotation of that `value` in out/instances.json.
+    """A folder of 16-bit PNGs, one per image: 0 is background, k the annotation of that `value` in out/instances.json.
 
     Where masks overlap the smaller one is on top. instances.json is the COCO file without its segmentations; an
     image's `mask_file` names its PNG.
@@ -82,7 +82,7 @@ def write_png(coco: CocoDict, out: Path) -> list[str]:
 
 
 def write_yolo(coco: CocoDict, out: Path) -> list[str]:
-    """A folder of YOLO segmentation files: a line an annotation, its class and its polygon, x and y in [0, 1].
+    """A folder of YOLO segmentation files: one line per annotation, its class and its polygon, x and y in [0, 1].
 
     Classes are numbered from 0 in the order of category ids; classes.txt names them. An image without annotations
     has an empty file. The parts of an object are joined (`polygons.joined`), its holes are filled, and an empty mask
@@ -109,9 +109,9 @@ def write_yolo(coco: CocoDict, out: Path) -> list[str]:
             file.writelines(lines)
     with atomic_write(out / CLASSES) as file:
         file.writelines(f"{category['name']}\n" for category in categories)
-    told = [f"{crowds} crowds are left out: YOLO holds single objects only"] if crowds else []
-    told += [f"{parts} objects of several parts are one polygon each, joined by lines of no width"] if parts else []
-    return told + _holes(holes)
+    messages = [f"{crowds} crowds are left out: YOLO holds single objects only"] if crowds else []
+    messages += [f"{parts} objects of several parts are one polygon each, joined by lines of no width"] if parts else []
+    return messages + _holes(holes)
 
 
 FORMATS: dict[str, Callable[[CocoDict, Path], list[str]]] = {

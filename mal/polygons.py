@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 
 
 def polygons(mask: np.ndarray, *, left: int = 0, top: int = 0) -> list[list[float]]:
-    """Outlines of a mask: one flat x, y, x, y, … list a part, in pixels; pixel i covers [i, i + 1).
+    """Outlines of a mask: one flat list x, y, x, y, … per part, in pixels; pixel i covers [i, i + 1).
 
     An outline runs along pixel edges and holds only its corners, so COCO's rasteriser gives back exactly the mask with
     its holes filled (COCO's polygons cannot express holes). Pixels that touch at a corner belong to one part.

@@ -108,7 +108,7 @@ def sweep_ahead(rows: Sequence[Config]) -> str:
 
 
 def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:
-    """A line a stage: is it done, its name and key."""
+    """One line per stage: is it done, its name and key."""
     return "\n".join(f"{'to do' if stage in todo else 'done ':5}  {stage.name:<16} {stage.key}" for stage in stages)
 
 

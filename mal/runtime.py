@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path, *, parts: Collection[str] = ()) -> dict[st
         parts: what must be in it.
 
     Raises:
-        MalError: the file is absent, is damaged or is no such file.
+        MalError: the file is absent, is damaged or is not a checkpoint.
     """
     if not Path(path).is_file():
         raise MalError(f"there is no checkpoint at {path}; give the path of a labeler.pt that a training run wrote")

@@ -33,8 +33,8 @@ def read_labels(path: Path, coco: CocoDict) -> dict[int, dict[str, Any]]:
         coco: the boxes to be labelled.
 
     Raises:
-        AnnotationError: the file is no such file, an image has another size there, or boxes have no label or no certain
-            one (see `joins.join_labels`).
+        AnnotationError: the file is not a COCO instance file, an image has another size there, or boxes have no label
+            or no certain one (see `joins.join_labels`).
     """
     joined = join_labels(read(path, masks=True), coco, source=path)
     return {key: {**label, "id": key} for key, label in joined.labels.items()}

@@ -20,7 +20,7 @@ from mal.store.cleaning import Held, begun, dependents, half_done, held, leftove
 
 
 def differences(store: Store, one: Held, other: Held) -> list[str]:
-    """Why two results of a stage have different keys, a line a reason; through the inputs, down to what was set."""
+    """Why two results of a stage have different keys, one line per reason; through the inputs, down to what was set."""
     lines = []
     parts: tuple[tuple[str, str], ...] = (("config", ""), ("sources", "source "), ("version", "version of the stage"))
     for part, label in parts:
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mal.store", description="What the run store holds.")
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE), help="default: %(default)s")
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="a line a result")
+    listing = commands.add_parser("list", help="one line per result")
     listing.add_argument("stage", nargs="?", help="only of this stage")
     gc = commands.add_parser("gc", help="remove what dead runs left, after asking; never a finished result")
     gc.add_argument(
