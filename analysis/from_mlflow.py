@@ -151,7 +151,7 @@ def _client(uri: str) -> tuple[Any, Path | None]:
 
 def _shown(uri: str) -> str:
     """The address without its password."""
-    return re.sub(r"//[^/@]+@", "//…@", uri)
+    return re.sub(r"(?<!sqlite)://[^\s\"']*@", "://…@", uri)
 
 
 def _reason(error: Exception, uri: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import sources
+from analysis import from_mlflow, sources
 
 STORED = {  # stage → its files beside run.json
     "quality_val": ["instances.csv"],
@@ -171,3 +171,9 @@ def test_a_store_is_read_where_it_lies_and_without_mlflow(tmp_path: Path) -> Non
     assert sources.opened(parser.parse_args([])) == Path("results/runs")
     with pytest.raises(SystemExit):
         parser.parse_args(["--store", "a", "--mlflow", "http://b"])
+
+
+@pytest.mark.parametrize("password", ["secret", "se@cret", "se/cret", "se:cret"])
+def test_no_part_of_a_password_is_shown(password: str) -> None:
+    shown = from_mlflow._shown(f"http://me:{password}@127.0.0.1:9/path")
+    assert shown == "http://…@127.0.0.1:9/path"
