@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(understood.lines), flush=True)
         _refuse(understood, options)
         options.steps = STEPS if options.steps is None else options.steps
+        options.seed = options.seed or 0
         from mal.own_boxes import autolabel  # with torch, for which nobody need wait whose files are refused
 
         autolabel(options)
@@ -50,8 +51,10 @@ def _refuse(understood: Report, options: argparse.Namespace) -> None:
         raise MalError("nothing was labelled; mend what would stop a run, as said above")
     if understood.misleads and not options.anyway:
         raise MalError("nothing was labelled; mend what misleads, as said above, or add --anyway")
-    if options.labeler is not None and options.steps is not None:
-        raise ConfigError(f"--steps {options.steps} is for learning, and --labeler labels as it is; give one of them")
+    for name in ("steps", "seed", "store"):
+        value = getattr(options, name)
+        if options.labeler is not None and value is not None:
+            raise ConfigError(f"--{name} {value} is for learning, and --labeler labels as it is; give one of them")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--labeler", type=labeler_path, metavar="FILE", help=f"learn nothing: label with this, or with `{DEFAULT}`"
     )
     learning.add_argument("--steps", type=int, metavar="N", help=f"how long to learn; default: {STEPS}")
-    learning.add_argument("--seed", type=int, default=0)
+    learning.add_argument("--seed", type=int, metavar="N", help="default: 0")
     learning.add_argument(
         "--store", type=Path, metavar="DIR", help="where what was learned is kept; default: OUT_autolabel"
     )

@@ -1,4 +1,4 @@
-"""Lines that a user should see once, however often and in however many processes their reason occurs."""
+"""Lines that a user should see once, however often their reason occurs here and in the processes that read ahead."""
 
 import mmap
 import sys

@@ -134,6 +134,7 @@ def test_images_that_are_to_be_skipped_do_not_stop_the_others(own, capsys):
     [
         (("--labeler", "nowhere.pt"), "nowhere.pt"),
         (("--labeler", DEFAULT, "--steps", "5"), "--steps 5 is for learning"),
+        (("--labeler", DEFAULT, "--seed", "5"), "--seed 5 is for learning"),
         (("--steps", "0"), "--steps 0"),
         (("--labeler", DEFAULT, "--network", "both"), "holds the teacher alone, without the student"),
         (("--labeler", DEFAULT, "--format", "yolo", "--review"), "--review is for one file of masks"),
@@ -160,7 +161,7 @@ def test_the_shipped_settings_train(own):
     options = autolabel._parser().parse_args(
         ["--images", str(folder / "images"), "--boxes", str(folder / "boxes.json"), "--out", "x.json"]
     )
-    options.steps = 5
+    options.steps, options.seed = 5, 0
     config = own_boxes.own_config(config_of(read_labeler(DEFAULT), source=SHIPPED), options)
     assert config.encoder.checkpoint is None
     assert not config.encoder.pretrained
