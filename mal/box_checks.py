@@ -65,7 +65,8 @@ def is_absent(segmentation: Any) -> bool:
     if isinstance(segmentation, list):
         return all(map(is_absent, segmentation))
     if isinstance(segmentation, dict):
-        return not segmentation or ("counts" in segmentation and is_absent(segmentation["counts"]))
+        counts = segmentation.get("counts")
+        return not segmentation or ("counts" in segmentation and (is_absent(counts) or counts == [0]))
     return segmentation is None or segmentation is False or segmentation == ""
 
 
