@@ -268,6 +268,14 @@ def test_a_photograph_turned_by_its_exif_tag_is_previewed_as_it_was_labelled(pla
     np.testing.assert_array_equal(drawing.load_pixels(image, tmp_path), np.rot90(pixels, -1) / 255)
 
 
+def test_what_misleads_is_said_and_labelled(place, tmp_path, capsys):
+    coco = read(place.boxes, masks=False)
+    coco["annotations"][0]["rotation"] = 30
+    write(tmp_path / "boxes.json", coco)
+    place.label(tmp_path / "out.json", boxes=tmp_path / "boxes.json")
+    assert f"boxes is turned (rotation of annotations {coco['annotations'][0]['id']}: 30°)" in capsys.readouterr().err
+
+
 def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys):
     folder = shutil.copytree(place.images, tmp_path / "images")
     coco = read(place.boxes, masks=False)
