@@ -298,13 +298,19 @@ def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys)
 
 def other_inputs(place: Place, tmp_path: Path) -> dict[str, Path]:
     """Files that are not what they should be."""
-    names = ("weights.pt", "list.pt", "old.pt", "noise.pt", "cut.pt", "boxes.json")
+    names = ("weights.pt", "list.pt", "old.pt", "noise.pt", "cut.pt", "nan.pt", "boxes.json")
     files = {name: tmp_path / name for name in names}
     save_checkpoint(files["weights.pt"], {"conv.weight": torch.zeros(3)})
     torch.save([1, 2], files["list.pt"])
     save_checkpoint(files["old.pt"], {"student": {}, "teacher": {}, "config": "encoder: {gone: 1}"})
     files["noise.pt"].write_bytes(b"noise")
     save_checkpoint(files["cut.pt"], load_checkpoint(place.checkpoint) | {"student": {}})
+    student = load_checkpoint(place.checkpoint)["student"]
+    lost = {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in student.items()
+    }
+    save_checkpoint(files["nan.pt"], load_checkpoint(place.checkpoint) | {"student": lost})
     files["boxes.json"].write_text("{}")
     return files | {"absent": tmp_path / "absent"}
 
@@ -317,6 +323,7 @@ def other_inputs(place: Place, tmp_path: Path) -> dict[str, Path]:
         ("checkpoint", "old.pt", "another version of this program: Key 'gone' not in 'EncoderConfig'"),
         ("checkpoint", "noise.pt", "is not a readable checkpoint"),
         ("checkpoint", "cut.pt", "do not fit the network that it describes"),
+        ("checkpoint", "nan.pt", "are NaN or infinite; copy the labeler.pt again"),
         ("checkpoint", "absent", "there is no checkpoint at"),
         ("boxes", "boxes.json", "has no images"),
         ("boxes", "absent", "there is no annotation file"),
