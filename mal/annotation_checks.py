@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mal.box_checks import BORDER_TOLERANCE, box_fault, box_of, is_left_over, overhang
+from mal.box_checks import BORDER_TOLERANCE, OUTSIDE, box_fault, box_of, is_left_over, overhang
 from mal.errors import AnnotationError
 from mal.faults import Fault, Problem, describe, show
 from mal.image_names import file_name, name_fault
@@ -17,6 +17,7 @@ from mal.mask_formats import mask_fault
 
 CocoDict = dict[str, Any]
 LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
+MANY = 4  # boxes that do not fit their images, from which on they may be written in another way; and a quarter of all
 LARGEST_IMAGE = 178_956_970  # pixels: Pillow opens no larger one, and masks are made at the size that is claimed
 
 
@@ -148,7 +149,10 @@ class _Annotations:
         found = box_fault(bbox, width, height)
         if found is not None:
             around = None if bbox else box_of(annotation.get("segmentation"))
-            return found if around is None else Fault(found.kind, f"{found.text}; its polygons' box is {show(around)}")
+            more = "" if around is None else f"its polygons' box is {show(around)}"
+            if found.kind == OUTSIDE:
+                more = self._boxes[2]
+            return Fault(found.kind, f"{found.text}; {more}") if more else found
         if overhang(annotation["bbox"], width, height) > BORDER_TOLERANCE:
             return self._overhang_fault(annotation["bbox"], width, height)
         category = annotation.get("category_id")
@@ -162,10 +166,8 @@ class _Annotations:
         return None
 
     def _overhang_fault(self, bbox: list[float], width: int, height: int) -> Fault:
-        out, total, corners = self._boxes
-        advice = "clip the boxes to their images, or correct the image's width and height"
-        if corners == total:
-            advice = "every box of the file would fit as two corners [x1, y1, x2, y2]: write [x1, y1, x2 - x1, y2 - y1]"
+        out, total, reading = self._boxes
+        advice = reading or "clip the boxes to their images, or correct the image's width and height"
         return Fault(
             "a bbox that sticks out of its image",
             f"bbox {show(bbox)} sticks out of its image of {width} x {height} pixels by "
@@ -174,19 +176,31 @@ class _Annotations:
         )
 
     @cached_property
-    def _boxes(self) -> tuple[int, int, int]:
-        """Of the boxes that are boxes: how many stick out too far, how many there are, how many fit as two corners."""
-        out = total = corners = 0
+    def _boxes(self) -> tuple[int, int, str]:
+        """Of the boxes that are boxes: how many stick out too far, how many there are, and how else all would fit."""
+        out = total = corners = centres = thousandths = 0
         for other in self.annotations:
             key = other.get("image_id") if type(other) is dict else None
             image = self.images.by_id.get(key) if type(key) is int else None
-            if image is None or box_fault(other.get("bbox"), image["width"], image["height"]):
+            fault = image and box_fault(other.get("bbox"), image["width"], image["height"])
+            if image is None or (fault and fault.kind != OUTSIDE):
                 continue
-            x, y, right, bottom = other["bbox"]
+            (x, y, w, h), width, height = other["bbox"], image["width"], image["height"]
             total += 1
-            out += overhang(other["bbox"], image["width"], image["height"]) > BORDER_TOLERANCE
-            corners += x <= right <= image["width"] + 1 and y <= bottom <= image["height"] + 1
-        return out, total, corners
+            out += overhang(other["bbox"], width, height) > BORDER_TOLERANCE
+            corners += x <= w <= width + 1 and y <= h <= height + 1
+            centres += overhang([x - w / 2, y - h / 2, w, h], width, height) <= BORDER_TOLERANCE
+            thousandths += overhang(other["bbox"], 1000, 1000) <= BORDER_TOLERANCE
+        way = ""
+        if corners == total:
+            way = "two corners [x1, y1, x2, y2]: write [x1, y1, x2 - x1, y2 - y1]"
+        elif out >= MANY and out >= total / 4 and centres == total:
+            way = "centre and size [x, y, width, height]: write [x - width / 2, y - height / 2, width, height]"
+        elif out >= MANY and out >= total / 4 and thousandths == total:
+            way = (
+                "thousandths of the image: multiply x and width by its width / 1000, y and height by its height / 1000"
+            )
+        return out, total, way and f"every box of the file would fit as {way}"
 
 
 def _layout_problem(coco: Any) -> str | None:

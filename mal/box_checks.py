@@ -6,6 +6,7 @@ from mal.faults import Fault, show
 
 BORDER_TOLERANCE = 1.0  # pixels a box may stick out of its image: rounding, not a mistake
 _LARGEST = 1e9  # coordinates beyond are not pixels; comparing with it also finds NaN and infinities
+OUTSIDE = "a bbox outside its image"  # a fault's kind
 _LAYOUT = "[x, y, width, height]"
 
 
@@ -37,7 +38,7 @@ def box_fault(bbox: Any, width: int, height: int) -> Fault | None:
         )
     if _misses(x, w, width) or _misses(y, h, height):
         return Fault(
-            "a bbox outside its image",
+            OUTSIDE,
             f"bbox {show(bbox)} lies outside its image of {width} x {height} pixels; remove the annotation, "
             "or correct the image's width and height",
         )
@@ -64,7 +65,8 @@ def is_absent(segmentation: Any) -> bool:
     if isinstance(segmentation, list):
         return all(map(is_absent, segmentation))
     if isinstance(segmentation, dict):
-        return not segmentation or ("counts" in segmentation and is_absent(segmentation["counts"]))
+        counts = segmentation.get("counts")
+        return not segmentation or ("counts" in segmentation and (is_absent(counts) or counts == [0]))
     return segmentation is None or segmentation is False or segmentation == ""
 
 

@@ -46,11 +46,15 @@ def box_findings(coco: CocoDict, kinds: list[Verdict]) -> list[Finding]:
 def _units(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
     """Boxes relative to their image."""
     ends = (boxes[:, :2] + boxes[:, 2:]).max()
-    if ends <= RELATIVE and sizes.min() > 10 * RELATIVE:
+    if boxes[:, 2:].max() > 0 and boxes.max() <= RELATIVE and sizes.min() > 10 * RELATIVE:
+        centred = (
+            "" if ends <= RELATIVE else ", and as x and y seem to be the centre, subtract half of width and height"
+        )
         return Finding(
             STOPS,
-            f"all {len(boxes)} boxes lie within one pixel: they seem to be shares of the image (0 to 1); multiply x "
-            "and width by the image's width, y and height by its height",
+            f"all {len(boxes)} boxes lie within {'one pixel' if ends <= RELATIVE else 'two pixels'}: they seem to be "
+            "shares of the image (0 to 1); multiply x and width by the image's width, y and height by its height"
+            f"{centred}",
         )
     if ends > PER_CENT or sizes.max() <= 1.2 * PER_CENT:
         return None

@@ -159,7 +159,9 @@ def _about_masks(census: Census) -> Iterator[Finding]:
     if census.crowd_masks > CROWDS * census.masks:
         yield Finding(MISLEADS, crowd_sentence(census))
     if census.bad_areas:
-        yield Finding(MASKS, f"{number(census.bad_areas, 'area')} is no number of pixels: {census.first_bad_area[0]}")
+        yield Finding(
+            MASKS, f"{number(census.bad_areas, 'area is', 'areas are')} no number of pixels: {census.first_bad_area[0]}"
+        )
 
 
 def _about_images(coco: CocoDict, folder: Path, *, skip: bool) -> Iterator[Finding]:

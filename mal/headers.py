@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from mal.depth import samples
 from mal.findings import some
 from mal.image_names import file_name
 
@@ -30,6 +31,8 @@ def read_header(path: Path) -> Header | str:
     """A file's header; where it cannot be read, the reason."""
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F") and not samples(image).wide:  # as `images.load` refuses it
+                return "its pixels have 32 bits or are signed or fractions; save it with 8 or 16 bits a channel"
             turn = image.getexif().get(ORIENTATION, 1)
             return Header(*image.size, turn if turn in range(1, 9) else 1)
     except (FileNotFoundError, NotADirectoryError):

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mal.check import look
 from mal.errors import MalError
+from mal.findings import MISLEADS
 from mal.shipped import labeler_path
 
 FILES, FOLDERS = ("rle", "polygon"), ("png", "yolo")  # the formats of mal/export.py, whose import takes seconds
@@ -19,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every box has a mask."""
     options = _parser().parse_args(arguments)
     try:
+        for finding in look(options.boxes, options.images)[1]:
+            if finding.level == MISLEADS:  # what stops is an error below
+                print(f"note: {options.boxes}: {finding.text}", file=sys.stderr)
         from mal.label_files import label_files  # with torch, for which what the parser refuses need not wait
 
         print(label_files(options))

@@ -118,11 +118,16 @@ def networks_of(
     """The networks of a labeler.
 
     Raises:
-        ConfigError: its weights are not those of the network that its config describes.
+        ConfigError: its weights are not those of the network that its config describes, or no numbers.
     """
     try:
-        return load_networks(checkpoint, config, device, crops=crops)
+        networks = load_networks(checkpoint, config, device, crops=crops)
     except RuntimeError as error:  # torch names every key
         raise ConfigError(
             f"the weights in {options.checkpoint} do not fit the network that it describes; copy the labeler.pt again"
         ) from error
+    if not all(weight.isfinite().all() for network in networks for weight in network.parameters()):
+        raise ConfigError(
+            f"weights in {options.checkpoint} are NaN or infinite; copy the labeler.pt again, or learn anew"
+        )
+    return networks

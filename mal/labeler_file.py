@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from yaml import YAMLError
 
 from mal.config import Config
 from mal.errors import ConfigError, MalError
@@ -54,7 +55,7 @@ def config_of(checkpoint: dict[str, Any], *, source: str | Path) -> Config:
     try:
         saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
         return OmegaConf.to_object(saved)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{source} was written by another version of this program: {reason}") from error
 
@@ -92,6 +93,6 @@ def _read_small(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"config": header.get("config")}
     for key, value in tensors.items():
         network, _, name = key.partition(".")
-        full = value.float() if value.dtype == torch.float16 else value
-        found.setdefault(network, {})[name] = full
+        if network in NETWORKS:
+            found.setdefault(network, {})[name] = value.float() if value.dtype == torch.float16 else value
     return found

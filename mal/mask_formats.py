@@ -164,6 +164,9 @@ def _polygon_fault(polygon: Any, height: int, width: int) -> Fault | None:
     if type(polygon) is not list:
         text = f"a polygon is {show(polygon)}; segmentation must be a list of lists [[x1, y1, x2, y2, ...], ...]"
         return Fault("a polygon that is no list", text)
+    if polygon and all(type(corner) is list for corner in polygon):
+        text = f"polygon {show(polygon)} holds lists; write its corners one after another, [x1, y1, x2, y2, ...]"
+        return Fault("a polygon of lists", text)
     if len(polygon) < 6 or len(polygon) % 2:
         text = f"polygon {show(polygon)} has {len(polygon)} numbers; it needs an even number, at least 6; remove it"
         return Fault("a polygon of too few or an odd number of values", text)

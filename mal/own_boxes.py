@@ -16,10 +16,9 @@ from mal.files import atomic_write
 from mal.forecast import labelling_seconds, reading_seconds, training_seconds
 from mal.graph import execute, in_order
 from mal.history import in_words
-from mal.label_files import label_files, with_options
+from mal.label_files import label_files, networks_of, with_options
 from mal.label_outputs import check_output
 from mal.labeler_file import config_of, read_labeler
-from mal.labelers.mal import load_networks
 from mal.loading import cores
 from mal.runtime import pick_device
 from mal.segmenters.config import SegmenterConfig
@@ -104,7 +103,8 @@ def _labelling_seconds(
 ) -> float:
     """Labelling the whole file, images read beside the network's work."""
     coco = read(options.boxes, masks=False)
-    seconds = labelling_seconds(load_networks(labeler, config, device), config, len(coco["annotations"]), device)
+    crops = len(coco["annotations"])
+    seconds = labelling_seconds(networks_of(labeler, config, device, options, crops=crops), config, crops, device)
     shared = max(1, min(options.workers, cores()))
     return max(seconds, reading_seconds(coco["images"], options.images) / shared)
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
 
 from mal.image_names import is_address, last_part
 
@@ -92,8 +92,13 @@ class _Shelf:
 
 def _readings(name: str) -> Iterator[tuple[str, str]]:
     """What a name may stand for: why, and the path."""
-    if unquote(name) != name:
-        yield "file_name is percent-encoded and stands for", unquote(name)
+    decoded = name
+    for times in ("", " twice"):
+        if unquote(decoded) != decoded:
+            decoded = unquote(decoded)
+            yield f"file_name is percent-encoded{times} and stands for", decoded
+    if unquote_plus(name) != unquote(name):
+        yield "file_name is encoded as in a web form and stands for", unquote_plus(name)
     try:
         address = urlsplit(name)
         values = [value for group in parse_qs(address.query).values() for value in group]

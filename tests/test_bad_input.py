@@ -139,6 +139,10 @@ ANNOTATION_CASES: dict[str, tuple[Change, list[str]]] = {
     "polygon too short": (first(segmentation=[[24, 24]]), ["annotation 11", "[24, 24] has 2 numbers", "at least 6"]),
     "polygon odd": (first(segmentation=[[4, 5, 24, 5, 24, 15, 9]]), ["annotation 11", "has 7 numbers", "even number"]),
     "polygon flat": (first(segmentation=[4, 5, 24, 5, 24, 15]), ["annotation 11", "a polygon is 4", "list of lists"]),
+    "polygon of corners": (
+        first(segmentation=[[[4, 5], [24, 5], [24, 15]]]),
+        ["annotation 11", "holds lists", "[x1, y1, x2, y2, ...]"],
+    ),
     "polygon NaN": (first(segmentation=[[4, NAN, 24, 5, 24, 15]]), ["annotation 11", "holds NaN", "draw it again"]),
     "polygon of text": (
         first(segmentation=[[4, "5", 24, 5, 24, 15]]),

@@ -10,6 +10,7 @@ from small_files import HEIGHT, WIDTH, coco_file, diamond, each, edit
 
 from mal.annotations import read
 from mal.census import take
+from mal.errors import AnnotationError
 from mal.findings import MISLEADS, NOTE, STOPS
 
 
@@ -66,6 +67,38 @@ def test_shares_of_the_image_are_told_from_pixels(tmp_path: Path) -> None:
     assert level == STOPS
     assert "all 8 boxes lie within one pixel" in text
     assert "multiply x and width by the image's width" in text
+
+
+def test_shares_around_a_centre_are_told_and_nothing_else_is_said(tmp_path: Path) -> None:
+    def centred(annotation: dict[str, Any]) -> list[float]:
+        x, y, w, h = scaled(1)(annotation)
+        return [x + w / 2, y + h / 2, w, h]
+
+    path = boxes_only(tmp_path, bbox=centred)
+    edit(path, lambda coco: coco["annotations"][0].update(bbox=[0.6, 0.5, 0.8, 0.8]))  # as a corner it ends at 1.4
+    ((level, text),) = found(path)
+    assert level == STOPS
+    assert "seem to be shares of the image" in text
+    assert "subtract half of width and height" in text
+
+
+@pytest.mark.parametrize(
+    ("bbox", "says"),
+    [
+        ([WIDTH - 12, HEIGHT - 12, 20, 20], "fit as centre and size [x, y, width, height]: write [x - width / 2"),
+        ([500, 500, 200, 200], "fit as thousandths of the image: multiply x and width by its width / 1000"),
+    ],
+)
+def test_boxes_that_all_fit_when_read_in_another_way_are_told(bbox: list[int], says: str, tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError) as error:
+        read(boxes_only(tmp_path, bbox=bbox), masks=False)
+    assert says in str(error.value)
+
+
+def test_boxes_of_no_size_are_no_shares(tmp_path: Path) -> None:
+    ((level, text),) = found(boxes_only(tmp_path, bbox=[0, 0, 0, 0]))
+    assert level == STOPS
+    assert "none of the 8 boxes is wider and higher than 2 pixels" in text
 
 
 def test_per_cent_of_the_image_are_told_from_pixels(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ KINDS: list[tuple[Any, str]] = [
     ({}, ABSENT),
     ({"size": SIZE, "counts": ""}, ABSENT),
     ({"size": SIZE, "counts": []}, ABSENT),
+    ({"size": SIZE, "counts": [0]}, ABSENT),
     ({"size": SIZE, "counts": None}, ABSENT),
     ({"size": SIZE, "counts": [HEIGHT * WIDTH]}, BLANK),
     ({"size": SIZE, "counts": [HEIGHT * WIDTH, 0]}, BLANK),

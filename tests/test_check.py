@@ -76,6 +76,10 @@ def test_a_quarter_turn_misleads_only_where_the_size_cannot_tell(orientation: in
     ("change", "says"),
     [
         (lambda f: (f / "images" / "train_1.png").unlink(), "1 of 4 images are not in"),
+        (
+            lambda f: Image.new("F", (WIDTH, HEIGHT)).save(f / "images" / "train_1.png", "TIFF"),
+            "1 of 4 images cannot be opened (train_1.png: its pixels have 32 bits",
+        ),
         (lambda f: (f / "images" / "train_1.png").write_bytes(b"none"), "1 of 4 images cannot be opened (train_1.png:"),
         (
             lambda f: Image.fromarray(np.zeros((9, 9), np.uint8)).save(f / "images" / "train_3.png"),
@@ -86,7 +90,7 @@ def test_a_quarter_turn_misleads_only_where_the_size_cannot_tell(orientation: in
         (lambda f: (f / "train.json").write_text("<html>"), "is not JSON"),
         (lambda f: (f / "train.json").unlink(), "there is no annotation file"),
     ],
-    ids=["image absent", "no image", "another size", "box outside", "shares", "no JSON", "no file"],
+    ids=["image absent", "32 bits", "no image", "another size", "box outside", "shares", "no JSON", "no file"],
 )
 def test_what_would_stop_a_run_is_said_and_not_raised(change: Any, says: str, own: Path, capsys) -> None:
     change(own)

@@ -40,6 +40,8 @@ NAMES: dict[str, tuple[str, str, list[str]]] = {
     "address of nothing here": ("other.png", SIGNED, ["file_name is an address", "download"]),
     "malformed address": ("a.png", "http://[::1/a.png", ["a.png is in", "remove the rest of the path"]),
     "escaped": ("my photo (1).png", "my%20photo%20%281%29.png", ["percent-encoded", "my photo (1).png", "write that"]),
+    "escaped twice": ("my photo (1).png", "my%2520photo%2520%25281%2529.png", ["percent-encoded twice", "write that"]),
+    "web form": ("my photo (1).png", "my+photo+%281%29.png", ["web form", "my photo (1).png", "write that"]),
     "escaped letters": (COMPOSED, "H%C3%B6rnchen_n%C3%A9e.png", ["percent-encoded", COMPOSED]),
     "escaped letters, decomposed": (DECOMPOSED, "H%C3%B6rnchen_n%C3%A9e.png", ["percent-encoded", DECOMPOSED]),
     "local files": ("photos/a.png", "/data/local-files/?d=photos/a.png", ["address of photos/a.png", "write that"]),

@@ -268,6 +268,14 @@ def test_a_photograph_turned_by_its_exif_tag_is_previewed_as_it_was_labelled(pla
     np.testing.assert_array_equal(drawing.load_pixels(image, tmp_path), np.rot90(pixels, -1) / 255)
 
 
+def test_what_misleads_is_said_and_labelled(place, tmp_path, capsys):
+    coco = read(place.boxes, masks=False)
+    coco["annotations"][0]["rotation"] = 30
+    write(tmp_path / "boxes.json", coco)
+    place.label(tmp_path / "out.json", boxes=tmp_path / "boxes.json")
+    assert f"boxes is turned (rotation of annotations {coco['annotations'][0]['id']}: 30°)" in capsys.readouterr().err
+
+
 def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys):
     folder = shutil.copytree(place.images, tmp_path / "images")
     coco = read(place.boxes, masks=False)
@@ -290,13 +298,19 @@ def test_a_skipped_image_s_boxes_are_filled_and_flagged(place, tmp_path, capsys)
 
 def other_inputs(place: Place, tmp_path: Path) -> dict[str, Path]:
     """Files that are not what they should be."""
-    names = ("weights.pt", "list.pt", "old.pt", "noise.pt", "cut.pt", "boxes.json")
+    names = ("weights.pt", "list.pt", "old.pt", "noise.pt", "cut.pt", "nan.pt", "boxes.json")
     files = {name: tmp_path / name for name in names}
     save_checkpoint(files["weights.pt"], {"conv.weight": torch.zeros(3)})
     torch.save([1, 2], files["list.pt"])
     save_checkpoint(files["old.pt"], {"student": {}, "teacher": {}, "config": "encoder: {gone: 1}"})
     files["noise.pt"].write_bytes(b"noise")
     save_checkpoint(files["cut.pt"], load_checkpoint(place.checkpoint) | {"student": {}})
+    student = load_checkpoint(place.checkpoint)["student"]
+    lost = {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in student.items()
+    }
+    save_checkpoint(files["nan.pt"], load_checkpoint(place.checkpoint) | {"student": lost})
     files["boxes.json"].write_text("{}")
     return files | {"absent": tmp_path / "absent"}
 
@@ -309,6 +323,7 @@ def other_inputs(place: Place, tmp_path: Path) -> dict[str, Path]:
         ("checkpoint", "old.pt", "another version of this program: Key 'gone' not in 'EncoderConfig'"),
         ("checkpoint", "noise.pt", "is not a readable checkpoint"),
         ("checkpoint", "cut.pt", "do not fit the network that it describes"),
+        ("checkpoint", "nan.pt", "are NaN or infinite; copy the labeler.pt again"),
         ("checkpoint", "absent", "there is no checkpoint at"),
         ("boxes", "boxes.json", "has no images"),
         ("boxes", "absent", "there is no annotation file"),

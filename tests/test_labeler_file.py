@@ -13,7 +13,7 @@ from mal.annotations import read, strip
 from mal.config import Config
 from mal.errors import ConfigError, MalError
 from mal.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
-from mal.labeler_file import read_labeler, write_small
+from mal.labeler_file import config_of, read_labeler, write_small
 from mal.labelers.mal import build_network, load_networks, predict, starting_network
 from mal.runtime import save_checkpoint
 from mal.shipped import labeler_path
@@ -76,7 +76,11 @@ def test_other_files_are_refused_in_a_sentence(checkpoint, tmp_path):
         read_labeler(tmp_path / "weights.pt")
     from safetensors.torch import save_file
 
-    save_file({"head.weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ConfigError, match="another version of this program: while parsing"):
+        config_of({"config": "a: [1"}, source="labeler.pt")
+    save_file(
+        {"config": torch.zeros(3), "head.weight": torch.zeros(3)}, tmp_path / "foreign.safetensors", {"config": ""}
+    )
     with pytest.raises(ConfigError, match="is not a labeler"):
         read_labeler(tmp_path / "foreign.safetensors")
 
