@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from yaml import YAMLError
 
 from mal.config import Config
 from mal.errors import ConfigError, MalError
@@ -55,8 +53,8 @@ def config_of(checkpoint: dict[str, Any], *, source: str | Path) -> Config:
     try:
         saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(checkpoint["config"]))
         return OmegaConf.to_object(saved)  # type: ignore[return-value]
-    except (OmegaConfBaseException, YAMLError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # OmegaConf's own kinds, and those of the YAML parser that it uses
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{source} was written by another version of this program: {reason}") from error
 
 
