@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from mal.errors import ConfigError, MalError
 from mal.files import read_json, write_json
 
 HEARTBEAT, EXPIRY, POLL = 5.0, 120.0, 1.0  # seconds, as those of the run store
+MISSES = 100  # times that a folder vanishes while it is claimed, after which it is one that cannot be made
 T = TypeVar("T")
 
 
@@ -68,16 +70,18 @@ def turn(folder: Path, *, call: str, out: Path) -> Iterator[Turn]:
 
 def _wait_or_take(folder: Path, call: str, out: Path) -> tuple[claims.Claim, bool]:
     """The claim on a folder, and whether there was an owner to wait for."""
-    waited, silent = False, None
+    waited, silent, misses = False, None, 0
     while True:
         holder = _unless_gone(lambda: claims.holder(folder))
         silence = holder and holder.age > EXPIRY and (holder.generation, holder.beat)
         # Heartbeats of a machine that slept look old right after it woke: silence counts when seen twice.
         if holder is None or holder.is_dead() or (silence and silence == silent):
             generation = 1 if holder is None else holder.generation + 1
-            claim = _unless_gone(lambda: claims.take(folder, generation=generation, heartbeat=HEARTBEAT))  # noqa: B023
+            take = partial(claims.take, folder, generation=generation, heartbeat=HEARTBEAT)
+            claim = _unless_gone(take) if misses < MISSES else take()
             if claim is not None:
                 return claim, waited
+            misses += 1
             continue
         if _call_of(folder, holder) not in (None, call):
             raise ConfigError(

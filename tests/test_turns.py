@@ -5,8 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from mal import turns
+from mal.errors import MalError
 
 TAKE_TURNS = """
 import sys, time
@@ -73,3 +77,11 @@ def test_an_error_inside_gives_the_turn_to_the_next(tmp_path):
         except KeyboardInterrupt:
             pass
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_no_endless_wait() -> None:
+    with (
+        pytest.raises(MalError, match="/proc/out"),
+        turns.turn(Path("/proc/out.lock"), call="c", out=Path("/proc/out")),
+    ):
+        pass
