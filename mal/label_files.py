@@ -17,7 +17,7 @@ from mal.flags import all_flagged
 from mal.label_outputs import CALL_DIGITS, check_output, plan_output, unfinished, write_output
 from mal.labeler_file import NETWORKS, config_of, read_labeler
 from mal.labelers.mal import load_networks
-from mal.labelling import label_dataset, mal_labeler
+from mal.labelling import label_dataset, mal_labeler, with_fields_of
 from mal.runtime import pick_device
 from mal.sources import unreadable
 from mal.store.fingerprints import looks
@@ -39,7 +39,8 @@ def label_files(options: argparse.Namespace) -> str:
     device = pick_device(options.device)
     checkpoint = read_labeler(options.checkpoint)
     config = with_options(config_of(checkpoint, source=options.checkpoint), checkpoint, options)
-    coco = strip(read(options.boxes, masks=False))
+    original = read(options.boxes, masks=False)
+    coco = strip(original)
     check_images(coco, options.images)
     work = {
         "checkpoint": sha256(options.checkpoint),
@@ -69,7 +70,7 @@ def label_files(options: argparse.Namespace) -> str:
             folder=shards,
             shard_images=config.label.shard_images,
         )
-        said = write_output(labels, options, output, shards / "output")
+        said = write_output(with_fields_of(original, labels), options, output, shards / "output")
         ours.check()
         if not options.overwrite:
             output.check(resumed=True)  # hours have passed since the last look

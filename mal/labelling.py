@@ -81,6 +81,18 @@ def label_dataset(
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
 
 
+def with_fields_of(original: CocoDict, labels: CocoDict) -> CocoDict:
+    """The labels beside everything else that a file's annotations hold, masks under other names included: a labeler
+    does not see those, and its user gets them back."""
+    ours = {annotation["id"]: annotation for annotation in labels["annotations"]}
+    annotations = []
+    for annotation in original["annotations"]:
+        kept = {key: value for key, value in annotation.items() if key not in REPLACED}
+        label = ours[annotation["id"]]
+        annotations.append({**kept, **{key: label[key] for key in REPLACED if key in label}})
+    return {**labels, "annotations": annotations}
+
+
 def mal_labeler(networks: list[nn.Module], config: Config, device: torch.device) -> ShardLabeler:
     """Label with trained networks: crops in batches across images, read by `train.workers` processes."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mal.errors import ConfigError
 from mal.files import explain, read_json, sha256, write_json
+from mal.findings import number
 
 NAMED = 3  # files that a message names
 
@@ -65,7 +66,7 @@ class Output:
             )
         if foreign:
             raise ConfigError(
-                f"--out {self.option}: {len(foreign)} files are there that this command did not write or that were "
+                f"--out {self.option}: {number(len(foreign), 'file is', 'files are')} there that this command did not write or that were "
                 f"changed since ({self._first(foreign)}); {way_out}"
             )
         if existing and note["call"] != self.call and not resumed:

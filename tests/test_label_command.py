@@ -108,6 +108,17 @@ def test_thresholds_are_one_for_all_or_one_for_each_size(place, tmp_path):
         np.testing.assert_array_equal(found[annotation["id"]], each[size][annotation["id"]])
 
 
+def test_masks_under_other_names_come_back_with_the_labels(place, tmp_path):
+    coco = read(place.boxes, masks=False)
+    other = {"size": [128, 128], "counts": [0, 128 * 128]}
+    parts = [{"name": "wing", "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]]}]
+    coco["annotations"][0] |= {"first_draft": other, "parts": parts}
+    write(tmp_path / "boxes.json", coco)
+    labelled = place.label(tmp_path / "out.json", boxes=tmp_path / "boxes.json")["annotations"]
+    assert (labelled[0]["first_draft"], labelled[0]["parts"]) == (other, parts)
+    assert_same_masks({"annotations": labelled}, place.label(tmp_path / "plain.json"))
+
+
 def test_a_threshold_nothing_passes_leaves_boxes_and_says_so(place, tmp_path, capsys):
     assert main(place.arguments(tmp_path / "out.json", "--threshold", 0.999999)) == 1
     coco = read(tmp_path / "out.json", masks=True)

@@ -90,10 +90,10 @@ def test_a_disk_that_is_full_when_pictures_are_drawn_is_a_sentence(place, tmp_pa
     ("kind", "present", "named"),
     [
         ("yolo", ["000003.txt", "classes.txt"], r"2 files are there .*\(labels/000003.txt, labels/classes.txt\)"),
-        ("yolo", ["of_another_image.txt"], r"1 files are there .*\(labels/of_another_image.txt\)"),
+        ("yolo", ["of_another_image.txt"], r"1 file is there .*\(labels/of_another_image.txt\)"),
         ("yolo", [f"deep/{n}.txt" for n in "abcde"], r"5 files .*\(labels/deep/a.txt, labels/deep/b.txt, .*c.txt, …\)"),
-        ("png", ["000001.png"], r"1 files are there .*\(labels/000001.png\)"),
-        ("png", ["instances.json"], r"1 files are there .*\(labels/instances.json\)"),
+        ("png", ["000001.png"], r"1 file is there .*\(labels/000001.png\)"),
+        ("png", ["instances.json"], r"1 file is there .*\(labels/instances.json\)"),
     ],
 )
 @pytest.mark.usefixtures("unwilling")
