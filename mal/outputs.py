@@ -66,8 +66,8 @@ class Output:
             )
         if foreign:
             raise ConfigError(
-                f"--out {self.option}: {number(len(foreign), 'file is', 'files are')} there that this command did not write or that were "
-                f"changed since ({self._first(foreign)}); {way_out}"
+                f"--out {self.option}: {number(len(foreign), 'file is', 'files are')} there that this command did not "
+                f"write or that were changed since ({self._first(foreign)}); {way_out}"
             )
         if existing and note["call"] != self.call and not resumed:
             names = [name for name, value in self.call.items() if note["call"].get(name) != value]
