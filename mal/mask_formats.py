@@ -82,19 +82,27 @@ def encode_runs(edges: np.ndarray, *, height: int, width: int) -> dict[str, Any]
 def run_lengths(counts: str) -> np.ndarray:
     """Run lengths of a compressed RLE: int64, background first, column by column.
 
-    Five bits a character, low ones first, in two's complement; from the fourth on a number is the difference to the
-    last but one (pycocotools, maskApi.c, rleFrString).
+    From the fourth on a number of the text is the difference to the last but one (pycocotools, maskApi.c, rleFrString).
     """
-    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    values, _ = rle_numbers(counts)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def rle_numbers(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers in compressed RLE text as they stand there, and the place of each one's last character: two int64.
+
+    Five bits a character, low ones first, in two's complement.
+    """
+    codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     last = (codes & 32) == 0
     starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
     stops = np.flatnonzero(last)
     place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
     values = np.add.reduceat((codes & 31) << np.minimum(5 * place, 55), starts)
     values -= ((codes[stops] & 16) > 0) * (np.int64(1) << np.minimum(5 * (place[stops] + 1), 60))
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    return values, stops
 
 
 def is_rle(value: dict[str, Any], *, area: int | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from mal.annotation_checks import CocoDict
 from mal.box_checks import is_absent
 from mal.errors import AnnotationError
-from mal.mask_formats import decode_mask, mask_problem, run_lengths
+from mal.mask_formats import decode_mask, mask_problem, rle_numbers, run_lengths
 
 ABSENT = "absent"  # none is given: no key, null, "", [], [[]], {}, or run lengths without a run
 BROKEN = "broken"  # what is given is no mask for this image
@@ -156,13 +156,7 @@ def _unfilled(
 
 def _lengths(texts: list[str]) -> np.ndarray:
     """The sum of the run lengths of each RLE text: (len(texts),) int64, without one call a mask (`run_lengths`)."""
-    codes = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    last = (codes & 32) == 0
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    stops = np.flatnonzero(last)
-    place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
-    values = np.add.reduceat((codes & 31) << np.minimum(5 * place, 55), starts)
-    values -= ((codes[stops] & 16) > 0) * (np.int64(1) << np.minimum(5 * (place[stops] + 1), 60))
+    values, stops = rle_numbers("".join(texts))
     ends = np.searchsorted(stops, np.cumsum([len(text) for text in texts]) - 1) + 1  # values up to each text's end
     firsts = np.concatenate([[0], ends[:-1]])
     counts = ends - firsts
