@@ -11,34 +11,29 @@ from pathlib import Path
 
 from mal.check import Report, report
 from mal.errors import ConfigError, MalError
-from mal.label import FILES, add_options
+from mal.label import FILES, add_options, finish
 from mal.shipped import DEFAULT, labeler_path
 
-STEPS = 400  # of 32 crops: a quarter of an hour on two CPU cores
+STEPS = 400  # of 32 crops
 PREVIEW = 12
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every box has a mask, or is flagged with the reason why it has none."""
-    options = _parser().parse_args(arguments)
+    return finish(lambda: _autolabel(_parser().parse_args(arguments)))
+
+
+def _autolabel(options: argparse.Namespace) -> None:
     if options.review is None:
         options.review = options.format in FILES
-    try:
-        understood = report(options.boxes, options.images, skip=options.on_bad_image == "skip")
-        print("\n".join(understood.lines), flush=True)
-        _refuse(understood, options)
-        options.steps = STEPS if options.steps is None else options.steps
-        options.seed = options.seed or 0
-        from mal.own_boxes import autolabel  # with torch, for which nobody need wait whose files are refused
+    understood = report(options.boxes, options.images, skip=options.on_bad_image == "skip")
+    print("\n".join(understood.lines), flush=True)
+    _refuse(understood, options)
+    options.steps = STEPS if options.steps is None else options.steps
+    options.seed = options.seed or 0
+    from mal.own_boxes import autolabel  # with torch, for which nobody need wait whose files are refused
 
-        autolabel(options)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    autolabel(options)
 
 
 def _refuse(understood: Report, options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ python -m mal.label --images DIR --boxes IN.json --labeler labeler.pt --out OUT.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mal.check import look
@@ -19,14 +19,22 @@ FORMATS = FILES + FOLDERS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every box has a mask."""
-    options = _parser().parse_args(arguments)
-    try:
-        for finding in look(options.boxes, options.images)[1]:
-            if finding.level == MISLEADS:  # what stops is an error below
-                print(f"note: {options.boxes}: {finding.text}", file=sys.stderr)
-        from mal.label_files import label_files  # with torch, for which what the parser refuses need not wait
+    return finish(lambda: _label(_parser().parse_args(arguments)))
 
-        print(label_files(options))
+
+def _label(options: argparse.Namespace) -> None:
+    for finding in look(options.boxes, options.images)[1]:
+        if finding.level == MISLEADS:  # what stops is an error below
+            print(f"note: {options.boxes}: {finding.text}", file=sys.stderr)
+    from mal.label_files import label_files  # with torch, for which what the parser refuses need not wait
+
+    print(label_files(options))
+
+
+def finish(work: Callable[[], None]) -> int:
+    """Do the work of a command that labels; its exit status, and on standard error what ended it."""
+    try:
+        work()
     except MalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
