@@ -1,10 +1,7 @@
 """Phase 1: boxes → labeler → pseudo-labels → mask quality."""
 
-import dataclasses
-
 from mal import labelling, ranks
 from mal.annotations import CocoDict, write
-from mal.config import Config
 from mal.files import read_json, write_csv
 from mal.graph import Result, Stage, Workplace
 from mal.labelers import file, sam
@@ -15,6 +12,7 @@ from mal.runtime import load_checkpoint
 from mal.shipped import labeler_path
 from mal.sources import Split, label_join
 from mal.stages.data import DataStages, Json
+from mal.stages.settings import plain
 from mal.train import train_labeler
 
 
@@ -24,7 +22,7 @@ class LabelerStages(DataStages):
     def train_labeler(self) -> Stage:
         """Student and teacher learn masks from the training boxes."""
         config, split = self.config, self.labeler_train
-        settings = _plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
+        settings = plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
         for key in (
             "checkpoint_seconds",
             "stop_after",
@@ -61,7 +59,7 @@ class LabelerStages(DataStages):
         inputs = {"boxes": self.boxes(split)}
         if name == "mal":
             inputs["labeler"] = self.train_labeler()
-            settings |= {"label": _plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
+            settings |= {"label": plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
             settings["precision"] = str(network_dtype(config.train.precision, self.device))
             del settings["label"]["shard_images"], settings["label"]["batch"]
         elif name == "file":
@@ -143,9 +141,3 @@ class LabelerStages(DataStages):
             if name == "mal"
             else {**self._data_columns(), "labeler": name}
         )
-
-
-def _plain(config: Config, *names: str) -> Json:
-    """Parts of the config as plain values."""
-    whole = dataclasses.asdict(config)
-    return {name: whole[name] for name in names}

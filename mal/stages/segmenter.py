@@ -18,6 +18,7 @@ from mal.segmenters import published
 from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
+from mal.stages.settings import without_former
 from mal.submission import write_submission
 
 
@@ -34,8 +35,7 @@ class SegmenterStages(LabelerStages):
             del settings["segmenter"][key]
         for key in ("test_short_side", "test_long_side"):
             del settings["segmenter"]["scale"][key]
-        if not config.segmenter.schedule.aspect_groups:  # results from before there were any keep their keys
-            del settings["segmenter"]["schedule"]["aspect_groups"]
+        without_former(settings)
         if config.segmenter.backend == "transformers":
             # its heads once started as the installed version of the library has them, from other draws
             settings["segmenter"]["queries"]["start"] = "ours"

@@ -1,0 +1,32 @@
+"""Which settings a stage's key is made of."""
+
+import dataclasses
+from typing import Any
+
+from mal.config import Config
+
+Json = dict[str, Any]
+
+# Settings that are newer than some results, and what those results were computed with. A key that means the same as
+# before must stay the same, so it does not mention a setting that has this value.
+FORMER: Json = {
+    "segmenter.schedule.aspect_groups": False,
+}
+
+
+def plain(config: Config, *names: str) -> Json:
+    """Parts of the config as plain values, to hash: without settings that say what was so before there were any."""
+    whole = dataclasses.asdict(config)
+    return without_former({name: whole[name] for name in names})
+
+
+def without_former(settings: Json) -> Json:
+    """The same settings, nested, without those of `FORMER` that have its values."""
+    for path, value in FORMER.items():
+        *parents, name = path.split(".")
+        part = settings
+        for parent in parents:
+            part = part.get(parent, {})
+        if name in part and part[name] == value:
+            del part[name]
+    return settings
