@@ -15,6 +15,7 @@ from mal.errors import ConfigError
 SIZE_EDGES = (32**2, 96**2)  # box area in image pixels: S < 32² <= M < 96² <= L (A.2 of the paper, COCO's edges)
 SIZE_NAMES = ("S", "M", "L")
 BORDERS = ("wrap", "clip", "reflect", "constant")
+REPEATS = ("nothing", "wrap", "reflect")  # what a window shows beyond the border that counts as the box again
 EXPANSIONS = ("paper", "released")
 DRAWS = 6  # uniform numbers that one expansion consumes
 
@@ -151,28 +152,52 @@ def _wrapped(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]
         place += length
 
 
-def grid_inside(windows: Tensor, boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+def grid_inside(
+    windows: Tensor, boxes: Tensor, cells: int, *, images: Tensor | None = None, repeats: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Which rows and columns of a cells × cells grid over each window have their centre inside a rectangle.
 
-    The box mask is their outer product, and they are the bag labels g of the MIL loss. Rows of the window that show
-    wrapped or mirrored pixels lie outside the image's coordinates, so they are background.
+    The box mask is their outer product, and they are the bag labels g of the MIL loss. Rows of the window beyond the
+    image's border are background, but where `repeats` says that they show the image again: there they are what they
+    show (the released program's training masks).
 
     Args:
         windows: (N, 4) int64.
         boxes: (N, 4) int64 half-open rectangles (spans, or the image's own extent).
         cells: rows and columns of the grid.
+        images: (N, 4) int64, 0, 0, width, height; read where `repeats` is given.
+        repeats: (N,) int64: an index into `REPEATS`; "nothing" for all where left out.
 
     Returns:
         rows, columns: (N, cells) bool, each with at least one True (the cell nearest the rectangle's centre, where
         the rectangle is thinner than a cell).
     """
-    return _axis_inside(windows, boxes, cells, axis=1), _axis_inside(windows, boxes, cells, axis=0)
+    rows, columns = (
+        _axis_inside(
+            windows, boxes, cells, axis=axis, size=None if images is None else images[:, axis + 2], repeats=repeats
+        )
+        for axis in (1, 0)
+    )
+    return rows, columns
 
 
-def _axis_inside(windows: Tensor, boxes: Tensor, cells: int, *, axis: int) -> Tensor:
+def _axis_inside(
+    windows: Tensor, boxes: Tensor, cells: int, *, axis: int, size: Tensor | None, repeats: Tensor | None
+) -> Tensor:
     start, stop = windows[:, axis, None].double(), windows[:, axis + 2, None].double()
     low, high = boxes[:, axis, None].double(), boxes[:, axis + 2, None].double()
     centres = start + (torch.arange(cells, device=windows.device).double() + 0.5) * (stop - start) / cells
+    if size is not None and repeats is not None:
+        centres = _shown(centres, size[:, None].double(), repeats[:, None])
     inside = (centres >= low) & (centres < high)
     nearest = (centres - (low + high) / 2).abs().argmin(dim=1, keepdim=True)
     return inside.scatter(1, nearest, True)
+
+
+def _shown(places: Tensor, size: Tensor, repeats: Tensor) -> Tensor:
+    """Which place of the image each place of a window shows, on one axis: the continuous form of `border_index`."""
+    wrapped, turned = places % size, places % (2 * size)
+    mirrored = torch.minimum(turned, 2 * size - turned)
+    return torch.where(
+        repeats == REPEATS.index("wrap"), wrapped, torch.where(repeats == REPEATS.index("reflect"), mirrored, places)
+    )

@@ -119,6 +119,7 @@ class RoiConfig:
     min_side: float = MISSING  # a box is used only if w and h exceed this
     min_area: float = MISSING  # training only: w · h strictly between these
     max_area: float = MISSING
+    repeats: str = "background"  # training: what beyond the border shows the box again is background | foreground
 
 
 @dataclass
@@ -140,6 +141,7 @@ class LossConfig:
     crf_weight: float = MISSING
     mil_warmup: float = MISSING  # fraction of the run over which the weight rises from 0
     crf_warmup: float = MISSING
+    box_mask: str = "cell"  # cell (inside or not, by its centre) | fraction (cells on the box's edge count .5 or .25)
     stride: int = MISSING  # losses are computed on maps of roi.size / stride
 
 
@@ -153,6 +155,7 @@ class CrfConfig:
     centre: bool = MISSING  # the pixel counts as its own neighbour
     iterations: int = MISSING
     image: str = MISSING  # student (augmented) | plain
+    antialias: bool = True  # in resizing that image to the losses' resolution
     backend: str = "auto"  # auto (triton on a GPU, torch elsewhere) | torch | triton: how, not what
 
 
@@ -183,6 +186,9 @@ class LabelConfig:
     network: str = MISSING  # student | teacher | both
     flip: bool = MISSING  # average the logits of the crop and its mirror image
     threshold: list[float] = MISSING  # for S, M, L
+    upsample: str = "direct"  # the decoder's map to the crop: direct | two_step (by way of the losses' resolution)
+    antialias: bool = True  # in resizing probabilities from the crop to the window: it widens small masks
+    cut: bool = True  # what the resizing brings beyond the box is dropped
     batch: int = MISSING
     shard_images: int = MISSING
 

@@ -29,7 +29,7 @@ def mean_field(
     Args:
         masks: (B, H, W) in [0, 1], the mean of student and teacher (mᵃ).
         images: (B, 3, H, W) RGB normalised by ImageNet's mean and standard deviation.
-        boxes: (B, H, W) bool.
+        boxes: (B, H, W) bool, or in [0, 1]: how much of a pixel the box covers.
         valid: (B, H, W) bool, pixels that count (`border=constant` pads with pixels that do not); all where left out.
 
     Returns:
@@ -40,12 +40,12 @@ def mean_field(
         if backend(config, masks.device) == "triton":
             from mal.crf_triton import two_label  # of Linux alone
 
-            return two_label(masks, images, inside, config, valid=valid) & boxes
+            return two_label(masks, images, inside, config, valid=valid) & (inside > 0)
         kernel = pairwise_kernel(images, config, valid=valid)
         refine = _two_label if config.form == "two_label" else _literal
         # the batch goes last: a shifted view then still has long runs of memory, which a CPU adds twice as fast
         masks, kernel, inside = (maps.movedim(0, -1).contiguous() for maps in (masks, kernel, inside))
-        return refine(masks, kernel, inside, config).movedim(-1, 0) & boxes
+        return refine(masks, kernel, inside, config).movedim(-1, 0) & (boxes > 0)
 
 
 def backend(config: CrfConfig, device: torch.device) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from mal.config import Config
 from mal.errors import ImageError
 from mal.images import load_for
-from mal.labelers.mal import predict
+from mal.labelers.mal import halfway, predict
 from mal.precision import network_dtype
 from mal.rois import RoiBatch
 from mal.train import build_learner, training_step
@@ -36,7 +36,7 @@ def labelling_seconds(networks: list[nn.Module], config: Config, boxes: int, dev
     """So many boxes' masks, by the network alone."""
     batch = random_batch(replace(config, train=replace(config.train, batch=min(config.label.batch, boxes)))).to(device)
     dtype = network_dtype(config.train.precision, device)
-    one = _timed(lambda: predict(networks, batch, flip=config.label.flip, dtype=dtype), device)
+    one = _timed(lambda: predict(networks, batch, flip=config.label.flip, through=halfway(config), dtype=dtype), device)
     return math.ceil(boxes / config.label.batch) * one
 
 
@@ -68,6 +68,7 @@ def random_batch(config: Config) -> RoiBatch:
         sizes=torch.arange(count) % 3,
         flipped=torch.zeros(count, dtype=torch.bool),
         padded=torch.zeros(count, dtype=torch.bool),
+        repeats=torch.zeros(count, dtype=torch.int64),
         draws=torch.rand(count, 12),
         ids=torch.arange(count),
     )

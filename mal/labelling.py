@@ -15,7 +15,7 @@ from mal.errors import MalError
 from mal.images import check_size, load_for
 from mal.labelers import BASELINES, ImageLabeler
 from mal.labelers.file import read_labels
-from mal.labelers.mal import predict
+from mal.labelers.mal import halfway, predict
 from mal.mask_formats import encode_runs
 from mal.mask_windows import MaskWindow, area_inside, decode_edges, encode_window
 from mal.outlines import Label, Outlines, outlines
@@ -144,10 +144,11 @@ def measured_crops(
         moved = rois.to(device)
         # a compiled network is compiled anew for another size of batch, such as the last one's
         whole = moved.filled_up(config.label.batch) if config.train.compile and device.type == "cuda" else moved
-        probabilities = predict(networks, whole, flip=config.label.flip, dtype=dtype)[: len(moved)]
+        probabilities = predict(networks, whole, flip=config.label.flip, through=halfway(config), dtype=dtype)
+        probabilities = probabilities[: len(moved)]
         inside = box_masks(moved)
         cues = quality.cues(probabilities, inside, moved, config.label.threshold)
-        launched = (annotations, outlines(probabilities * inside, rois, config.label.threshold, cues))
+        launched = (annotations, outlines(probabilities * inside, rois, config.label, cues))
         yield from _finished(before)
         before = launched
     yield from _finished(before)

@@ -28,7 +28,7 @@ def mil_loss(masks: Tensor, rows: Tensor, columns: Tensor, *, form: str, smooth:
 
     Args:
         masks: (B, H, W) student masks in [0, 1]; pixels that do not count are 0.
-        rows: (B, H) bool, is this row crossed by the box. columns: (B, W) likewise.
+        rows: (B, H) bool or in [0, 1], is this row crossed by the box. columns: (B, W) likewise.
         form: `joint`, one dice over all bags (paper), or `separate`, dice of rows + dice of columns (released).
 
     Returns:

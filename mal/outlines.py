@@ -1,12 +1,12 @@
 """Mask probabilities of crops → masks of images, as run lengths.
 
-What needs every pixel is done where the network ran. One byte a pixel of the box comes back, for all boxes of a batch
-in one copy, which nobody waits for until the next batch is on its way.
+What needs every pixel is done where the network ran. One byte a pixel of the rectangle comes back, for all boxes of a
+batch in one copy, which nobody waits for until the next batch is on its way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mal.config import LabelConfig
 from mal.mask_formats import encode_runs
 from mal.mask_windows import area_inside, edges_in_images
 from mal.rois import RoiBatch
@@ -24,10 +25,10 @@ Label = dict[str, Any]  # segmentation, area and what else an annotation gains
 
 @dataclass
 class Outlines:
-    """The masks of B boxes, cut at the boxes, on their way to the host."""
+    """The masks of B boxes, each in a rectangle of its image, on their way to the host."""
 
     packed: Tensor  # uint8: B float64 scores, B × K float64 cues, then bytes of masks as `edges_in_images` reads them
-    spans: np.ndarray  # (B, 4) int64 whole pixels of the boxes
+    rectangles: np.ndarray  # (B, 4) int64 half-open, in whole pixels of the images
     image_sizes: np.ndarray  # (B, 2) int64 width, height
     arrived: torch.cuda.Event | None  # None where nothing had to be copied
     kinds: int = 0  # K of cues
@@ -37,9 +38,9 @@ class Outlines:
 
         The score is the mean probability inside the mask, 0 where it is empty.
         """
-        packed, count = self._packed(), len(self.spans)
+        packed, count = self._packed(), len(self.rectangles)
         scores, masks = packed[: 8 * count].view(np.float64), packed[8 * count * (1 + self.kinds) :]
-        edges = edges_in_images(masks, self.spans, self.image_sizes[:, 1])
+        edges = edges_in_images(masks, self.rectangles, self.image_sizes[:, 1])
         return [
             {
                 "segmentation": encode_runs(along, height=height, width=width),
@@ -51,7 +52,7 @@ class Outlines:
 
     def cues(self) -> np.ndarray:
         """(B, K) float64: the cues that came along; waits for the copy."""
-        count = len(self.spans)
+        count = len(self.rectangles)
         return self._packed()[8 * count : 8 * count * (1 + self.kinds)].view(np.float64).reshape(count, self.kinds)
 
     def _packed(self) -> np.ndarray:
@@ -60,27 +61,30 @@ class Outlines:
         return self.packed.numpy()
 
 
-def outlines(
-    probabilities: Tensor, rois: RoiBatch, thresholds: Sequence[float], cues: Tensor | None = None
-) -> Outlines:
-    """Resize each crop's probabilities to its window, cut them at the box, and threshold them.
+def outlines(probabilities: Tensor, rois: RoiBatch, options: LabelConfig, cues: Tensor | None = None) -> Outlines:
+    """Resize each crop's probabilities to its window, threshold them, and drop what lies beyond the image.
 
     Args:
-        probabilities: (B, S, S) in [0, 1], on any device.
+        probabilities: (B, S, S) in [0, 1], 0 outside the boxes, on any device.
         rois: their windows and boxes, on the CPU.
-        thresholds: for boxes of sizes S, M and L, each in [0, 1).
+        options: whether the resizing antialiases, whether what it brings beyond the box is dropped too, and thresholds
+            for boxes of sizes S, M and L, each in [0, 1).
         cues: (B, K) float64 on the same device, to come along in the same copy.
     """
-    spans = rois.spans.numpy()
-    width, column = spans[:, 2] - spans[:, 0], spans[:, 3] - spans[:, 1] + 1  # the zero that ends a column included
+    rectangles = (rois.spans if options.cut else _within_reach(rois, probabilities.shape[-1])).numpy()
+    width, column = (
+        rectangles[:, 2] - rectangles[:, 0],
+        rectangles[:, 3] - rectangles[:, 1] + 1,
+    )  # and the zero after it
     stops = 1 + (width * column).cumsum()
     masks = torch.zeros(int(stops[-1]), dtype=torch.bool, device=probabilities.device)
-    sums = torch.zeros(len(spans), 2, dtype=torch.float64, device=masks.device)  # of probabilities inside, and pixels
-    for row, (window, span, size) in enumerate(
-        zip(rois.windows.tolist(), spans.tolist(), rois.sizes.tolist(), strict=True)
+    sums = torch.zeros(len(stops), 2, dtype=torch.float64, device=masks.device)  # of probabilities inside, and pixels
+    for row, (window, rectangle, size) in enumerate(
+        zip(rois.windows.tolist(), rectangles.tolist(), rois.sizes.tolist(), strict=True)
     ):
         own = masks[stops[row] - width[row] * column[row] : stops[row]].view(width[row], column[row])[:, :-1].T
-        _threshold(probabilities[row], window, span, thresholds[size], out=own, sums=sums[row])
+        resize = partial(_resized, probabilities[row], antialias=options.antialias)
+        _threshold(resize, window, rectangle, options.threshold[size], out=own, sums=sums[row])
     scores = sums[:, 0] / sums[:, 1].clamp(min=1)
     kinds = 0 if cues is None else cues.shape[1]
     numbers = scores if cues is None else torch.cat([scores, cues.flatten()])
@@ -91,41 +95,66 @@ def outlines(
         arrived, stream = torch.cuda.Event(), torch.cuda.current_stream(packed.device)
         packed = host.copy_(packed, non_blocking=True)
         arrived.record(stream)
-    return Outlines(packed, spans, rois.images[:, 2:].numpy(), arrived, kinds)
+    return Outlines(packed, rectangles, rois.images[:, 2:].numpy(), arrived, kinds)
+
+
+def _within_reach(rois: RoiBatch, side: int) -> Tensor:
+    """What of the image the resized masks can reach: (B, 4) int64, half-open.
+
+    A cell's value reaches to the next one's centre; a box thinner than a cell has one whose centre lies beside it.
+    """
+    cells = (rois.windows[:, 2:] - rois.windows[:, :2]) / side
+    margin = (1.5 * cells).clamp(min=1).ceil().long() + 1
+    start = (rois.spans[:, :2] - margin).clamp(min=0)
+    return torch.cat([start, torch.minimum(rois.spans[:, 2:] + margin, rois.images[:, 2:])], dim=1)
 
 
 def _threshold(
-    values: Tensor, window: list[int], span: list[int], threshold: float, *, out: Tensor, sums: Tensor
+    resize: Callable[[int, int], Tensor],
+    window: list[int],
+    rectangle: list[int],
+    threshold: float,
+    *,
+    out: Tensor,
+    sums: Tensor,
 ) -> None:
     """Write a box's mask to `out`, (h, w) bool, all False so far, and what its score is computed from to `sums`.
 
-    What the window shows beyond the image, or beyond the box, is dropped.
+    What the window shows beyond the rectangle is dropped.
+
+    Args:
+        resize: gives the probabilities at the window's height and width.
     """
     x0, y0, x1, y1 = window
-    left, top = max(x0, span[0]), max(y0, span[1])
-    right, bottom = min(x1, span[2]), min(y1, span[3])
+    left, top = max(x0, rectangle[0]), max(y0, rectangle[1])
+    right, bottom = min(x1, rectangle[2]), min(y1, rectangle[3])
     if right <= left or bottom <= top:
         return
-    at_size = (_axis_by_axis if values.is_cuda else _at_once)(values, y1 - y0, x1 - x0)
-    region = at_size[top - y0 : bottom - y0, left - x0 : right - x0]
-    mask = out[top - span[1] : bottom - span[1], left - span[0] : right - span[0]]
+    region = resize(y1 - y0, x1 - x0)[top - y0 : bottom - y0, left - x0 : right - x0]
+    mask = out[top - rectangle[1] : bottom - rectangle[1], left - rectangle[0] : right - rectangle[0]]
     torch.gt(region, threshold, out=mask)
-    if values.is_cuda:  # picking values by a mask would wait for their number
+    if region.is_cuda:  # picking values by a mask would wait for their number
         torch.sum(torch.where(mask, region, 0), dim=(0, 1), dtype=torch.float64, out=sums[0])
         torch.sum(mask, dim=(0, 1), dtype=torch.float64, out=sums[1])
     elif mask.any():
         sums[0], sums[1] = region.numpy()[mask.numpy()].mean().item(), 1
 
 
-def _at_once(values: Tensor, height: int, width: int) -> Tensor:
-    """(S, S) → (height, width), bilinear with antialiasing."""
+def _resized(values: Tensor, height: int, width: int, *, antialias: bool) -> Tensor:
+    """(S, S) → (height, width), bilinear."""
+    if values.is_cuda and antialias:
+        return _axis_by_axis(values, height, width)
+    return _at_once(values, height, width, antialias=antialias)
+
+
+def _at_once(values: Tensor, height: int, width: int, *, antialias: bool = True) -> Tensor:
     return F.interpolate(
-        values[None, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True
+        values[None, None], size=(height, width), mode="bilinear", align_corners=False, antialias=antialias
     )[0, 0]
 
 
 def _axis_by_axis(values: Tensor, height: int, width: int) -> Tensor:
-    """The same for a GPU, whose kernel has too little shared memory for strong reductions of both axes at once."""
+    """With antialiasing, for a GPU, whose kernel has too little shared memory for strong reductions of both axes."""
     if values.shape[1] <= STRONGEST * width:
         across = _at_once(values, values.shape[0], width)
     else:

@@ -22,7 +22,7 @@ from mal.runtime import numpy_generator
 Annotation = dict[str, Any]
 Image = dict[str, Any]
 Loader = Callable[[Image, Path], Tensor]
-MOVED = ("pixels", "windows", "spans", "images", "flipped", "padded")  # of a batch, to the device
+MOVED = ("pixels", "windows", "spans", "images", "flipped", "padded", "repeats")  # of a batch, to the device
 
 
 @dataclass
@@ -36,6 +36,7 @@ class RoiBatch:
     sizes: Tensor  # (B,) int64: 0, 1, 2 for S, M, L
     flipped: Tensor  # (B,) bool
     padded: Tensor  # (B,) bool: pixels beyond the image's border do not count (border=constant)
+    repeats: Tensor  # (B,) int64: what of beyond the border counts as the box again, an index into boxes.REPEATS
     draws: Tensor  # (B, 12) uniform numbers for the photometrics
     ids: Tensor  # (B,) int64 annotation ids
 
@@ -64,15 +65,30 @@ class RoiBatch:
 
     def box_lines(self, cells: int) -> tuple[Tensor, Tensor]:
         """Rows and columns of a cells × cells grid that the box crosses: two (B, cells) bool."""
-        return self._lines(self.spans, cells)
+        return self._lines(self.spans, cells, self.repeats)
+
+    def box_mask(self, cells: int, *, form: str) -> Tensor:
+        """The box on a cells × cells grid: (B, cells, cells) float32 in [0, 1].
+
+        Args:
+            form: `cell`, 1 where a cell's centre lies inside; `fraction`, the mask of the crop's own pixels shrunk
+                bilinearly without antialiasing, so that cells on the box's edge hold .5 or .25 (released).
+        """
+        rows, columns = self.box_lines(cells if form == "cell" else self.pixels.shape[-1])
+        if form == "fraction":
+            rows, columns = (
+                F.interpolate(lines[:, None].float(), size=cells, mode="linear", align_corners=False)[:, 0]
+                for lines in (rows, columns)
+            )
+        return rows[:, :, None].float() * columns[:, None, :].float()
 
     def valid_lines(self, cells: int) -> tuple[Tensor, Tensor]:
         """Rows and columns whose pixels count: two (B, cells) bool, all True unless `border=constant`."""
         rows, columns = self._lines(self.images, cells)
         return rows | ~self.padded[:, None], columns | ~self.padded[:, None]
 
-    def _lines(self, rectangles: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-        rows, columns = boxes.grid_inside(self.windows, rectangles, cells)
+    def _lines(self, rectangles: Tensor, cells: int, repeats: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rows, columns = boxes.grid_inside(self.windows, rectangles, cells, images=self.images, repeats=repeats)
         return rows, torch.where(self.flipped[:, None], columns.flip(1), columns)
 
 
@@ -114,6 +130,7 @@ def geometry(
         "sizes": boxes.size_index(xywh[:, 2] * xywh[:, 3]),
         "flipped": torch.zeros(count, dtype=torch.bool),
         "padded": torch.full((count,), config.border == "constant"),
+        "repeats": torch.zeros(count, dtype=torch.int64),
         "draws": torch.zeros(count, PHOTOMETRIC_DRAWS),
         "ids": torch.tensor(ids),
     }
@@ -237,7 +254,10 @@ class TrainingRois:
             crop = cut(rois[place][2].take(), window, size=config.size, border=config.border)
             room[place] = crop.flip(-1) if flip else crop
         about = geometry(xywh, image_sizes, windows, ids=ids, config=config)
-        return RoiBatch(pixels=room, **about | {"flipped": flipped, "draws": draws[:, boxes.DRAWS + 1 :].float()})
+        about |= {"flipped": flipped, "draws": draws[:, boxes.DRAWS + 1 :].float()}
+        if config.repeats == "foreground" and config.border in boxes.REPEATS:
+            about["repeats"] = torch.full_like(about["repeats"], boxes.REPEATS.index(config.border))
+        return RoiBatch(pixels=room, **about)
 
 
 def labelling_batches(

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import RoiConfig
+from mal.config import LabelConfig, RoiConfig
 from mal.mask_formats import decode_mask, encode_mask, encode_runs
 from mal.outlines import _at_once, _axis_by_axis, edges_in_images, outlines
 from mal.rois import RoiBatch, geometry, label_windows
@@ -22,7 +22,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 def rois_of(xywh: list[list[float]], sizes: list[tuple[int, int]], windows: Tensor | None = None) -> RoiBatch:
     """Boxes in images of (height, width); their crops are left blank."""
-    config = RoiConfig(8, "released", 1.2, 0.3, "wrap", 0.0, 2, 16, 1e10)
+    config = RoiConfig(size=8, label_expansion=0.3, border="wrap")
     given_boxes, image_sizes = torch.tensor(xywh, dtype=torch.float64), torch.tensor(sizes)
     if windows is None:
         windows = label_windows(given_boxes, image_sizes, config)
@@ -75,7 +75,7 @@ def test_one_axis_after_the_other_is_both_at_once(size: tuple[int, int]) -> None
 def test_a_label_is_that_of_the_mask_pasted_into_its_image(where, seed, threshold):
     rois = rois_of(*where)
     values = torch.from_numpy(np.random.default_rng(seed).random((len(rois), 8, 8), dtype=np.float32))
-    labels = outlines(values, rois, [threshold] * 3).labels()
+    labels = outlines(values, rois, LabelConfig(threshold=[threshold] * 3)).labels()
     assert labels == [pasted(values[row], rois, row, threshold) for row in range(len(rois))]
 
 
@@ -83,7 +83,7 @@ def test_a_label_is_that_of_the_mask_pasted_into_its_image(where, seed, threshol
 def test_a_mask_at_its_windows_own_size_comes_back_pixel_by_pixel(device):
     values = torch.from_numpy(np.random.default_rng(0).random((1, 20, 20), dtype=np.float32))
     rois = rois_of([[0.0, 7.0, 14.5, 14.2]], [(30, 40)], torch.tensor([[-3, 5, 17, 25]]))
-    (label,) = outlines(values.to(device), rois, [0.4, 0.4, 0.4]).labels()
+    (label,) = outlines(values.to(device), rois, LabelConfig(threshold=[0.4, 0.4, 0.4])).labels()
     shown = values[0, 2:17, 3:18].numpy()  # rows 7 to 22 and columns 0 to 15 of the image
     expected = np.zeros((30, 40), dtype=bool)
     expected[7:22, 0:15] = shown > 0.4
@@ -96,7 +96,7 @@ def test_a_mask_at_its_windows_own_size_comes_back_pixel_by_pixel(device):
 def test_nothing_is_labelled_outside_the_box_and_an_empty_mask_scores_zero(device):
     rois = rois_of([[5.0, 5.0, 9.5, 9.5]] * 2, [(20, 20)] * 2, torch.tensor([[0, 0, 20, 20]] * 2))
     values = torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]).to(device)
-    full, empty = outlines(values, rois, [0.5, 0.5, 0.5]).labels()
+    full, empty = outlines(values, rois, LabelConfig(threshold=[0.5, 0.5, 0.5])).labels()
     expected = np.zeros((20, 20), dtype=bool)
     expected[5:15, 5:15] = True
     assert full == {"segmentation": encode_mask(expected), "area": 100, "score": 1.0}
@@ -105,15 +105,15 @@ def test_nothing_is_labelled_outside_the_box_and_an_empty_mask_scores_zero(devic
 
 def test_each_size_has_its_threshold():
     rois = rois_of([[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 50.0, 50.0], [0.0, 0.0, 120.0, 120.0]], [(200, 200)] * 3)
-    labels = outlines(torch.full((3, 8, 8), 0.5), rois, [0.4, 0.5, 0.6]).labels()
+    labels = outlines(torch.full((3, 8, 8), 0.5), rois, LabelConfig(threshold=[0.4, 0.5, 0.6])).labels()
     assert [label["area"] > 0 for label in labels] == [True, False, False]
-    labels = outlines(torch.full((3, 8, 8), 0.5), rois, [0.6, 0.45, 0.4]).labels()
+    labels = outlines(torch.full((3, 8, 8), 0.5), rois, LabelConfig(threshold=[0.6, 0.45, 0.4])).labels()
     assert [label["area"] > 0 for label in labels] == [False, True, True]
 
 
 def test_a_window_that_misses_its_box_gives_an_empty_mask():
     rois = rois_of([[3.0, 3.0, 4.0, 4.0]], [(20, 20)], torch.tensor([[10, 10, 15, 15]]))
-    (label,) = outlines(torch.ones(1, 8, 8), rois, [0.5, 0.5, 0.5]).labels()
+    (label,) = outlines(torch.ones(1, 8, 8), rois, LabelConfig(threshold=[0.5, 0.5, 0.5])).labels()
     assert (label["area"], label["score"]) == (0, 0.0)
 
 

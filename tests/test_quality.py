@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from experiments import fit_quality
 from mal import quality, shapes
 from mal.annotations import decode_mask, read, strip
-from mal.config import RoiConfig
+from mal.config import LabelConfig, RoiConfig
 from mal.labelers import BASELINES
 from mal.labelers.mal import build_network
 from mal.labelling import box_masks, image_labeler, label_dataset, mal_labeler
@@ -159,7 +159,8 @@ def test_cues_come_along_and_change_no_bit_of_a_label(device):
     rois = rois_of([3.0, 4.0, 21.0, 17.5], window=[0, 0, 30, 27])
     values = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0)).to(device)
     measured = quality.cues(values, box_masks(rois.to(torch.device(device))), rois.to(torch.device(device)), THRESHOLDS)
-    without, along = outlines(values, rois, THRESHOLDS), outlines(values, rois, THRESHOLDS, measured)
+    options = LabelConfig(threshold=THRESHOLDS)
+    without, along = outlines(values, rois, options), outlines(values, rois, options, measured)
     assert along.labels() == without.labels()
     assert np.array_equal(along.cues(), measured.cpu().numpy())
     assert without.cues().shape == (1, 0)

@@ -39,7 +39,7 @@ from mal.config_checks import check
 from mal.crf import mean_field
 from mal.files import read_json, write_json
 from mal.forecast import random_batch
-from mal.labelers.mal import predict
+from mal.labelers.mal import halfway, predict
 from mal.labelling import label_crops
 from mal.precision import autocast
 from mal.quality import surroundings
@@ -90,9 +90,10 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
 def parts(learner: Learner, batch: RoiBatch, config: Config, device: torch.device) -> dict[str, float]:
     """Milliseconds of each part of a training step, one at a time."""
     plain, side = batch.pixels.float() / 255, config.roi.size // config.loss.stride
-    small = normalise(torch.nn.functional.interpolate(plain, size=(side, side), mode="bilinear", antialias=True))
-    rows, columns = batch.box_lines(side)
-    inside, masks = rows[:, :, None] & columns[:, None, :], torch.rand(len(batch), side, side, device=device)
+    small = normalise(
+        torch.nn.functional.interpolate(plain, size=(side, side), mode="bilinear", antialias=config.crf.antialias)
+    )
+    inside, masks = batch.box_mask(side, form=config.loss.box_mask), torch.rand(len(batch), side, side, device=device)
 
     def learn(encoder_alone: bool) -> None:
         with autocast(device, learner.dtype):
@@ -122,7 +123,9 @@ def flops(config: Config, batch: RoiBatch, device: torch.device) -> tuple[float,
     counts = []
     for work in (
         lambda: training_step(learner, batch, config, weights=(4.0, 0.5)),
-        lambda: predict([learner.student.eval()], batch, flip=config.label.flip, dtype=learner.dtype),
+        lambda: predict(
+            [learner.student.eval()], batch, flip=config.label.flip, through=halfway(config), dtype=learner.dtype
+        ),
     ):
         with FlopCounterMode(display=False) as counter:
             work()
@@ -145,7 +148,9 @@ def measure(config: Config, device: torch.device, rate: float) -> Json:
     memory = peak_memory_gib(device)
     found = {"first step, s": started, "parts": parts(learner, batch, config, device)}
     network = learner.student.eval()
-    label = milliseconds(lambda: predict([network], batch, flip=config.label.flip, dtype=learner.dtype), device)
+    label = milliseconds(
+        lambda: predict([network], batch, flip=config.label.flip, through=halfway(config), dtype=learner.dtype), device
+    )
     count = len(batch)
     return {
         "settings": {"size": config.roi.size, "batch": count, "recipe": config.recipe, "dtype": str(learner.dtype),

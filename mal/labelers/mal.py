@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mal.augment import normalise
+from mal.bilinear import resize
 from mal.compilation import compile_blocks
 from mal.config import Config, CrfConfig, LossConfig
 from mal.crf import mean_field
@@ -150,11 +151,10 @@ def compute_losses(
     plain = rois.pixels.float() / 255
     jittered = photometrics(plain, rois.draws)
     side = plain.shape[-1] // loss.stride
-    rows, columns = rois.box_lines(side)
+    inside = rois.box_mask(side, form=loss.box_mask)
     valid_rows, valid_columns = rois.valid_lines(side)
     in_image = valid_rows[:, :, None] & valid_columns[:, None, :]
     valid = in_image.float()
-    inside = rows[:, :, None] & columns[:, None, :]
 
     with autocast(plain.device, dtype):
         logits = student(jittered, rois.sizes, side=side)
@@ -162,33 +162,49 @@ def compute_losses(
         teacher_logits = teacher(plain, rois.sizes, side=side)
     masks, teacher_masks = logits.sigmoid() * valid, teacher_logits.sigmoid() * valid
     seen = jittered if crf.image == "student" else plain
-    small = F.interpolate(seen, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    small = F.interpolate(seen, size=(side, side), mode="bilinear", align_corners=False, antialias=crf.antialias)
     refined = mean_field((masks.detach() + teacher_masks) / 2, normalise(small), inside, crf, valid=in_image)
 
-    mil = mil_loss(masks, rows, columns, form=loss.mil, smooth=loss.smooth).mean()
+    mil = mil_loss(masks, inside.amax(2), inside.amax(1), form=loss.mil, smooth=loss.smooth).mean()
     self_training = crf_loss(masks, refined, smooth=loss.smooth).mean()
     total = weights[0] * mil + weights[1] * self_training
-    return StepLosses(total, mil.detach(), self_training.detach(), refined.sum() / inside.sum())
+    return StepLosses(total, mil.detach(), self_training.detach(), refined.sum() / (inside > 0).sum())
 
 
 @torch.no_grad()
-def predict(networks: list[nn.Module], rois: RoiBatch, *, flip: bool, dtype: torch.dtype = torch.float32) -> Tensor:
+def predict(
+    networks: list[nn.Module],
+    rois: RoiBatch,
+    *,
+    flip: bool,
+    through: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Mask probabilities of crops at the crops' own side.
 
     Several networks' logits are averaged, and with `flip` those of the mirrored crop too.
+
+    Args:
+        through: logits are first resized to this side, as in training, and from there to the crops' (released).
 
     Returns:
         (B, S, S) in [0, 1].
     """
     images = rois.pixels.float() / 255
-    side = images.shape[-1]
+    whole = images.shape[-1]
+    side = through or whole
     logits = []
     with autocast(images.device, dtype):
         for network in networks:
             logits.append(network(images, rois.sizes, side=side))
             if flip:
                 logits.append(network(images.flip(-1), rois.sizes, side=side).flip(-1))
-    return torch.stack(logits).mean(0).sigmoid()
+    return resize(torch.stack(logits).mean(0)[:, None], (whole, whole))[:, 0].sigmoid()
+
+
+def halfway(config: Config) -> int | None:
+    """The side that logits are resized to on their way to the crops' (`label.upsample`); None where there is none."""
+    return config.roi.size // config.loss.stride if config.label.upsample == "two_step" else None
 
 
 def load_networks(

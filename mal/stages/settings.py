@@ -10,6 +10,12 @@ Json = dict[str, Any]
 # Settings that are newer than some results, and what those results were computed with. A key that means the same as
 # before must stay the same, so it does not mention a setting that has this value.
 FORMER: Json = {
+    "roi.repeats": "background",
+    "loss.box_mask": "cell",
+    "crf.antialias": True,
+    "label.upsample": "direct",
+    "label.antialias": True,
+    "label.cut": True,
     "segmenter.schedule.aspect_groups": False,
 }
 
