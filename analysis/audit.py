@@ -6,6 +6,8 @@ about. A printed number stands for all that round to it (38.6 for 38.55 … 38.6
   agrees           the printed numbers themselves give it
   within rounding  they do not, but numbers that round to them do
   cannot follow    no numbers that round to them do
+
+Then printed numbers that are those of a public zoo's models under other names (analysis/zoo.py).
 """
 
 import argparse
@@ -17,6 +19,7 @@ from itertools import combinations
 
 from analysis.paper_numbers import Claim, PaperNumbersError, PaperTable, Printed, find_cell, find_row, load
 from analysis.rendering import Table, markdown
+from analysis.zoo import report as zoo_report
 
 AGREES, ROUNDING, CANNOT = "agrees", "within rounding", "cannot follow"
 RETENTIONS = {"retention_val": "mask_ap_val", "retention_test": "mask_ap_test"}
@@ -179,7 +182,7 @@ def _words(names: Mapping[str, str]) -> str:
 
 
 def report(tables: Mapping[str, PaperTable]) -> list[Table]:
-    """What cannot follow, what only rounding explains, claims, and slips that no arithmetic shows."""
+    """What cannot follow, what only rounding explains, claims, numbers of a public zoo, and other slips."""
     ratios, said = list(retentions(tables)), list(claims(tables))
     titles = {
         CANNOT: "Printed retentions that cannot follow from the printed APs",
@@ -209,6 +212,7 @@ def report(tables: Mapping[str, PaperTable]) -> list[Table]:
             tuple((f.verdict, f.printed, f.computed, f.interval, f.place, f.remark) for f in said),
             wide=frozenset({"claim", "remark"}),
         ),
+        zoo_report(tables),
         Table(
             "audit_slips",
             "Slips found by reading, not by computation",

@@ -4,18 +4,23 @@ A file has the table's caption, its `identity` columns (key → heading), its `q
 of our results it is `measured` by), and `rows`:
 
   id       a name inside the table; a cell is ID.QUANTITY, from another table TABLE.ID.QUANTITY
-  names    what identifies the row, in the paper's words
+  names    what identifies the row, in the paper's words; ours in brackets
   printed  quantity → the number as printed, with its decimals, or "-"
   over     the row with human masks that its retention divides by (ID or TABLE.ID)
   ours     the settings of our results that are this row's, beside those of the whole table; absent for quoted rows
   scale    stage → setting → the value that the paper (or, for schedules, the released configs) trains with
   run      what `python experiments/run.py -m experiment=NAME profile=paper` needs to compute this row alone
 
-`claims` are sentences about the numbers, as data for the audit; `slips` are those that no arithmetic shows.
+`as_written` repeats rows whose names the paper got wrong. The printed numbers stand beside results of what they most
+likely are numbers of; the row ID_as_written, without printed numbers, is for what the name says. `of` is the ID,
+`names` and `ours` are what differs.
+
+`claims` are sentences about the numbers, as data for the audit; `slips` are those that no arithmetic shows. zoo.yaml
+(analysis/zoo.py) has the numbers of a public zoo that the paper repeats.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -186,6 +191,8 @@ def _read(path: Path) -> PaperTable:
     try:
         quantities = {name: Quantity(**quantity) for name, quantity in raw["quantities"].items()}
         rows = tuple(_row(row, raw) for row in raw["rows"])
+        for entry in raw.get("as_written", []):
+            rows = _with_written(rows, **entry)
         claims = tuple(map(_claim, raw.get("claims", [])))
         slips = tuple(Slip(**slip) for slip in raw.get("slips", []))
     except (KeyError, TypeError, ValueError) as error:
@@ -211,6 +218,28 @@ def _row(raw: dict[str, Any], table: dict[str, Any]) -> Row:
     }
     ours = {**table["ours"], **raw["ours"]} if "ours" in raw else None
     return Row(id=raw["id"], names=raw["names"], printed=printed, ours=ours, scale=scale, **rest)
+
+
+def _with_written(
+    rows: tuple[Row, ...], *, of: str, names: dict[str, str], ours: dict[str, Any], run: str
+) -> tuple[Row, ...]:
+    """The rows with another after the row `of`: what its name says, where its numbers are most likely another's."""
+    ids = [row.id for row in rows]
+    if of not in ids:
+        raise ValueError(f"as_written: there is no row {of}")
+    place = ids.index(of)
+    row = rows[place]
+    written = replace(
+        row,
+        id=f"{of}_as_written",
+        names={**row.names, **names},
+        printed=dict.fromkeys(row.printed),
+        over=None,
+        ours={**(row.ours or {}), **ours},
+        run=run,
+        remark=None,
+    )
+    return (*rows[: place + 1], written, *rows[place + 1 :])
 
 
 def _claim(raw: dict[str, Any]) -> Claim:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.audit import AGREES, CANNOT, ROUNDING, Interval, claims, main, retentions, verdict
-from analysis.paper_numbers import Printed, load
+from analysis.paper_numbers import PAPER, PaperNumbersError, Printed, load
+from analysis.zoo import comparisons
+from analysis.zoo import report as zoo_report
 
 TABLES = load()
 
@@ -96,3 +98,24 @@ def test_the_command_prints_all_and_ends_well(capsys):
     assert "3 of 44 printed retentions." in printed
     assert "Ablation study of box expansion" in printed
     assert "Tab. 6" in printed
+    assert "8 of 8 are equal, 4 of them under a name that says -DCN." in printed
+
+
+def test_the_papers_supervised_lvis_numbers_are_those_of_the_zoos_plain_models():
+    found = comparisons(TABLES)
+    assert [one.zoo for one in found] == ["21.7", "23.6", "25.5", "25.8", "22.5", "24.6", "26.7", "27.2"]
+    assert all(one.equal and not one.deformable for one in found)
+    misnamed = [(one.backbone, one.verdict) for one in found if one.verdict != "equal"]
+    assert misnamed == [(name, "equal, but it is a plain model's") for name in ("ResNet-50-DCN", "ResNet-101-DCN")] * 2
+
+
+def test_the_zoos_numbers_are_compared_and_not_asserted(tmp_path):
+    (tmp_path / "zoo.yaml").write_text((PAPER / "zoo.yaml").read_text().replace('box_ap: "24.6"', 'box_ap: "26.6"'))
+    (other,) = [one for one in comparisons(TABLES, tmp_path) if one.verdict == "another number"]
+    assert (other.place, other.printed, other.zoo) == ("Table 7, human masks, AP", "24.6", "26.6")
+    assert "7 of 8 are equal, 3 of them under a name that says -DCN." in zoo_report(TABLES, tmp_path).notes
+    (tmp_path / "zoo.yaml").write_text("models: []")
+    with pytest.raises(PaperNumbersError, match=r"zoo\.yaml lacks source, about, models or gains"):
+        comparisons(TABLES, tmp_path)
+    with pytest.raises(PaperNumbersError, match=r"nowhere/zoo\.yaml: .*from a checkout of the repository"):
+        comparisons(TABLES, tmp_path / "nowhere")

@@ -213,8 +213,37 @@ def test_table_7_sets_paper_ours_and_difference_below_each_other():
         ["MAL mask", "difference", "-1.0", "-11.1"],
     ]  # fmt: skip
     missing = [row for row in rows if row["numbers"] == "ours" and row["AP"] == "missing"]
-    assert len(missing) == 12
-    assert missing[0]["computed by"].endswith("profile=paper row=lvis_r50_dcn segmenter.mask_head=false")
+    assert len(missing) == 12 + 6
+    assert missing[0]["computed by"].endswith("profile=paper row=lvis_r50 segmenter.mask_head=false")
+    assert missing[1]["computed by"].endswith("profile=paper row=lvis_r50_dcn segmenter.mask_head=false")
+
+
+def test_plain_networks_stand_beside_the_numbers_and_deformable_ones_have_rows_as_written():
+    runs = Runs()
+    for name, human in (("mask_rcnn_r50", 0.217), ("mask_rcnn_r50_dcn", 0.24)):
+        runs.pair(name, human=human, pseudo=human - 0.01, data="lvis")
+        runs.score(name, supervision="boxes", ap=None, data="lvis")
+    found = [of(row, "backbone", "sup.", *AP[:3], *RET[:3:2]) for row in measured(made(runs, "tab2_lvis"))]
+    plain, written = "ResNet-50-DCN [plain FPN]", "ResNet-50-DCN [as written]"
+    assert found == [
+        [plain, "Mask", "21.7", "21.7", "+0.0", "-", ""],
+        [written, "Mask", "-", "24.0", "", "-", ""],
+        [plain, "Box", "20.7", "20.7", "+0.0", "95.4", "+0.0"],
+        [written, "Box", "-", "23.0", "", "-", ""],
+    ]
+    rows = part(made(runs, "tab7_detection"), PAPERS)
+    numbers = [of(row, "backbone", "numbers", "AP") for row in rows if row["mask labels"] == "GT mask"][:4]
+    assert numbers == [[plain, "paper", "22.5"], [plain, "ours", "31.7"], [plain, "difference", "+9.2"],
+                       [written, "ours", "34.0"]]  # fmt: skip
+
+
+def test_results_on_lvis_are_of_table_2_whatever_the_segmenter_and_those_on_coco_of_table_1():
+    runs = Runs()
+    runs.score("solov2_r50", supervision="human", ap=0.3, data="lvis")
+    runs.score("mask_rcnn_r50", supervision="human", ap=0.3, data="coco")
+    other = "At the paper's scale and on its data, but none of its rows"
+    assert [row["model"] for row in part(made(runs, "tab2_lvis"), other)] == ["SOLOv2"]
+    assert [row["model"] for row in part(made(runs, "tab1_coco"), other)] == ["Mask R-CNN"]
 
 
 def test_other_profiles_and_data_are_headed_not_comparable_and_have_no_difference():

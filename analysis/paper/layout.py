@@ -108,7 +108,8 @@ class Builder:
         for key, quantity in self.table.quantities.items():
             for which, cell in self._cells(key, quantity, row, group).items():
                 lines.setdefault(which, {})[quantity.title] = cell
-        kept = [which for which in lines if any(lines[which].values())]
+        empty = {"", measured.NOTHING}  # a row "as written" has no numbers of the paper
+        kept = [w for w in lines if any(lines[w].values()) and (w != PAPERS or set(lines[w].values()) - empty)]
         for which in kept:
             yield {**names, "numbers": which, **lines[which], **(about if which == OURS or OURS not in kept else {})}
 

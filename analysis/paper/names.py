@@ -7,6 +7,8 @@ SEGMENTERS = {  # the segmenter of a record → its backbone and model
     "cascade_convnext_s": ("ConvNeXt-Small", "Cascade R-CNN"),
     "cascade_convnext_b": ("ConvNeXt-Base", "Cascade R-CNN"),
     "mask2former_swin_s": ("Swin-Small", "Mask2Former"),
+    "mask_rcnn_r50": ("ResNet-50-FPN", "Mask R-CNN"),
+    "mask_rcnn_r101": ("ResNet-101-FPN", "Mask R-CNN"),
     "mask_rcnn_r50_dcn": ("ResNet-50-DCN", "Mask R-CNN"),
     "mask_rcnn_r101_dcn": ("ResNet-101-DCN", "Mask R-CNN"),
     "mask_rcnn_x101_32x4d": ("ResNeXt-101-32x4d-FPN", "Mask R-CNN"),

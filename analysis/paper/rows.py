@@ -114,7 +114,7 @@ def _usual(record: Record, *names: str) -> bool:
 
 
 def _segmenters(*, lvis: bool) -> Callable[[Results], list[Group]]:
-    """Tables 1 and 2: segmenters on human masks and on MAL's; those of Table 2 (`lvis`) or all others.
+    """Tables 1 and 2: segmenters on human masks and on MAL's; those of Table 2 and all on LVIS (`lvis`), or all others.
 
     In Table 2 MAL may have been trained on another data set.
     """
@@ -122,9 +122,13 @@ def _segmenters(*, lvis: bool) -> Callable[[Results], list[Group]]:
     def wanted(record: Record) -> bool:
         columns = record["columns"]
         by = {"human": True, "pseudo": _by_mal(record, elsewhere=lvis)}.get(columns["supervision"], False)
-        return by and (bare(columns["segmenter"]) in LVIS) == lvis and _usual(record, "decoder", "theta")
+        return by and _of_lvis(columns) == lvis and _usual(record, "decoder", "theta")
 
     return lambda results: results.scores(wanted)
+
+
+def _of_lvis(columns: Mapping[str, Any]) -> bool:
+    return bare(columns["segmenter"]) in LVIS or columns["data"].startswith("lvis")
 
 
 def _labelers(*usual: str) -> Callable[[Results], list[Group]]:
