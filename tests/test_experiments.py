@@ -112,7 +112,9 @@ def test_lvis_brings_its_test_settings_and_its_training_order_to_any_segmenter(c
     for segmenter in ("mask_rcnn_tiny", "mask_rcnn_r50"):
         chosen = compose("data=lvis", "profile=paper", f"segmenter={segmenter}").segmenter
         assert (chosen.test.score, chosen.test.max_detections) == (1e-4, 300)
-        assert chosen.schedule.repeat_threshold == 1e-3
+        assert (chosen.schedule.repeat_threshold, chosen.schedule.repeat_rounding) == (1e-3, "up")
+        values = chosen.test.batch * chosen.test.max_detections * 1204 * (2 * chosen.heads.mask_cells) ** 2
+        assert 2 * 4 * values < 4e9  # of masks and their sigmoid, on a card of 16 GB
     plain = compose("data=coco", "profile=paper").segmenter
     assert (plain.test.score, plain.test.max_detections, plain.schedule.repeat_threshold) == (0.05, 100, None)
     assert compose("data=lvis", "segmenter.test.score=0.01").segmenter.test.score == 0.01

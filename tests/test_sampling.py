@@ -17,6 +17,8 @@ from mal.segmenters.config_checks import check
 from mal.segmenters.data import FURTHER_COPY, order
 from mal.segmenters.optimizer import run_length
 from mal.segmenters.sampling import copies, repeat_factors
+from mal.stages import Graph
+from mal.store import Store
 
 
 def test_factors_are_the_papers():
@@ -48,6 +50,59 @@ def test_fractions_are_rounded_at_random_and_right_on_average():
     assert drawn.mean(axis=0) == pytest.approx(factors, abs=0.04)
     np.testing.assert_array_equal(copies(factors, seed=0, epoch=7), drawn[7])
     assert (np.stack([copies(factors, seed=1, epoch=epoch) for epoch in range(50)]) != drawn[:50]).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shown=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=40),
+    threshold=st.floats(1e-4, 1.0),
+)
+def test_repeats_rounded_up_are_those_of_mmdetections_sampler(shown, threshold):
+    """Its documented steps, one by one: f(c), r(c) = max(1, sqrt(t / f(c))), r(I) = max r(c), ceil(r(I)) copies."""
+    share = {c: sum(c in other for other in shown) / len(shown) for here in shown for c in here}
+    exact = [max(max(1.0, math.sqrt(threshold / share[c])) for c in here) for here in shown]
+    factors = repeat_factors(shown, threshold=threshold, rounding="up")
+    for factor, plain in zip(factors, exact, strict=True):
+        assert factor == math.ceil(plain) or plain == pytest.approx(round(plain), rel=1e-12)
+    for epoch in (0, 1, 9):
+        np.testing.assert_array_equal(copies(factors, seed=epoch, epoch=epoch), factors)
+
+
+def test_rounded_up_a_factor_above_one_is_two():
+    shown = [[1] for _ in range(990)] + [[1, 2] for _ in range(10)]
+    assert repeat_factors(shown, threshold=0.0101)[-1] == pytest.approx(1.005, abs=1e-3)
+    assert set(repeat_factors(shown, threshold=0.0101, rounding="up")[-10:]) == {2.0}
+    assert set(repeat_factors(shown, threshold=0.0101, rounding="up")[:-10]) == {1.0}
+
+
+def test_a_run_whose_repeats_are_rounded_up_shows_whole_epochs_and_is_as_long(dataset, tmp_path):
+    config = tiny("schedule.repeat_threshold=0.9", "schedule.repeat_rounding=up", "schedule.steps=null",
+                  "schedule.epochs=3", "schedule.batch=2")  # fmt: skip
+    shown: list[int] = []
+
+    def losses(model, batch):
+        shown.extend(sample.image_id for sample in batch)
+        return {"loss": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0}
+
+    loop.train(
+        annotations=with_a_rare_category(dataset), images=dataset / "images", config=config, seed=0, folder=tmp_path,
+        device=CPU, build=lambda classes: mask_rcnn.build(config, classes=classes), losses=losses,
+    )  # fmt: skip
+    assert len(shown) in (14, 16)  # 3 epochs of 2 + 1 + 1 + 1 images in batches of 2
+    for epoch in (0, 1):
+        assert sorted(shown[5 * epoch : 5 * epoch + 5]) == [10, 10, 11, 12, 13]
+
+
+def test_rounding_is_one_of_two_and_older_results_keep_their_keys(compose, tmp_path):
+    with pytest.raises(ConfigError, match=r"repeat_rounding=down is unknown; choose one of random, up"):
+        check(tiny("schedule.repeat_rounding=down"))
+
+    def trained(*overrides: str) -> dict[str, object]:
+        chosen = compose("profile=smoke", f"store={tmp_path}", "tracking=none", *overrides)
+        return Graph(chosen, Store(tmp_path), CPU).train_segmenter(None).config["segmenter"]["schedule"]
+
+    assert "repeat_rounding" not in trained()
+    assert trained("segmenter.schedule.repeat_rounding=up")["repeat_rounding"] == "up"
 
 
 def test_an_epoch_shows_every_image_as_often_as_drawn_in_a_new_order():

@@ -145,6 +145,7 @@ class ScheduleConfig:
     gamma: float = 0.1  # multistep: factor at each milestone
     final: float = 0.0  # cosine: share of the peak at the end
     repeat_threshold: float | None = None  # images with a category on a smaller share of the images are repeated
+    repeat_rounding: str = "random"  # of how often: random (up with a chance of the fraction, anew each epoch) | up
     aspect_groups: bool = False  # a batch has wide images or tall ones, so that less of it is padding
 
 

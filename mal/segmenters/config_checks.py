@@ -14,6 +14,7 @@ CHOICES = {
     "pyramid.norm": ("frozen", "batch"),
     "optimizer.name": ("sgd", "adamw"),
     "schedule.shape": ("multistep", "cosine"),
+    "schedule.repeat_rounding": ("random", "up"),
 }
 
 RANGES = {  # lowest and highest allowed, both included

@@ -166,12 +166,12 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def repeat_factors(self, threshold: float | None) -> NDArray[np.float64] | None:
+    def repeat_factors(self, threshold: float | None, rounding: str = "random") -> NDArray[np.float64] | None:
         """How often an epoch shows each image, on average (see `sampling`); None without a threshold."""
         if threshold is None:
             return None
         shown = [[self.labels[int(annotation["category_id"])] for annotation in there] for _, there in self.entries]
-        return repeat_factors(shown, threshold=threshold)
+        return repeat_factors(shown, threshold=threshold, rounding=rounding)
 
     def tall(self) -> NDArray[np.bool_]:
         """Of each image whether it is not wider than it is high."""

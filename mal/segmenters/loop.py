@@ -187,7 +187,7 @@ def turns(
     if checkpoint.exists():
         run.resume(checkpoint, device=device)
     ranks.on_first(lambda: run.curve.truncate(run.step))
-    repeats = dataset.repeat_factors(config.schedule.repeat_threshold)
+    repeats = dataset.repeat_factors(config.schedule.repeat_threshold, config.schedule.repeat_rounding)
     total = run_length(config.schedule, images=len(dataset) if repeats is None else float(repeats.sum()))
     saved, pin = time.monotonic(), device.type == "cuda"
     with StopSignals() as signals, Progress(progress, total=total, done=run.step) as bar:

@@ -17,6 +17,7 @@ FORMER: Json = {
     "label.antialias": True,
     "label.cut": True,
     "segmenter.schedule.aspect_groups": False,
+    "segmenter.schedule.repeat_rounding": "random",
 }
 
 
