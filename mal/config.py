@@ -22,6 +22,15 @@ class LabelerTrainConfig(SplitConfig):
     """What the labeler learns from where that is another data set than the one it labels (Table 2's last rows)."""
 
     name: str | None = None  # of that data set; tables say labeler mal:NAME
+    root: str | None = None  # null: data.root
+
+
+@dataclass
+class RootsConfig:
+    """Where each data set lies: what data.root is where nobody sets it."""
+
+    coco: str | None = None
+    lvis: str | None = None
 
 
 @dataclass
@@ -247,6 +256,7 @@ class Config:
     sweep: dict[str, dict[str, str]] = field(default_factory=dict)  # of an experiment: profile → what its rows vary
     row: dict[str, str] = field(default_factory=dict)  # of an experiment's row: the menu entries that it stands for
     compare: list[str] = field(default_factory=list)  # baseline labelers whose mask quality is shown beside
+    roots: RootsConfig = field(default_factory=RootsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

@@ -201,5 +201,5 @@ def _check_row(config: Config) -> None:
         if chosen != name:
             raise ConfigError(
                 f"this row of the table is of {group}={name}, but {group}={chosen} was chosen on the command line or "
-                f"among the overrides in local.yaml; leave {group} out there"
+                f"among the overrides in local.yaml; leave {group} out there, or add {group}={name}"
             )

@@ -25,6 +25,9 @@ PATHS = frozenset(
     }
     | {
         "data.root",
+        "data.labeler_train.root",
+        "roots.coco",
+        "roots.lvis",
         "encoder.checkpoint",
         "labeler.file",
         "labeler.val_file",

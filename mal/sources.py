@@ -62,14 +62,15 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     split = getattr(data, name)
     if split.annotations is None or split.images is None:
         return None
-    root = Path(data.root) if data.root else Path()
+    folder = getattr(split, "root", None) or data.root
+    root = Path(folder) if folder else Path()
     annotations, images = root / split.annotations, root / split.images
-    if data.root is None and not annotations.exists():
+    if folder is None and not annotations.exists():
         if name == "val" and split.annotations in SUGGESTED_VAL:
             return None
         raise ConfigError(
             f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; "
-            f"give data.root=FOLDER, where {split.annotations} and {split.images} lie, "
+            f"give data.root=FOLDER, where {split.annotations} and {split.images} lie (for good: roots in local.yaml), "
             f"or both data.{name}.annotations=FILE and data.{name}.images=FOLDER"
         )
     fault = folder_fault(images)

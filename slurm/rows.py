@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mal.config import Config
-from mal.errors import MalError
+from mal.errors import ConfigError, MalError
 
 
 @contextmanager
@@ -29,6 +29,42 @@ def as_sentences() -> Iterator[None]:
         raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
     except MalError as error:
         raise CompactHydraException(f"error: {error}") from error
+
+
+def with_choices(loader: ConfigLoader, job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The overrides of each row, with what a table's row stands for (`row:` in its file) among them.
+
+    A row chooses its data set and segmenter in its defaults, which those of local.yaml outrank; among the overrides it
+    has the last word.
+
+    Raises:
+        ConfigError: the command chooses something else.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    chosen = [
+        {it.key_or_group: it.value() for it in parser.parse_overrides(list(overrides)) if _is_plain(it)}
+        for overrides in job_overrides
+    ]
+    wanted = [_choices(loader, str(here["row"])) if here.get("row") else {} for here in chosen]
+    for here, row in zip(chosen, wanted, strict=True):
+        for group, name in row.items():
+            if (other := here.get(group, name)) != name:
+                fitting = [str(a["row"]) for a, b in zip(chosen, wanted, strict=True) if b.get(group) == other]
+                rows = f", or choose those of it: row={','.join(dict.fromkeys(fitting))}" if fitting else ""
+                raise ConfigError(
+                    f"row={here['row']} is of {group}={name}, but the command says {group}={other}: a table's rows "
+                    f"bring their own; leave {group}= out{rows}"
+                )
+    return [
+        [*overrides, *(f"{group}={name}" for group, name in row.items() if group not in here)]
+        for overrides, here, row in zip(job_overrides, chosen, wanted, strict=True)
+    ]
+
+
+@cache
+def _choices(loader: ConfigLoader, row: str) -> dict[str, str]:
+    found = loader.repository.load_config(f"row/{row}")  # type: ignore[attr-defined]
+    return {} if found is None else dict(found.config.get("row") or {})
 
 
 def compose_rows(loader: ConfigLoader, sweep: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Config]:

@@ -26,10 +26,15 @@ class SlurmLauncher(Launcher):
         Raises:
             CompactHydraException: a sentence that says what cannot work, and the way out.
         """
-        from slurm.rows import as_sentences, compose_rows  # here, because Hydra scans this file at every start
+        from slurm.rows import (
+            as_sentences,
+            compose_rows,
+            with_choices,
+        )  # here, because Hydra scans this file at every start
         from slurm.submit import launch
 
         with as_sentences():
-            rows = compose_rows(self.hydra_context.config_loader, self.config, job_overrides)
+            loader = self.hydra_context.config_loader
+            rows = compose_rows(loader, self.config, with_choices(loader, job_overrides))
             launch(rows, job_overrides, Path(str(self.config.hydra.sweep.dir)))
         return []

@@ -1,0 +1,171 @@
+"""A user's local.yaml as the READMEs write it: every experiment of the menu plans with it, LVIS's too."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from mal.config import Config
+from mal.errors import ConfigError
+from mal.stages import Graph
+from mal.store import Store
+from slurm.cluster import read_cluster
+from slurm.plan import Plan, make_plan
+from slurm.rows import compose_rows, with_choices
+from tests.test_experiments import root  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "experiments" / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+FORMER = "defaults: [config, override profile: paper, override data: coco, _self_]\ndata: {root: /data/coco}\n"
+OF_LVIS = {"tab2_lvis", "fig4"}  # what the paper has of LVIS alone
+
+
+def written(readme: str) -> str:
+    """The local.yaml that a README tells its reader to write."""
+    (found,) = re.findall(r"```yaml\n(defaults: \[config, .*?)```", (ROOT / readme).read_text(), re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def menu(tmp_path: Path, root: Path) -> Callable[[str], Path]:  # noqa: F811
+    """A copy of the menu with a local.yaml, whose data lies in `root`."""
+
+    def build(text: str) -> Path:
+        folder = tmp_path / "conf"
+        shutil.copytree(CONF, folder, ignore=shutil.ignore_patterns("local.yaml"))
+        assert "/data/coco" in text
+        (folder / "local.yaml").write_text(
+            text.replace("/data/coco", str(root)).replace("cluster: mine", "cluster: generic")
+        )
+        return folder
+
+    return build
+
+
+def rows(folder: Path, store: Path, arguments: Sequence[str]) -> list[Config]:
+    """What the launchers make of a command, of which `-m` is understood."""
+    ConfigStore.instance().store("schema", Config)
+    arguments = [*arguments, f"store={store}"]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration("local", overrides=arguments, run_mode=RunMode.MULTIRUN)
+        params: Any = OmegaConf.to_container(sweep.hydra.sweeper.params or OmegaConf.create({}), resolve=True)
+        lines = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)
+        return compose_rows(loader, sweep, with_choices(loader, [list(job) for job in batch]))
+
+
+def plan(found: list[Config]) -> Plan:
+    return make_plan(found, read_cluster("generic"))
+
+
+SLOW = [pytest.param(name, marks=() if name == "tab7_detection" else pytest.mark.slow) for name in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("experiment", SLOW)
+def test_every_experiment_plans_at_the_papers_scale_with_the_local_yaml_of_slurms_readme(
+    menu: Callable[[str], Path], tmp_path: Path, experiment: str
+) -> None:
+    found = rows(menu(written("slurm/README.md")), tmp_path / "runs", [f"experiment={experiment}"])
+    assert {row.profile for row in found} == {"paper"}
+    data = {row.data.name for row in found}
+    assert (
+        data == {"lvis"} if experiment in OF_LVIS else data == ({"coco", "lvis"} if "tab7" in experiment else {"coco"})
+    )
+    assert plan(found).jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("text", [FORMER, written("README.md")], ids=["former", "readme"])
+def test_other_ways_to_write_local_yaml_do_too(
+    menu: Callable[[str], Path], tmp_path: Path, experiment: str, text: str
+) -> None:
+    assert plan(rows(menu(text), tmp_path / "runs", [f"experiment={experiment}"])).jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("data", ["coco", "lvis"])
+def test_data_on_the_command_line_works_or_is_answered_with_what_to_write(
+    menu: Callable[[str], Path], tmp_path: Path, experiment: str, data: str
+) -> None:
+    """An experiment whose rows bring their data refuses another; every other takes it."""
+    folder, command = menu(written("slurm/README.md")), [f"experiment={experiment}", f"data={data}"]
+    if (experiment, data) in {("tab2_lvis", "coco"), ("tab7_detection", "coco"), ("tab7_detection", "lvis")}:
+        with pytest.raises(ConfigError, match=f"but the command says data={data}: .*; leave data= out") as refused:
+            rows(folder, tmp_path / "runs", command)
+        if fitting := re.search(r"choose those of it: (row=\S+)", str(refused.value)):
+            command.append(fitting[1])
+        else:
+            command.remove(f"data={data}")
+    found = rows(folder, tmp_path / "runs", command)
+    assert {row.data.name for row in found} == {"lvis" if experiment == "tab2_lvis" else data}
+    assert plan(found).jobs
+
+
+def test_rows_of_another_data_set_are_named_in_the_refusal(menu: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = menu(written("slurm/README.md"))
+    with pytest.raises(ConfigError) as refused:
+        rows(folder, tmp_path, ["experiment=tab7_detection", "data=lvis"])
+    assert str(refused.value) == (
+        "row=coco_convnext_s is of data=coco, but the command says data=lvis: a table's rows bring their own; leave "
+        "data= out, or choose those of it: row=lvis_r50,lvis_r101,lvis_x101_32x4d,lvis_x101_64x4d,lvis_r50_dcn,"
+        "lvis_r101_dcn"
+    )
+    with pytest.raises(ConfigError, match=r"row=lvis_r50 is of segmenter=mask_rcnn_r50, but .*; leave segmenter= out$"):
+        rows(folder, tmp_path, ["experiment=tab2_lvis", "segmenter=solov2_r50"])
+
+
+def test_each_data_set_has_a_root_of_its_own(compose: Callable[..., Config], root: Path, tmp_path: Path) -> None:  # noqa: F811
+    """LVIS elsewhere than COCO; a labeler of COCO still learns from COCO's files."""
+    elsewhere = tmp_path / "lvis"
+    elsewhere.mkdir()
+    for name in ("lvis_v1_train.json", "lvis_v1_val.json", "train2017", "val2017"):
+        (elsewhere / name).symlink_to(root / name)
+    roots = [f"roots.coco={root}", f"roots.lvis={elsewhere}", "profile=smoke", "labeler_data=coco"]
+    graph = Graph(compose("data=lvis", *roots), Store(tmp_path / "runs"), torch.device("cpu"))
+    assert graph.required_train.annotations == elsewhere / "lvis_v1_train.json"
+    assert graph.labeler_train.annotations == root / "annotations" / "instances_train2017.json"
+    alone = compose("data=lvis", f"data.root={root}", "labeler_data=coco").data
+    assert (alone.root, alone.labeler_train.root) == (str(root), None)
+    assert compose("data=lvis", f"roots.coco={root}").data.root == str(root)
+    assert compose("data=coco_mini", f"roots.coco={root}").data.root == "../shared/data/coco_mini"
+
+
+def test_a_row_alone_says_what_to_add(compose: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"leave data out there, or add data=lvis$"):
+        compose("row=lvis_r50", "data=coco")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm", "local"])
+def test_the_command_plans_table_7_as_the_readme_says(
+    menu: Callable[[str], Path], tmp_path: Path, launcher: str
+) -> None:
+    menu(written("slurm/README.md"))
+    shutil.copy(ROOT / "experiments" / "run.py", tmp_path)
+    command = [sys.executable, str(tmp_path / "run.py"), "-m", "experiment=tab7_detection", "dry_run=true",
+               f"store={tmp_path / 'runs'}", f"hydra/launcher={launcher}"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "14 rows: " in done.stdout
+    refused = subprocess.run([*command, "data=lvis"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("error: row=coco_convnext_s is of data=coco, but the command says data=lvis")
