@@ -30,7 +30,8 @@ class Resources:
     tasks: int | None = None  # processes a node; null: one a GPU, and one where there is none
     cpus: int = 4  # a process
     memory_gb: float = 16.0  # a node; 0: SLURM's default
-    minutes: int = 60
+    minutes: int = 60  # the time limit
+    longest: int | None = None  # … or more, up to this many, where a forecast says that the stage takes longer
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -43,7 +44,7 @@ class Resources:
 
     @property
     def gpu_hours(self) -> float:
-        """Of a job that runs to its time limit."""
+        """Of a job that runs to its time limit once."""
         return self.nodes * self.gpus * self.minutes / 60
 
 
@@ -51,6 +52,7 @@ class Resources:
 class Cluster:
     """A cluster profile."""
 
+    speed: float = 1.0  # of one of its GPUs, a V100's being 1: for forecasts
     device: str = "cuda"  # what the compute nodes compute with: cuda | cpu. It decides the precision, hence the keys
     setup: list[str] = field(default_factory=list)  # shell lines at the start of each job: module load …
     requeues: int = 20  # how often a stage may be preempted or run out of time before it counts as failed
@@ -84,6 +86,11 @@ class Cluster:
                 f"the cluster profile's resources of {stage}: minutes={found.minutes} leaves no time to work before "
                 f"the notice {self.notice_seconds} s (notice_seconds), and up to a minute more, before the limit"
             )
+        if found.longest is not None and found.longest < found.minutes:
+            raise ConfigError(
+                f"the cluster profile's resources of {stage}: longest={found.longest} is less than "
+                f"minutes={found.minutes}"
+            )
         if found.gpus < 0 or found.memory_gb < 0:
             raise ConfigError(f"the cluster profile's resources of {stage}: gpus and memory_gb cannot be negative")
         return found
@@ -114,6 +121,10 @@ def read_cluster(name: str) -> Cluster:
     for key in ("parallel", "notice_seconds"):
         if getattr(found, key) < 1:
             raise ConfigError(f"{path}: {key}={getattr(found, key)} must be at least 1")
+    if not 0 < found.speed < float("inf"):
+        raise ConfigError(
+            f"{path}: speed={found.speed} must be positive: how many times as fast as a V100 its GPUs are"
+        )
     if found.requeues < 0:
         raise ConfigError(f"{path}: requeues={found.requeues} cannot be negative")
     for pattern in found.stages:

@@ -43,6 +43,7 @@ class StageJob:
         sweep = read_sweep(self.sweep)
         entry = sweep.entries[self.address]
         try:
+            self._check_restarts(sweep)
             device = pick_device(sweep.device if entry.gpus else "cpu")
             with ranks.joined(device):
                 self._compute(sweep, device)
@@ -56,6 +57,19 @@ class StageJob:
                 self._note_failure(sweep, job, error)
             raise
         return self.address
+
+    def _check_restarts(self, sweep: Sweep) -> None:
+        """Refuse to start again more often than the profile allows: SLURM itself requeues what it preempts, without a
+        limit, and the plan said what the sweep can cost at the most.
+
+        Raises:
+            MalError.
+        """
+        if _restarts() > sweep.requeues:
+            raise MalError(
+                f"{self.address} was requeued {_restarts()} times, more than the {sweep.requeues} that the profile "
+                "allows (requeues); the same sweep again goes on from where it was"
+            )
 
     def checkpoint(self) -> DelayedSubmission:
         """For a notice that comes outside a training loop: what is finished is in the store, so simply start again."""
@@ -91,7 +105,7 @@ class StageJob:
 
     def _go_back(self, sweep: Sweep, job: str, reason: str) -> None:
         """Into the queue again, if SLURM is not ending the job itself and this has not happened too often."""
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        restarts = _restarts()
         if not queue.is_running(job):
             print(f"{reason}. SLURM is ending the job itself", file=sys.stderr, flush=True)
         elif restarts >= sweep.requeues:
@@ -106,3 +120,8 @@ class StageJob:
         said = str(error) if isinstance(error, MalError) else f"{type(error).__name__}: {error}"
         log = Path(sweep.folder) / "logs" / f"{job.job_id}_{job.global_rank}_log.err"
         write_json(sweep.failure_file(self.address), {"error": said, "job": job.job_id, "log": str(log)}, indent=1)
+
+
+def _restarts() -> int:
+    """How often SLURM has started this job again, for whatever reason."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))

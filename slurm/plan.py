@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
@@ -14,8 +14,12 @@ from mal.history import History
 from mal.stages import Graph
 from mal.store import Store
 from slurm.cluster import Cluster, Resources
+from slurm.forecast import v100_seconds
 
 BY_LIMIT = "its time limit"  # what a stage's time is estimated from where the store has no run like it
+BY_V100 = "times on V100s"  # or this, of trainings (slurm/forecast.py)
+MARGIN = 1.5  # × a forecast is a time limit
+RESUMES = ("train_", "label_")  # stages that go on from what they have when they are requeued; others begin again
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Job:
 
     @property
     def gpu_hours(self) -> float:
+        """That it will take."""
         return self.resources.nodes * self.resources.gpus * self.seconds / 3600
 
 
@@ -43,6 +48,12 @@ class Plan:
     done: dict[str, None] = field(default_factory=dict)  # addresses of what the store has already
     targets: dict[int, list[str]] = field(default_factory=dict)  # row → all its stages, as its table lists them
     notes: list[str] = field(default_factory=list)
+    requeues: int = 0  # that each job may have
+
+    @property
+    def most_gpu_hours(self) -> float:
+        """What no sweep exceeds: every job runs to its time limit, is requeued as often as it may be, and again."""
+        return sum(job.resources.gpu_hours for job in self.jobs.values()) * (1 + self.requeues)
 
 
 def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
@@ -58,7 +69,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
     if len(stores) > 1:
         raise ConfigError(f"the rows of a sweep share one store, but these name {', '.join(sorted(stores))}")
     store, device = Store(rows[0].store), torch.device(cluster.device)
-    plan, past = Plan(list(rows)), History(store.root)
+    plan, past = Plan(list(rows), requeues=cluster.requeues), History(store.root)
     asked: dict[tuple[str, bool], Resources] = {}
     for number, row in enumerate(rows):
         graph = Graph(row, store, device)
@@ -77,7 +88,15 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
             resources = asked[kind(stage), stage.shared]
             check_shares(stage, row, resources)
             after = [other.address for other in stage.inputs.values() if other.address in plan.jobs]
-            plan.jobs[stage.address] = Job(stage, number, resources, after, *estimate(past, stage, resources))
+            ahead = forecast(stage, row, graph, resources=resources, speed=cluster.speed)
+            seconds, basis = estimate(past, stage, resources, ahead=ahead)
+            if basis == BY_LIMIT:
+                resources = with_limit(resources, None)
+                seconds = resources.minutes * 60
+            else:  # the longer of both: an earlier run that was requeued tells of its last part alone
+                resources = with_limit(resources, max(seconds, ahead or 0))
+            plan.jobs[stage.address] = Job(stage, number, resources, after, seconds, basis)
+    plan.notes += too_short(plan, cluster)
     return plan
 
 
@@ -115,30 +134,68 @@ def check_shares(stage: Stage, row: Config, resources: Resources) -> None:
         )
 
 
-def estimate(history: History, stage: Stage, resources: Resources) -> tuple[float, str]:
-    """Seconds, and what they are taken from: earlier runs of the same kind, or the time limit."""
+def forecast(stage: Stage, row: Config, graph: Graph, *, resources: Resources, speed: float) -> float | None:
+    """Seconds of a training on a stage's GPUs by published times on V100s; None without GPUs, and of anything else."""
+    gpus = resources.nodes * resources.gpus
+    seconds = v100_seconds(stage, row, graph) if gpus else None
+    return None if seconds is None else seconds / (gpus * speed)
+
+
+def with_limit(resources: Resources, ahead: float | None) -> Resources:
+    """The same with a time limit of half as much again as a stage takes, in whole half hours, between `minutes` and
+    `longest`; where nobody knows, `longest`."""
+    if resources.longest is None:
+        return resources
+    wanted = resources.longest if ahead is None else 30 * math.ceil(MARGIN * ahead / 60 / 30)
+    return replace(resources, minutes=min(max(wanted, resources.minutes), resources.longest))
+
+
+def estimate(history: History, stage: Stage, resources: Resources, *, ahead: float | None = None) -> tuple[float, str]:
+    """Seconds, and what they are taken from: earlier runs of the same kind, a forecast, or the time limit."""
     processes = resources.nodes * resources.tasks_per_node
     found = history.seconds(stage, processes=processes, gpu=resources.gpus > 0)
-    if found is None:
-        return resources.minutes * 60, BY_LIMIT
-    return found[0], f"{found[1]} earlier run{'s' * (found[1] > 1)}"
+    if found is not None:
+        return found[0], f"{found[1]} earlier run{'s' * (found[1] > 1)}"
+    return (resources.minutes * 60, BY_LIMIT) if ahead is None else (ahead, BY_V100)
+
+
+def too_short(plan: Plan, cluster: Cluster) -> list[str]:
+    """A sentence for each kind of stage that takes longer than its job may run, requeues included where it goes on from
+    what it has."""
+    found: dict[str, str] = {}
+    for job in plan.jobs.values():
+        times = 1 + plan.requeues if job.stage.name.startswith(RESUMES) else 1
+        allowed = times * (job.resources.minutes * 60 - cluster.notice_seconds)
+        if job.basis != BY_LIMIT and job.seconds > allowed:
+            runs = f"{times} times {_clock(job.resources.minutes * 60)}" if times > 1 else _clock(allowed)
+            found.setdefault(
+                kind(job.stage),
+                f"{kind(job.stage)} takes about {_clock(job.seconds)} by {job.basis}, but its job may run for {runs} "
+                "alone, so it will fail; in the cluster profile raise its minutes or longest, or "
+                + ("requeues, " if times > 1 else "")
+                + "give it more GPUs"
+                + (f", or mend speed={cluster.speed:g}" if job.basis == BY_V100 else ""),
+            )
+    return [*found.values()]
 
 
 def plan_lines(plan: Plan) -> str:
-    """The plan as a table: what, how often, on what, how long, and how many GPU-hours at the most."""
+    """The plan as a table: what, how often, on what, how long, and how many GPU-hours, about and at the most."""
     if not plan.jobs:
         return f"{len(plan.done)} stages, all of them done: nothing to submit"
     groups: dict[tuple[str, str, str], list[Job]] = {}
     for job in plan.jobs.values():
         groups.setdefault((kind(job.stage), _asked(job.resources), job.basis), []).append(job)
-    rows = [("stage", "jobs", "each asks for", "each takes", "GPU-hours", "estimated from")]
+    rows = [("stage", "jobs", "each asks for", "each takes", "GPU-hours", "at most", "estimated from")]
     for (name, asked, basis), jobs in groups.items():
         hours = sum(job.gpu_hours for job in jobs)
-        rows.append((name, str(len(jobs)), asked, _clock(median(j.seconds for j in jobs)), f"{hours:.1f}", basis))
+        most = sum(job.resources.gpu_hours for job in jobs) * (1 + plan.requeues)
+        took = _clock(median(j.seconds for j in jobs))
+        rows.append((name, str(len(jobs)), asked, took, f"{hours:.1f}", f"{most:.1f}", basis))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.rjust(width) if 1 <= column <= 4 and column != 2 else cell.ljust(width)
+            cell.rjust(width) if 1 <= column <= 5 and column != 2 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -146,9 +203,11 @@ def plan_lines(plan: Plan) -> str:
     total = sum(job.gpu_hours for job in plan.jobs.values())
     limited = sum(job.gpu_hours for job in plan.jobs.values() if job.basis == BY_LIMIT)
     lines.append(
-        f"{len(plan.rows)} rows: {len(plan.jobs)} stages to do, {len(plan.done)} done already; at most "
+        f"{len(plan.rows)} rows: {len(plan.jobs)} stages to do, {len(plan.done)} done already; about "
         f"{_number(total)} GPU-hours"
         + (f", {_number(limited)} of them by time limits, for want of earlier runs" if limited else "")
+        + f"; at most {_number(plan.most_gpu_hours)}, if every job runs to its time limit"
+        + (f" and is requeued {plan.requeues} times" if plan.requeues else "")
     )
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)

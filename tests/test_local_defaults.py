@@ -26,13 +26,18 @@ from mal.store import Store
 from slurm.cluster import read_cluster
 from slurm.plan import Plan, make_plan
 from slurm.rows import compose_rows, with_choices
-from tests.test_experiments import root  # noqa: F401 - a fixture
+from tests.paper_data import coco_and_lvis
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 FORMER = "defaults: [config, override profile: paper, override data: coco, _self_]\ndata: {root: /data/coco}\n"
 OF_LVIS = {"tab2_lvis", "fig4"}  # what the paper has of LVIS alone
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coco_and_lvis(tmp_path_factory.mktemp("coco"))
 
 
 def written(readme: str) -> str:
@@ -42,12 +47,12 @@ def written(readme: str) -> str:
 
 
 @pytest.fixture
-def menu(tmp_path: Path, root: Path) -> Callable[[str], Path]:  # noqa: F811
+def menu(tmp_path: Path, root: Path) -> Callable[[str], Path]:
     """A copy of the menu with a local.yaml, whose data lies in `root`."""
 
     def build(text: str) -> Path:
         folder = tmp_path / "conf"
-        shutil.copytree(CONF, folder, ignore=shutil.ignore_patterns("local.yaml"))
+        shutil.copytree(CONF, folder)
         assert "/data/coco" in text
         (folder / "local.yaml").write_text(
             text.replace("/data/coco", str(root)).replace("cluster: mine", "cluster: generic")
@@ -132,7 +137,7 @@ def test_rows_of_another_data_set_are_named_in_the_refusal(menu: Callable[[str],
         rows(folder, tmp_path, ["experiment=tab2_lvis", "segmenter=solov2_r50"])
 
 
-def test_each_data_set_has_a_root_of_its_own(compose: Callable[..., Config], root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_each_data_set_has_a_root_of_its_own(compose: Callable[..., Config], root: Path, tmp_path: Path) -> None:
     """LVIS elsewhere than COCO; a labeler of COCO still learns from COCO's files."""
     elsewhere = tmp_path / "lvis"
     elsewhere.mkdir()
