@@ -8,6 +8,7 @@ import torch
 
 from mal.graph import in_order
 from mal.stages import Graph
+from mal.stages.settings import FORMER
 from mal.store import Store
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -34,10 +35,47 @@ def published(stage: str) -> set[str]:
 
 def test_the_demo_has_the_keys_of_the_published_one(compose, tmp_path: Path) -> None:
     """A setting that is added must not give a result that exists another name."""
-    found = keys(compose, tmp_path)
-    for name in ("train_labeler mal None", "label_val mal None", "quality_val mal None", "train_segmenter None human",
-                 "detect_val mal pseudo", "retention mal pseudo"):  # fmt: skip
+    found = keys(compose, tmp_path, "segmenter=none")
+    for name in ("train_labeler mal None", "label_val mal None", "quality_val mal None"):
         assert found[name] in published(name.split()[0]), name
+
+
+def test_a_segmenter_that_starts_as_before_has_the_keys_of_the_published_one(compose, tmp_path: Path) -> None:
+    found = keys(compose, tmp_path, "segmenter.heads.start=torchvision")
+    for stage in ("train_segmenter None human", "detect_val mal pseudo", "retention mal pseudo"):
+        assert found[stage] in published(stage.split()[0]), stage
+
+
+READ_THE_START = {
+    ("segmenter=mask_rcnn_tiny",): True,
+    ("segmenter=cascade_tiny",): True,
+    ("segmenter=solov2_tiny",): False,
+    ("segmenter=mask2former_tiny",): False,
+    ("segmenter=mask_rcnn_tiny", "segmenter.backend=detectron2"): False,
+    ("segmenter=cascade_tiny", "segmenter.backend=detectron2"): False,
+}
+
+
+@pytest.mark.parametrize(("overrides", "reads"), READ_THE_START.items())
+def test_the_start_of_heads_is_part_of_the_keys_of_those_that_read_it(
+    compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], reads: bool
+) -> None:
+    monkeypatch.setattr("mal.segmenters.INSTALL", {})  # detectron2 need not be there to plan with it
+    found = {}
+    for start in ("mmdetection", "detectron2", "torchvision"):
+        config = compose("data=shapes", f"store={tmp_path}", *overrides, f"segmenter.heads.start={start}")
+        stage = Graph(config, Store(tmp_path), CPU).train_segmenter(None)
+        found[start] = stage.key
+    assert len(set(found.values())) == (3 if reads else 1)
+    mentioned = {path for path in FORMER if mentions(stage.config, path)}  # torchvision's start is the former one
+    assert mentioned == set()
+
+
+def mentions(settings: dict, path: str) -> bool:
+    *parents, name = path.split(".")
+    for parent in parents:
+        settings = settings.get(parent, {})
+    return name in settings
 
 
 def test_a_swin_trained_with_a_spoilt_teacher_has_another_key(compose, tmp_path: Path) -> None:

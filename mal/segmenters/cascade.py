@@ -11,6 +11,7 @@ from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.cascade_heads import CascadeHeads
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.heads_start import start_heads
 from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
@@ -84,7 +85,10 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
         ConfigError, WeightsError.
     """
     pyramid = build_pyramid(config, load=load)
-    model = GeneralizedRCNN(pyramid, region_proposals(config), CascadeHeads(config, classes=classes), Prepared(config))
+    heads = CascadeHeads(config, classes=classes)
+    model = GeneralizedRCNN(pyramid, region_proposals(config), heads, Prepared(config))
+    if load:
+        start_heads(heads.ordered(), config.heads.start)
     return model.to(memory_format=torch.channels_last)  # 1.5 × as fast on a CPU
 
 

@@ -33,17 +33,17 @@ class Sampled:
 
 
 class BoxPredictor(nn.Module):
-    """A class's logit and one box for all classes."""
+    """A class's logit, and its box or one for all classes."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, *, per_class: bool) -> None:
         super().__init__()
-        self.logits, self.deltas = nn.Linear(width, classes + 1), nn.Linear(width, 4)
+        self.logits, self.deltas = nn.Linear(width, classes + 1), nn.Linear(width, 4 * (classes if per_class else 1))
         for layer, spread in ((self.logits, 0.01), (self.deltas, 0.001)):  # starts near the proposals themselves
             nn.init.normal_(layer.weight, std=spread)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(r, width) → class logits (r, classes + 1), background first, and encoded boxes (r, 4)."""
+        """(r, width) → class logits (r, classes + 1), background first, and encoded boxes (r, 4 or 4 · classes)."""
         return self.logits(x), self.deltas(x)
 
 
@@ -69,7 +69,7 @@ class CascadeStage(RoIHeads):
         super().__init__(
             roi_pool(config, cells=heads.box_cells),
             FastRCNNConvFCHead(shape, cascade.box_convs, [heads.box_width], norm_layer=nn.BatchNorm2d),
-            BoxPredictor(heads.box_width, classes),
+            BoxPredictor(heads.box_width, classes, per_class=cascade.box_per_class),
             fg_iou_thresh=cascade.ious[number],
             bg_iou_thresh=cascade.ious[number],
             batch_size_per_image=heads.sampled,
@@ -80,7 +80,7 @@ class CascadeStage(RoIHeads):
             detections_per_img=config.test.max_detections,
             **masks,
         )
-        self.aligned = heads.aligned
+        self.aligned, self.binary = heads.aligned, heads.mask_targets == "binary"
 
     def sample(self, proposals: list[Tensor], targets: list[Target]) -> Sampled:
         """Match proposals and the targets' own boxes to the targets at this stage's IoU; draw some of them."""
@@ -96,16 +96,34 @@ class CascadeStage(RoIHeads):
         return Sampled(boxes=rois, labels=labels, matched=matched, own=own)
 
     def classify(self, features: Maps, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Class logits (Σr, classes + 1) and encoded boxes (Σr, 4)."""
+        """Class logits (Σr, classes + 1) and encoded boxes (Σr, 4 or 4 · classes)."""
         return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, shapes)))
 
     def decoded(self, deltas: Tensor, boxes: list[Tensor]) -> Tensor:
         """(Σr, 4): the boxes that `deltas` make of `boxes`."""
         return self.box_coder.decode(deltas, boxes).view(-1, 4)
 
-    def refined(self, deltas: Tensor, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> list[Tensor]:
-        """The next stage's proposals; no gradient flows through them."""
-        split = self.decoded(deltas.detach(), boxes).split([len(given) for given in boxes])
+    def refined(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        boxes: list[Tensor],
+        shapes: list[tuple[int, int]],
+        labels: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The next stage's proposals; no gradient flows through them.
+
+        Where each class has its own box, it is that of the object an RoI was matched to, and where there is none that
+        of the best class, as MMDetection has it.
+
+        Args:
+            labels: (r,) an image, in training.
+        """
+        found = logits[:, 1:].argmax(dim=1) + 1
+        if labels is not None:
+            known = torch.cat(labels)
+            found = torch.where(known > 0, known, found)
+        split = self.decoded(own_boxes(deltas.detach(), found), boxes).split([len(given) for given in boxes])
         return [clip_boxes_to_image(given, shape) for given, shape in zip(split, shapes, strict=True)]
 
     def box_losses(
@@ -118,7 +136,7 @@ class CascadeStage(RoIHeads):
         wanted = [
             target["boxes"][index] for target, index in zip(targets, sampled.positive(sampled.matched), strict=True)
         ]
-        found = self.decoded(deltas, sampled.boxes)[labels > 0]
+        found = self.decoded(own_boxes(deltas, labels.clamp(min=1)), sampled.boxes)[labels > 0]
         boxes = generalized_box_iou_loss(found, torch.cat(wanted).to(found.dtype), reduction="sum")
         return weight * (F.cross_entropy(logits, labels, reduction="sum") / count), weight * (boxes / count)
 
@@ -132,7 +150,14 @@ class CascadeStage(RoIHeads):
         """Binary cross-entropy over the cells of the positive RoIs' masks of their own class."""
         boxes = sampled.positive(sampled.boxes)
         logits = self.mask_logits(features, boxes, shapes)
-        return mask_loss(logits, boxes, sampled.positive(sampled.matched), targets, aligned=self.aligned)
+        matched = sampled.positive(sampled.matched)
+        return mask_loss(logits, boxes, matched, targets, aligned=self.aligned, binary=self.binary)
+
+
+def own_boxes(deltas: Tensor, labels: Tensor) -> Tensor:
+    """Each RoI's box of a class: (r, 4 · classes) and (r,) from 1 → (r, 4); (r, 4) is the same for every class."""
+    of_class = deltas.unflatten(1, (-1, 4))
+    return deltas if of_class.shape[1] == 1 else of_class[torch.arange(len(labels), device=labels.device), labels - 1]
 
 
 class CascadeHeads(nn.Module):
@@ -184,7 +209,7 @@ class CascadeHeads(nn.Module):
             losses |= {f"loss_class_{number}": weight * classes, f"loss_box_{number}": weight * self.box_weight * boxes}
             if stage.has_mask():
                 losses[f"loss_mask_{number}"] = weight * stage.mask_loss(features, sampled, shapes, targets)
-            refined = stage.refined(deltas, sampled.boxes, shapes)
+            refined = stage.refined(logits, deltas, sampled.boxes, shapes, sampled.labels)
             proposals = [boxes[~own] for boxes, own in zip(refined, sampled.own, strict=True)]
         return losses
 
@@ -200,10 +225,11 @@ class CascadeHeads(nn.Module):
         for stage in stages:
             found, deltas = stage.classify(features, proposals, shapes)
             logits.append(found)
-            before, proposals = proposals, stage.refined(deltas, proposals, shapes)
+            before, proposals = proposals, stage.refined(found, deltas, proposals, shapes)
         mean = torch.stack(logits).mean(dim=0)
-        last = stages[-1]
-        boxes, scores, labels = last.postprocess_detections(mean, deltas.repeat(1, mean.shape[1]), before, shapes)
+        last, classes = stages[-1], mean.shape[1]
+        per_class = deltas.repeat(1, classes) if deltas.shape[1] == 4 else torch.cat([deltas[:, :4], deltas], dim=1)
+        boxes, scores, labels = last.postprocess_detections(mean, per_class, before, shapes)  # no box of the background
         results = [
             {"boxes": box, "scores": score, "labels": label}
             for box, score, label in zip(boxes, scores, labels, strict=True)

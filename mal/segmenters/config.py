@@ -18,11 +18,12 @@ class PyramidConfig:
     stem: list[int] = field(default_factory=lambda: [32])  # tiny: channels of the stride-2 convolutions before it
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
     blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])  # tiny: residual blocks a stage
-    norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | batch
+    norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | affine (only the statistics) | batch
     frozen_stages: int = 0  # the stem (1) and this many stages less one keep their weights
     map_norm: bool = False  # layer norm over the channels of each of the body's maps, as detectors on ConvNeXt have it
     channels: int = 256  # of every map of the feature pyramid
     fpn_norm: bool = False  # batch norm after each of its convolutions, for training from scratch
+    fpn_start: str = "kaiming"  # kaiming (torchvision, detectron2) | xavier (MMDetection); both uniform
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of RGB in [0, 1]
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
 
@@ -37,21 +38,25 @@ class ProposalConfig:
     after_nms: list[int] = field(default_factory=lambda: [2000, 1000])
     nms: float = 0.7
     sampled: int = 256  # anchors an image in the loss, at most half of them positive
+    box_beta: float = 1 / 9  # where their box loss turns from square to linear; 0: it is L1
 
 
 @dataclass
 class HeadConfig:
     """Box and mask heads."""
 
+    start: str = "mmdetection"  # mmdetection | detectron2 | torchvision: whose initial weights, see `heads_start`
     sampled: int = 512  # RoIs an image in the loss
     positive: float = 0.25  # share of them that may be positive
     box_cells: int = 7  # side of the grid an RoI is pooled to for its box and class
     mask_cells: int = 14  # the same for its mask, which comes out twice as fine
-    samples: int = 2  # each cell averages samples × samples points of the map
+    samples: int = 2  # each cell averages samples × samples points of the map; 0: about one a pixel
     aligned: bool = True  # a map's pixel i lies at i + 1/2, as in MMDetection and detectron2; torchvision has it at i
     box_width: int = 1024  # of the two fully connected layers
+    box_beta: float = 1 / 9  # where the box loss turns from square to linear; 0: it is L1; a cascade has its own loss
     mask_widths: list[int] = field(default_factory=lambda: [256, 256, 256, 256])  # of the 3 × 3 convolutions
     mask_up_width: int = 256  # of the transposed convolution after them
+    mask_targets: str = "share"  # share (of each cell that the mask covers) | binary (whether that is at least half)
     canonical_side: int = 224  # an RoI of this side is read from the stride-16 map (FPN, Eq. 1)
 
 
@@ -66,6 +71,7 @@ class CascadeConfig:
     )
     box_convs: list[int] = field(default_factory=lambda: [256] * 4)  # channels, before one fully connected layer
     box_weight: float = 10.0  # of the generalised IoU loss
+    box_per_class: bool = False  # each class has its own box, instead of one for all
 
 
 @dataclass
@@ -82,6 +88,7 @@ class GridConfig:
     mask_width: int = 128  # channels of the mask-feature branch
     kernel: int = 256  # channels of the mask features, and so of each predicted 1 × 1 kernel
     dice: float = 3.0  # weight of the mask loss; the focal loss has 1
+    mask_targets: str = "share"  # share (of each cell that the mask covers) | binary (see `solov2_targets`)
 
 
 @dataclass

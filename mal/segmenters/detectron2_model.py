@@ -12,7 +12,6 @@ Lazy = dict[str, Any]
 
 BODY_LEVELS = ["res2", "res3", "res4", "res5"]  # detectron2's names of the body's maps, of strides 4 to 32,
 LEVELS = ["p2", "p3", "p4", "p5"]  # and of the pyramid's; "p6" is the subsampled last one
-SMOOTH_L1 = 1 / 9  # where the box losses turn from square to linear: torchvision's; detectron2's own default is 0
 
 
 def lazy_model(config: SegmenterConfig, *, classes: int, body: Lazy) -> Lazy:
@@ -66,7 +65,7 @@ def _proposals(config: SegmenterConfig) -> Lazy:
         pre_nms_topk=proposals.before_nms,
         post_nms_topk=proposals.after_nms,
         nms_thresh=proposals.nms,
-        smooth_l1_beta=SMOOTH_L1,
+        smooth_l1_beta=proposals.box_beta,
     )
 
 
@@ -89,10 +88,11 @@ def is_cascade(config: SegmenterConfig) -> bool:
 
 
 def _single(config: SegmenterConfig, *, classes: int) -> Lazy:
+    beta = config.heads.box_beta
     return {
         "proposal_matcher": _matcher([0.5], labels=[0, 1], closest=False),
         "box_head": _box_head(config, convs=[], layers=2),
-        "box_predictor": _predictor(config, classes=classes, weights=[10.0, 10.0, 5.0, 5.0], smooth_l1_beta=SMOOTH_L1),
+        "box_predictor": _predictor(config, classes=classes, weights=[10.0, 10.0, 5.0, 5.0], smooth_l1_beta=beta),
     }
 
 

@@ -12,6 +12,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.heads_start import start_heads
 from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
@@ -127,9 +128,13 @@ def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Mod
         nms_thresh=config.test.nms,
         detections_per_img=config.test.max_detections,
         aligned=heads.aligned,
+        binary=heads.mask_targets == "binary",
+        box_beta=heads.box_beta,
         **masks,
     )
     model = GeneralizedRCNN(pyramid, region_proposals(config), roi_heads, Prepared(config))
+    if load:
+        start_heads([roi_heads], heads.start)
     return model.to(memory_format=torch.channels_last)  # 1.5 × as fast on a CPU
 
 

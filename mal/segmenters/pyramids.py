@@ -1,6 +1,6 @@
 """Backbones with a feature pyramid: images → maps of strides 4, 8, 16, 32 and 64, equally wide."""
 
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torchvision
@@ -32,7 +32,7 @@ class Pyramid(nn.Module):
     Args:
         body: images (B, 3, H, W) → list of four maps of strides 4, 8, 16, 32.
         widths: their channels.
-        config: `map_norm`, `channels` and `fpn_norm` are used.
+        config: `map_norm`, `channels`, `fpn_norm` and `fpn_start` are used.
     """
 
     def __init__(self, body: nn.Module, *, widths: list[int], config: PyramidConfig) -> None:
@@ -42,6 +42,10 @@ class Pyramid(nn.Module):
         self.map_norms = nn.ModuleList(norms)
         norm = nn.BatchNorm2d if config.fpn_norm else None
         self.fpn = FeaturePyramidNetwork(widths, config.channels, extra_blocks=LastLevelMaxPool(), norm_layer=norm)
+        if config.fpn_start == "xavier":
+            for layer in self.fpn.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight)  # biases are 0 either way
         self.out_channels = config.channels  # torchvision's detectors read this name
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -53,8 +57,8 @@ class Pyramid(nn.Module):
 def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
     """The backbone a segmenter asks for.
 
-    `norm=frozen` and `frozen_stages` keep loaded weights as they are; a backbone that trains from scratch has nothing
-    to keep, and trains whole, with batch norm.
+    `norm=frozen` and `frozen_stages` keep loaded weights as they are, `norm=affine` the batch norms' statistics; a
+    backbone that trains from scratch has nothing to keep, and trains whole, with batch norm.
 
     Args:
         config: `pyramid`, `dcn`, `pretrained` and `checkpoint` are used.
@@ -122,7 +126,29 @@ def _convolution(below: int, width: int, stride: int, *, side: int = 3) -> nn.Se
     )
 
 
-class ResnetBody(nn.Module):
+class LoadedBody(nn.Module):
+    """A body whose weights are loaded; see `build_pyramid` for what it keeps of them."""
+
+    keeps_statistics = False
+
+    def freeze_norms(self, model: nn.Module, norm: str) -> None:
+        """Let the batch norms of a model keep what `PyramidConfig.norm` says."""
+        if norm == "frozen":
+            freeze_batch_norm_2d(model)
+        elif norm == "affine":
+            self.keeps_statistics = True
+
+    def train(self, mode: bool = True) -> Self:
+        """With `norm=affine`, batch norms normalise by the loaded statistics in training too, and do not move them."""
+        super().train(mode)
+        if self.keeps_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+class ResnetBody(LoadedBody):
     """A torchvision ResNet or ResNeXt without its classifier."""
 
     head = "fc."
@@ -141,8 +167,7 @@ class ResnetBody(nn.Module):
         return weights.get_state_dict(progress=False, check_hash=True)
 
     def freeze(self, config: PyramidConfig) -> None:
-        if config.norm == "frozen":
-            freeze_batch_norm_2d(self.model)
+        self.freeze_norms(self.model, config.norm)
         stem = nn.ModuleList([self.model.conv1, self.model.bn1])
         for stage in [stem, *self.stages()][: config.frozen_stages]:
             stage.requires_grad_(False)
@@ -159,7 +184,7 @@ class ResnetBody(nn.Module):
         return maps
 
 
-class TimmBody(nn.Module):
+class TimmBody(LoadedBody):
     """Any timm model with maps at strides 4, 8, 16 and 32."""
 
     def __init__(self, config: PyramidConfig) -> None:
@@ -188,8 +213,7 @@ class TimmBody(nn.Module):
         return self._create(pretrained=True).state_dict()
 
     def freeze(self, config: PyramidConfig) -> None:
-        if config.norm == "frozen":
-            freeze_batch_norm_2d(self.model)
+        self.freeze_norms(self.model, config.norm)
         if config.frozen_stages:
             groups = group_parameters(self.model, self.model.group_matcher(coarse=True))  # the stem, then each stage
             for number in range(config.frozen_stages):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -19,6 +19,9 @@ from mal.segmenters.inference import Detect, Json
 from mal.segmenters.pasting import paste
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
 from mal.segmenters.roi_pool import RoiPool
+
+
+TORCHVISION_SAMPLES = 2  # along each side of a cell, of the RoIAlign that torchvision's published weights learned with
 
 
 class Prepared(GeneralizedRCNNTransform):
@@ -71,29 +74,35 @@ def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
     )
 
 
-class CountingSampler(BalancedPositiveNegativeSampler):
-    """torchvision's, which remembers how many it drew."""
-
-    drawn: Tensor  # scalar, over all images
-
-    def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        positive, negative = super().__call__(matched)
-        self.drawn = torch.stack([mask.sum() for mask in (*positive, *negative)]).sum()
-        return positive, negative
-
-
 class RegionProposals(RegionProposalNetwork):
-    """torchvision's; of several processes each divides its losses by the mean number of sampled anchors."""
+    """torchvision's, with a box loss to choose; of several processes each divides its losses by the mean number of
+    sampled anchors.
 
-    def __init__(self, *arguments: Any, batch_size_per_image: int, positive_fraction: float, **named: Any) -> None:
-        super().__init__(
-            *arguments, batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **named
-        )
-        self.fg_bg_sampler = CountingSampler(batch_size_per_image, positive_fraction)
+    Args:
+        box_beta: where the box loss turns from square to linear; 0: it is L1.
+        arguments: those of `RegionProposalNetwork`.
+    """
 
-    def compute_loss(self, objectness: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        scores, boxes = super().compute_loss(objectness, *rest)
-        weight = ranks.weight(self.fg_bg_sampler.drawn, device=scores.device)
+    def __init__(self, *arguments: Any, box_beta: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.box_beta = box_beta
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Of the drawn anchors: mean binary cross-entropy, and the positives' box loss over the number of all drawn.
+
+        Args:
+            objectness: (a, 1) logits. pred_bbox_deltas: (a, 4).
+            labels: (a,) an image, 1 where an anchor is positive, 0 negative, −1 neither.
+            regression_targets: (a, 4) an image.
+        """
+        positive, negative = (torch.cat(drawn).nonzero()[:, 0] for drawn in self.fg_bg_sampler(labels))
+        drawn = torch.cat([positive, negative])
+        wanted = torch.cat(regression_targets)[positive]
+        boxes = F.smooth_l1_loss(pred_bbox_deltas[positive], wanted, beta=self.box_beta, reduction="sum") / len(drawn)
+        scores = F.binary_cross_entropy_with_logits(objectness.flatten()[drawn], torch.cat(labels)[drawn])
+        weight = ranks.weight(len(drawn), device=scores.device)
         return weight * scores, weight * boxes
 
 
@@ -110,19 +119,20 @@ def region_proposals(config: SegmenterConfig) -> RegionProposalNetwork:
         pre_nms_top_n=dict(zip(("training", "testing"), proposals.before_nms, strict=True)),
         post_nms_top_n=dict(zip(("training", "testing"), proposals.after_nms, strict=True)),
         nms_thresh=proposals.nms,
+        box_beta=proposals.box_beta,
     )
 
 
 def roi_pool(config: SegmenterConfig, *, cells: int) -> RoiPool:
     """RoIAlign over the pyramid, to cells × cells; for torchvision's published weights as they learned it."""
-    heads = config.heads
+    heads, published = config.heads, config.weights == "published"
     return RoiPool(
         LEVEL_NAMES,
         strides=STRIDES,
         cells=cells,
-        samples=heads.samples,
+        samples=TORCHVISION_SAMPLES if published else heads.samples,
         canonical_side=heads.canonical_side,
-        aligned=heads.aligned and config.weights != "published",
+        aligned=heads.aligned and not published,
     )
 
 

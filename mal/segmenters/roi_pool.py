@@ -20,7 +20,8 @@ class RoiPool(MultiScaleRoIAlign):
         names: keys of the levels, from the finest.
         strides: of each level, powers of two.
         cells: side of the grid of cells.
-        samples: each cell averages samples × samples points, interpolated bilinearly.
+        samples: each cell averages samples × samples points, interpolated bilinearly; 0: as many along each side as the
+            cell has pixels of its map, rounded up. Then torchvision's kernel also works on a CPU.
         canonical_side: an RoI of this side, in pixels, is read from the stride-16 level.
         aligned: a map's pixel i lies at i + 1/2, as MMDetection and detectron2 have it. Otherwise at i, and no RoI is
             smaller than a pixel of its map: torchvision's detectors, with half a pixel between an RoI and what is read.
@@ -43,7 +44,8 @@ class RoiPool(MultiScaleRoIAlign):
     def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], *_: Any) -> Tensor:
         """maps: (B, C, h, w) a level; boxes: (n, 4) xyxy in image pixels, an image. Returns (Σn, C, cells, cells)."""
         levels = [maps[name] for name in self.names]
-        return self.as_table(levels, boxes) if levels[0].device.type == "cpu" else self.as_torchvision(levels, boxes)
+        by_table = levels[0].device.type == "cpu" and self.samples > 0
+        return self.as_table(levels, boxes) if by_table else self.as_torchvision(levels, boxes)
 
     def as_torchvision(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """By torchvision's kernel, level by level."""

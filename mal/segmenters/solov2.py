@@ -145,7 +145,8 @@ def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     assigned = []
     for sample in batch:
         owner = owners(sample.boxes_xyxy, sample.masks, canvas=canvas, grid=config.grid)
-        assigned.append((owner, sample.labels, mask_targets(sample.masks, canvas=canvas)))
+        binary = config.grid.mask_targets == "binary"
+        assigned.append((owner, sample.labels, mask_targets(sample.masks, canvas=canvas, binary=binary)))
     return grid_losses(model(images), assigned, grid=config.grid)
 
 

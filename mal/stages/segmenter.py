@@ -18,7 +18,7 @@ from mal.segmenters import published
 from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
-from mal.stages.settings import without_former
+from mal.stages.settings import without, without_former
 from mal.submission import write_submission
 
 
@@ -31,10 +31,8 @@ class SegmenterStages(LabelerStages):
         settings: Json = {"seed": config.seed, "segmenter": dataclasses.asdict(self._segmenter())}
         settings["segmenter"]["precision"] = str(network_dtype(config.segmenter.precision, self.device))
         unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
-        for key in ("running", "test", "weights", *unread):
-            del settings["segmenter"][key]
-        for key in ("test_short_side", "test_long_side"):
-            del settings["segmenter"]["scale"][key]
+        at_test = ("test", "scale.test_short_side", "scale.test_long_side")
+        without(settings["segmenter"], "running", "weights", *at_test, *unread)
         without_former(settings)
         if config.segmenter.backend == "transformers":
             # its heads once started as the installed version of the library has them, from other draws
@@ -80,6 +78,8 @@ class SegmenterStages(LabelerStages):
         parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
         settings: Json = {"segmenter": {part: whole[part] for part in parts}}
         settings["segmenter"]["precision"] = str(network_dtype(config.precision, self.device))
+        without(settings["segmenter"], *segmenters.TO_TRAIN)
+        without_former(settings)
 
         def work(place: Workplace) -> Result:
             published.write(config, source=weights, folder=place.folder)

@@ -18,6 +18,13 @@ FORMER: Json = {
     "label.cut": True,
     "segmenter.schedule.aspect_groups": False,
     "segmenter.schedule.repeat_rounding": "random",
+    "segmenter.pyramid.fpn_start": "kaiming",
+    "segmenter.proposals.box_beta": 1 / 9,
+    "segmenter.heads.start": "torchvision",
+    "segmenter.heads.box_beta": 1 / 9,
+    "segmenter.heads.mask_targets": "share",
+    "segmenter.cascade.box_per_class": False,
+    "segmenter.grid.mask_targets": "share",
 }
 
 
@@ -30,10 +37,24 @@ def plain(config: Config, *names: str) -> Json:
 def without_former(settings: Json) -> Json:
     """The same settings, nested, without those of `FORMER` that have its values."""
     for path, value in FORMER.items():
-        *parents, name = path.split(".")
-        part = settings
-        for parent in parents:
-            part = part.get(parent, {})
+        part, name = _place(settings, path)
         if name in part and part[name] == value:
             del part[name]
     return settings
+
+
+def without(settings: Json, *paths: str) -> Json:
+    """The same settings, nested, without those at the dotted paths, as far as they are there."""
+    for path in paths:
+        part, name = _place(settings, path)
+        part.pop(name, None)
+    return settings
+
+
+def _place(settings: Json, path: str) -> tuple[Json, str]:
+    """The part of the settings that holds what a dotted path names (empty where there is none), and its name there."""
+    *parents, name = path.split(".")
+    part = settings
+    for parent in parents:
+        part = part.get(parent, {})
+    return part, name

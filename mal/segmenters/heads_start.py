@@ -1,0 +1,61 @@
+"""Initial weights of an R-CNN's new layers: those that no backbone brings.
+
+| layer | mmdetection | detectron2 | torchvision |
+|---|---|---|---|
+| fully connected, of box heads | Xavier uniform, ±√(6 / (in + out)) | ±√(3 / in) | ±√(1 / in), biases too |
+| class scores | N(0, .01) | N(0, .01) | ±√(1 / in), biases too |
+| boxes | N(0, .001) | N(0, .001) | ±√(1 / in), biases too |
+| transposed convolution, of mask heads | N(0, 2 / (4 · in)) | the same | the same, biases ±√(1 / (4 · out)) |
+| mask scores | N(0, 2 / classes) | N(0, .001) | N(0, 2 / (classes + 1)), biases ±√(1 / in) |
+
+The second argument of N is the standard deviation where it is a decimal, the variance where it is a fraction. Biases
+are 0 where none are named. In region proposals (N(0, .01)) and in the 3 × 3 convolutions of box and mask heads
+(N(0, 2 / (9 · out)), biases 0) all three agree; of the feature pyramid see `PyramidConfig.fpn_start`. A cascade's class
+scores and boxes start as in MMDetection whichever is chosen. Sources: MMDetection's ConvFCBBoxHead, BBoxHead and
+FCNMaskHead; detectron2's FastRCNNConvFCHead, FastRCNNOutputLayers and MaskRCNNConvUpsampleHead.
+"""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torchvision.models.detection.roi_heads import RoIHeads
+
+SCORE_STD, BOX_STD, MASK_STD = 0.01, 0.001, 0.001
+
+
+def start_heads(stages: Iterable[RoIHeads], start: str) -> None:
+    """Draw the initial weights of RoI heads, in place, from torch's generator.
+
+    Args:
+        stages: torchvision's RoI heads, or the stages of a cascade, as their constructors made them.
+        start: see `HeadConfig.start`; torchvision draws nothing.
+    """
+    if start == "torchvision":
+        return
+    for heads in stages:
+        for layer in heads.box_head.modules():
+            if isinstance(layer, nn.Linear):
+                _fully_connected(layer, start)
+        for layer, std in zip(heads.box_predictor.children(), (SCORE_STD, BOX_STD), strict=True):
+            _normal(layer, std)
+        if heads.has_mask():
+            nn.init.zeros_(heads.mask_predictor.conv5_mask.bias)
+            logits = heads.mask_predictor.mask_fcn_logits
+            classes = logits.out_channels - 1  # the references have no mask of the background
+            _normal(logits, MASK_STD if start == "detectron2" else math.sqrt(2 / classes))
+
+
+def _fully_connected(layer: nn.Linear, start: str) -> None:
+    if start == "detectron2":
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+    else:
+        nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def _normal(layer: nn.Module, std: float) -> None:
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
