@@ -18,7 +18,7 @@ from mal.config import Config
 from mal.errors import ConfigError
 from mal.metrics.ap import average_precision
 from mal.segmenters import cascade, loop, mask_rcnn, rcnn
-from mal.segmenters.cascade_heads import CascadeHeads, CascadeStage
+from mal.segmenters.cascade_heads import CascadeHeads, CascadeStage, own_boxes
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
@@ -191,6 +191,87 @@ def test_the_box_loss_is_one_minus_generalised_iou_of_the_positives(small: Segme
     assert positives >= 5
     assert float(box_loss) == pytest.approx(expected_boxes / count)
     assert float(class_loss) == pytest.approx(expected_classes / count)
+
+
+# --- a box for each class ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_class(compose: Compose) -> SegmenterConfig:
+    return smaller(compose, "cascade_tiny", "cascade.box_per_class=true")
+
+
+def test_each_class_has_its_own_box_and_the_background_none(by_class: SegmenterConfig) -> None:
+    stage = stage_of(by_class, 0)
+    pooled = torch.randn(4, 8, 7, 7, dtype=torch.float64)
+    logits, deltas = stage.box_predictor(stage.box_head(pooled))
+    assert logits.shape == (4, 4)
+    assert deltas.shape == (4, 12)
+    labels = torch.tensor([3, 1, 2, 1])
+    own = own_boxes(deltas, labels)
+    for row, label in enumerate(labels.tolist()):
+        assert torch.equal(own[row], deltas[row, 4 * (label - 1) : 4 * label])
+    one = deltas[:, :4]
+    assert torch.equal(own_boxes(one, labels), one)
+
+
+def test_the_box_loss_is_of_the_box_of_the_matched_class(by_class: SegmenterConfig) -> None:
+    stage, boxes = stage_of(by_class, 2), random_boxes(3)
+    target = {"boxes": boxes, "labels": torch.tensor([3, 1, 2])}
+    sampled = stage.sample([torch.cat([boxes + 0.5, random_boxes(12, seed=9)])], [target])
+    [labels], [matched], count = sampled.labels, sampled.matched, len(sampled.labels[0])
+    torch.manual_seed(0)
+    deltas, logits = torch.randn(count, 12, dtype=torch.float64), torch.randn(count, 4, dtype=torch.float64)
+    expected, positives = 0.0, 0
+    for row in range(count):
+        if (label := int(labels[row])) > 0:
+            [decoded] = stage.decoded(deltas[row : row + 1, 4 * (label - 1) : 4 * label], [sampled.boxes[0][row][None]])
+            expected += 1 - giou(decoded.tolist(), boxes[matched[row]].tolist())
+            positives += 1
+    assert positives >= 3
+    assert float(stage.box_losses(logits, deltas, sampled, [target])[1]) == pytest.approx(expected / count)
+
+
+def test_rois_are_refined_by_their_own_class_and_others_by_the_best(by_class: SegmenterConfig) -> None:
+    stage, boxes = stage_of(by_class, 0), random_boxes(6)
+    torch.manual_seed(0)
+    deltas, logits = torch.randn(6, 12, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    logits[:, 0] = 9  # the background itself has no box
+    labels = torch.tensor([0, 2, 0, 1, 3, 0])
+    for known in (None, labels):
+        classes = logits[:, 1:].argmax(dim=1) + 1
+        if known is not None:
+            classes = torch.tensor([int(own) or int(best) for own, best in zip(labels, classes, strict=True)])
+        chosen = torch.stack([deltas[row, 4 * (c - 1) : 4 * c] for row, c in enumerate(classes.tolist())])
+        [found] = stage.refined(logits, deltas, [boxes], [(64, 64)], None if known is None else [known])
+        torch.testing.assert_close(found, stage.decoded(chosen, [boxes]).clamp(0, 64))
+    assert (logits[:, 1:].argmax(dim=1) + 1).tolist() != classes.tolist()
+
+
+def test_a_detection_has_the_box_of_its_class(by_class: SegmenterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = CascadeHeads(by_class, classes=2).eval()
+    box = torch.tensor([[20.0, 20.0, 40.0, 40.0]])
+    weight = heads.ordered()[-1].box_coder.weights[0]
+    deltas = torch.tensor([[0.0, 0.0, 0.0, 0.0, weight, 0.0, 0.0, 0.0]])  # class 2: to the right by its own width
+    logits = torch.tensor([[0.0, 1.0, 0.5]])
+    for stage in heads.stages:
+        last = stage is heads.stages[-1]
+        monkeypatch.setattr(stage, "classify", lambda *_, last=last: (logits, deltas if last else 0 * deltas))
+        monkeypatch.setattr(stage, "mask_logits", lambda _features, boxes, _shapes: torch.zeros(len(boxes[0]), 3, 4, 4))
+    [result] = heads(maps_of(by_class), [box], [(64, 200)])[0]
+    assert result["labels"].tolist() == [1, 2]
+    torch.testing.assert_close(result["boxes"], torch.cat([box, box + torch.tensor([20.0, 0.0, 20.0, 0.0])]))
+    assert result["scores"].tolist() == pytest.approx(logits.softmax(dim=1)[0, 1:].tolist())
+
+
+def test_nothing_proposed_has_no_boxes_of_any_class(by_class: SegmenterConfig) -> None:
+    torch.manual_seed(0)
+    heads, nothing = CascadeHeads(by_class, classes=3).train(), torch.zeros(0, 4)
+    losses = heads(maps_of(by_class), [nothing], [(64, 64)], [target_of(nothing)])[1]
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    [result] = heads.eval()(maps_of(by_class), [nothing], [(64, 64)])[0]
+    assert result["boxes"].shape == (0, 4)
 
 
 # --- the cascade ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The fast RoI pooling is torchvision's, to the last digits, gradients included."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -84,6 +85,38 @@ def test_pooling_a_linear_map_gives_its_value_at_the_cell_centres(aligned: bool)
     cells = pool(maps, [torch.tensor([[12.0, 20.0, 42.0, 80.0]])], [(HEIGHT, WIDTH)])
     torch.testing.assert_close(cells[0, 0, 0], torch.tensor([17.0, 27.0, 37.0]))
     torch.testing.assert_close(cells[0, 1, :, 0], torch.tensor([30.0, 50.0, 70.0]))
+
+
+def at(map_: Tensor, y: float, x: float) -> Tensor:
+    """(C,): the map's bilinear value; the border's pixel counts up to a pixel beyond, and nothing farther out."""
+    height, width = map_.shape[-2:]
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return torch.zeros_like(map_[:, 0, 0])
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = min(int(y), height - 2), min(int(x), width - 2)
+    down, right = y - top, x - left
+    above = (1 - right) * map_[:, top, left] + right * map_[:, top, left + 1]
+    below = (1 - right) * map_[:, top + 1, left] + right * map_[:, top + 1, left + 1]
+    return (1 - down) * above + down * below
+
+
+@pytest.mark.parametrize("box", [(3.0, 4.0, 22.0, 90.0), (-9.0, 30.0, 70.0, 47.0), (5.0, 6.0, 5.5, 6.25)])
+def test_without_a_number_of_samples_a_cell_has_one_to_a_pixel_of_its_map(box: tuple[float, ...]) -> None:
+    """Along each side as many as the cell has pixels, rounded up: five cells of 4.3 pixels have five each."""
+    map_, cells = pyramid(2)["0"][:1], 5
+    pool = RoiPool(["0"], strides=(4,), cells=cells, samples=0, canonical_side=40, aligned=True)
+    found = pool({"0": map_}, [torch.tensor([box], dtype=torch.float64)])[0]
+    left, top, right, bottom = (side / 4 - 0.5 for side in box)
+    width, height = (right - left) / cells, (bottom - top) / cells
+    columns, rows = math.ceil(width), math.ceil(height)
+    for row in range(cells):
+        for column in range(cells):
+            points = [
+                at(map_[0], top + height * (row + (i + 0.5) / rows), left + width * (column + (j + 0.5) / columns))
+                for i in range(rows)
+                for j in range(columns)
+            ]
+            torch.testing.assert_close(found[:, row, column], torch.stack(points).mean(dim=0))
 
 
 def test_no_boxes_give_no_cells() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -157,6 +158,44 @@ def test_every_name_on_the_menu_composes_and_names_its_backend(name: str) -> Non
     check(config)
     assert config.name == name
     assert config.backend == segmenters.SEGMENTERS.get(name, "none")
+
+
+PUBLISHED = {  # what MMDetection's configs, and ConvNeXt's own, say: names of these → their settings
+    ("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_x101_32x4d", "mask_rcnn_x101_64x4d"): {
+        "pyramid.norm": "affine",
+        "pyramid.fpn_start": "xavier",
+        "proposals.after_nms": [1000, 1000],
+        "proposals.box_beta": 0,
+        "heads.start": "mmdetection",
+        "heads.samples": 0,
+        "heads.box_beta": 0,
+        "heads.mask_targets": "binary",
+    },
+    ("cascade_convnext_s", "cascade_convnext_b"): {
+        "pyramid.fpn_start": "xavier",
+        "proposals.after_nms": [2000, 1000],
+        "proposals.box_beta": 1 / 9,
+        "heads.start": "mmdetection",
+        "heads.samples": 0,
+        "heads.mask_targets": "binary",
+        "cascade.box_per_class": True,
+    },
+    ("solov2_r50", "solov2_r101_dcn", "solov2_x101_dcn"): {
+        "pyramid.norm": "affine",
+        "pyramid.frozen_stages": 2,
+        "pyramid.fpn_start": "xavier",
+        "grid.mask_targets": "binary",
+    },
+}
+
+
+@pytest.mark.parametrize(("names", "settings"), PUBLISHED.items())
+def test_segmenters_of_the_paper_have_the_settings_of_the_published_configs(
+    names: tuple[str, ...], settings: dict[str, Any]
+) -> None:
+    for name in names:
+        config = composed(name)
+        assert {key: attrgetter(key)(config) for key in settings} == settings, name
 
 
 def test_the_menu_holds_every_segmenter_of_the_paper() -> None:
@@ -408,6 +447,7 @@ def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(
 
 KILLED = """
 import sys, torch
+from operator import attrgetter
 from pathlib import Path
 from mal.segmenters import mask_rcnn
 from tests.test_segmenter import tiny, train

@@ -16,7 +16,7 @@ from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.precision import lower_precision
-from tests.small_segmenters import SMALL, small
+from tests.small_segmenters import AS_PUBLISHED, SMALL, small
 from tests.test_segmenter import CPU, composed, make_dataset, same, training_set
 
 WITHIN = {"bf16": 0.02, "fp16": 0.02}  # of fp32's: losses of three steps, relative, and scores
@@ -42,7 +42,7 @@ def curve(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "curves.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, *AS_PUBLISHED])
 def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
     name: str, where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +51,7 @@ def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
     everything = ("test.score=0", "test.decayed_score=0", "test.max_detections=20")
     losses, scores = {}, {}
     for precision in ("fp32", "bf16", "fp16"):
-        config = small(name, f"precision={precision}", *everything)
+        config = small(name.split()[0], f"precision={precision}", *everything, *AS_PUBLISHED.get(name, ()))
         train(where, tmp_path / precision, config)
         losses[precision] = curve(tmp_path / precision)
         found = predict(where, tmp_path / "fp32", config)

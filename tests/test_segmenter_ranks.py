@@ -12,7 +12,7 @@ from mal import ranks, segmenters
 from mal.segmenters import loop
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import Sample
-from tests.small_segmenters import small
+from tests.small_segmenters import AS_PUBLISHED, small
 from tests.test_ranks import in_processes
 from tests.test_segmenter import CPU
 
@@ -24,6 +24,9 @@ CHANGES = {
     "cascade_tiny": WHOLE,
     "solov2_tiny": (),
     "mask2former_tiny": (),
+    "mask_rcnn_tiny as published": (*WHOLE, *AS_PUBLISHED["mask_rcnn_tiny as published"]),
+    "cascade_tiny as published": (*WHOLE, *AS_PUBLISHED["cascade_tiny as published"]),
+    "solov2_tiny as published": AS_PUBLISHED["solov2_tiny as published"],
 }
 
 

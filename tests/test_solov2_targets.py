@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -99,6 +100,19 @@ def test_a_cell_that_two_objects_claim_goes_to_the_smaller() -> None:
     for boxes, masks, winner in (([small, large], [inner, outer], 0), ([large, small], [outer, inner], 1)):
         owner = owners(torch.cat(boxes), torch.cat(masks), canvas=CANVAS, grid=GRID)
         assert owner[: GRID.cells[0] ** 2].unique().tolist() == [-1, winner]
+
+
+def test_binary_targets_are_opencvs_shrunken_masks() -> None:
+    """mmcv.imrescale is cv2.resize, bilinear and without antialiasing, of 8-bit masks."""
+    masks = (torch.rand(4, 90, 121, generator=torch.Generator().manual_seed(0)) < 0.5).to(torch.uint8)
+    targets = mask_targets(masks, canvas=CANVAS, binary=True)
+    padded = np.zeros((4, *CANVAS), dtype=np.uint8)
+    padded[:, :90, :121] = masks
+    for target, mask in zip(targets, padded, strict=True):
+        shrunken = cv2.resize(mask, (CANVAS[1] // 4, CANVAS[0] // 4), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(target, shrunken)
+    assert targets.dtype == torch.float32
+    assert mask_targets(masks[:0], canvas=CANVAS, binary=True).shape == (0, 24, 32)
 
 
 def test_mask_targets_are_the_share_of_each_cell() -> None:

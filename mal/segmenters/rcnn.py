@@ -20,7 +20,6 @@ from mal.segmenters.pasting import paste
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
 from mal.segmenters.roi_pool import RoiPool
 
-
 TORCHVISION_SAMPLES = 2  # along each side of a cell, of the RoIAlign that torchvision's published weights learned with
 
 

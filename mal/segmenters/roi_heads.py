@@ -54,9 +54,7 @@ class MaskHeads(RoIHeads):
         return [], losses | {"loss_mask": masks}
 
 
-def box_losses(
-    logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, *, beta: float
-) -> tuple[Tensor, Tensor]:
+def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of the RoIs, and the smooth L1 loss of the positives' own boxes over the number of all RoIs.
 
     Args:
