@@ -30,10 +30,9 @@ SMALL = {
     ),
 }
 PROPOSALS = ("pyramid.fpn_start=xavier", "proposals.box_beta=0")
-HEADS = ("heads.samples=0", "heads.mask_targets=binary")
+HEADS = ("heads.start=mmdetection", "heads.samples=0", "heads.mask_targets=binary")
 AS_PUBLISHED = {  # the settings in which the configs of the paper differ from the tiny ones
     "mask_rcnn_tiny as published": (*PROPOSALS, *HEADS, "heads.box_beta=0"),
-    "mask_rcnn_tiny as detectron2": ("heads.start=detectron2",),
     "cascade_tiny as published": (*PROPOSALS, *HEADS, "cascade.box_per_class=true"),
     "solov2_tiny as published": ("pyramid.fpn_start=xavier", "grid.mask_targets=binary"),
 }

@@ -27,6 +27,7 @@ from mal.segmenters import cascade, mask_rcnn
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.deformable import DeformableConv
+from mal.segmenters.detectron2_model import lazy_model
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.optimizer import learning_rate
 from mal.segmenters.precision import lower_precision
@@ -188,6 +189,13 @@ def test_torchvisions_weights_give_the_same_maps_and_predictions(twins: tuple[nn
         torch.testing.assert_close(mine, (scores.roll(-1, dims=1), boxes[:, 4:]))
         masks = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))
         torch.testing.assert_close(ours.roi_heads.mask_head.layers(pooled), masks[:, 1:])
+
+
+def test_its_box_losses_turn_linear_where_the_config_says() -> None:
+    for name, beta in (("mask_rcnn_tiny", 1 / 9), ("mask_rcnn_r50", 0.0)):
+        model = lazy_model(composed(name, "backend=detectron2"), classes=2, body={})
+        assert model["proposal_generator"]["smooth_l1_beta"] == beta
+        assert model["roi_heads"]["box_predictor"]["smooth_l1_beta"] == beta
 
 
 def test_anchors_are_torchvisions_before_it_rounds_them(detectron2: ModuleType) -> None:

@@ -139,7 +139,7 @@ def test_the_pyramids_convolutions_start_as_either_reference_has_them(compose: C
             assert not block[0].bias.any()
 
 
-def test_timms_resnext_is_torchvisions_to_the_name(tmp_path: Path) -> None:
+def test_timms_resnext_is_torchvisions_to_the_name() -> None:
     """So that weights of either fit: a smaller one of the kind. X-101-64x4d itself is slow to build, see below."""
     same_outputs("resnext50_32x4d", "resnext50_32x4d.gluon_in1k")
 
@@ -182,6 +182,12 @@ def test_a_model_can_start_from_other_weights_of_its_authors(tmp_path: Path, mon
     given = body.published()
     assert given.keys() == body.model.state_dict().keys()
     assert all(torch.equal(value, made[key]) for key, value in given.items())
+    torch.save(made, tmp_path / "timm.pth")
+    for name in ("published.pth", "timm.pth"):  # and without a network, as files
+        config = composed("mask_rcnn_timm", "pyramid.channels=8", f"checkpoint={tmp_path / name}")
+        config.pyramid.name, config.pyramid.options = "convnext_tiny.fb_in1k", sizes
+        loaded = build_pyramid(config, load=True).body.model.state_dict()
+        assert all(torch.equal(value, made[key]) for key, value in loaded.items())
 
 
 @pytest.mark.parametrize("size", ["s", "b"])

@@ -20,6 +20,17 @@ from tests.small_segmenters import AS_PUBLISHED, SMALL, small
 from tests.test_segmenter import CPU, composed, make_dataset, same, training_set
 
 WITHIN = {"bf16": 0.02, "fp16": 0.02}  # of fp32's: losses of three steps, relative, and scores
+# Every anchor becomes a proposal and every proposal is learned from: what is chosen and drawn hangs on roundings.
+ALL_DRAWN = (
+    "proposals.anchors=[[24],[40],[64],[90],[120]]",
+    "proposals.ratios=[1]",
+    "proposals.nms=1",
+    "proposals.before_nms=[65536,100]",
+    "proposals.after_nms=[65536,100]",
+    "proposals.sampled=65536",
+    "heads.sampled=65536",
+    "heads.positive=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +60,7 @@ def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
     # From torch's own scale of 2¹⁶ the first steps may be skipped, and then the later losses are another network's.
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=16.0))
     everything = ("test.score=0", "test.decayed_score=0", "test.max_detections=20")
+    everything += ALL_DRAWN if name.startswith("mask_rcnn") else ()
     losses, scores = {}, {}
     for precision in ("fp32", "bf16", "fp16"):
         config = small(name.split()[0], f"precision={precision}", *everything, *AS_PUBLISHED.get(name, ()))
@@ -136,7 +148,8 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_resumes_to_the_bit(
 def test_fp16_learns_and_resumes_to_the_bit_where_no_step_is_skipped(
     where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small("mask_rcnn_tiny", "precision=fp16", "schedule.steps=4", "running.checkpoint_steps=2")
+    falling = ("heads.start=mmdetection", "schedule.steps=4")  # from mask losses that are far from their least
+    config = small("mask_rcnn_tiny", "precision=fp16", *falling, "running.checkpoint_steps=2")
     train(where, tmp_path / "whole", config)
     assert curve(tmp_path / "whole")[-1] < 0.95 * curve(tmp_path / "whole")[0]
     real = loop._step

@@ -6,6 +6,7 @@ import timm
 import torchvision
 from timm.layers import LayerNorm2d, freeze_batch_norm_2d
 from timm.models import group_parameters
+from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -131,6 +132,10 @@ class LoadedBody(nn.Module):
 
     keeps_statistics = False
 
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's weights under the names they have here."""
+        return state
+
     def freeze_norms(self, model: nn.Module, norm: str) -> None:
         """Let the batch norms of a model keep what `PyramidConfig.norm` says."""
         if norm == "frozen":
@@ -212,6 +217,10 @@ class TimmBody(LoadedBody):
     def published(self) -> dict[str, Tensor]:
         return self._create(pretrained=True).state_dict()
 
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ConvNeXt's authors publish some weights that timm does not, under names of their own."""
+        return checkpoint_filter_fn(state, self.model) if isinstance(self.model, ConvNeXt) else state
+
     def freeze(self, config: PyramidConfig) -> None:
         self.freeze_norms(self.model, config.norm)
         if config.frozen_stages:
@@ -237,7 +246,8 @@ class TimmBody(LoadedBody):
 
 def _load(body: ResnetBody | TimmBody, config: SegmenterConfig) -> None:
     if config.checkpoint is not None:
-        load_backbone(body.model, read_weights(config.checkpoint), head=body.head, source=config.checkpoint)
+        state = body.renamed(read_weights(config.checkpoint))
+        load_backbone(body.model, state, head=body.head, source=config.checkpoint)
     elif config.pretrained:
         try:
             state = body.published()
