@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +190,16 @@ def _supervision(record: Record) -> str:
     if columns["supervision"] == "boxes":
         return "boxes, no mask head"
     if columns["supervision"] == "published":
-        return "published weights"
+        return published_name(columns)
     if columns["labeler"] == "gt":
         return "human masks, copied"
     return labeler_name(columns["labeler"], "masks")
+
+
+def published_name(columns: Mapping[str, Any]) -> str:
+    """Published weights in words, with the mask AP that is printed beside them, where that is known."""
+    printed = columns.get("printed_mask_ap")
+    return "published weights" + (f" (printed mask AP .{round(10 * printed):03d})" if printed is not None else "")
 
 
 def labeler_name(labeler: str, of: str = "") -> str:

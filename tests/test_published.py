@@ -262,7 +262,7 @@ def test_unreachable_weights_name_the_file_and_its_place(monkeypatch: pytest.Mon
     [
         ("mask_rcnn_timm", "torchvision publishes no weights for a Mask R-CNN on convnext_tiny"),
         ("mask2former_tiny", "no weights of segmenter=mask2former_tiny on tiny"),
-        ("cascade_convnext_s", "no weights of segmenter=cascade_convnext_s are published; choose mask_rcnn_r50"),
+        ("cascade_tiny", "no weights of segmenter=cascade_tiny are published; choose mask_rcnn_r50"),
     ],
 )
 def test_a_segmenter_nobody_published_is_refused(name: str, complaint: str) -> None:

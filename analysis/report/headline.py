@@ -12,7 +12,7 @@ from analysis.rendering import Table
 from analysis.report.instances import names, rank, read_scores
 from analysis.seeds import over_seeds, spread
 from analysis.stats import Interval, mean_interval
-from analysis.summary import LABELERS, PAPER_DATA, labeler_name, ratio
+from analysis.summary import LABELERS, PAPER_DATA, labeler_name, published_name, ratio
 
 BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets
 
@@ -265,7 +265,7 @@ def _supervision(record: Record) -> tuple[int, str]:
     """What a segmenter was trained on, in words, and its place in a table."""
     columns = record["columns"]
     if columns["supervision"] != "pseudo":
-        words = {"human": "human masks", "boxes": "boxes, no mask head", "published": "published weights"}
+        words = {"human": "human masks", "boxes": "boxes, no mask head", "published": published_name(columns)}
         return 0, words.get(columns["supervision"], columns["supervision"])
     if columns["labeler"] == "gt":
         return 1, "human masks, copied"

@@ -19,6 +19,8 @@ class PyramidConfig:
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 192])  # tiny: channels at strides 4, 8, 16, 32
     blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])  # tiny: residual blocks a stage
     norm: str = "frozen"  # frozen (statistics and affine stay as loaded) | affine (only the statistics) | batch
+    stride_in_1x1: bool = False  # a bottleneck that halves does so in its first 1 × 1 convolution, as the first ResNets
+    # (MSRA's) did and most of detectron2's zoo does; torchvision's do in their 3 × 3
     frozen_stages: int = 0  # the stem (1) and this many stages less one keep their weights
     map_norm: bool = False  # layer norm over the channels of each of the body's maps, as detectors on ConvNeXt have it
     channels: int = 256  # of every map of the feature pyramid
@@ -34,6 +36,10 @@ class ProposalConfig:
 
     anchors: list[list[int]] = field(default_factory=lambda: [[32], [64], [128], [256], [512]])  # sides, by level
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
+    exact_anchors: bool = (
+        False  # whole strides apart, sides as they come, as in MMDetection and detectron2; torchvision
+    )
+    # rounds the sides, and spreads the anchors of a map that was padded
     before_nms: list[int] = field(default_factory=lambda: [2000, 1000])  # kept by score, a level
     after_nms: list[int] = field(default_factory=lambda: [2000, 1000])
     nms: float = 0.7
@@ -89,6 +95,7 @@ class GridConfig:
     kernel: int = 256  # channels of the mask features, and so of each predicted 1 × 1 kernel
     dice: float = 3.0  # weight of the mask loss; the focal loss has 1
     mask_targets: str = "share"  # share (of each cell that the mask covers) | binary (see `solov2_targets`)
+    deform_out: bool = False  # the mask features' last convolution, 1 × 1, is deformable too, as in MMDetection's -DCN
 
 
 @dataclass

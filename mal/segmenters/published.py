@@ -1,9 +1,14 @@
 """Published segmenters, evaluated instead of trained: whoever doubts our APs sees a known one come out first.
 
-`segmenter.weights=published` takes the whole model's weights from their library's hub, or from `segmenter.checkpoint`,
-through the same prediction and the same AP as everything else. They know COCO's categories and no others.
+`segmenter.weights=published` takes the whole model's weights from their library's hub, or from a downloaded file
+(`segmenter.checkpoint`; `published_layouts` lists whose, `published_zoo` which and with which printed AP), through the
+same prediction and the same AP as everything else. They know the categories of COCO, or of LVIS v1, and no others.
 """
 
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +20,20 @@ from mal.annotations import CocoDict
 from mal.errors import ConfigError, WeightsError
 from mal.runtime import save_checkpoint
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.published_files import read
+from mal.segmenters.published_layouts import LAYOUTS, Layout, recognise
+from mal.segmenters.published_zoo import Printed, offers, printed
 
 BACKENDS = {  # each has fetch(config) → weights file, and state(config, file) → what segmenter.pt holds
     "torchvision": "mal.segmenters.published_mask_rcnn",
     "transformers": "mal.segmenters.published_mask2former",
 }
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder
+CONVERTED = "converted"  # what `weights` becomes for a file of another program than the backend's
+LVIS = 1203  # categories of LVIS v1, numbered from 1
+LVIS_NAMES = (
+    "f1badbf3214033bb3e444aa926f22cc7e73d3f234d8ba0d0132d51bf8380f5d2"  # sha256 of them, see `check_categories`
+)
 
 
 @cache
@@ -32,6 +45,30 @@ def coco_names() -> dict[int, str]:
     return {number: name for number, name in enumerate(names) if name not in ("__background__", "N/A")}
 
 
+@dataclass(frozen=True)
+class Found:
+    """A published segmenter's file, and what it is."""
+
+    file: Path
+    layout: Layout
+    facts: dict[str, Any]  # `classes`, `file` (its name), and what else its converter found out about it
+
+    @property
+    def printed(self) -> Printed | None:
+        """The published model that the file's name says it is."""
+        return printed(self.file)
+
+    @property
+    def category_ids(self) -> list[int]:
+        return list(range(1, LVIS + 1)) if self.facts["classes"] == LVIS else sorted(coco_names())
+
+    def fitted(self, config: SegmenterConfig) -> SegmenterConfig:
+        """The config that predicts with this file as its publisher did."""
+        if not self.layout.module:
+            return config
+        return dataclasses.replace(self.layout.convert("fitted")(config, self.facts), weights=CONVERTED)
+
+
 def locate(config: SegmenterConfig) -> Path:
     """The file of a published model's weights: `segmenter.checkpoint`, or its library's copy, fetched if need be.
 
@@ -39,12 +76,12 @@ def locate(config: SegmenterConfig) -> Path:
     out is made of the weights themselves.
 
     Raises:
-        ConfigError: nobody published weights for this segmenter.
+        ConfigError: nobody published weights for this segmenter that can be fetched; names those to download.
         WeightsError: there is no such file, or the hub cannot be reached.
     """
-    module = _module(config)
+    segmenters.check_built(config)
     if config.checkpoint is None:
-        return module.fetch(config)
+        return _fetch(config)
     path = Path(config.checkpoint)
     for file in [path / name for name in WEIGHTS_FILES] if path.is_dir() else [path]:
         if file.is_file():
@@ -56,22 +93,67 @@ def locate(config: SegmenterConfig) -> Path:
     )
 
 
+def identify(
+    config: SegmenterConfig, file: Path, *, remember: Callable[[Callable[[], Any]], Any] = lambda compute: compute()
+) -> Found:
+    """Which published model a file is.
+
+    Args:
+        remember: keeps the JSON value of a function that reads the file, for the next time.
+
+    Raises:
+        WeightsError: it cannot be read, is no segmenter known here, or is of another kind than the config's; or of
+            other categories than COCO's and LVIS v1's.
+    """
+    facts = {**remember(lambda: _facts(file)), "file": file.name}
+    layout = LAYOUTS[facts["layout"]]
+    if layout.backend != config.backend:
+        fitting = [name for name, backend in segmenters.SEGMENTERS.items() if backend == layout.backend]
+        raise WeightsError(
+            f"segmenter.checkpoint={file} is {layout.title}, and segmenter={config.name} is none; choose one of "
+            f"{', '.join(name for name in fitting if not name.endswith('_tiny'))}"
+        )
+    if facts["classes"] not in (len(coco_names()), LVIS):
+        raise WeightsError(
+            f"segmenter.checkpoint={file} knows {facts['classes']} categories, which are neither COCO's "
+            f"{len(coco_names())} nor the {LVIS} of LVIS v1; give a model of one of them"
+        )
+    return Found(file, layout, facts)
+
+
 def write(config: SegmenterConfig, *, source: Path, folder: Path) -> None:
-    """folder/segmenter.pt, as training would have left it.
+    """folder/segmenter.pt, as training would have left it. config: the user's, not fitted.
 
     Raises:
         WeightsError: the file's weights are not those of this segmenter.
     """
-    state = _module(config).state(config, source)
-    save_checkpoint(folder / "segmenter.pt", {**state, "weights": "published"})
+    found = identify(config, source)
+    if not found.layout.module:
+        state = _library(config).state(config, source)
+    else:
+        fitted = found.fitted(config)
+        model = found.layout.convert("converted")(fitted, read(source), found.facts)
+        state = {"model": model, "category_ids": found.category_ids, "classes": found.facts["classes"]}
+    save_checkpoint(folder / "segmenter.pt", {**state, "weights": found.fitted(config).weights})
 
 
-def check_categories(coco: CocoDict, *, source: str | Path) -> None:
-    """Refuse an annotation file whose categories are not COCO's.
+def check_categories(coco: CocoDict, *, source: str | Path, classes: int | None = None) -> None:
+    """Refuse an annotation file whose categories are not those that a model knows.
+
+    Args:
+        classes: how many the model knows: LVIS v1's, or COCO's.
 
     Raises:
         ConfigError: names the first that is another.
     """
+    if classes == LVIS:
+        listed = "\n".join(f"{c['id']} {c['name']}" for c in sorted(coco["categories"], key=lambda c: c["id"]))
+        if hashlib.sha256(listed.encode()).hexdigest() != LVIS_NAMES:
+            raise ConfigError(
+                f"segmenter.weights=published: the model knows the {LVIS} categories of LVIS v1, but {source} lists "
+                f"{len(coco['categories'])} that are not the same; evaluate it on data=lvis with lvis_v1_val.json"
+            )
+        return
     for category in coco["categories"]:
         if coco_names().get(category["id"]) != category["name"]:
             raise ConfigError(
@@ -87,11 +169,31 @@ def known(results: list[dict[str, Any]], coco: CocoDict) -> list[dict[str, Any]]
     return [result for result in results if result["category_id"] in categories]
 
 
-def _module(config: SegmenterConfig) -> ModuleType:
-    if config.backend not in BACKENDS:
+def _facts(file: Path) -> dict[str, Any]:
+    weights = read(file)
+    name = recognise(weights)
+    layout = LAYOUTS[name]
+    about = layout.convert("about")(weights) if layout.module else {"classes": len(coco_names())}
+    return {**about, "layout": name}
+
+
+def _fetch(config: SegmenterConfig) -> Path:
+    offered = offers(config.name)
+    if config.backend in BACKENDS:
+        try:
+            return _library(config).fetch(config)
+        except ConfigError as error:
+            raise ConfigError(f"{error}: {offered}" if offered else str(error)) from error
+    if not offered:
         raise ConfigError(
             f"segmenter.weights=published: no weights of segmenter={config.name} are published; choose mask_rcnn_r50 "
             "or mask2former_swin_s, or train with segmenter.weights=trained"
         )
-    segmenters.check_built(config)
+    raise ConfigError(
+        f"segmenter.weights=published: weights of segmenter={config.name} are not fetched from here; give a file with "
+        f"segmenter.checkpoint=FILE: {offered}"
+    )
+
+
+def _library(config: SegmenterConfig) -> ModuleType:
     return import_module(BACKENDS[config.backend])

@@ -75,11 +75,20 @@ def build_pyramid(config: SegmenterConfig, *, load: bool) -> Pyramid:
     body = TimmBody(pyramid) if pyramid.kind == "timm" else ResnetBody(pyramid)
     if load:
         _load(body, config)
+    if pyramid.stride_in_1x1:
+        stride_early(body.stages()[1:])
     if config.dcn:
         deform(body.stages()[1:])  # 3-5 in the field's count, in which the stem is stage 1
     if config.pretrained or config.checkpoint is not None:
         body.freeze(pyramid)
     return Pyramid(body, widths=body.widths, config=pyramid)
+
+
+def stride_early(stages: list[nn.Module]) -> None:
+    """Move the stride of each stage's first bottleneck from its 3 × 3 convolution to the 1 × 1 before it."""
+    for stage in stages:
+        block: Any = next(stage.children())
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
 
 
 class TinyBody(nn.Module):

@@ -66,11 +66,30 @@ def do_as_published(model: nn.Module, config: SegmenterConfig) -> None:
             module.eps = 0.0  # type: ignore[assignment]
 
 
+class ExactAnchors(AnchorGenerator):
+    """Anchors as MMDetection and detectron2 have them: around multiples of the map's stride, of exact sides and ratios.
+
+    torchvision rounds corners to whole pixels, and divides the image's side by the map's: a last map of 13 cells on an
+    image of 800 pixels gets anchors 61 pixels apart instead of 64.
+    """
+
+    def generate_anchors(
+        self, scales: Any, aspect_ratios: Any, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> Tensor:
+        """(ratios · sides, 4) xyxy around 0."""
+        sides = torch.as_tensor(scales, dtype=dtype, device=device)
+        root = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()[:, None]  # of height / width
+        widths, heights = (sides / root).flatten(), (sides * root).flatten()
+        return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
+
+    def grid_anchors(self, grid_sizes: Any, strides: Any) -> list[Tensor]:  # noqa: ARG002 - torchvision's strides
+        return super().grid_anchors(grid_sizes, [[stride, stride] for stride in (*STRIDES, 2 * STRIDES[-1])])
+
+
 def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
     """Anchors of every side and ratio at each level."""
-    return AnchorGenerator(
-        tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors)
-    )
+    kind = ExactAnchors if proposals.exact_anchors else AnchorGenerator
+    return kind(tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors))
 
 
 class RegionProposals(RegionProposalNetwork):

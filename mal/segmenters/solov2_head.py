@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.deformable import deform
+from mal.segmenters.deformable import DeformableConv, deform
 from mal.segmenters.pyramids import build_pyramid
 
 STRIDES = (8, 8, 16, 32, 32)  # of the maps the grids are read from: P2 is halved, P6 doubled
@@ -95,6 +95,10 @@ class Solov2(nn.Module):
         if config.dcn:  # in the heads too: all but the last convolution of each branch
             head = self.grid_head
             deform([head.kernel_branch, head.category_branch, self.mask_features.levels])
+            if config.grid.deform_out:
+                last = self.mask_features.out[0]
+                assert isinstance(last, nn.Conv2d)
+                self.mask_features.out[0] = DeformableConv(last)
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, H, W), normalised."""

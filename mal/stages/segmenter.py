@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from mal import ranks, segmenters
@@ -14,6 +16,7 @@ from mal.metrics.bootstrap import retention
 from mal.metrics.masks import select_images
 from mal.metrics.matches import MatchArrays
 from mal.precision import network_dtype
+from mal.remembered import remembered
 from mal.segmenters import published
 from mal.sources import Split
 from mal.stages.data import Json
@@ -65,28 +68,36 @@ class SegmenterStages(LabelerStages):
         Raises:
             ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
         """
-        config, val = self._segmenter(), self.val
+        val = self.val
         if val is None or val.drawn is not None or not val.has_masks:
             raise ConfigError(
-                "segmenter.weights=published is measured on COCO's validation images with their masks; set data=coco "
-                "and data.root, or data.val.annotations and data.val.images"
+                "segmenter.weights=published is measured on COCO's validation images with their masks, or on LVIS v1's "
+                "where the model is one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations "
+                "and data.val.images"
             )
+        found, config = self.found_segmenter, self._segmenter()
         if val.census is not None:
             categories = [dataclasses.asdict(category) for category in val.census.categories]
-            published.check_categories({"categories": categories}, source=val.annotations)
-        weights, whole = published.locate(config), dataclasses.asdict(config)
-        parts = ("name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn")
+            classes = found.facts["classes"]
+            published.check_categories({"categories": categories}, source=val.annotations, classes=classes)
+        whole = dataclasses.asdict(config)
+        parts = ["name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn"]
+        if config.weights == published.CONVERTED:
+            parts += ["cascade", "grid"]
         settings: Json = {"segmenter": {part: whole[part] for part in parts}}
         settings["segmenter"]["precision"] = str(network_dtype(config.precision, self.device))
         without(settings["segmenter"], *segmenters.TO_TRAIN)
         without_former(settings)
 
         def work(place: Workplace) -> Result:
-            published.write(config, source=weights, folder=place.folder)
+            published.write(self.config.segmenter, source=found.file, folder=place.folder)
             return Result()
 
-        sources = {"weights": self.fingerprints.file(weights)}
-        columns = {**self._columns(), "segmenter": config.name, "supervision": "published"}
+        without_former(settings)
+        sources = {"weights": self.fingerprints.file(found.file)}
+        columns = {**self._columns(), "segmenter": segmenters.title(config), "supervision": "published"}
+        if found.printed is not None:
+            columns |= {"printed_mask_ap": found.printed.mask_ap, "printed_by": found.printed.words}
         return Stage("published_segmenter", 1, settings, work, {}, sources, columns)
 
     def detect(self, segmenter: Stage) -> Stage:
@@ -183,8 +194,24 @@ class SegmenterStages(LabelerStages):
 
         return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
 
+    @cached_property
+    def found_segmenter(self) -> published.Found:
+        """The published segmenter that is evaluated.
+
+        Raises:
+            ConfigError, WeightsError: there is none, or its weights cannot be had.
+        """
+        config = self.config.segmenter
+        file = published.locate(config)
+
+        def remember(compute: Callable[[], Any]) -> Any:
+            return ranks.on_first(lambda: remembered("published", 1, [file], compute, self.fingerprints))
+
+        return published.identify(config, file, remember=remember)
+
     def _segmenter(self) -> Any:
-        return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
+        config = self.found_segmenter.fitted(self.config.segmenter) if self.trains_nothing else self.config.segmenter
+        return dataclasses.replace(config, class_agnostic=self.config.data.class_agnostic)
 
     def _segmenter_columns(self, labels: Stage | None) -> Json:
         columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}

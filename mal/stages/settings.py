@@ -25,6 +25,9 @@ FORMER: Json = {
     "segmenter.heads.mask_targets": "share",
     "segmenter.cascade.box_per_class": False,
     "segmenter.grid.mask_targets": "share",
+    "segmenter.pyramid.stride_in_1x1": False,
+    "segmenter.proposals.exact_anchors": False,
+    "segmenter.grid.deform_out": False,
 }
 
 
