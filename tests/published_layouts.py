@@ -151,3 +151,155 @@ def detectron2_mask_rcnn(depth: int, classes: int, *, groups: int = 1, group_wid
         | layer(f"{roi}.mask_head.deconv", 256, 256, 2, 2)
         | layer(f"{roi}.mask_head.predictor", classes, 256, 1, 1)
     )
+
+
+def convnext(width: int, depths: tuple[int, ...], *, names: tuple[str, str, str]) -> Shapes:
+    """object_detection/mmdet/models/backbones/convnext.py, or mmcls's. names: of its three convolutions."""
+    depthwise, first, second = names
+    shapes: Shapes = {}
+    for stage, depth in enumerate(depths):
+        own, at = width * 2**stage, f"backbone.downsample_layers.{stage}"
+        if stage:
+            shapes |= affine(f"{at}.0", own // 2) | layer(f"{at}.1", own, own // 2, 2, 2)
+        else:
+            shapes |= layer(f"{at}.0", own, 3, 4, 4) | affine(f"{at}.1", own)
+        for block in range(depth):
+            at = f"backbone.stages.{stage}.{block}"
+            shapes |= {f"{at}.gamma": (own,)} | layer(f"{at}.{depthwise}", own, 1, 7, 7) | affine(f"{at}.norm", own)
+            shapes |= layer(f"{at}.{first}", 4 * own, own) | layer(f"{at}.{second}", own, 4 * own)
+        shapes |= affine(f"backbone.norm{stage}", own)
+    return shapes
+
+
+def cascade_mask_rcnn(body: Shapes, widths: tuple[int, ...], classes: int, *, boxes: int) -> Shapes:
+    """configs/_base_/models/cascade-mask-rcnn_r50_fpn.py with 4conv1fc heads. boxes: 1, or one a class."""
+    shapes = body | mmdetection_neck(widths) | mmdetection_proposals()
+    for stage in range(3):
+        at = f"roi_head.bbox_head.{stage}"
+        shapes |= layer(f"{at}.fc_cls", classes + 1, 1024) | layer(f"{at}.fc_reg", 4 * boxes, 1024)
+        for number in range(4):
+            shapes |= layer(f"{at}.shared_convs.{number}.conv", 256, 256, 3, 3, bias=False)
+            shapes |= batch_norm(f"{at}.shared_convs.{number}.bn", 256, counted=True)
+        shapes |= layer(f"{at}.shared_fcs.0", 1024, 256 * 7 * 7)
+        shapes |= mmdetection_mask_head(f"roi_head.mask_head.{stage}", classes)
+    return shapes
+
+
+def swin_block(width: int, heads: int, window: int, *, attention: str, mlp: tuple[str, str]) -> Shapes:
+    """One block of a Swin, its attention's tensors under `attention` and its two linear layers under `mlp`."""
+    return (
+        affine("norm1", width)
+        | {f"{attention}.relative_position_bias_table": ((2 * window - 1) ** 2, heads)}
+        | {f"{attention}.relative_position_index": (window**2, window**2)}
+        | layer(f"{attention}.qkv", 3 * width, width)
+        | layer(f"{attention}.proj", width, width)
+        | affine("norm2", width)
+        | layer(mlp[0], 4 * width, width)
+        | layer(mlp[1], width, 4 * width)
+    )
+
+
+def swin(
+    sizes: dict[str, object], *, stages: str, patches: str, attention: str, mlp: tuple[str, str]
+) -> Shapes:
+    """mask2former/modeling/backbone/swin.py or mmdet/models/backbones/swin.py."""
+    width, depths, heads, window = (sizes[key] for key in ("embed_dim", "depths", "num_heads", "window_size"))
+    assert isinstance(width, int) and isinstance(depths, list) and isinstance(heads, list) and isinstance(window, int)
+    shapes = layer(f"backbone.patch_embed.{patches}", width, 3, 4, 4) | affine("backbone.patch_embed.norm", width)
+    for stage, (depth, count) in enumerate(zip(depths, heads, strict=True)):
+        own, at = width * 2**stage, f"backbone.{stages}.{stage}"
+        for block in range(depth):
+            inner = swin_block(own, count, window, attention=attention, mlp=mlp)
+            shapes |= {f"{at}.blocks.{block}.{key}": shape for key, shape in inner.items()}
+        if stage < 3:
+            shapes |= layer(f"{at}.downsample.reduction", 2 * own, 4 * own, bias=False)
+            shapes |= affine(f"{at}.downsample.norm", 4 * own)
+        shapes |= affine(f"backbone.norm{stage}", own)
+    return shapes
+
+
+def deformable_attention(at: str, width: int, heads: int = 8) -> Shapes:
+    """Deformable DETR's, of three levels and four points."""
+    return (
+        layer(f"{at}.sampling_offsets", heads * 3 * 4 * 2, width)
+        | layer(f"{at}.attention_weights", heads * 3 * 4, width)
+        | layer(f"{at}.value_proj", width, width)
+        | layer(f"{at}.output_proj", width, width)
+    )
+
+
+def attention(at: str, width: int) -> Shapes:
+    """torch.nn.MultiheadAttention."""
+    shapes: Shapes = {f"{at}.in_proj_weight": (3 * width, width), f"{at}.in_proj_bias": (3 * width,)}
+    return shapes | layer(f"{at}.out_proj", width, width)
+
+
+def mask2former(
+    sizes: dict[str, object], classes: int, *, width: int, queries: int, pixel_layers: int, layers: int, hidden: int
+) -> Shapes:
+    """Its authors': modeling/pixel_decoder/msdeformattn.py and transformer_decoder/mask2former_transformer_decoder.py."""
+    shapes = swin(sizes, stages="layers", patches="proj", attention="attn", mlp=("mlp.fc1", "mlp.fc2"))
+    embed = sizes["embed_dim"]
+    assert isinstance(embed, int)
+    pixels, head = "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
+    for number, below in enumerate((8 * embed, 4 * embed, 2 * embed)):
+        shapes |= layer(f"{pixels}.input_proj.{number}.0", width, below, 1, 1)
+        shapes |= affine(f"{pixels}.input_proj.{number}.1", width)
+    shapes |= {f"{pixels}.transformer.level_embed": (3, width)}
+    for number in range(pixel_layers):
+        at = f"{pixels}.transformer.encoder.layers.{number}"
+        shapes |= deformable_attention(f"{at}.self_attn", width) | affine(f"{at}.norm1", width)
+        shapes |= layer(f"{at}.linear1", hidden, width) | layer(f"{at}.linear2", width, hidden)
+        shapes |= affine(f"{at}.norm2", width)
+    shapes |= layer(f"{pixels}.mask_features", width, width, 1, 1)
+    shapes |= layer(f"{pixels}.adapter_1", width, embed, 1, 1, bias=False) | affine(f"{pixels}.adapter_1.norm", width)
+    shapes |= layer(f"{pixels}.layer_1", width, width, 3, 3, bias=False) | affine(f"{pixels}.layer_1.norm", width)
+    for number in range(layers):
+        own = f"{head}.transformer_self_attention_layers.{number}"
+        cross, feed = (f"{head}.transformer_{part}_layers.{number}" for part in ("cross_attention", "ffn"))
+        shapes |= attention(f"{own}.self_attn", width) | affine(f"{own}.norm", width)
+        shapes |= attention(f"{cross}.multihead_attn", width) | affine(f"{cross}.norm", width)
+        shapes |= layer(f"{feed}.linear1", hidden, width) | layer(f"{feed}.linear2", width, hidden)
+        shapes |= affine(f"{feed}.norm", width)
+    shapes |= affine(f"{head}.decoder_norm", width)
+    shapes |= {f"{head}.query_feat.weight": (queries, width), f"{head}.query_embed.weight": (queries, width)}
+    shapes |= {f"{head}.level_embed.weight": (3, width)} | layer(f"{head}.class_embed", classes + 1, width)
+    for number in range(3):
+        shapes |= layer(f"{head}.mask_embed.layers.{number}", width, width)
+    return shapes | {"criterion.empty_weight": (classes + 1,)}
+
+
+def mmdetection_mask2former(
+    sizes: dict[str, object], classes: int, *, width: int, queries: int, pixel_layers: int, layers: int, hidden: int
+) -> Shapes:
+    """mmdet/models/layers/msdeformattn_pixel_decoder.py and mmdet/models/dense_heads/mask2former_head.py, version 3."""
+    ffn = ("ffn.layers.0.0", "ffn.layers.1")
+    shapes = swin(sizes, stages="stages", patches="projection", attention="attn.w_msa", mlp=ffn)
+    embed = sizes["embed_dim"]
+    assert isinstance(embed, int)
+    head, pixels = "panoptic_head", "panoptic_head.pixel_decoder"
+    for number, below in enumerate((8 * embed, 4 * embed, 2 * embed)):
+        shapes |= layer(f"{pixels}.input_convs.{number}.conv", width, below, 1, 1)
+        shapes |= affine(f"{pixels}.input_convs.{number}.gn", width)
+    for number in range(pixel_layers):
+        at = f"{pixels}.encoder.layers.{number}"
+        shapes |= deformable_attention(f"{at}.self_attn", width)
+        shapes |= layer(f"{at}.{ffn[0]}", hidden, width) | layer(f"{at}.{ffn[1]}", width, hidden)
+        shapes |= affine(f"{at}.norms.0", width) | affine(f"{at}.norms.1", width)
+    shapes |= {f"{pixels}.level_encoding.weight": (3, width)}
+    for name, below, side in (("lateral_convs", embed, 1), ("output_convs", width, 3)):
+        shapes |= layer(f"{pixels}.{name}.0.conv", width, below, side, side, bias=False)
+        shapes |= affine(f"{pixels}.{name}.0.gn", width)
+    shapes |= layer(f"{pixels}.mask_feature", width, width, 1, 1)
+    for number in range(layers):
+        at = f"{head}.transformer_decoder.layers.{number}"
+        shapes |= attention(f"{at}.self_attn.attn", width) | attention(f"{at}.cross_attn.attn", width)
+        shapes |= layer(f"{at}.{ffn[0]}", hidden, width) | layer(f"{at}.{ffn[1]}", width, hidden)
+        for norm in range(3):
+            shapes |= affine(f"{at}.norms.{norm}", width)
+    shapes |= affine(f"{head}.transformer_decoder.post_norm", width)
+    shapes |= {f"{head}.query_embed.weight": (queries, width), f"{head}.query_feat.weight": (queries, width)}
+    shapes |= {f"{head}.level_embed.weight": (3, width)} | layer(f"{head}.cls_embed", classes + 1, width)
+    for number in (0, 2, 4):
+        shapes |= layer(f"{head}.mask_embed.{number}", width, width)
+    return shapes

@@ -39,6 +39,12 @@ LAYOUTS = {
         ("roi_head.bbox_head.fc_cls.weight", "roi_head.mask_head.conv_logits.weight"),
         "published_mmdetection",
     ),
+    "mmdetection_cascade": Layout(
+        "MMDetection's Cascade Mask R-CNN on ConvNeXt",
+        "cascade",
+        ("roi_head.bbox_head.0.fc_cls.weight", "roi_head.mask_head.0.conv_logits.weight", "backbone.norm0.weight"),
+        "published_cascade",
+    ),
     "mmdetection_solov2": Layout(
         "MMDetection's SOLOv2",
         "solov2",
