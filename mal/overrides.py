@@ -35,7 +35,7 @@ PATHS = frozenset(
         "store",
         "train.start",
     }
-    | {"segmenter.checkpoint", "launcher.cluster", "tracking.uri", "tracking.experiment"}
+    | {"segmenter.checkpoint", "segmenter.human_checkpoint", "launcher.cluster", "tracking.uri", "tracking.experiment"}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 )
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}

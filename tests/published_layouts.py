@@ -199,12 +199,13 @@ def swin_block(width: int, heads: int, window: int, *, attention: str, mlp: tupl
     )
 
 
-def swin(
-    sizes: dict[str, object], *, stages: str, patches: str, attention: str, mlp: tuple[str, str]
-) -> Shapes:
+def swin(sizes: dict[str, object], *, stages: str, patches: str, attention: str, mlp: tuple[str, str]) -> Shapes:
     """mask2former/modeling/backbone/swin.py or mmdet/models/backbones/swin.py."""
     width, depths, heads, window = (sizes[key] for key in ("embed_dim", "depths", "num_heads", "window_size"))
-    assert isinstance(width, int) and isinstance(depths, list) and isinstance(heads, list) and isinstance(window, int)
+    assert isinstance(width, int)
+    assert isinstance(window, int)
+    assert isinstance(depths, list)
+    assert isinstance(heads, list)
     shapes = layer(f"backbone.patch_embed.{patches}", width, 3, 4, 4) | affine("backbone.patch_embed.norm", width)
     for stage, (depth, count) in enumerate(zip(depths, heads, strict=True)):
         own, at = width * 2**stage, f"backbone.{stages}.{stage}"
@@ -237,7 +238,7 @@ def attention(at: str, width: int) -> Shapes:
 def mask2former(
     sizes: dict[str, object], classes: int, *, width: int, queries: int, pixel_layers: int, layers: int, hidden: int
 ) -> Shapes:
-    """Its authors': modeling/pixel_decoder/msdeformattn.py and transformer_decoder/mask2former_transformer_decoder.py."""
+    """Its authors': pixel_decoder/msdeformattn.py and transformer_decoder/mask2former_transformer_decoder.py."""
     shapes = swin(sizes, stages="layers", patches="proj", attention="attn", mlp=("mlp.fc1", "mlp.fc2"))
     embed = sizes["embed_dim"]
     assert isinstance(embed, int)

@@ -29,7 +29,7 @@ SMALL = {
         "queries.points=64",
     ),
 }
-PROPOSALS = ("pyramid.fpn_start=xavier", "proposals.box_beta=0")
+PROPOSALS = ("pyramid.fpn_start=xavier", "proposals.box_beta=0", "proposals.exact_anchors=true")
 HEADS = ("heads.start=mmdetection", "heads.samples=0", "heads.mask_targets=binary")
 AS_PUBLISHED = {  # the settings in which the configs of the paper differ from the tiny ones
     "mask_rcnn_tiny as published": (*PROPOSALS, *HEADS, "heads.box_beta=0"),

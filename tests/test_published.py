@@ -1,5 +1,6 @@
 """Published segmenters, from files that their own libraries saved, predict what their own libraries predict."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,12 @@ from mal.graph import in_order
 from mal.run import run
 from mal.segmenters import mask2former, mask_rcnn, published, published_mask2former, published_mask_rcnn
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.config_checks import check
 from mal.segmenters.mask2former_model import SWINS, architecture
+from mal.segmenters.published_zoo import ZOO, printed
 from mal.stages import Graph
 from mal.store import Store
+from tests.published_layouts import drawn, mmdetection_body, mmdetection_mask_rcnn
 from tests.test_segmenter import composed
 
 CPU = torch.device("cpu")
@@ -343,3 +347,130 @@ def test_data_that_is_not_cocos_is_refused_before_any_work(
     with pytest.raises(ConfigError, match=r"category 1 of .*val\.json is 'robot' \(COCO: 'person'\)"):
         run(config)
     assert not list(tmp_path.rglob("run.json"))
+
+
+# --- a published segmenter in place of one trained on human masks ----------------------------------------------------
+
+
+@pytest.fixture
+def both_segmenters(compose: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """Composes a run that trains mask2former_swin_s on labels and on human masks, of one image, for one step."""
+    data = coco_of(tmp_path / "data", height=64, width=96)
+    files = [f"data.{split}.{part}" for split in ("train", "val") for part in ("annotations", "images")]
+    paths = [f"{name}={data / ('val.json' if name.endswith('annotations') else 'images')}" for name in files]
+
+    def build(*overrides: str) -> Config:
+        return compose(
+            "data=coco", *paths, f"store={tmp_path / 'runs'}", "tracking=none", "profile=smoke", "labeler=gt",
+            "segmenter=mask2former_swin_s", "segmenter.pretrained=false", "segmenter.scale.short_sides=[64]",
+            "segmenter.scale.test_short_side=64", "segmenter.scale.jitter=[]", "segmenter.schedule.epochs=null",
+            "segmenter.schedule.steps=1", "segmenter.schedule.batch=1", "segmenter.queries.points=64",
+            "segmenter.precision=fp32", *SMALL, *overrides,
+        )  # fmt: skip
+
+    return build
+
+
+def test_training_on_labels_is_the_same_beside_a_published_segmenter(
+    both_segmenters: Callable[..., Config], library_folder: Path
+) -> None:
+    def keys(config: Config) -> dict[str, str]:
+        stages = in_order(Graph(config, Store(config.store), CPU).targets())
+        return {f"{stage.name} {stage.columns.get('supervision')}": stage.key for stage in stages}
+
+    with_file = keys(both_segmenters(f"segmenter.human_checkpoint={library_folder}"))
+    without = keys(both_segmenters())
+    assert "train_segmenter human" in without
+    assert "train_segmenter human" not in with_file
+    assert with_file["train_segmenter pseudo"] == without["train_segmenter pseudo"]
+    alone = keys(both_segmenters("segmenter.weights=published", f"segmenter.checkpoint={library_folder}"))
+    assert with_file["detect_val published"] == alone["detect_val published"]
+
+
+@pytest.mark.slow
+def test_retention_divides_by_the_published_segmenters_ap(
+    both_segmenters: Callable[..., Config], library_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(both_segmenters(f"segmenter.human_checkpoint={library_folder}"))
+    stages = [path.parent.parent.name for path in (tmp_path / "runs").glob("*/*/run.json")]
+    assert stages.count("train_segmenter") == 1
+    assert stages.count("published_segmenter") == stages.count("retention") == 1
+    printed = capsys.readouterr().out
+    assert "no segmenter is trained on human masks; transformers' Mask2Former stands for it" in printed
+
+
+def test_a_published_segmenter_stands_for_nothing_where_none_is_trained(library_folder: Path) -> None:
+    for other in ("weights=published", "mask_head=none"):
+        with pytest.raises(ConfigError, match=f"segmenter\\.{other} trains none"):
+            check(composed("mask_rcnn_r50", f"human_checkpoint={library_folder}", other))
+
+
+# --- a downloaded file -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_downloaded_file_is_evaluated_beside_its_printed_ap(
+    compose: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From MMDetection's layout to AP in one command; where its name says which model it is, the table has both APs."""
+    data, name = coco_of(tmp_path / "data", height=64, width=96), "mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"
+    weights = drawn(mmdetection_mask_rcnn(mmdetection_body(50), 80), scale=0.02)
+    torch.save({"meta": {"config": "model = dict()"}, "state_dict": weights}, tmp_path / name)
+
+    def build(*overrides: str) -> Config:
+        return compose(
+            "data=coco", "data.train.annotations=null", f"data.val.annotations={data / 'val.json'}",
+            f"data.val.images={data / 'images'}", f"store={tmp_path / 'runs'}", "tracking=none",
+            "segmenter=mask_rcnn_r50", "segmenter.weights=published", f"segmenter.checkpoint={tmp_path / name}",
+            "segmenter.scale.test_short_side=64", "segmenter.test.score=0.001", *overrides,
+        )  # fmt: skip
+
+    run(build())
+    assert "published weights (printed mask AP .347)" in capsys.readouterr().out
+    [record] = (tmp_path / "runs").glob("detect_val/*/run.json")
+    assert json.loads(record.read_text())["metrics"]["predictions"]["value"] > 0
+    run(build())
+    assert "4 stages, 4 of them done" in capsys.readouterr().out
+    with pytest.raises(WeightsError, match=r"is MMDetection's Mask R-CNN, and segmenter=solov2_r50 is none"):
+        run(build("segmenter=solov2_r50"))
+
+
+def test_what_must_be_downloaded_is_named_with_its_printed_ap() -> None:
+    with pytest.raises(ConfigError) as error:
+        published.locate(composed("mask_rcnn_x101_64x4d", "weights=published"))
+    sentence = str(error.value)
+    assert "torchvision publishes no weights" in sentence
+    assert "mask AP 38.4, box AP 42.8 on COCO" in sentence
+    assert "mask AP 25.8, box AP 27.2 on LVIS v1" in sentence
+    assert "https://download.openmmlab.com/mmdetection/v2.0/lvis/" in sentence
+    with pytest.raises(ConfigError, match=r"give a file with segmenter\.checkpoint=FILE: MMDetection's solov2_r50_"):
+        published.locate(composed("solov2_r50", "weights=published"))
+
+
+def test_every_row_of_the_zoo_is_a_segmenter_here_with_a_file_of_its_own() -> None:
+    assert len({model.file for model in ZOO}) == len(ZOO)
+    for segmenter, changes in {(model.segmenter, model.changes) for model in ZOO}:
+        composed(segmenter, *(part.removeprefix("segmenter.") for part in changes.split()))
+    for model in ZOO:
+        assert printed(Path("anywhere") / model.file) is model
+        assert 20 < model.mask_ap < 60
+    assert printed(Path("mine.pth")) is None
+
+
+# --- LVIS ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_lvis_is_not_measured_on_other_categories() -> None:
+    coco: dict[str, Any] = {"categories": [{"id": 3, "name": "car"}]}
+    with pytest.raises(ConfigError, match=r"knows the 1203 categories of LVIS v1, but mine\.json lists 1"):
+        published.check_categories(coco, source="mine.json", classes=1203)
+
+
+def test_lvis_v1s_own_categories_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order of the file; a name or a number that differs does not."""
+    listed: list[dict[str, Any]] = [{"id": number, "name": f"name {number}"} for number in range(1, 1204)]
+    text = "\n".join(f"{c['id']} {c['name']}" for c in listed)
+    monkeypatch.setattr(published, "LVIS_NAMES", hashlib.sha256(text.encode()).hexdigest())
+    published.check_categories({"categories": listed[::-1]}, source="lvis", classes=1203)
+    with pytest.raises(ConfigError, match="LVIS v1"):
+        published.check_categories({"categories": [*listed[:-1], {"id": 1203, "name": "x"}]}, source="x", classes=1203)

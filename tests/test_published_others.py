@@ -1,6 +1,6 @@
 """SOLOv2s, cascades and Mask2Formers of public zoos, from state dicts of their layout, compute what theirs would."""
 
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -53,14 +53,16 @@ def test_each_solov2_of_mmdetection_fills_ours(name: str, depth: int, kind: dict
 def test_a_light_solov2_is_refused() -> None:
     tensors = hollow(mmdetection_solov2(mmdetection_body(50), 80, deformable=False))
     light = {key: value for key, value in tensors.items() if ".cls_convs.3." not in key}
-    with pytest.raises(WeightsError, match=r"missing: mask_head\.cls_convs\.3\.conv\.weight.*not one of the light ones"):
+    with pytest.raises(
+        WeightsError, match=r"missing: mask_head\.cls_convs\.3\.conv\.weight.*not one of the light ones"
+    ):
         identified(given("solov2_r50"), light)
 
 
 @pytest.fixture(scope="module")
 def solo() -> tuple[Any, dict[str, Tensor]]:
     tensors = drawn(mmdetection_solov2(mmdetection_body(50), 80, deformable=False), scale=0.05)
-    fitted, state = identified(given("solov2_r50"), tensors)
+    fitted, state = identified(given("solov2_r50", "grid.cells=[6,5,4,3,2]"), tensors)
     return loaded(solov2, fitted, state).double(), wide(tensors)
 
 
@@ -73,7 +75,7 @@ def conv_module(x: Tensor, tensors: dict[str, Tensor], name: str, *, padding: in
 def test_solov2s_branches_are_theirs(solo: tuple[Any, dict[str, Tensor]]) -> None:
     model, tensors = solo
     level = torch.randn(1, 256, 20, 24, dtype=torch.float64)
-    kernel = F.interpolate(with_coordinates(level), size=(40, 40), mode="bilinear")
+    kernel = F.interpolate(with_coordinates(level), size=(6, 6), mode="bilinear")
     category = kernel[:, :-2]
     for number in range(4):
         kernel = conv_module(kernel, tensors, f"mask_head.kernel_convs.{number}", padding=1)
@@ -84,8 +86,8 @@ def test_solov2s_branches_are_theirs(solo: tuple[Any, dict[str, Tensor]]) -> Non
     )
     with torch.inference_mode():
         kernels, logits = model.grid_head([level] * 5)
-    torch.testing.assert_close(kernels[0, : 40 * 40], kernel[0].flatten(1).T)
-    torch.testing.assert_close(logits[0, : 40 * 40], category[0].flatten(1).T)
+    torch.testing.assert_close(kernels[0, : 6 * 6], kernel[0].flatten(1).T)
+    torch.testing.assert_close(logits[0, : 6 * 6], category[0].flatten(1).T)
 
 
 def test_solov2s_mask_features_are_theirs(solo: tuple[Any, dict[str, Tensor]]) -> None:
@@ -157,7 +159,9 @@ def test_a_convnext_computes_the_same_maps(cascaded: tuple[Any, dict[str, Tensor
     for stage, depth in enumerate((3, 3, 9, 3)):
         at = f"backbone.downsample_layers.{stage}"
         if stage == 0:
-            x = layer_norm(F.conv2d(x, tensors[f"{at}.0.weight"], tensors[f"{at}.0.bias"], stride=4), tensors, f"{at}.1")
+            x = layer_norm(
+                F.conv2d(x, tensors[f"{at}.0.weight"], tensors[f"{at}.0.bias"], stride=4), tensors, f"{at}.1"
+            )
         else:
             x = layer_norm(x, tensors, f"{at}.0")
             x = F.conv2d(x, tensors[f"{at}.1.weight"], tensors[f"{at}.1.bias"], stride=2)
@@ -195,7 +199,9 @@ def test_a_stage_of_the_cascade_scores_the_same_classes_and_boxes(
         x = F.conv2d(x, tensors[f"{name}.conv.weight"], padding=1)
         x = ((x - mean) / (variance + 1e-5).sqrt() * weight + bias).relu()
     x = (x.flatten(1) @ tensors[f"{at}.shared_fcs.0.weight"].T + tensors[f"{at}.shared_fcs.0.bias"]).relu()
-    theirs, boxes = (x @ tensors[f"{at}.{name}.weight"].T + tensors[f"{at}.{name}.bias"] for name in ("fc_cls", "fc_reg"))
+    theirs, boxes = (
+        x @ tensors[f"{at}.{name}.weight"].T + tensors[f"{at}.{name}.bias"] for name in ("fc_cls", "fc_reg")
+    )
     torch.testing.assert_close(scores, theirs.roll(1, dims=1))
     torch.testing.assert_close(deltas, boxes)
 
@@ -276,10 +282,27 @@ def test_both_publishers_files_of_one_model_become_the_same(little: SegmenterCon
     assert all(torch.equal(mine[key], again[key]) for key in mine)
 
 
+def test_projections_are_split_as_torch_joins_them(little: SegmenterConfig) -> None:
+    """Query, key and value, in this order: torch's own attention with the file's tensors gives what ours does."""
+    tensors = drawn(published_shapes("authors", LITTLE_SWIN, pixels=48, decoder=48, **LITTLE), scale=0.3)
+    _, state = identified(little, tensors)
+    model = loaded(mask2former, little, {**state, "network.criterion.empty_weight": torch.ones(81)})
+    at = "sem_seg_head.predictor.transformer_self_attention_layers.1.self_attn"
+    theirs = torch.nn.MultiheadAttention(32, 8, batch_first=True).eval()
+    theirs.load_state_dict({key.removeprefix(f"{at}."): v for key, v in tensors.items() if key.startswith(at)})
+    own = model.network.model.transformer_module.decoder.layers[1].self_attn
+    x = torch.randn(1, 5, 32)
+    q, k, v = (getattr(own, f"{name}_proj")(x).view(1, 5, 8, 4).transpose(1, 2) for name in "qkv")
+    with torch.inference_mode():
+        mixed = own.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(mixed, theirs(x, x, x, need_weights=False)[0])
+    block = "backbone.layers.2.blocks.1.attn.qkv.weight"
+    prefix = next(key for key in state if re.search(r"layers\.2\.blocks\.1\.attention.*q(_proj|uery)\.weight", key))
+    assert torch.equal(state[prefix], tensors[block][:48])  # rows run over (3, heads, width of a head)
+
+
 def as_authors(key: str) -> str:
     """MMDetection's name → the authors'."""
-    import re
-
     for theirs, authors in (
         (r"^backbone\.stages", "backbone.layers"),
         (r"patch_embed\.projection", "patch_embed.proj"),

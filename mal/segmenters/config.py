@@ -193,6 +193,7 @@ class SegmenterConfig:
     pretrained: bool = True  # the backbone starts from its published weights
     checkpoint: str | None = None  # a safetensors or torch file instead of the download: the backbone's weights, or
     # where `weights` is published the whole model's
+    human_checkpoint: str | None = None  # a published segmenter's file, measured in place of one trained on human masks
     class_agnostic: bool = False  # every category becomes one, in training
     mask_head: Any = True  # true | none (or false): a plain detector (Table 7)
     dcn: bool = False  # deformable convolutions in stages 3-5

@@ -135,6 +135,20 @@ def check(config: SegmenterConfig) -> None:
         raise ConfigError(
             f"segmenter.optimizer.layer_decay={config.optimizer.layer_decay} needs AdamW and timm's ConvNeXt; set 1"
         )
+    pyramid = config.pyramid
+    if pyramid.stride_in_1x1 and (pyramid.kind != "resnet" or pyramid.name in ("resnet18", "resnet34")):
+        raise ConfigError(
+            "segmenter.pyramid.stride_in_1x1=true needs the bottlenecks of torchvision's ResNets of 50 layers or more; "
+            f"segmenter.pyramid.name={pyramid.name} of kind {pyramid.kind} has none; leave it out"
+        )
+    if config.grid.deform_out and not config.dcn:
+        raise ConfigError("segmenter.grid.deform_out=true needs segmenter.dcn=true, whose last convolution it concerns")
+    if config.human_checkpoint is not None and (config.weights == "published" or not config.mask_head):
+        other = "segmenter.weights=published" if config.weights == "published" else "segmenter.mask_head=none"
+        raise ConfigError(
+            f"segmenter.human_checkpoint={config.human_checkpoint} stands for a segmenter trained on human masks, "
+            f"beside one on pseudo-labels, and {other} trains none; leave one of the two out"
+        )
     _check_cascade(config.cascade)
     _check_lengths(config)
     if config.scale.crop_sides[0] > config.scale.crop_sides[1]:

@@ -51,14 +51,12 @@ RULES = (
     Rule(STAGE + r"box_predictor\.deltas\.(.+)", r"roi_head.bbox_head.\1.fc_reg.\2"),
     Rule(STAGE + r"mask_head\.(\d)\.0\.(.+)", r"roi_head.mask_head.\1.convs.\2.conv.\3"),
     Rule(STAGE + r"mask_predictor\.conv5_mask\.(.+)", r"roi_head.mask_head.\1.upsample.\2"),
-    Rule(
-        STAGE + r"mask_predictor\.mask_fcn_logits\.(.+)", r"roi_head.mask_head.\1.conv_logits.\2", with_background(1)
-    ),
+    Rule(STAGE + r"mask_predictor\.mask_fcn_logits\.(.+)", r"roi_head.mask_head.\1.conv_logits.\2", with_background(1)),
 )
 
 
 def about(weights: Weights) -> dict[str, Any]:
-    """What a file says of its model: `classes` (background not counted), `backbone`, and whether each class has a box."""
+    """What a file says of its model: `classes` (background not counted), `backbone` and `box_per_class`."""
     tensors = weights.tensors
     stem = tensors.get("backbone.downsample_layers.0.0.bias")
     third = {match[1] for key in tensors if (match := re.match(r"backbone\.stages\.2\.(\d+)\.", key))}

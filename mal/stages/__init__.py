@@ -38,7 +38,7 @@ class Graph(SegmenterStages):
                 labels = self.label(split, name)
                 stages.append(self.quality(split, labels) if compares else labels)
         if self._trains_segmenters():
-            trained = [self.train_segmenter(None)]
+            trained = [self.human_segmenter()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
                 trained.append(self.train_segmenter(self.label(self.required_train, config.labeler.name)))
             scores = [self.score(self.detect(segmenter)) for segmenter in trained]
@@ -56,6 +56,12 @@ class Graph(SegmenterStages):
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
+        if (file := self.config.segmenter.human_checkpoint) is not None and self._trains_segmenters():
+            published = self.found_segmenter.printed
+            what = published.words if published is not None else self.found_segmenter.layout.title
+            notes.append(
+                f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
+            )
         if small := self._stand_ins():
             notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
         for split in self._files():
@@ -122,7 +128,7 @@ class Graph(SegmenterStages):
                 for split in filter(None, (train, val)):
                     needs.check_real_masks(split)
             if self._trains_segmenters() and val is not None:
-                if config.segmenter.mask_head:
+                if config.segmenter.mask_head and config.segmenter.human_checkpoint is None:
                     needs.check_masks(train, purpose="a segmenter learns from all of them")
                 needs.check_scores(val, config)
                 if not config.data.class_agnostic:
@@ -181,7 +187,9 @@ class Graph(SegmenterStages):
         return not self.trains_nothing and "none" not in (self.config.segmenter.name, self.config.labeler.name)
 
     def _trains_segmenters(self) -> bool:
-        """Whether they can be: with a mask head both splits need human masks."""
+        """Whether they can be: with a mask head both splits need human masks, the training images' unless a published
+        segmenter stands for one trained on them."""
         if not self._wants_segmenters() or self.val is None:
             return False
-        return not self.config.segmenter.mask_head or (self.required_train.has_masks and self.val.has_masks)
+        human = self.required_train.has_masks or self.config.segmenter.human_checkpoint is not None
+        return not self.config.segmenter.mask_head or (human and self.val.has_masks)

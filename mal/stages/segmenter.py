@@ -24,9 +24,17 @@ from mal.stages.labeler import LabelerStages
 from mal.stages.settings import without, without_former
 from mal.submission import write_submission
 
+PUBLISHED = "published_segmenter"
+
 
 class SegmenterStages(LabelerStages):
     """The stages of phase 2."""
+
+    def human_segmenter(self) -> Stage:
+        """What stands for human masks: a segmenter trained on them here, or a published one
+        (`segmenter.human_checkpoint`)."""
+        given = self.config.segmenter.human_checkpoint
+        return self.train_segmenter(None) if given is None else self.published_segmenter()
 
     def train_segmenter(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
@@ -35,7 +43,7 @@ class SegmenterStages(LabelerStages):
         settings["segmenter"]["precision"] = str(network_dtype(config.segmenter.precision, self.device))
         unread = [name for name, backends in segmenters.OWN_PARTS.items() if config.segmenter.backend not in backends]
         at_test = ("test", "scale.test_short_side", "scale.test_long_side")
-        without(settings["segmenter"], "running", "weights", *at_test, *unread)
+        without(settings["segmenter"], "running", "weights", "human_checkpoint", *at_test, *unread)
         without_former(settings)
         if config.segmenter.backend == "transformers":
             # its heads once started as the installed version of the library has them, from other draws
@@ -75,7 +83,7 @@ class SegmenterStages(LabelerStages):
                 "where the model is one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations "
                 "and data.val.images"
             )
-        found, config = self.found_segmenter, self._segmenter()
+        found, config = self.found_segmenter, self._published()
         if val.census is not None:
             categories = [dataclasses.asdict(category) for category in val.census.categories]
             classes = found.facts["classes"]
@@ -90,19 +98,18 @@ class SegmenterStages(LabelerStages):
         without_former(settings)
 
         def work(place: Workplace) -> Result:
-            published.write(self.config.segmenter, source=found.file, folder=place.folder)
+            published.write(self._published_as_given(), source=found.file, folder=place.folder)
             return Result()
 
-        without_former(settings)
         sources = {"weights": self.fingerprints.file(found.file)}
         columns = {**self._columns(), "segmenter": segmenters.title(config), "supervision": "published"}
         if found.printed is not None:
             columns |= {"printed_mask_ap": found.printed.mask_ap, "printed_by": found.printed.words}
-        return Stage("published_segmenter", 1, settings, work, {}, sources, columns)
+        return Stage(PUBLISHED, 1, settings, work, {}, sources, columns)
 
     def detect(self, segmenter: Stage) -> Stage:
         """The segmenter's predictions on the validation images, in COCO's results format."""
-        split, config = self._val(), self._segmenter()
+        split, config = self._val(), self._config_of(segmenter)
         settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
 
         def work(place: Workplace) -> Result:
@@ -113,7 +120,7 @@ class SegmenterStages(LabelerStages):
                 config=config,
                 device=place.device,
             )
-            if self.trains_nothing:
+            if segmenter.name == PUBLISHED:
                 results = published.known(results, read(split.annotations, masks=False))
             ranks.on_first(lambda: write_json(place.folder / "predictions.json", results))
             return Result({"predictions": len(results)})
@@ -123,7 +130,7 @@ class SegmenterStages(LabelerStages):
 
     def predict_test(self, segmenter: Stage, split: Split) -> Stage:
         """The segmenter's predictions on the test images, packed for COCO's evaluation server."""
-        config = self._segmenter()
+        config = self._config_of(segmenter)
         settings = {"test": dataclasses.asdict(config.test), "scale": dataclasses.asdict(config.scale)}
 
         def work(place: Workplace) -> Result:
@@ -134,7 +141,7 @@ class SegmenterStages(LabelerStages):
                 config=config,
                 device=place.device,
             )
-            by = segmenter.columns.get("labeler", "human")
+            by = segmenter.columns.get("labeler", "published" if segmenter.name == PUBLISHED else "human")
             algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
             packed = ranks.on_first(
                 lambda: write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
@@ -201,7 +208,7 @@ class SegmenterStages(LabelerStages):
         Raises:
             ConfigError, WeightsError: there is none, or its weights cannot be had.
         """
-        config = self.config.segmenter
+        config = self._published_as_given()
         file = published.locate(config)
 
         def remember(compute: Callable[[], Any]) -> Any:
@@ -210,8 +217,20 @@ class SegmenterStages(LabelerStages):
         return published.identify(config, file, remember=remember)
 
     def _segmenter(self) -> Any:
-        config = self.found_segmenter.fitted(self.config.segmenter) if self.trains_nothing else self.config.segmenter
-        return dataclasses.replace(config, class_agnostic=self.config.data.class_agnostic)
+        return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
+
+    def _published_as_given(self) -> Any:
+        config = self._segmenter()
+        if config.human_checkpoint is None:
+            return config
+        return dataclasses.replace(config, weights="published", checkpoint=config.human_checkpoint)
+
+    def _published(self) -> Any:
+        """The published segmenter's config, fitted to its file."""
+        return self.found_segmenter.fitted(self._published_as_given())
+
+    def _config_of(self, segmenter: Stage) -> Any:
+        return self._published() if segmenter.name == PUBLISHED else self._segmenter()
 
     def _segmenter_columns(self, labels: Stage | None) -> Json:
         columns = self._columns() if labels is None else {**labels.columns, "seed": self.config.seed}
