@@ -1,5 +1,7 @@
 """Parts of the reference programs' networks that are options here: where a ResNet halves, what else is deformable."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +9,13 @@ import torch
 from torch import nn
 
 from mal.errors import ConfigError
+from mal.segmenters import mask_rcnn
 from mal.segmenters.config_checks import check
 from mal.segmenters.deformable import DeformableConv
 from mal.segmenters.pyramids import build_pyramid
 from mal.segmenters.solov2_head import Solov2
-from tests.test_segmenter import composed
+from tests.small_segmenters import small
+from tests.test_segmenter import CPU, composed, make_dataset
 
 EARLY = ["pyramid.stride_in_1x1=true", "pyramid.channels=8", "pretrained=false"]
 DEFORMED = [
@@ -69,6 +73,18 @@ def test_both_train_under_autocast(dtype: torch.dtype) -> None:
     for weight in (pyramid.body.model.layer4[0].conv1.weight, last.weight, last.sampling.weight):
         assert torch.isfinite(weight.grad).all()
         assert weight.grad.abs().sum() > 0
+
+
+def test_exact_anchors_train_in_every_precision(tmp_path: Path) -> None:
+    """The first step's loss is fp32's but for rounding. (Which anchors are drawn afterwards hangs on the weights.)"""
+    data, losses = make_dataset(tmp_path / "data", images=4), {}
+    for precision in ("fp32", "bf16", "fp16"):
+        config = small("mask_rcnn_tiny", "proposals.exact_anchors=true", "schedule.steps=1", f"precision={precision}")
+        paths = {"annotations": data / "annotations.json", "images": data / "images"}
+        mask_rcnn.train(**paths, config=config, seed=0, folder=tmp_path / precision, device=CPU)
+        losses[precision] = json.loads((tmp_path / precision / "curves.jsonl").read_text().splitlines()[0])["loss"]
+    assert len(set(losses.values())) == 3
+    assert [losses["bf16"], losses["fp16"]] == pytest.approx([losses["fp32"]] * 2, rel=0.02)
 
 
 @pytest.mark.parametrize(
