@@ -132,6 +132,6 @@ def test_torchvisions_start_is_what_the_constructors_draw_and_no_more(name: str)
 
 
 def test_a_detector_without_masks_starts_too() -> None:
-    model = mask_rcnn.build(small("mask_rcnn_tiny", "mask_head=none"), classes=2)
+    model = mask_rcnn.build(small("mask_rcnn_tiny", "mask_head=none", "heads.start=detectron2"), classes=2)
     assert not model.roi_heads.box_head.fc6.bias.any()
     assert not model.roi_heads.has_mask()

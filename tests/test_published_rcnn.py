@@ -290,7 +290,7 @@ def test_the_region_proposal_head_is_theirs(request: pytest.FixtureRequest, libr
 
 def test_exact_anchors_are_mmdetections() -> None:
     """Around multiples of the stride: √(area) is the side, height / width the ratio, nothing rounded."""
-    config = composed("mask_rcnn_r50", "proposals.exact_anchors=true")
+    config = composed("mask_rcnn_r50")
     generator: Any = mask_rcnn.region_proposals(config).anchor_generator
     assert isinstance(generator, ExactAnchors)
     images = type("Images", (), {"tensors": torch.zeros(1, 3, 800, 96), "image_sizes": [(800, 96)]})()
@@ -304,7 +304,9 @@ def test_exact_anchors_are_mmdetections() -> None:
                     w, h, x, y = side / ratio**0.5, side * ratio**0.5, column * stride, row * stride
                     expected.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
     torch.testing.assert_close(anchors, torch.tensor(expected), rtol=1e-6, atol=1e-4)
-    rounded: Any = mask_rcnn.region_proposals(composed("mask_rcnn_r50")).anchor_generator
+    rounded: Any = mask_rcnn.region_proposals(
+        composed("mask_rcnn_r50", "proposals.exact_anchors=false")
+    ).anchor_generator
     assert not torch.equal(rounded(images, maps)[0], anchors)
 
 

@@ -63,6 +63,7 @@ OWN_PARTS = {  # of SegmenterConfig: part, or setting in a part → the backends
     "grid": ("solov2",),
     "queries": ("transformers",),
     "pyramid.fpn_start": ("torchvision", "cascade", "solov2"),
+    "proposals.exact_anchors": ("torchvision", "cascade"),  # detectron2's are exact
     "heads.start": ("torchvision", "cascade"),
     "heads.box_beta": ("torchvision", "detectron2"),
     "heads.mask_targets": ("torchvision", "cascade"),  # detectron2's are binary
