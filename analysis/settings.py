@@ -14,10 +14,10 @@ WEIGHTS = {"trained": "trained by MAL", "given": "as given", "random": "with ran
 _LABELER = r"(train_labeler|label_\w+|boxes_train|shapes_train)\..+|recipe|encoder|decoder|theta"
 _RECIPE = "|".join(
     [
-        r"train_labeler\.loss\.(mil|smooth|mil_weight|crf_weight)",
+        r"train_labeler\.loss\.(mil|smooth|box_mask|mil_weight|crf_weight)",
         r"train_labeler\.crf\..+",
         r"train_labeler\.augment\.(jitter|jitter_p|grey_p|blur_p)(\..+)?",
-        r"train_labeler\.roi\.(expansion|theta|border|flip|min_side|max_area)",
+        r"train_labeler\.roi\.(expansion|theta|border|repeats|flip|min_side|max_area)",
         r"train_labeler\.decoder\.(pool|key_layers|upsample_before|scale|key_gain)",
         r"train_labeler\.encoder\.(fuse|width)",
         r"train_labeler\.train\.(final_lr|betas|eps|weight_decay|ema)",

@@ -61,7 +61,7 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 def quote(value: str) -> str:
     """A text as Hydra reads it back: in double quotes."""
     value = re.sub(r'(\\*)"', r'\1\1\\"', value)  # backslashes count only before a quote
-    return '"' + re.sub(r"(\\+)$", r"\1\1", value) + '"'
+    return '"' + re.sub(r"(\\+)\Z", r"\1\1", value) + '"'
 
 
 def _as_path(value: str, *, sweeps: bool) -> str:
