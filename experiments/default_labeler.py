@@ -80,7 +80,7 @@ def portable(config: str) -> str:
     plain.encoder.update(checkpoint=None, pretrained=False)
     plain.label.network = NETWORKS[0]
     plain.data = {"name": "own"}
-    for part in ("store", "tracking"):
+    for part in ("store", "tracking", "roots"):
         del plain[part]
     return OmegaConf.to_yaml(plain)
 

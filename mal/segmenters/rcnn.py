@@ -13,7 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from mal import ranks
 from mal.annotations import encode_mask
-from mal.segmenters.config import ProposalConfig, SegmenterConfig
+from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json
 from mal.segmenters.pasting import paste
@@ -86,9 +86,10 @@ class ExactAnchors(AnchorGenerator):
         return super().grid_anchors(grid_sizes, [[stride, stride] for stride in (*STRIDES, 2 * STRIDES[-1])])
 
 
-def anchor_generator(proposals: ProposalConfig) -> AnchorGenerator:
-    """Anchors of every side and ratio at each level."""
-    kind = ExactAnchors if proposals.exact_anchors else AnchorGenerator
+def anchor_generator(config: SegmenterConfig) -> AnchorGenerator:
+    """Anchors of every side and ratio at each level; torchvision's for its published weights."""
+    proposals = config.proposals
+    kind = ExactAnchors if proposals.exact_anchors and config.weights != "published" else AnchorGenerator
     return kind(tuple(tuple(sides) for sides in proposals.anchors), (tuple(proposals.ratios),) * len(proposals.anchors))
 
 
@@ -126,7 +127,7 @@ class RegionProposals(RegionProposalNetwork):
 
 def region_proposals(config: SegmenterConfig) -> RegionProposalNetwork:
     """The region proposal network over the pyramid (Ren et al., 2015); an anchor is positive from an IoU of .7."""
-    proposals, anchors = config.proposals, anchor_generator(config.proposals)
+    proposals, anchors = config.proposals, anchor_generator(config)
     return RegionProposals(
         anchors,
         RPNHead(config.pyramid.channels, anchors.num_anchors_per_location()[0]),
