@@ -68,9 +68,10 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     if folder is None and not annotations.exists():
         if name == "val" and split.annotations in SUGGESTED_VAL:
             return None
+        held = " and ".join(it for it in (split.annotations, split.images) if it != ".")
         raise ConfigError(
             f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; "
-            f"give data.root=FOLDER, where {split.annotations} and {split.images} lie (for good: roots in local.yaml), "
+            f"give data.root=FOLDER, which holds {held} (for good: roots in local.yaml), "
             f"or both data.{name}.annotations=FILE and data.{name}.images=FOLDER"
         )
     fault = folder_fault(images)
