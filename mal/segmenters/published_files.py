@@ -45,10 +45,14 @@ def read(file: Path) -> Weights:
     try:
         content = _content(file)
     except Exception as error:  # each format breaks with errors of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = (str(error).strip().splitlines() or [""])[0]
+        named = f"{type(error).__name__}: {said}"
+        reason = (
+            "it is of another kind, or cut short" if isinstance(error, LookupError) else named
+        )  # a key says nothing
         raise WeightsError(
-            f"segmenter.checkpoint={file} is not a readable file of published weights ({type(error).__name__}: "
-            f"{reason}); download it again, or save the state dict alone with torch.save and give that"
+            f"segmenter.checkpoint={file} is not a readable file of published weights ({reason}); "
+            f"download it again, or save the state dict alone with torch.save and give that"
         ) from error
     state: Any = content
     for wrapper in WRAPPERS:
