@@ -46,7 +46,7 @@ def read(file: Path) -> Weights:
         content = _content(file)
     except Exception as error:  # each format breaks with errors of its own
         said = (str(error).strip().splitlines() or [""])[0]
-        named = f"{type(error).__name__}: {said}"
+        named = f"{type(error).__name__}: {said}"  # but of an absent key, which says nothing
         reason = (
             "it is of another kind, or cut short" if isinstance(error, LookupError) else named
         )  # a key says nothing
