@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mal.errors import WeightsError
+from mal.segmenters.weights import unwrapped
 
-WRAPPERS = ("state_dict", "model")  # MMDetection's; detectron2's, Mask2Former's and ConvNeXt's
 ZOO_PICKLE = ".pkl"  # detectron2's and Mask2Former's: numpy arrays in a plain pickle
 PLAIN = {  # all that a pickled array is made of, under numpy's names of before and after 2.0
     ("_codecs", "encode"),
@@ -46,18 +46,14 @@ def read(file: Path) -> Weights:
         content = _content(file)
     except Exception as error:  # each format breaks with errors of its own
         said = (str(error).strip().splitlines() or [""])[0]
-        named = f"{type(error).__name__}: {said}"  # but of an absent key, which says nothing
-        reason = (
-            "it is of another kind, or cut short" if isinstance(error, LookupError) else named
-        )  # a key says nothing
+        reason = f"{type(error).__name__}: {said}"
+        if isinstance(error, LookupError):  # an absent key, which says nothing
+            reason = "it is of another kind, or cut short"
         raise WeightsError(
             f"segmenter.checkpoint={file} is not a readable file of published weights ({reason}); "
             f"download it again, or save the state dict alone with torch.save and give that"
         ) from error
-    state: Any = content
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    state = unwrapped(content)
     tensors = _tensors(state) if isinstance(state, dict) else None
     if not tensors:
         raise WeightsError(

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mal.segmenters.published_files import Weights
-from mal.segmenters.weights import refuse
-
-COUNTER = "num_batches_tracked"  # of batch norms, which published ones do not count on with
+from mal.segmenters.weights import COUNTER, refuse
 
 
 @dataclass(frozen=True)

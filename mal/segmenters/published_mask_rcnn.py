@@ -9,10 +9,9 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask_rcnn import build
-from mal.segmenters.weights import read_weights, refuse
+from mal.segmenters.weights import COUNTER, read_weights, refuse
 
 WEIGHTS = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
-COUNTER = "num_batches_tracked"  # of batch norms: published ones are frozen and count nothing
 LABELS = len(WEIGHTS.meta["categories"]) - 1  # 90: label and category id are the same number
 
 

@@ -14,6 +14,8 @@ WAY_OUT = (
     "give the weights as a file with segmenter.checkpoint=FILE, or train from scratch with segmenter.pretrained=false"
 )
 KEYS_SHOWN = 8
+WRAPPERS = ("state_dict", "model")  # what files wrap their weights in
+COUNTER = "num_batches_tracked"  # of batch norms, which loaded ones do not count on with
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -31,12 +33,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"segmenter.checkpoint={path} is not a readable weights file ({type(error).__name__}: {error}); {WAY_OUT}"
         ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    state = unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"segmenter.checkpoint={path} holds no dictionary of tensors; {WAY_OUT}")
     return state
+
+
+def unwrapped(content: Any) -> Any:
+    """What a file holds, without the dictionaries that its weights are wrapped in."""
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    return content
 
 
 def load_backbone(model: nn.Module, state: dict[str, Tensor], *, head: str, source: str | Path) -> None:
@@ -54,8 +62,8 @@ def load_backbone(model: nn.Module, state: dict[str, Tensor], *, head: str, sour
     own = model.state_dict()
     given = {key: value for key, value in state.items() if key in own or not key.startswith(head)}
     faults = {
-        "missing": [key for key in own if key not in given and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in given if key not in own and not key.endswith("num_batches_tracked")],
+        "missing": [key for key in own if key not in given and not key.endswith(COUNTER)],
+        "unexpected": [key for key in given if key not in own and not key.endswith(COUNTER)],
         "of another shape": [
             f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
             for key, value in given.items()
