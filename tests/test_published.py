@@ -121,7 +121,7 @@ def test_mask2former_predicts_what_the_library_does(library_folder: Path, tmp_pa
         small(f"checkpoint={library_folder}", "scale.test_short_side=384"),
         coco_of(tmp_path, height=384, width=384),
     )
-    published.write(config, source=published.locate(config), folder=tmp_path)
+    published.write(config, found=published.identify(config, published.locate(config)), folder=tmp_path)
     results = mask2former.predict(
         checkpoint=tmp_path / "segmenter.pt",
         annotations=data / "val.json",
@@ -208,7 +208,7 @@ def test_mask_rcnn_predicts_what_torchvision_does(tmp_path: Path) -> None:
         "scale.test_short_side=96",
         "scale.test_long_side=160",
     )
-    published.write(config, source=published.locate(config), folder=tmp_path)
+    published.write(config, found=published.identify(config, published.locate(config)), folder=tmp_path)
     mine = mask_rcnn.predict(
         checkpoint=tmp_path / "segmenter.pt",
         annotations=data / "val.json",

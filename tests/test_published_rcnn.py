@@ -458,6 +458,15 @@ def test_a_wrong_file_is_named_in_a_sentence() -> None:
         identified(given("mask_rcnn_r50"), {"a": torch.zeros(1)})
 
 
+def test_a_file_of_another_backbone_is_refused_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a labeler is trained for its denominator: what tells the layout is enough to plan with."""
+    heads = {"roi_head.bbox_head.fc_cls.weight": torch.zeros(81, 4)}
+    heads["roi_head.mask_head.conv_logits.weight"] = torch.zeros(80, 4, 1, 1)
+    monkeypatch.setattr(published, "read", lambda file: Weights(file, heads, ""))
+    with pytest.raises(WeightsError, match=r"but segmenter=mask_rcnn_r50 runs on resnet50"):
+        published.identify(given("mask_rcnn_r50"), Path("mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"))
+
+
 def test_keys_that_do_not_fit_are_listed_under_the_publishers_names() -> None:
     tensors = hollow(mmdetection_mask_rcnn(mmdetection_body(50), 80))
     del tensors["backbone.layer1.1.bn2.bias"]

@@ -31,9 +31,8 @@ BACKENDS = {  # each has fetch(config) → weights file, and state(config, file)
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder
 CONVERTED = "converted"  # what `weights` becomes for a file of another program than the backend's
 LVIS = 1203  # categories of LVIS v1, numbered from 1
-LVIS_NAMES = (
-    "f1badbf3214033bb3e444aa926f22cc7e73d3f234d8ba0d0132d51bf8380f5d2"  # sha256 of them, see `check_categories`
-)
+# sha256 of them, see `check_categories`
+LVIS_NAMES = "f1badbf3214033bb3e444aa926f22cc7e73d3f234d8ba0d0132d51bf8380f5d2"
 
 
 @cache
@@ -118,23 +117,24 @@ def identify(
             f"segmenter.checkpoint={file} knows {facts['classes']} categories, which are neither COCO's "
             f"{len(coco_names())} nor the {LVIS} of LVIS v1; give a model of one of them"
         )
+    if layout.module:
+        layout.convert("check")(config, facts, file=file)
     return Found(file, layout, facts)
 
 
-def write(config: SegmenterConfig, *, source: Path, folder: Path) -> None:
+def write(config: SegmenterConfig, *, found: Found, folder: Path) -> None:
     """folder/segmenter.pt, as training would have left it. config: the user's, not fitted.
 
     Raises:
         WeightsError: the file's weights are not those of this segmenter.
     """
-    found = identify(config, source)
+    fitted = found.fitted(config)
     if not found.layout.module:
-        state = _library(config).state(config, source)
+        state = _library(config).state(config, found.file)
     else:
-        fitted = found.fitted(config)
-        model = found.layout.convert("converted")(fitted, read(source), found.facts)
+        model = found.layout.convert("converted")(fitted, read(found.file), found.facts)
         state = {"model": model, "category_ids": found.category_ids, "classes": found.facts["classes"]}
-    save_checkpoint(folder / "segmenter.pt", {**state, "weights": found.fitted(config).weights})
+    save_checkpoint(folder / "segmenter.pt", {**state, "weights": fitted.weights})
 
 
 def check_categories(coco: CocoDict, *, source: str | Path, classes: int | None = None) -> None:

@@ -7,11 +7,12 @@ and so ours add 1e-6.
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from mal.errors import WeightsError
+from mal.segmenters import published_resnets as resnets
 from mal.segmenters.cascade import build
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import Weights
@@ -70,6 +71,15 @@ def about(weights: Weights) -> dict[str, Any]:
     }
 
 
+def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Raises:
+        WeightsError.
+    """
+    resnets.check_name(config, facts["backbone"], file=file)
+
+
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
     cascade = dataclasses.replace(config.cascade, box_per_class=facts["box_per_class"])
@@ -82,12 +92,6 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    wanted = config.pyramid.name.partition(".")[0]
-    if facts["backbone"] != wanted:
-        raise WeightsError(
-            f"segmenter.checkpoint={weights.file} is a model on {facts['backbone']}, but segmenter={config.name} runs "
-            f"on {wanted}; choose the segmenter of that backbone, or set segmenter.pyramid.name"
-        )
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors={_authors(key): value for key, value in weights.tensors.items()}),

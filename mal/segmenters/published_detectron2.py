@@ -4,11 +4,11 @@ Their ResNets read BGR in [0, 255] less its mean, and halve in the first convolu
 BGR is also divided by its spread, in the second. Background is the last class, without box or mask. RoIAlign and
 anchors are MMDetection's (see `published_mmdetection`). detectron2 resizes with antialiasing, as we do.
 
-Converted from the layout in detectron2's source; no published file was at hand, and the printed AP was not measured
-again here.
+Converted from the layout in detectron2's source (see `published_zoo` for what that is worth).
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -61,6 +61,15 @@ def about(weights: Weights) -> dict[str, Any]:
     return {"classes": len(weights.tensors[CLASSES]) - 1, "backbone": backbone}
 
 
+def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Raises:
+        WeightsError.
+    """
+    resnets.check(config, facts["backbone"], file=file, deformable=False)
+
+
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what detectron2 does."""
     caffe2 = facts["backbone"] == resnets.CAFFE2
@@ -74,7 +83,6 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    resnets.check(config, facts["backbone"], weights=weights, deformable=False)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=resnets.rgb(weights.tensors, STEM)),

@@ -16,9 +16,9 @@ class Layout:
         title: of the models, in words.
         backend: ours, that builds such a segmenter.
         tells: keys that every such file has.
-        module: has about(weights) → facts, as JSON; fitted(config, facts) → config; and
-            converted(config, weights, facts) → our state dict. Empty: the backend's own library saved it (`BACKENDS`
-            in `published`).
+        module: has about(weights) → facts, as JSON; check(config, facts, file=), which refuses another backbone's;
+            fitted(config, facts) → config; and converted(config, weights, facts) → our state dict. Empty: the
+            backend's own library saved it (`BACKENDS` in `published`).
     """
 
     title: str

@@ -6,11 +6,12 @@ The network is the same in other words: background last instead of first, one bo
 the file's name, or `style='caffe'` in the config inside) and its ResNeXt-101 32x8d take BGR, which is turned round.
 
 One difference stays: images are resized with antialiasing, which for an image that is enlarged, as nearly all of COCO's
-are, changes nothing but rounding. Converted from the layout in MMDetection's source; no published file was at hand, and
-the printed AP was not measured again here.
+are, changes nothing but rounding. Converted from the layout in MMDetection's source (see `published_zoo` for what that
+is worth).
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +60,15 @@ def about(weights: Weights) -> dict[str, Any]:
     }
 
 
+def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Raises:
+        WeightsError.
+    """
+    resnets.check(config, facts["backbone"], file=file, deformable=facts["deformable"])
+
+
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
     config = as_tested(config)
@@ -91,7 +101,6 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    resnets.check(config, facts["backbone"], weights=weights, deformable=facts["deformable"])
     tensors = resnets.ours_deformed(weights.tensors)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),

@@ -1,12 +1,13 @@
 """The Mask2Formers on Swin of its authors (COCO instances) as ours, which are transformers'.
 
 transformers splits every attention's three projections and names the rest its own way; nothing else differs. Converted
-from the layout in Mask2Former's source; no published file was at hand, and the printed AP was not measured again here.
+from the layout in Mask2Former's source (see `published_zoo` for what that is worth).
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -83,9 +84,20 @@ RULES = (
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` ("nothing" not counted) and `backbone`."""
-    tensors = weights.tensors
-    width = tensors.get("backbone.patch_embed.norm.weight")
-    return {"classes": len(tensors[CLASSES]) - 1, "backbone": swin(tensors, "backbone.layers.{stage}.blocks.", width)}
+    return described(weights.tensors, classes=CLASSES, blocks="backbone.layers.{stage}.blocks.")
+
+
+def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Raises:
+        WeightsError.
+    """
+    if facts["backbone"] != config.pyramid.name:
+        raise WeightsError(
+            f"segmenter.checkpoint={file} is a Mask2Former on {facts['backbone']}, but segmenter={config.name} runs on "
+            f"{config.pyramid.name}; set segmenter.pyramid.name to that of the file"
+        )
 
 
 def fitted(config: SegmenterConfig, _facts: dict[str, Any]) -> SegmenterConfig:
@@ -99,48 +111,58 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    check_swin(config, facts["backbone"], weights=weights)
     named = {_newest(key): value for key, value in weights.tensors.items()}
+    return renamed(
+        config, dataclasses.replace(weights, tensors=named), facts, rules=RULES, way_out=WAY_OUT, unread=UNREAD
+    )
+
+
+def described(tensors: Mapping[str, Tensor], *, classes: str, blocks: str) -> dict[str, Any]:
+    """`about` of either publisher's file.
+
+    Args:
+        classes: the key of the class scores. blocks: see `swin`.
+    """
+    return {"classes": len(tensors[classes]) - 1, "backbone": swin(tensors, blocks)}
+
+
+def renamed(
+    config: SegmenterConfig,
+    weights: Weights,
+    facts: dict[str, Any],
+    *,
+    rules: Sequence[Rule],
+    way_out: str,
+    unread: str,
+) -> dict[str, Tensor]:
+    """`converted` of either publisher's file, under the publisher's newest names; see `published_keys.filled`."""
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
-        dataclasses.replace(weights, tensors=split(named)),
-        rules=RULES,
+        dataclasses.replace(weights, tensors=split(weights.tensors)),
+        rules=rules,
         model=f"segmenter {config.name}",
-        way_out=WAY_OUT,
-        unread=UNREAD,
+        way_out=way_out,
+        unread=unread,
         unpublished=UNPUBLISHED,
     )
 
 
-def swin(tensors: Mapping[str, Tensor], blocks: str, norm: Tensor | None) -> str:
+def swin(tensors: Mapping[str, Tensor], blocks: str) -> str:
     """Our name of a Swin, by its weights.
 
     Args:
         blocks: a template of the beginning of its blocks' keys, as in `backbone.layers.{stage}.blocks.`; stages from 0.
-        norm: a tensor of its first width.
     """
     found = [
         len({key.split(".")[blocks.count(".")] for key in tensors if key.startswith(blocks.format(stage=stage))})
         for stage in range(4)
     ]
+    norm = tensors.get("backbone.patch_embed.norm.weight")
     width = 0 if norm is None else len(norm)
     for name, (_, sizes) in SWINS.items():
         if (sizes["embed_dim"], sizes["depths"]) == (width, found):
             return name
     return f"a Swin of {found} blocks and {width} channels"
-
-
-def check_swin(config: SegmenterConfig, found: str, *, weights: Weights) -> None:
-    """Refuse a file of another backbone in a sentence.
-
-    Raises:
-        WeightsError.
-    """
-    if found != config.pyramid.name:
-        raise WeightsError(
-            f"segmenter.checkpoint={weights.file} is a Mask2Former on {found}, but segmenter={config.name} runs on "
-            f"{config.pyramid.name}; set segmenter.pyramid.name to that of the file"
-        )
 
 
 def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

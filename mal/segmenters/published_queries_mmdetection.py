@@ -11,28 +11,18 @@ from typing import Any
 
 from torch import Tensor
 
+from mal.segmenters import published_queries as queries
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask2former import build
 from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, filled
-from mal.segmenters.published_queries import (
-    BLOCK,
-    PIXELS,
-    QUERIES,
-    SWIN,
-    UNPUBLISHED,
-    check_swin,
-    split,
-    swin,
-)
+from mal.segmenters.published_keys import Rule
+from mal.segmenters.published_queries import BLOCK, PIXELS, QUERIES, SWIN
 
 CLASSES = "panoptic_head.cls_embed.weight"
 WAY_OUT = (
     "give a Mask2Former of MMDetection's zoo for COCO instances on Swin, and leave the segmenter's settings as they are"
 )
-UNREAD = (
-    r".*relative_position_index|panoptic_head\.loss_cls\.class_weight"  # follows from the window's size; the loss's
-)
+# follows from the window's size; the loss's
+UNREAD = r".*relative_position_index|panoptic_head\.loss_cls\.class_weight"
 
 THEIR_BLOCK = r"backbone.stages.\1.blocks.\2."
 HEAD = "panoptic_head."
@@ -99,14 +89,7 @@ RULES = (
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` ("nothing" not counted) and `backbone`."""
-    tensors = weights.tensors
-    width = tensors.get("backbone.patch_embed.norm.weight")
-    return {"classes": len(tensors[CLASSES]) - 1, "backbone": swin(tensors, "backbone.stages.{stage}.blocks.", width)}
-
-
-def fitted(config: SegmenterConfig, _facts: dict[str, Any]) -> SegmenterConfig:
-    """The config as it is: the tests are the same."""
-    return config
+    return queries.described(weights.tensors, classes=CLASSES, blocks="backbone.stages.{stage}.blocks.")
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -115,17 +98,13 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    check_swin(config, facts["backbone"], weights=weights)
     named = {_newest(key): value for key, value in weights.tensors.items()}
-    return filled(
-        lambda: build(config, classes=facts["classes"], load=False),
-        dataclasses.replace(weights, tensors=split(named)),
-        rules=RULES,
-        model=f"segmenter {config.name}",
-        way_out=WAY_OUT,
-        unread=UNREAD,
-        unpublished=UNPUBLISHED,
+    return queries.renamed(
+        config, dataclasses.replace(weights, tensors=named), facts, rules=RULES, way_out=WAY_OUT, unread=UNREAD
     )
+
+
+check, fitted = queries.check, queries.fitted
 
 
 def _newest(key: str) -> str:

@@ -1,13 +1,13 @@
 """What the ResNets of published segmenters have in common: which one it is, how it reads its pixels, how it deforms."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mal.errors import WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights
 
 DEPTHS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third stage
 CAFFE2 = "resnext101_32x8d"  # trained with Caffe2: its stride is in the 3 × 3 convolutions, but it reads BGR
@@ -32,8 +32,23 @@ def name(tensors: dict[str, Tensor], block: str, *, first_stage: int = 1) -> str
     return f"resnet{DEPTHS[blocks]}" if plain else f"resnext{DEPTHS[blocks]}_{width // group}x{group}d"
 
 
-def check(config: SegmenterConfig, found: str, *, weights: Weights, deformable: bool) -> None:
+def check(config: SegmenterConfig, found: str, *, file: Path, deformable: bool) -> None:
     """Refuse a file of another backbone than the segmenter's, in a sentence instead of hundreds of keys.
+
+    Raises:
+        WeightsError.
+    """
+    check_name(config, found, file=file)
+    if deformable != config.dcn:
+        has = "has" if deformable else "has no"
+        raise WeightsError(
+            f"segmenter.checkpoint={file} {has} deformable convolutions; set "
+            f"segmenter.dcn={str(deformable).lower()}, or give another file"
+        )
+
+
+def check_name(config: SegmenterConfig, found: str, *, file: Path) -> None:
+    """The same of any backbone that has a name of torchvision's or timm's.
 
     Raises:
         WeightsError.
@@ -41,14 +56,8 @@ def check(config: SegmenterConfig, found: str, *, weights: Weights, deformable: 
     wanted = config.pyramid.name.partition(".")[0]  # of timm's names, what comes before the weights' tag
     if found != wanted:
         raise WeightsError(
-            f"segmenter.checkpoint={weights.file} is a model on {found}, but segmenter={config.name} runs on {wanted}; "
+            f"segmenter.checkpoint={file} is a model on {found}, but segmenter={config.name} runs on {wanted}; "
             "choose the segmenter of that backbone, or set segmenter.pyramid.name"
-        )
-    if deformable != config.dcn:
-        has = "has" if deformable else "has no"
-        raise WeightsError(
-            f"segmenter.checkpoint={weights.file} {has} deformable convolutions; set "
-            f"segmenter.dcn={str(deformable).lower()}, or give another file"
         )
 
 

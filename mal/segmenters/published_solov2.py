@@ -7,6 +7,7 @@ See `published_mmdetection` for what holds of all of its models.
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +35,15 @@ def about(weights: Weights) -> dict[str, Any]:
     }
 
 
+def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Raises:
+        WeightsError.
+    """
+    resnets.check(config, facts["backbone"], file=file, deformable=facts["deformable"])
+
+
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
     return dataclasses.replace(config, grid=dataclasses.replace(config.grid, deform_out=facts["deformable"]))
@@ -45,7 +55,6 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    resnets.check(config, facts["backbone"], weights=weights, deformable=facts["deformable"])
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=resnets.ours_deformed(weights.tensors)),

@@ -1,8 +1,8 @@
 """Published segmenters that a downloaded file can be: where it is, and the AP its publisher printed beside it.
 
 The APs are those of the publishers' model pages (MMDetection's metafiles and READMEs, detectron2's and Mask2Former's
-MODEL_ZOO.md, ConvNeXt's object_detection/README.md), in per cent. None was measured again here: there is no network
-where this was written. Whoever evaluates a file and sees another AP has found a fault of ours.
+MODEL_ZOO.md, ConvNeXt's object_detection/README.md), in per cent. No published file was at hand when this was written,
+and none was measured again here. Whoever evaluates a file and sees another AP has found a fault of ours.
 """
 
 from dataclasses import dataclass

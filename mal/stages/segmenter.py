@@ -98,7 +98,7 @@ class SegmenterStages(LabelerStages):
         without_former(settings)
 
         def work(place: Workplace) -> Result:
-            published.write(self._published_as_given(), source=found.file, folder=place.folder)
+            published.write(self._published_as_given(), found=found, folder=place.folder)
             return Result()
 
         sources = {"weights": self.fingerprints.file(found.file)}
