@@ -12,8 +12,11 @@ from mal.runtime import load_checkpoint
 from mal.shipped import labeler_path
 from mal.sources import Split, label_join
 from mal.stages.data import DataStages, Json
-from mal.stages.settings import plain
+from mal.stages.settings import plain, without
 from mal.train import train_labeler
+
+# how the work is done, not what it gives
+HOW = ("train.checkpoint_seconds", "train.stop_after", "train.workers", "train.compile", "crf.backend")
 
 
 class LabelerStages(DataStages):
@@ -23,16 +26,8 @@ class LabelerStages(DataStages):
         """Student and teacher learn masks from the training boxes."""
         config, split = self.config, self.labeler_train
         settings = plain(config, "seed", "encoder", "decoder", "roi", "augment", "loss", "crf", "train")
-        for key in (
-            "checkpoint_seconds",
-            "stop_after",
-            "workers",
-            "compile",
-        ):  # how the work is done, not what it gives
-            del settings["train"][key]
-        del settings["crf"]["backend"], settings["roi"]["label_expansion"]
-        for name in {"fc", "query"} - {config.decoder.name}:  # the sizes of decoders that are not used
-            del settings["decoder"][name]
+        unused = [f"decoder.{name}" for name in ("fc", "query") if name != config.decoder.name]
+        without(settings, *HOW, "roi.label_expansion", *unused)
         if "swin" in config.encoder.timm:
             # a Swin's teacher once averaged its table of relative positions: those results alone are others
             settings["encoder"]["whole_numbers"] = "copied"
@@ -61,7 +56,7 @@ class LabelerStages(DataStages):
             inputs["labeler"] = self.train_labeler()
             settings |= {"label": plain(config, "label")["label"], "label_expansion": config.roi.label_expansion}
             settings["precision"] = str(network_dtype(config.train.precision, self.device))
-            del settings["label"]["shard_images"], settings["label"]["batch"]
+            without(settings, "label.shard_images", "label.batch")
         elif name == "file":
             path = file.path_for(config.labeler, split.name)
             assert path is not None  # `labels` says so
