@@ -72,10 +72,8 @@ def outlines(probabilities: Tensor, rois: RoiBatch, options: LabelConfig, cues: 
         cues: (B, K) float64 on the same device, to come along in the same copy.
     """
     rectangles = (rois.spans if options.cut else _within_reach(rois, probabilities.shape[-1])).numpy()
-    width, column = (
-        rectangles[:, 2] - rectangles[:, 0],
-        rectangles[:, 3] - rectangles[:, 1] + 1,
-    )  # and the zero after it
+    width, height = (rectangles[:, 2:] - rectangles[:, :2]).T
+    column = height + 1  # the zero that ends a column included
     stops = 1 + (width * column).cumsum()
     masks = torch.zeros(int(stops[-1]), dtype=torch.bool, device=probabilities.device)
     sums = torch.zeros(len(stops), 2, dtype=torch.float64, device=masks.device)  # of probabilities inside, and pixels

@@ -45,15 +45,17 @@ def hours(compose: Compose, root: Path, store: Path, *overrides: str) -> dict[st
     return {name: seconds / 8 / 3600 for name, seconds in found.items() if seconds is not None}
 
 
-def test_the_papers_trainings_take_what_the_paper_and_the_zoos_print(
-    compose: Compose,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """COCO: 860,001 boxes, 55 % of which pass, and 117,266 images with objects."""
+@pytest.fixture
+def as_many_as_coco(monkeypatch: pytest.MonkeyPatch) -> None:
+    """860,001 boxes, 55 % of which pass, and 117,266 images with objects."""
     monkeypatch.setattr(forecast, "_boxes", lambda *_: round(0.55 * 860_001))
     monkeypatch.setattr(forecast, "_images", lambda *_: 117_266.0)
+
+
+@pytest.mark.usefixtures("as_many_as_coco")
+def test_the_papers_trainings_take_what_the_paper_and_the_zoos_print(
+    compose: Compose, root: Path, tmp_path: Path
+) -> None:
     found = hours(compose, root, tmp_path, "data=coco", "segmenter=mask_rcnn_r50")
     assert found["labeler"] == pytest.approx(23, rel=0.01)
     assert found["segmenter"] == pytest.approx(12 * 117_266 / 16 * 0.690 / 3600, rel=0.01)  # seconds a step
@@ -137,15 +139,10 @@ def test_at_most_is_what_requeues_can_spend(compose: Compose, root: Path, tmp_pa
     assert "requeued" not in plan_lines(alone).split("at most")[-1].splitlines()[0]
 
 
+@pytest.mark.usefixtures("as_many_as_coco")
 def test_limits_and_estimates_follow_from_the_times_on_v100s_and_the_speed(
-    compose: Compose,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    compose: Compose, root: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(forecast, "_boxes", lambda *_: round(0.55 * 860_001))
-    monkeypatch.setattr(forecast, "_images", lambda *_: 117_266.0)
-
     def labeler(speed: float, requeues: int = 20) -> Any:
         plan = planned(compose, root, tmp_path, speed=speed, requeues=requeues)
         return next(j for j in plan.jobs.values() if j.stage.name == "train_labeler"), plan.notes

@@ -36,10 +36,8 @@ class ProposalConfig:
 
     anchors: list[list[int]] = field(default_factory=lambda: [[32], [64], [128], [256], [512]])  # sides, by level
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
-    exact_anchors: bool = (
-        False  # whole strides apart, sides as they come, as in MMDetection and detectron2; torchvision
-    )
-    # rounds the sides, and spreads the anchors of a map that was padded
+    exact_anchors: bool = False  # whole strides apart, sides as they come, as in MMDetection and detectron2;
+    # torchvision rounds the sides, and spreads the anchors of a map that was padded
     before_nms: list[int] = field(default_factory=lambda: [2000, 1000])  # kept by score, a level
     after_nms: list[int] = field(default_factory=lambda: [2000, 1000])
     nms: float = 0.7

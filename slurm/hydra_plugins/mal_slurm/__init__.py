@@ -26,11 +26,8 @@ class SlurmLauncher(Launcher):
         Raises:
             CompactHydraException: a sentence that says what cannot work, and the way out.
         """
-        from slurm.rows import (
-            as_sentences,
-            compose_rows,
-            with_choices,
-        )  # here, because Hydra scans this file at every start
+        # here, because Hydra scans this file at every start
+        from slurm.rows import as_sentences, compose_rows, with_choices
         from slurm.submit import launch
 
         with as_sentences():
