@@ -1,4 +1,4 @@
-"""The records and small arrays of an MLflow server, as files in a store's layout: what mal/tracking.py sent, back.
+"""The records and small arrays of an MLflow server, as files in a store's layout: what tracking sent, back.
 
 The only file of analysis that imports mlflow. A mirror made before the arrays were sent has run.json and pictures only:
 remove the stages' mlflow.json and send them again (python -m mal.tracking sync).
@@ -19,7 +19,7 @@ from analysis.records import UnreadableRecordError
 
 RECORD = "run.json"
 ARTIFACTS = "mlflow-artifacts"  # beside the SQLite file
-# what mal/tracking.py sends beside run.json and pictures; anything else on the server is not ours
+# what mal/engine/tracking.py sends beside run.json and pictures; anything else on the server is not ours
 WANTED = re.compile(r"run\.json|instances\.csv|curves\.jsonl|attention\.npz|matches_\w+\.npz")
 NAME = re.compile(r"\w[\w.-]*")  # of a stage or key: one folder, below the target
 

@@ -3,7 +3,7 @@
 python experiments/default_labeler.py --data ../shared/data --weights mobilenetv2_100_same_in1k.safetensors
 
 Learns from the boxes of COCO's and LVIS's photographs under CC BY, CC BY-SA or without known restrictions, as one
-class, and scores the masks of COCO photographs that it has not seen. Writes mal/labelers/default.safetensors and,
+class, and scores the masks of COCO photographs that it has not seen. Writes mal/methods/mal/default.safetensors and,
 beside it, default.json: settings, scores, and every photograph by its address, for the credit that CC BY asks for.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mal.annotations import read, write
-from mal.files import read_json, write_json
-from mal.labeler_file import read_labeler, write_small
-from mal.shipped import SHIPPED
+from mal.data.annotations import read, write
+from mal.engine.files import read_json, write_json
+from mal.methods.mal.labeler_file import read_labeler, write_small
+from mal.methods.mal.shipped import SHIPPED
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]

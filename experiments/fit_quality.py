@@ -1,8 +1,8 @@
-"""Fit the predicted IoU (mal/quality.json) to human masks that the labeler never saw, and check it on other data.
+"""Fit the predicted IoU (mal/metrics/predicted.json) to human masks that no labeler saw, and check it on other data.
 
 python experiments/fit_quality.py --fit NAME LABELER HUMAN.json IMAGES even \
     --check NAME LABELER HUMAN.json IMAGES odd [--check …] \
-    --out mal/quality.json --plot results/quality/reliability.png
+    --out mal/metrics/predicted.json --plot results/quality/reliability.png
 
 LABELER is a file, or `default` for the shipped one; it sees the boxes alone. Without --fit the coefficients in use
 are checked, and nothing but the plot is written.
@@ -26,18 +26,18 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from scipy.optimize import minimize
 
-from mal import quality
-from mal.annotations import read, strip
 from mal.config import Config
+from mal.data.annotations import read, strip
+from mal.data.rois import labelling_batches
+from mal.engine.files import sha256, write_json
+from mal.engine.runtime import pick_device, provenance
 from mal.errors import MalError
-from mal.files import sha256, write_json
-from mal.labeler_file import NETWORKS, read_labeler
-from mal.labelers.mal import load_networks
-from mal.labelling import measured_crops
+from mal.methods.mal.label import measured_crops
+from mal.methods.mal.labeler_file import NETWORKS, read_labeler
+from mal.methods.mal.network import load_networks
+from mal.methods.mal.shipped import labeler_path
+from mal.metrics import predicted as quality
 from mal.metrics.masks import is_scored, mask_quality, select_images
-from mal.rois import labelling_batches
-from mal.runtime import pick_device, provenance
-from mal.shipped import labeler_path
 
 RIDGE = 3.0  # penalty on the squared weights of standardised features; the loss is a sum over masks
 BINS = 8  # of equal counts, in the plot

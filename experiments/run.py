@@ -17,8 +17,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mal import overrides
 from mal.config import Config
+from mal.engine.tracking_address import hide_password
 from mal.errors import MalError
-from mal.tracking_address import hide_password
 
 CONF = Path(__file__).parent / "conf"
 ConfigStore.instance().store("schema", Config)

@@ -12,7 +12,7 @@ from pathlib import Path
 from mal.check import Report, report
 from mal.errors import ConfigError, MalError
 from mal.label import FILES, add_options, finish
-from mal.shipped import DEFAULT, labeler_path
+from mal.methods.mal.shipped import DEFAULT, labeler_path
 
 STEPS = 400  # of 32 crops
 PREVIEW = 12
@@ -31,7 +31,7 @@ def _autolabel(options: argparse.Namespace) -> None:
     _refuse(understood, options)
     options.steps = STEPS if options.steps is None else options.steps
     options.seed = options.seed or 0
-    from mal.own_boxes import autolabel  # with torch, for which nobody need wait whose files are refused
+    from mal.own.own_boxes import autolabel  # with torch, for which nobody need wait whose files are refused
 
     autolabel(options)
 

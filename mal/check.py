@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mal.annotations import CocoDict, check_images, file_name, read
-from mal.census import Census, crowd_sentence, take, words
+from mal.data.annotations import CocoDict, check_images, file_name, read
+from mal.data.census import Census, crowd_sentence, take, words
+from mal.data.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
+from mal.data.joins import compare_categories
+from mal.engine.findings import MASKS, MISLEADS, NOTE, STOPS, Finding, number, some
 from mal.errors import AnnotationError, ImageError, MalError
-from mal.findings import MASKS, MISLEADS, NOTE, STOPS, Finding, number, some
-from mal.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
-from mal.joins import compare_categories
 
 TITLES = {
     STOPS: "stops a run",

@@ -4,9 +4,9 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from mal.backbones import check_model
-from mal.boxes import BORDERS, EXPANSIONS
 from mal.config import Config
+from mal.data.boxes import BORDERS, EXPANSIONS
+from mal.encoders.backbones import check_model
 from mal.errors import ConfigError
 
 CHOICES = {

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mal.check import look
+from mal.engine.findings import MISLEADS
 from mal.errors import MalError
-from mal.findings import MISLEADS
-from mal.shipped import labeler_path
+from mal.methods.mal.shipped import labeler_path
 
-FILES, FOLDERS = ("rle", "polygon"), ("png", "yolo")  # the formats of mal/export.py, whose import takes seconds
+FILES, FOLDERS = ("rle", "polygon"), ("png", "yolo")  # the formats of mal/data/export.py, whose import takes seconds
 FORMATS = FILES + FOLDERS
 
 
@@ -26,7 +26,7 @@ def _label(options: argparse.Namespace) -> None:
     for finding in look(options.boxes, options.images)[1]:
         if finding.level == MISLEADS:  # what stops is an error below
             print(f"note: {options.boxes}: {finding.text}", file=sys.stderr)
-    from mal.label_files import label_files  # with torch, for which what the parser refuses need not wait
+    from mal.own.label_files import label_files  # with torch, for which what the parser refuses need not wait
 
     print(label_files(options))
 

@@ -10,26 +10,27 @@ from tempfile import TemporaryDirectory
 import torch
 
 from analysis.summary import summary
-from mal import ranks, segmenters
-from mal.annotations import write
-from mal.attention import check_layers, check_query
+from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
-from mal.crf import backend
+from mal.data.annotations import write
+from mal.data.flags import flag_sentence
+from mal.data.sources import Split
+from mal.encoders.attention import check_layers, check_query
+from mal.engine import ranks
+from mal.engine.files import explain, read_json
+from mal.engine.graph import Stage, execute, in_order
+from mal.engine.history import outlook
+from mal.engine.mirror import start_mirror, ui_command
+from mal.engine.runtime import pick_device
+from mal.engine.store import Store
 from mal.errors import AnnotationError
-from mal.files import explain, read_json
-from mal.flags import flag_sentence
-from mal.graph import Stage, execute, in_order
-from mal.history import outlook
-from mal.labelers.mal import starting_network
-from mal.labelers.sam import Sam
-from mal.mirror import start_mirror, ui_command
-from mal.runtime import pick_device
+from mal.methods.baselines.sam import Sam
+from mal.methods.mal.crf import backend
+from mal.methods.mal.network import starting_network
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.sources import Split
 from mal.stages import Graph
 from mal.stages.encoder import pretrained
-from mal.store import Store
 
 
 def run(config: Config) -> None:

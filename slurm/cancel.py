@@ -6,7 +6,7 @@ What is finished stays, and a training that is stopped keeps its checkpoint: the
 import sys
 from collections.abc import Sequence
 
-from mal.store import QUEUED, Store
+from mal.engine.store import QUEUED, Store
 from slurm import queue
 from slurm.command import of_sweep
 from slurm.sweep import SWEEPS, Sweep, read_sweep

@@ -4,18 +4,18 @@ Everything is in seconds of one V100 and rather too much: the programs they were
 A cluster's `speed` says how much faster its GPUs are.
 """
 
-from mal.annotations import read
 from mal.config import Config
-from mal.files import digest
-from mal.graph import Stage
-from mal.remembered import remembered
-from mal.rois import usable
+from mal.data.annotations import read
+from mal.data.remembered import remembered
+from mal.data.rois import usable
+from mal.data.sources import Split
+from mal.engine.files import digest
+from mal.engine.graph import Stage
+from mal.engine.store import Fingerprints
+from mal.methods.mal.train import total_steps
 from mal.segmenters.data import TrainingSet
 from mal.segmenters.optimizer import run_length
-from mal.sources import Split
 from mal.stages import Graph
-from mal.store import Fingerprints
-from mal.train import total_steps
 
 # Phase 1: an RoI of a training step, ViT-B at 512². The paper: 23 h on eight V100 for COCO, 10 epochs of the 55 % of
 # its 860,001 boxes that pass the area filter: 23 · 3600 · 8 / (10 · .55 · 860,001) = .14. LVIS's 35 h come to

@@ -11,15 +11,15 @@ import submitit
 import torch
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
-from mal import ranks
+from mal.engine import ranks
+from mal.engine.files import write_json
+from mal.engine.graph import Stage, execute, in_order
+from mal.engine.mirror import start_mirror
+from mal.engine.runtime import pick_device
+from mal.engine.store import Store
+from mal.engine.tracking_address import is_server, tracking_uri
 from mal.errors import MalError, Stopped
-from mal.files import write_json
-from mal.graph import Stage, execute, in_order
-from mal.mirror import start_mirror
-from mal.runtime import pick_device
 from mal.stages import Graph
-from mal.store import Store
-from mal.tracking_address import is_server, tracking_uri
 from slurm import queue
 from slurm.sweep import Sweep, read_row, read_sweep
 

@@ -8,11 +8,11 @@ from statistics import median
 import torch
 
 from mal.config import Config
+from mal.engine.graph import Stage, in_order
+from mal.engine.history import History
+from mal.engine.store import Store
 from mal.errors import ConfigError
-from mal.graph import Stage, in_order
-from mal.history import History
 from mal.stages import Graph
-from mal.store import Store
 from slurm.cluster import Cluster, Resources
 from slurm.forecast import v100_seconds
 

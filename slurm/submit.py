@@ -15,11 +15,11 @@ import submitit
 import torch
 
 from mal.config import Config
+from mal.engine.files import digest, explain, read_json, write_json
+from mal.engine.runtime import CODE, CODE_RECORD, ROOT, provenance, uncommitted
+from mal.engine.store import QUEUED, Store
 from mal.errors import ConfigError, MalError
-from mal.files import digest, explain, read_json, write_json
 from mal.run import check_all, preflight
-from mal.runtime import CODE, CODE_RECORD, ROOT, provenance, uncommitted
-from mal.store import QUEUED, Store
 from slurm import queue
 from slurm.cluster import Cluster, read_cluster
 from slurm.job import StageJob
@@ -212,7 +212,7 @@ def open_parent(row: Config, sweep: Sweep) -> str | None:
     """
     if not row.tracking.enabled:
         return None
-    from mal.tracking import Sender  # takes seconds
+    from mal.engine.tracking import Sender  # takes seconds
 
     try:
         sender = Sender(Store(sweep.store), uri=row.tracking.uri, experiment=row.tracking.experiment)

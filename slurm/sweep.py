@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mal.config import Config
+from mal.engine.files import atomic_write, read_json, write_json
 from mal.errors import MalError
-from mal.files import atomic_write, read_json, write_json
 
 SWEEPS = Path("results/sweeps")
 

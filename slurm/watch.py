@@ -7,11 +7,11 @@ from pathlib import Path
 
 from analysis.summary import summary
 from mal.config import Config
+from mal.engine.files import read_json
+from mal.engine.mirror import start_mirror
+from mal.engine.store import Store
+from mal.engine.tracking_address import is_server, tracking_uri
 from mal.errors import MalError
-from mal.files import read_json
-from mal.mirror import start_mirror
-from mal.store import Store
-from mal.tracking_address import is_server, tracking_uri
 from slurm import queue
 from slurm.sweep import Entry, Sweep
 

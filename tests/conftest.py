@@ -98,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., Confi
 HOLD = """
 import sys, time
 from pathlib import Path
-from mal.turns import turn
+from mal.engine.turns import turn
 with turn(Path(sys.argv[1]), call=sys.argv[2], out=Path("out")):
     time.sleep(60)
 """
@@ -106,7 +106,7 @@ with turn(Path(sys.argv[1]), call=sys.argv[2], out=Path("out")):
 
 @pytest.fixture
 def holding() -> Iterator[Callable[[Path, str], subprocess.Popen[bytes]]]:
-    """Starts processes that take a turn (`mal.turns`) in a folder for a call; gives one once it has it."""
+    """Starts processes that take a turn (`mal.engine.turns`) in a folder for a call; gives one once it has it."""
     started = []
 
     def start(folder: Path, call: str) -> subprocess.Popen[bytes]:

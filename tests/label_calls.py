@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from mal import shapes
-from mal.annotations import read, strip, write
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read, strip, write
+from mal.engine.runtime import load_checkpoint
 from mal.label import main
-from mal.labelers.mal import build_network
-from mal.runtime import load_checkpoint
-from mal.train import save_labeler, train_labeler
+from mal.methods.mal.network import build_network
+from mal.methods.mal.train import save_labeler, train_labeler
 
 
 @dataclass

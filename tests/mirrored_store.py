@@ -96,7 +96,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of MLflow's without runs; making one takes seconds, copying it none."""
     folder = tmp_path_factory.mktemp("mlflow")
     script = (
-        "import sys; from mal.store import Store; from mal.tracking import Sender\n"
+        "import sys; from mal.engine.store import Store; from mal.engine.tracking import Sender\n"
         "Sender(Store('absent'), uri=sys.argv[1], experiment='unused').server.connect()"
     )
     subprocess.run([sys.executable, "-c", script, f"sqlite:///{folder}/mlflow.db"], check=True, env=environment())

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mal import shapes
-from mal.annotations import read, write
+from mal.data import shapes
+from mal.data.annotations import read, write
 
 MOVED = "of_val.png"  # a val image of LVIS's that lies in train2017
 

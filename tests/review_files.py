@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken in'\">",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 
 Json = dict[str, Any]
 WIDTH, HEIGHT = 160, 120

@@ -18,10 +18,10 @@ import mal.run
 from analysis.paper.settings import flat
 from analysis.settings import shown
 from mal.config import Config
-from mal.graph import Stage, execute, in_order
+from mal.engine.graph import Stage, execute, in_order
+from mal.engine.store import Store
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
-from mal.store import Store
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 PROFILES = ("smoke", "demo", "mini", "paper")

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_bad_input import GOOD, first, image, refused_by
 
-from mal.annotation_checks import LARGEST_IMAGE, check, problems
-from mal.annotation_text import parse
-from mal.annotations import read, strip, write
-from mal.census import take
+from mal.data.annotation_checks import LARGEST_IMAGE, check, problems
+from mal.data.annotation_text import parse
+from mal.data.annotations import read, strip, write
+from mal.data.census import take
+from mal.data.remarks import remarks
+from mal.engine.findings import NOTE
 from mal.errors import AnnotationError
-from mal.findings import NOTE
-from mal.remarks import remarks
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 

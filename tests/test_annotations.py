@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mal.annotations import (
+from mal.data.annotations import (
     annotations_by_image,
     check_images,
     decode_mask,
@@ -24,9 +24,9 @@ from mal.annotations import (
     strip,
     write,
 )
-from mal.box_checks import BORDER_TOLERANCE, overhang
+from mal.data.box_checks import BORDER_TOLERANCE, overhang
+from mal.data.mask_formats import run_lengths
 from mal.errors import AnnotationError
-from mal.mask_formats import run_lengths
 
 # name: annotation file, image folder, images, annotations, crowds; all relative to ../shared/data
 REAL_FILES = {

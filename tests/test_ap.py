@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 from mal.errors import AnnotationError, MalError
 from mal.metrics.ap import average_precision
 from mal.metrics.bootstrap import METRICS, Interval, ap_from_matches, ap_samples, retention

@@ -2,40 +2,30 @@
 
 import ast
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# each layer imports from itself and from those before it
+# each layer imports from itself and from those before it; a room stands for all of its modules
 LAYERS = (
-    "errors shipped processes leftovers files findings flags faults shards claims turns ranks progress notes precision",
-    "bilinear patches compilation mask_formats mask_windows polygons",
-    "segmenters.config segmenters.config_checks boxes",
-    "config runtime image_names box_checks box_view not_finite",
-    "annotation_checks annotation_text remarks whereabouts image_folder depth overrides headers",
-    "mask_kinds",
-    "box_findings",
-    "census",
-    "joins",
-    "annotations labeler_file images augment backbones crf crf_triton loading losses shapes tracking_address payload",
-    "mirror mlflow_server",
-    "encoders rois config_checks",
-    "attention decoders decoders.*",
-    "labelers labelers.*",
-    "train export outlines quality submission segmenters metrics segmenters.* metrics.*",
-    "labelling store.* store forecast outputs",
-    "graph tracking",
-    "history remembered",
-    "sources",
-    "stages.*",
+    "errors",
+    "segmenters.config",
+    "config losses engine",
+    "data",
+    "encoders",
+    "metrics",
+    "methods.labelling",
+    "methods segmenters",
+    "config_checks overrides",
     "stages",
-    "label label_outputs label_files review run store.__main__ check own_boxes",
+    "own",
+    "run label check review store tracking",
     "autolabel",
 )
+METHODS = ("baselines", "mal")  # none of them imports another
 DOORS = {  # the only files that may import it
-    "mlflow": {"mal/mlflow_server.py", "analysis/from_mlflow.py"},
+    "mlflow": {"mal/engine/mlflow_server.py", "analysis/from_mlflow.py"},
     "detectron2": {"mal/segmenters/detectron2.py"},
 }
 
@@ -70,12 +60,14 @@ def read_imports(text: str) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """The index of a module's layer. Exact names go before patterns."""
+    """The index of a module's layer: its own, or its room's."""
     name = module.removeprefix("mal.")
-    exact = [i for i, names in enumerate(LAYERS) if name in names.split()]
-    pattern = [i for i, names in enumerate(LAYERS) if f"{name.rpartition('.')[0]}.*" in names.split()]
-    assert exact or pattern, f"{module} belongs to no layer yet: say in LAYERS where it stands"
-    return (exact or pattern)[0]
+    while True:
+        found = [i for i, names in enumerate(LAYERS) if name in names.split()]
+        if found:
+            return found[0]
+        assert "." in name, f"{module} belongs to no layer yet: say in LAYERS where it stands"
+        name = name.rpartition(".")[0]
 
 
 def below(path: Path) -> set[str]:
@@ -103,17 +95,17 @@ def test_no_two_modules_import_each_other():
     assert [name for name in graph if name in reachable(name)] == []
 
 
-def test_the_order_of_design_md_is_the_order_of_the_layers():
-    chain = [
-        "boxes crf losses annotations",
-        "encoders decoders rois",
-        "labelers",
-        "train labelling segmenters metrics",
-        "stages run",
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_knows_no_other(method):
+    others = tuple(f"mal.methods.{other}" for other in METHODS if other != method)
+    known = {i for name, path in sources(f"mal/methods/{method}").items() for i in below(path) if i.startswith(others)}
+    assert known == set()
+
+
+def test_every_folder_of_methods_is_a_method():
+    assert sorted(path.name for path in (ROOT / "mal" / "methods").iterdir() if (path / "__init__.py").exists()) == [
+        *METHODS
     ]
-    places = [[layer(f"mal.{name}") for name in names.split()] for names in chain]
-    for lower, upper in pairwise(places):
-        assert max(lower) < min(upper)
 
 
 @pytest.mark.parametrize("module", sorted(sources("analysis")))
@@ -138,7 +130,14 @@ def test_only_experiments_knows_hydra():
 
 def test_the_entry_has_no_logic():
     entry = EVERYTHING["experiments.run"]
-    assert below(entry) <= {"mal", "mal.config", "mal.errors", "mal.overrides", "mal.run", "mal.tracking_address"}
+    assert below(entry) <= {
+        "mal",
+        "mal.config",
+        "mal.errors",
+        "mal.overrides",
+        "mal.run",
+        "mal.engine.tracking_address",
+    }
     assert len(entry.read_text(encoding="utf-8").splitlines()) < 60
 
 

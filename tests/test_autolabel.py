@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mal import autolabel, own_boxes, shapes
-from mal.annotations import decode_mask
+from mal import autolabel
+from mal.data import shapes
+from mal.data.annotations import decode_mask
 from mal.errors import ConfigError
-from mal.forecast import training_seconds
-from mal.labeler_file import config_of, read_labeler
-from mal.shipped import DEFAULT, SHIPPED
+from mal.methods.mal.labeler_file import config_of, read_labeler
+from mal.methods.mal.shipped import DEFAULT, SHIPPED
+from mal.own import own_boxes
+from mal.own.forecast import training_seconds
 
 
 @pytest.fixture
@@ -109,12 +111,12 @@ def test_files_that_mislead_are_refused_until_told_otherwise(own, capsys):
 def test_files_that_stop_a_run_are_refused_before_torch_is_loaded(own, capsys):
     folder, _, _ = own
     Image.new("RGB", (8, 8)).save(next((folder / "images").iterdir()))
-    monitored = sys.modules.get("mal.own_boxes")
+    monitored = sys.modules.get("mal.own.own_boxes")
     assert call(folder, "--labeler", DEFAULT, "--anyway") == 1
     both = capsys.readouterr()
     assert "images have another size" in both.out
     assert "stop a run" in both.err
-    assert sys.modules.get("mal.own_boxes") is monitored
+    assert sys.modules.get("mal.own.own_boxes") is monitored
 
 
 def test_images_that_are_to_be_skipped_do_not_stop_the_others(own, capsys):

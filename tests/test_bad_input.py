@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mal.annotations import check_images, read, write
+from mal.data.annotations import check_images, read, write
+from mal.data.images import load, load_for
+from mal.engine.files import atomic_write, write_json
+from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import AnnotationError, ImageError, MalError
-from mal.files import atomic_write, write_json
-from mal.images import load, load_for
-from mal.runtime import load_checkpoint, save_checkpoint
 
 NAN, INF = float("nan"), float("inf")
 GOOD: dict[str, Any] = {
@@ -436,7 +436,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> 
     path = tmp_path / "out.json"
     path.write_text("old")
     program = (
-        "import os, signal, sys; from mal.files import atomic_write\n"
+        "import os, signal, sys; from mal.engine.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as file:\n"
         "    file.write('half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

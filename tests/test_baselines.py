@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal.annotations import CocoDict, annotations_by_image, encode_mask, read
-from mal.images import load_for
-from mal.labelers import box, ellipse, grabcut
+from mal.data.annotations import CocoDict, annotations_by_image, encode_mask, read
+from mal.data.images import load_for
+from mal.methods.baselines import box, ellipse, grabcut
 from mal.metrics.masks import iou, mask_quality, select_images
 
 HEIGHT, WIDTH = 12, 17

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_files import HEIGHT, WIDTH, coco_file, diamond, each, edit
 
-from mal.annotations import read
-from mal.census import take
+from mal.data.annotations import read
+from mal.data.census import take
+from mal.engine.findings import MISLEADS, NOTE, STOPS
 from mal.errors import AnnotationError
-from mal.findings import MISLEADS, NOTE, STOPS
 
 
 def found(path: Path) -> list[tuple[str, str]]:

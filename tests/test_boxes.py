@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal import boxes
+from mal.data import boxes
 from mal.errors import ConfigError
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mal import shapes
-from mal.annotations import read
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read
 from mal.errors import ConfigError
 from mal.metrics.ap import average_precision
 from mal.segmenters import cascade, loop, mask_rcnn, rcnn

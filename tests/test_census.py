@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import HEIGHT, WIDTH, coco_file, diamond, each, edit, rectangle, run_lengths_of
 
-from mal import remembered
-from mal.annotations import encode_mask, read
-from mal.census import Census, take, words
+from mal.data import remembered
+from mal.data.annotations import encode_mask, read
+from mal.data.census import Census, take, words
+from mal.data.mask_kinds import ABSENT, BLANK, BOX, BROKEN, MASK, verdicts, with_masks
+from mal.engine.store import Fingerprints
 from mal.errors import AnnotationError
-from mal.mask_kinds import ABSENT, BLANK, BOX, BROKEN, MASK, verdicts, with_masks
-from mal.store import Fingerprints
 
 SIZE = [HEIGHT, WIDTH]
 BBOX = [20, 30, 60, 40]

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_encoders import entry
 
-from mal import shapes
-from mal.annotations import decode_mask, read
 from mal.config import RoiConfig
+from mal.data import shapes
+from mal.data.annotations import decode_mask, read
+from mal.data.images import load_for
+from mal.data.rois import cut
 from mal.encoders import Encoder
 from mal.errors import AnnotationError
-from mal.images import load_for
 from mal.metrics import clustering
 from mal.metrics.clustering import TokenSums, clustering_score, foreground_cells
-from mal.rois import cut
 
 CONFIG = RoiConfig(64, "released", 1.2, 0.3, "wrap", 0.5, 2, 16, 1e10)
 

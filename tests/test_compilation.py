@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from mal import augment
-from mal.compilation import compile_blocks, repeated_blocks
 from mal.config import AugmentConfig, EncoderConfig
 from mal.encoders import Encoder
+from mal.engine.compilation import compile_blocks, repeated_blocks
+from mal.methods.mal import augment
 
 SMALL = {  # timm name → options that make it small
     "vit_tiny_patch16_224": {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},
@@ -65,7 +65,7 @@ def test_a_compiled_encoder_is_the_same_encoder(name: str) -> None:
 
 def test_photometrics_of_all_are_traced_whole() -> None:
     config = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.5, 0.2, [0.1, 2.0], 0.5)
-    images, draws = torch.rand(8, 3, 16, 16), torch.rand(8, augment.DRAWS)
+    images, draws = torch.rand(8, 3, 16, 16), torch.rand(8, augment.PHOTOMETRIC_DRAWS)
     compiled = torch.compile(
         partial(augment.photometrics_of_all, config=config), backend="aot_eager", fullgraph=True, dynamic=False
     )

@@ -12,9 +12,9 @@ from analysis.compare.contenders import contenders
 from analysis.compare.resampled import ComparisonError
 from analysis.records import Record
 from mal.config import Config
-from mal.graph import Stage, in_order
+from mal.engine.graph import Stage, in_order
+from mal.engine.store import Store
 from mal.stages import Graph
-from mal.store import Store
 
 DEMO = ("profile=demo", "data=shapes", "segmenter=none", "compare=[box,ellipse]")
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from analysis.sheet import draw_sheet
-from mal.export import FORMATS
-from mal.labelers import box, ellipse, grabcut
-from mal.labelling import human_labeler, label_dataset
-from mal.mask_windows import MaskWindow, encode_window
+from mal.data.export import FORMATS
+from mal.data.mask_windows import MaskWindow, encode_window
+from mal.methods.baselines import box, ellipse, grabcut
+from mal.methods.baselines.gt import human_labeler
+from mal.methods.labelling import label_dataset
 from mal.metrics.masks import mask_quality
 
 SIDE, COUNT = 12_000, 300

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mal.config import CrfConfig
-from mal.crf import mean_field, offsets, pairwise_kernel
+from mal.methods.mal.crf import mean_field, offsets, pairwise_kernel
 
 RELEASED = CrfConfig("two_label", 0.1, 1.0, 3, 1, True, 100, "student")
 PAPER = CrfConfig("two_label", 0.5, 2.0, 3, 1, False, 100, "student")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mal.config import CrfConfig
-from mal.crf import backend, mean_field
 from mal.errors import ConfigError
+from mal.methods.mal.crf import backend, mean_field
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {  # height, width, and what of the config is not usual
@@ -25,7 +25,7 @@ CASES = {  # height, width, and what of the config is not usual
 SCRIPT = """
 import sys
 import torch
-from mal.crf_triton import two_label
+from mal.methods.mal.crf_triton import two_label
 cases = torch.load(sys.argv[1], weights_only=False)
 torch.save([two_label(*case[:3], case[3], valid=case[4]) for case in cases], sys.argv[2])
 """

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.crop import View, random_view
 from mal.segmenters.data import MIN_SIDE, TrainingSet, _boxes, _masks, _seen, resized

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from mal.engine.files import read_json, write_json
+from mal.engine.graph import Result, Stage, execute
+from mal.engine.runtime import load_checkpoint, save_checkpoint
+from mal.engine.store import Store
+from mal.engine.store.records import check_record
 from mal.errors import DamagedFileError, MalError
-from mal.files import read_json, write_json
-from mal.graph import Result, Stage, execute
-from mal.runtime import load_checkpoint, save_checkpoint
-from mal.store import Store
-from mal.store.records import check_record
 
 CPU = torch.device("cpu")
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -169,8 +169,8 @@ def test_a_damaged_checkpoint_in_the_store_says_what_to_delete(tmp_path: Path, d
 
 READER = """
 import sys
-from mal.store import Fingerprints, Store
-from mal.store.__main__ import main
+from mal.engine.store import Fingerprints, Store
+from mal.engine.store.__main__ import main
 store = Store(sys.argv[1])
 with store.claim(*sys.argv[2:4]) as ours:
     print(ours)

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
 from mal.config import DecoderConfig, FcConfig, QueryConfig
-from mal.decoders import DECODERS, gather
-from mal.decoders.query import QueryLayer, blocked_tokens, sine_places
 from mal.encoders import Features
 from mal.errors import ConfigError
+from mal.methods.mal.decoders import DECODERS, gather
+from mal.methods.mal.decoders.query import QueryLayer, blocked_tokens, sine_places
 
 BASE = DecoderConfig("attention", 8, "mean", 2, 4, "released", fc=FcConfig(12, 3, 10), query=QueryConfig(2, 2, 5))
 SIZES = torch.tensor([0, 1, 2, 2, 0])

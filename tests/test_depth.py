@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, TiffImagePlugin
 from test_bad_input import refused_by
 
-from mal import notes
+from mal.data.images import load, load_for
+from mal.engine import notes
 from mal.errors import ImageError
-from mal.images import load, load_for
 
 VALUES = np.array([[0, 400, 1111, 1500], [2047, 3000, 3500, 4000]], dtype=np.uint16)  # 12 bits
 FULL = np.array([[0, 128, 129], [32768, 65278, 65535]], dtype=np.uint16)

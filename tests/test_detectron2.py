@@ -18,8 +18,8 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from mal import segmenters
-from mal.annotations import decode_mask, read
 from mal.config import Config
+from mal.data.annotations import decode_mask, read
 from mal.errors import ConfigError, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.run import run

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mal.config import Config
+from mal.engine.graph import in_order
+from mal.engine.runtime import pick_device
+from mal.engine.store import Store
 from mal.errors import MalError
-from mal.graph import in_order
 from mal.run import run
-from mal.runtime import pick_device
 from mal.stages import Graph
-from mal.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.device("cuda")
@@ -44,7 +44,7 @@ def test_a_device_that_is_not_there_is_refused_from_the_environment_too(monkeypa
 def test_commands_that_tests_start_compute_on_the_cpu_too() -> None:
     program = (
         "import torch; torch.cuda.is_available = lambda: True\n"
-        "from mal.runtime import pick_device; print(pick_device('auto'))"
+        "from mal.engine.runtime import pick_device; print(pick_device('auto'))"
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "cpu\n"

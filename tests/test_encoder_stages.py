@@ -11,12 +11,12 @@ import torch
 from test_configs import changed
 
 from mal.config import Config
+from mal.data.shapes import generate
+from mal.engine.graph import Stage, in_order
+from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
-from mal.graph import Stage, in_order
 from mal.run import run
-from mal.shapes import generate
 from mal.stages import Graph
-from mal.store import Store
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from mal.augment import IMAGENET_MEAN
 from mal.config import EncoderConfig
 from mal.encoders import Encoder
+from mal.encoders.normalise import IMAGENET_MEAN
 from mal.errors import WeightsError
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf" / "encoder"

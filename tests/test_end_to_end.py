@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mal.annotations import read, strip, write
+from mal.data.annotations import read, strip, write
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

@@ -15,15 +15,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from analysis.tables import paper_tables
-from mal.annotations import read
 from mal.config import Config
+from mal.data.annotations import read
+from mal.data.sources import files_split
+from mal.engine.graph import Stage, in_order
+from mal.engine.store import Fingerprints, Store
 from mal.errors import ConfigError
-from mal.graph import Stage, in_order
 from mal.run import run
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.sources import files_split
 from mal.stages import Graph
-from mal.store import Fingerprints, Store
 from tests.paper_data import coco_and_lvis
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"

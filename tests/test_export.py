@@ -13,10 +13,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from mal.annotations import decode_mask, encode_mask, read
+from mal.data.annotations import decode_mask, encode_mask, read
+from mal.data.export import FORMATS, planned_files, write_yolo
+from mal.data.polygons import fill_holes, joined, polygons
 from mal.errors import AnnotationError
-from mal.export import FORMATS, planned_files, write_yolo
-from mal.polygons import fill_holes, joined, polygons
 
 EIGHT = np.ones((3, 3))  # pixels that touch at a corner belong together
 MASKS = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))

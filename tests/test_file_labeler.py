@@ -9,14 +9,15 @@ import pytest
 import torch
 from test_configs import changed
 
-from mal import shapes
-from mal.annotations import decode_mask, encode_mask, read, strip, write
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import decode_mask, encode_mask, read, strip, write
+from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
-from mal.labelling import file_labeler, label_dataset
+from mal.methods.baselines.file import file_labeler
+from mal.methods.labelling import label_dataset
 from mal.run import run
 from mal.stages import Graph
-from mal.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from mal.config import DataConfig, SplitConfig
+from mal.data.sources import files_split
+from mal.engine.files import sha256
+from mal.engine.graph import in_order
+from mal.engine.store import Fingerprints, Store, fingerprints
 from mal.errors import AnnotationError, ImageError
-from mal.files import sha256
-from mal.graph import in_order
-from mal.sources import files_split
 from mal.stages import Graph
-from mal.store import Fingerprints, Store, fingerprints
 
 NAMES = [f"{number}.png" for number in range(5)]
 

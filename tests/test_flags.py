@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mal.flags import all_flagged, flag_sentence
+from mal.data.flags import all_flagged, flag_sentence
 
 GOOD: dict[str, Any] = {"id": 1}
 SMALL = {"id": 2, "flagged": True, "flag_reason": "the box is too small"}

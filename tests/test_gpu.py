@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mal import augment, shapes
-from mal.annotations import decode_mask, read, strip
-from mal.bilinear import resize
 from mal.config import AugmentConfig
+from mal.data import shapes
+from mal.data.annotations import decode_mask, read, strip
+from mal.data.rois import RoiBatch, TrainingRois
+from mal.encoders.bilinear import resize
+from mal.engine.runtime import seed_everything
 from mal.errors import Stopped
-from mal.labelling import label_dataset, mal_labeler
-from mal.outlines import _at_once, _axis_by_axis
-from mal.rois import RoiBatch, TrainingRois
-from mal.runtime import seed_everything
-from mal.train import build_learner, train_labeler, training_step
+from mal.methods.labelling import label_dataset
+from mal.methods.mal import augment
+from mal.methods.mal.label import mal_labeler
+from mal.methods.mal.outlines import _at_once, _axis_by_axis
+from mal.methods.mal.train import build_learner, train_labeler, training_step
 
 pytestmark = pytest.mark.cuda
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -82,7 +84,7 @@ def test_the_host_waits_for_nothing_in_a_step(compose, batch: RoiBatch, decoder:
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_photometrics_are_the_plain_ones() -> None:
     config = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.5, 0.2, [0.1, 2.0], 0.5)
-    images, draws = torch.rand(32, 3, 64, 64), torch.rand(32, augment.DRAWS)
+    images, draws = torch.rand(32, 3, 64, 64), torch.rand(32, augment.PHOTOMETRIC_DRAWS)
     compiled = torch.compile(augment.photometrics_of_all, dynamic=False)
     found = compiled(images.cuda(), draws.cuda(), config).cpu()
     torch.testing.assert_close(found, augment.photometrics(images, draws, config), atol=1e-5, rtol=0)

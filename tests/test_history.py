@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from mal import history
-from mal.files import write_json
-from mal.graph import Result, Stage
-from mal.history import History, in_words, outlook
-from mal.store import Store
+from mal.engine import history
+from mal.engine.files import write_json
+from mal.engine.graph import Result, Stage
+from mal.engine.history import History, in_words, outlook
+from mal.engine.store import Store
 
 
 def stage(name: str = "train_labeler", *, seed: int = 0, steps: int | None = None, **columns: Any) -> Stage:

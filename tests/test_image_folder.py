@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_bad_input import refused_by
 
-from mal.annotations import check_images, file_name
+from mal.data.annotations import check_images, file_name
+from mal.data.images import load_for
 from mal.errors import AnnotationError, ImageError, MalError
-from mal.images import load_for
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Hörnchen_née.png") for form in ("NFC", "NFD"))
 

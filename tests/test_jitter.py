@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal.annotations import read
+from mal.data.annotations import read
 from mal.errors import ConfigError
 from mal.segmenters.config import ScaleConfig, SegmenterConfig
 from mal.segmenters.config_checks import check

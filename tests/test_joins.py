@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from small_files import coco_file, diamond, run_lengths_of
 
-from mal.annotations import read
-from mal.census import Category
+from mal.data.annotations import read
+from mal.data.census import Category
+from mal.data.joins import compare_categories, join_labels
 from mal.errors import AnnotationError
-from mal.joins import compare_categories, join_labels
 
 
 def categories(*entries: tuple[int, str, int]) -> list[Category]:

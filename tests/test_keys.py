@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mal.graph import in_order
+from mal.engine.graph import in_order
+from mal.engine.store import Store
 from mal.stages import Graph
-from mal.stages.settings import FORMER
-from mal.store import Store
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 CPU = torch.device("cpu")

@@ -16,12 +16,14 @@ from pycocotools.coco import COCO
 
 from analysis import drawing
 from analysis.sheet import CELL, GAP, HEADER
-from mal import export, label, labelling
-from mal.annotations import decode_mask, read, write
-from mal.boxes import SIZE_NAMES, size_class
+from mal import label
+from mal.data import export
+from mal.data.annotations import decode_mask, read, write
+from mal.data.boxes import SIZE_NAMES, size_class
+from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.label import main
-from mal.labelers import box
-from mal.runtime import load_checkpoint, save_checkpoint
+from mal.methods import labelling
+from mal.methods.baselines import box
 from tests.label_calls import Place
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
@@ -191,7 +193,7 @@ def test_shards_of_another_call_are_not_reused(place, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mal.label_outputs.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
+    monkeypatch.setattr("mal.own.label_outputs.FORMATS", {"rle": stopped})  # every shard is done, nothing is written
     state, coco = load_checkpoint(place.checkpoint), read(place.boxes, masks=False)
     save_checkpoint(tmp_path / "other.pt", {**state, "student": state["teacher"]})
     coco["annotations"][0]["bbox"][2] /= 2

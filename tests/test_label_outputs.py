@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from mal import labelling
-from mal.annotations import read, write
+from mal.data.annotations import read, write
+from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.label import main
-from mal.label_outputs import write_output
-from mal.outputs import Output
-from mal.runtime import load_checkpoint, save_checkpoint
+from mal.methods import labelling
+from mal.own.label_outputs import write_output
+from mal.own.outputs import Output
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("rle", "polygon", "png", "yolo")
@@ -47,7 +47,7 @@ def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_fl
     out = tmp_path / "masks.json"
     out.write_text('{"info": "three weeks of corrections"}')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mal.label_files.load_networks", None)
+        patch.setattr("mal.own.label_files.load_networks", None)
         assert main(place.arguments(out)) == 1
     said = capsys.readouterr()
     assert said.out == ""
@@ -65,7 +65,7 @@ def test_a_file_that_comes_while_masks_are_made_is_not_replaced(place, tmp_path,
         return write_output(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mal.label_files.write_output", slow)
+        patch.setattr("mal.own.label_files.write_output", slow)
         assert main(place.arguments(out)) == 1
     assert f"error: --out {out} exists, and this command did not write it" in capsys.readouterr().err
     assert out.read_text() == "by hand"
@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_when_pictures_are_drawn_is_a_sentence(place, tmp_pa
 
     out = tmp_path / "masks.json"
     with monkeypatch.context() as patch:
-        patch.setattr(f"mal.label_outputs.{what}", full)
+        patch.setattr(f"mal.own.label_outputs.{what}", full)
         assert main(place.arguments(out, option)) == 1
     assert f"error: cannot write {out}: the disk is full; free some space" in capsys.readouterr().err
     assert not out.exists()
@@ -244,7 +244,7 @@ def test_a_call_killed_while_it_moves_its_files_goes_on(place, tmp_path, monkeyp
         original(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mal.outputs.os.replace", killed)
+        patch.setattr("mal.own.outputs.os.replace", killed)
         assert main(command) == 130
     assert main(command) == 0
     assert main(place.arguments(tmp_path / "whole" / "out", "--format", kind, "--preview", 1)) == 0
@@ -267,7 +267,7 @@ def test_a_damaged_or_empty_shard_is_labelled_again(place, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mal.label_outputs.FORMATS", {"rle": stopped})
+        patch.setattr("mal.own.label_outputs.FORMATS", {"rle": stopped})
         assert main(place.arguments(tmp_path / "out.json")) == 130
     first, second, third = sorted(tmp_path.glob(".out.json.*/shards/*.json"))
     first.write_text("{}")
@@ -311,7 +311,7 @@ def test_an_output_taken_over_meanwhile_is_not_written(place, tmp_path, capsys, 
         (tmp_path / ".out.json.lock" / "claim-2.json").write_text("{}")
         return label(*arguments, **options)
 
-    monkeypatch.setattr("mal.label_files.label_dataset", slept)
+    monkeypatch.setattr("mal.own.label_files.label_dataset", slept)
     assert main(place.arguments(tmp_path / "out.json")) == 1
     assert "another process took over" in capsys.readouterr().err
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mal import shapes
-from mal.annotations import read, strip
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read, strip
+from mal.engine.runtime import save_checkpoint
+from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
-from mal.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
-from mal.labeler_file import config_of, read_labeler, write_small
-from mal.labelers.mal import build_network, load_networks, predict, starting_network
-from mal.runtime import save_checkpoint
-from mal.shipped import labeler_path
+from mal.methods.mal.labeler_file import config_of, read_labeler, write_small
+from mal.methods.mal.network import build_network, load_networks, predict, starting_network
+from mal.methods.mal.shipped import labeler_path
+from mal.methods.mal.train import train_labeler
+from mal.own.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
 from mal.stages import Graph
-from mal.store import Store
-from mal.train import train_labeler
 
 CPU = torch.device("cpu")
 Compose = Callable[..., Config]

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mal import shapes
-from mal.annotations import decode_mask, encode_mask, read, strip
+from mal.data import shapes
+from mal.data.annotations import decode_mask, encode_mask, read, strip
 from mal.errors import ImageError
-from mal.labelling import baseline_labeler, human_labeler, label_dataset
+from mal.methods.baselines import baseline_labeler
+from mal.methods.baselines.gt import human_labeler
+from mal.methods.labelling import label_dataset
 from mal.metrics.masks import mask_quality
 
 

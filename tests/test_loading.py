@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mal import loading
+from mal.data.rois import RoiBatch, labelling_batches
+from mal.engine import loading
+from mal.engine.loading import PREFETCH, load
 from mal.errors import ImageError, MalError
-from mal.loading import PREFETCH, load
-from mal.rois import RoiBatch, labelling_batches
 
 SHAPE = (4, 3, 8, 8)
 
@@ -166,7 +166,7 @@ ORPHANS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_loading import SHAPE, numbered
-from mal.loading import load
+from mal.engine.loading import load
 batches = load(numbered, range(10**6), shape=SHAPE, workers=2)
 print(*{int(next(batches).maker) for _ in range(2)}, flush=True)
 sys.stdin.read()

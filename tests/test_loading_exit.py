@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CROPS = """
 from dataclasses import dataclass
 import torch
-from mal.loading import load
+from mal.engine.loading import load
 
 @dataclass
 class Batch:

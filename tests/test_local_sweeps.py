@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mal import shapes
+from mal.data import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

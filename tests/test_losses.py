@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from mal.losses import crf_loss, dice, mil_loss
+from mal.losses import dice
+from mal.methods.mal.losses import crf_loss, mil_loss
 
 
 def literal_dice(p: np.ndarray, t: np.ndarray, smooth: float) -> float:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mal.annotations import decode_mask, encode_mask
+from mal.data.annotations import decode_mask, encode_mask
 from mal.errors import AnnotationError, ConfigError
 from mal.metrics import federated
 from mal.metrics.ap import average_precision

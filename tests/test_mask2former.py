@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from transformers import Mask2FormerImageProcessor, SwinForImageClassification
 
 from mal import segmenters
-from mal.annotations import decode_mask, read
+from mal.data.annotations import decode_mask, read
+from mal.data.shapes import generate
+from mal.engine.precision import network_dtype
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.precision import network_dtype
 from mal.segmenters import loop, mask2former, mask2former_model
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
@@ -26,7 +27,6 @@ from mal.segmenters.mask2former_model import SWINS
 from mal.segmenters.optimizer import build_optimizer, run_length
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.query_results import detections
-from mal.shapes import generate
 from tests.test_segmenter import composed, make_dataset, same
 
 CPU = torch.device("cpu")

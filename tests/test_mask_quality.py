@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_masks
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 from mal.errors import AnnotationError
 from mal.metrics.masks import boundary_iou, iou, mask_quality, select_images
 

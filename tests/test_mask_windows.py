@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from mal.data.mask_formats import decode_mask, encode_mask, encode_runs
+from mal.data.mask_windows import MaskWindow, area_inside, decode_edges, decode_window, encode_window, in_common
 from mal.errors import AnnotationError
-from mal.mask_formats import decode_mask, encode_mask, encode_runs
-from mal.mask_windows import MaskWindow, area_inside, decode_edges, decode_window, encode_window, in_common
 from mal.metrics.masks import boundary_iou, iou
 
 MASKS = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))

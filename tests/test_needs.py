@@ -11,11 +11,11 @@ import torch
 from small_files import HEIGHT, WIDTH, coco_file, diamond, each, edit, rectangle, run_lengths_of
 
 from mal.config import Config
+from mal.engine.graph import in_order
+from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError, MalError
-from mal.graph import in_order
 from mal.run import run
 from mal.stages import Graph
-from mal.store import Store
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Any]], Any]

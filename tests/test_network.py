@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from mal.config import DecoderConfig, EncoderConfig
-from mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
 from mal.encoders import Encoder, Features
 from mal.errors import ConfigError, WeightsError
-from mal.labelers.mal import MaskNetwork, Teacher
+from mal.methods.mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
+from mal.methods.mal.network import MaskNetwork, Teacher
 from tests.conftest import CONF
 
 NANO = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.config import LabelConfig, RoiConfig
-from mal.mask_formats import decode_mask, encode_mask, encode_runs
-from mal.outlines import _at_once, _axis_by_axis, edges_in_images, outlines
-from mal.rois import RoiBatch, geometry, label_windows
+from mal.data.mask_formats import decode_mask, encode_mask, encode_runs
+from mal.data.rois import RoiBatch, geometry, label_windows
+from mal.methods.mal.outlines import _at_once, _axis_by_axis, edges_in_images, outlines
 from tests.test_boxes import paste
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]

@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mal.engine.tracking_address import hide_password
 from mal.overrides import PATHS, quote, quoted, settings
-from mal.tracking_address import hide_password
 from tests.conftest import CONF
 
 ROOT = CONF.parents[1]

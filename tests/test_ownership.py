@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mal import claims
+from mal.engine import claims
+from mal.engine.files import check_fence, fenced, write_json
+from mal.engine.graph import Result, Stage, execute
+from mal.engine.leftovers import abandoned, prefix_and_suffix
+from mal.engine.store import Store
 from mal.errors import MalError, TakenOverError
-from mal.files import check_fence, fenced, write_json
-from mal.graph import Result, Stage, execute
-from mal.leftovers import abandoned, prefix_and_suffix
-from mal.store import Store
 
 CPU = torch.device("cpu")
 
@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 OWNER = """
 import sys, time
 from pathlib import Path
-from mal.files import write_json
-from mal.store import Store
+from mal.engine.files import write_json
+from mal.engine.store import Store
 store = Store(sys.argv[1], heartbeat=0.1, expiry=0.6, poll=0.02)
 folder = store.folder("train", "k")
 if sys.argv[2] == "trains":
-    from mal.runtime import StopSignals, save_checkpoint
+    from mal.engine.runtime import StopSignals, save_checkpoint
 with store.claim("train", "k"):
     print("computing", flush=True)
     if sys.argv[2] == "waits":
@@ -185,7 +185,7 @@ def test_what_comes_before_the_record_goes_after_it(tmp_path: Path, monkeypatch:
     store, stage = Store(tmp_path), Stage("label", 1, {}, work)
     folder = store.folder("label", stage.key)
     with monkeypatch.context() as patch:
-        patch.setattr("mal.store.write_json", full)
+        patch.setattr("mal.engine.store.write_json", full)
         with pytest.raises(MalError, match="the disk is full"):
             execute(stage, store, device=CPU)
     assert {path.name for path in folder.iterdir()} >= {"checkpoint.pt", "shards", "labels.json"}
@@ -248,7 +248,7 @@ def test_a_live_owner_whose_clock_was_mended_keeps_its_claim(tmp_path: Path, mon
         if len(looks) == 3:
             write_json(folder / "run.json", {"stage": "train", "key": "k", "status": "done"})
 
-    monkeypatch.setattr("mal.store.time.sleep", sleep)
+    monkeypatch.setattr("mal.engine.store.time.sleep", sleep)
     with store.claim("train", "k") as ours:
         assert not ours
 

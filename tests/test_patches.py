@@ -6,7 +6,7 @@ from torch import nn
 
 from mal.config import EncoderConfig
 from mal.encoders import Encoder
-from mal.patches import PatchConvolution, cut_patches_by_products
+from mal.encoders.patches import PatchConvolution, cut_patches_by_products
 
 
 @pytest.mark.parametrize("size", [(32, 48), (35, 50)], ids=["whole", "with a rest"])

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from mal import shapes
 from mal.config import Config
+from mal.data import shapes
+from mal.data.sources import SUGGESTED_VAL
+from mal.engine.graph import in_order
+from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError, ImageError
-from mal.graph import in_order
-from mal.labelers.mal import build_network, load_networks
+from mal.methods.mal.network import build_network, load_networks
 from mal.run import run
-from mal.sources import SUGGESTED_VAL
 from mal.stages import Graph
-from mal.store import Store
 
 CPU = torch.device("cpu")
 

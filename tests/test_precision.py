@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from mal import shapes
-from mal.annotations import read
-from mal.attention import attention_maps
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read
+from mal.data.rois import RoiBatch, TrainingRois
 from mal.encoders import Encoder
-from mal.labelers.mal import StepLosses, build_network, compute_losses, predict
+from mal.encoders.attention import attention_maps
+from mal.engine.precision import autocast, network_dtype
+from mal.engine.runtime import seed_everything
+from mal.methods.mal.network import StepLosses, build_network, compute_losses, predict
+from mal.methods.mal.train import build_learner, training_step
 from mal.metrics.clustering import clustering_score
-from mal.precision import autocast, network_dtype
-from mal.rois import RoiBatch, TrainingRois
-from mal.runtime import seed_everything
-from mal.train import build_learner, training_step
 
 CPU = torch.device("cpu")
 RECIPES, DECODERS = ("paper", "released", "best"), ("attention", "fc", "fcn", "query")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mal import runtime
+from mal.engine import runtime
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,14 +11,16 @@ import torch
 from torch.nn import functional as F
 
 from experiments import fit_quality
-from mal import quality, shapes
-from mal.annotations import decode_mask, read, strip
 from mal.config import LabelConfig, RoiConfig
-from mal.labelers import BASELINES
-from mal.labelers.mal import build_network
-from mal.labelling import box_masks, image_labeler, label_dataset, mal_labeler
-from mal.outlines import outlines
-from mal.rois import RoiBatch, geometry, labelling_batches
+from mal.data import shapes
+from mal.data.annotations import decode_mask, read, strip
+from mal.data.rois import RoiBatch, geometry, labelling_batches
+from mal.methods.baselines import BASELINES
+from mal.methods.labelling import image_labeler, label_dataset
+from mal.methods.mal.label import box_masks, mal_labeler
+from mal.methods.mal.network import build_network
+from mal.methods.mal.outlines import outlines
+from mal.metrics import predicted as quality
 
 THRESHOLDS = [0.4, 0.4, 0.4]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
@@ -147,7 +149,7 @@ def test_every_weight_has_the_sign_that_its_cue_means():
 
 
 def test_the_file_of_coefficients_says_where_they_come_from():
-    fitted = json.loads((Path(quality.__file__).with_name("quality.json")).read_text())
+    fitted = json.loads((Path(quality.__file__).with_name("predicted.json")).read_text())
     assert {"date", "commit", "fitted_to", "data", "checks", "ridge"} <= set(fitted)
     assert len(fitted["data"][fitted["fitted_to"]]["labeler_sha256"]) == 64
     for name, check in fitted["checks"].items():

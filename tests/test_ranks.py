@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from mal import ranks, shapes
-from mal.annotations import read, strip
+from mal.data import shapes
+from mal.data.annotations import read, strip
+from mal.data.rois import TrainingRois
+from mal.engine import ranks
+from mal.engine.runtime import load_checkpoint
 from mal.errors import ConfigError, MalError
-from mal.rois import TrainingRois
-from mal.runtime import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

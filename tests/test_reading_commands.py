@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mal import notes, shapes
-from mal.annotations import read
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read
+from mal.engine import notes
 from mal.errors import MalError
 from mal.run import run
 

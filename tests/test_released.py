@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mal import boxes
 from mal.config import LabelConfig, LossConfig, RoiConfig
-from mal.labelers.mal import compute_losses, halfway, predict
-from mal.labelling import box_masks
-from mal.mask_formats import decode_mask
-from mal.outlines import outlines
-from mal.precision import network_dtype
-from mal.rois import RoiBatch, TrainingRois, geometry, label_windows
+from mal.data import boxes
+from mal.data.mask_formats import decode_mask
+from mal.data.rois import RoiBatch, TrainingRois, geometry, label_windows
+from mal.engine.precision import network_dtype
+from mal.methods.mal.label import box_masks
+from mal.methods.mal.network import compute_losses, halfway, predict
+from mal.methods.mal.outlines import outlines
 from tests.test_crf import loop
 
 SIDE, STRIDE = 32, 4

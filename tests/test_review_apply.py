@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mal.annotations import decode_mask, encode_mask
-from mal.files import sha256
+from mal.data.annotations import decode_mask, encode_mask
+from mal.engine.files import sha256
 from mal.review import BY_HAND, main
 from tests.review_files import write_labels
 

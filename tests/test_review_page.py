@@ -19,7 +19,7 @@ from analysis.review import page as review
 from analysis.review.crops import Window, crop_webp, mask_part, opened, outline_path, reasons, window
 from analysis.review.page import write_review
 from analysis.review.ranking import covered, rank
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 from tests.review_files import HOSTILE, write_labels
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_configs import changed
 
+from mal.data.mask_windows import MaskWindow
+from mal.engine.store import Store
 from mal.errors import WeightsError
-from mal.labelers import box as filled_box
-from mal.labelers import sam
-from mal.mask_windows import MaskWindow
+from mal.methods.baselines import box as filled_box
+from mal.methods.baselines import sam
 from mal.run import run
 from mal.stages import Graph
-from mal.store import Store
 
 CPU = torch.device("cpu")
 BOXES = np.array([(4.0, 6.0, 30.0, 25.0), (20.5, 3.2, 40.0, 30.0), (50.0, 20.0, 25.5, 28.0)])

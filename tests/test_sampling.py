@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_segmenter import CPU, edited, make_dataset, tiny, training_set
 
+from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import ScheduleConfig
@@ -18,7 +19,6 @@ from mal.segmenters.data import FURTHER_COPY, order
 from mal.segmenters.optimizer import run_length
 from mal.segmenters.sampling import copies, repeat_factors
 from mal.stages import Graph
-from mal.store import Store
 
 
 def test_factors_are_the_papers():

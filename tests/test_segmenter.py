@@ -25,10 +25,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mal import segmenters
-from mal.annotations import decode_mask, encode_mask, read
+from mal.data.annotations import decode_mask, encode_mask, read
+from mal.engine.precision import network_dtype
 from mal.errors import AnnotationError, ConfigError, MalError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.precision import network_dtype
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
 from mal.segmenters.config_checks import check

@@ -8,7 +8,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from mal import ranks, segmenters
+from mal import segmenters
+from mal.engine import ranks
 from mal.segmenters import loop
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import Sample

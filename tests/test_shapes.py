@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mal import shapes
-from mal.annotations import CocoDict, decode_mask, read
-from mal.boxes import size_class
-from mal.images import load_for
-from mal.labelers import box, ellipse, grabcut
+from mal.data import shapes
+from mal.data.annotations import CocoDict, decode_mask, read
+from mal.data.boxes import size_class
+from mal.data.images import load_for
+from mal.methods.baselines import box, ellipse, grabcut
 from mal.metrics.masks import iou
 
 SIZE, SEED = 256, 0  # the default profile's

@@ -11,7 +11,7 @@ from PIL import Image
 
 from analysis import sheet
 from analysis.drawing import PSEUDO, draw_box, load_picture, load_pixels, overlay, sample_mask
-from mal.annotations import decode_mask, encode_mask, write
+from mal.data.annotations import decode_mask, encode_mask, write
 
 GREY = 128
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mal import shapes
-from mal.annotations import read, strip, write
-from mal.runtime import load_checkpoint
+from mal.data import shapes
+from mal.data.annotations import read, strip, write
+from mal.engine.runtime import load_checkpoint
 from slurm import local_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(local_cluster.missing()), reason=local_cluster.missing())]

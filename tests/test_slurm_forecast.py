@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from mal.config import Config
+from mal.engine.files import write_json
+from mal.engine.graph import Stage
+from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
-from mal.files import write_json
-from mal.graph import Stage
 from mal.stages import Graph
-from mal.store import Store
 from slurm import forecast, job
 from slurm.cluster import Resources, read_cluster
 from slurm.forecast import v100_seconds

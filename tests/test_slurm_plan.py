@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mal.config import Config
+from mal.engine.files import write_json
+from mal.engine.graph import Result, Stage
+from mal.engine.history import History
 from mal.errors import ConfigError, MalError
-from mal.files import write_json
-from mal.graph import Result, Stage
-from mal.history import History
 from mal.stages.segmenter import PUBLISHED
 from slurm import submit
 from slurm.cluster import CLUSTERS, KINDS, LABELERS, Cluster, read_cluster

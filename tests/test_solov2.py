@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mal import segmenters, shapes
-from mal.annotations import decode_mask, encode_mask, read
+from mal import segmenters
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import decode_mask, encode_mask, read
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import config as schema

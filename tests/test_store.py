@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal import claims
+from mal.engine import claims
+from mal.engine.files import sha256
+from mal.engine.store import Fingerprints, Store, stage_key
 from mal.errors import ConfigError, MalError
-from mal.files import sha256
-from mal.store import Fingerprints, Store, stage_key
 
 # One participant of a race: waits for the starting gun, then claims and, if it is its turn, leaves its mark.
 PARTICIPANT = """
 import sys, time
 from pathlib import Path
-from mal.store import Store
+from mal.engine.store import Store
 root, work, mode = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 store = Store(root / "runs", heartbeat=0.1, expiry=float(sys.argv[4]), poll=0.02)
 print("ready", flush=True)
@@ -317,7 +317,7 @@ def test_an_old_heartbeat_that_moves_on_the_second_look_keeps_the_claim(
         else:
             (store.folder("train", "k") / "run.json").write_text(json.dumps(_record(by="elsewhere")))
 
-    monkeypatch.setattr("mal.store.time.sleep", sleep)
+    monkeypatch.setattr("mal.engine.store.time.sleep", sleep)
     with store.claim("train", "k") as ours:
         assert not ours
     assert len(slept) == 2
@@ -444,7 +444,7 @@ def test_settings_that_json_cannot_tell_apart_or_hold_are_refused_by_name(config
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the times of files written this moment."""
-    monkeypatch.setattr("mal.store.fingerprints.SETTLED_NS", -1)
+    monkeypatch.setattr("mal.engine.store.fingerprints.SETTLED_NS", -1)
 
 
 @pytest.fixture
@@ -456,7 +456,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(Path(path).name)
         return sha256(path)
 
-    monkeypatch.setattr("mal.store.fingerprints.sha256", counted)
+    monkeypatch.setattr("mal.engine.store.fingerprints.sha256", counted)
     return seen
 
 

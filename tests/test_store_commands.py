@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from mal.engine.store.__main__ import differences, main
 
-from mal.files import write_json
-from mal.graph import Result, Stage, execute
-from mal.leftovers import prefix_and_suffix
-from mal.store import QUEUED, Store
-from mal.store.__main__ import differences, main
-from mal.store.cleaning import half_done, held, leftovers
+from mal.engine.files import write_json
+from mal.engine.graph import Result, Stage, execute
+from mal.engine.leftovers import prefix_and_suffix
+from mal.engine.store import QUEUED, Store
+from mal.engine.store.cleaning import half_done, held, leftovers
 
 OLD = 30 * 86400
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from test_segmenter import make_dataset, tiny, train
 
-from mal.annotations import decode_mask, encode_mask, read_images
+from mal.data.annotations import decode_mask, encode_mask, read_images
+from mal.data.submission import write_submission
 from mal.errors import AnnotationError, ConfigError
 from mal.segmenters import mask_rcnn
-from mal.submission import write_submission
 
 
 def result(image: int, score: float, **more: Any) -> dict[str, Any]:

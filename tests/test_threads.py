@@ -21,7 +21,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 runpy.run_path(sys.argv[1]) if sys.argv[1].endswith(".py") else importlib.import_module(sys.argv[1])
 """  # prints what the environment holds when torch is about to be loaded
-STARTS = ["mal.run", "mal.label_files", "mal.train", "slurm.job", "slurm.submit"]
+STARTS = ["mal.run", "mal.own.label_files", "mal.methods.mal.train", "slurm.job", "slurm.submit"]
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.py"))
 SCRIPTS.remove("experiments/run.py")  # which imports mal.run once it knows what is wanted
 
@@ -42,12 +42,14 @@ def test_how_threads_wait_is_set_before_torch_is_loaded(start: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "300000"), ("OMP_WAIT_POLICY", "active")])
 def test_a_users_own_way_of_waiting_stays(name: str, value: str) -> None:
-    found = dict(zip(WAITING, python("-c", AT_TORCH, "mal.train", **{name: value}).stdout.split(), strict=True))
+    found = dict(
+        zip(WAITING, python("-c", AT_TORCH, "mal.methods.mal.train", **{name: value}).stdout.split(), strict=True)
+    )
     assert found == {**dict.fromkeys(WAITING, "None"), name: value}
 
 
 def test_torchs_openmp_has_read_how_threads_wait() -> None:
-    said = python("-c", "import mal.runtime", OMP_DISPLAY_ENV="verbose").stderr
+    said = python("-c", "import mal.engine.runtime", OMP_DISPLAY_ENV="verbose").stderr
     if "GOMP_" not in said:
         pytest.skip("this build of torch brings another OpenMP than GNU's")
     assert "GOMP_SPINCOUNT = '10000'" in said

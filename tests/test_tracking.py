@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mal import payload
-from mal.mirror import Mirror, shown, start_mirror, sync_command, ui_command
+from mal.engine import payload
+from mal.engine.mirror import Mirror, shown, start_mirror, sync_command, ui_command
 from tests.mirrored_store import (
     NO_SERVER,
     curve,
@@ -251,7 +251,7 @@ def test_a_sweep_has_a_run_and_its_stages_are_its_children(tmp_path: Path, datab
     store, uri = tmp_path / "runs", f"sqlite:///{database}"
     folder = write_stage(store)
     script = (
-        "from mal.store import Store; from mal.tracking import Sender; "
+        "from mal.engine.store import Store; from mal.engine.tracking import Sender; "
         f"print(Sender(Store({str(store)!r}), uri={uri!r}, experiment='mal').open_sweep('s1', {{'commit': 'c0ffee'}}))"
     )
     opened = subprocess.run(
@@ -379,7 +379,7 @@ def test_a_mirror_that_died_is_told_apart_from_one_that_sent_all(
 def test_a_killed_command_is_mirrored_to_its_end_all_the_same(tmp_path: Path, database: Path) -> None:
     store = tmp_path / "runs"
     script = (
-        "import sys, time; from mal.tracking import start_mirror\n"
+        "import sys, time; from mal.engine.tracking import start_mirror\n"
         "mirror = start_mirror(sys.argv[1], uri=sys.argv[2]); print('started', flush=True); time.sleep(600)"
     )
     command = subprocess.Popen(
@@ -402,5 +402,5 @@ def test_a_killed_command_is_mirrored_to_its_end_all_the_same(tmp_path: Path, da
 
 
 def test_no_command_needs_mlflow_to_start_its_mirror() -> None:
-    script = "import sys; import mal.tracking; sys.exit('mlflow' in sys.modules)"
+    script = "import sys; import mal.engine.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], env=environment()).returncode == 0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mal.mirror import start_mirror, sync_command, ui_command
-from mal.tracking_address import DEFAULT_URI, experiment_name, tracking_uri, without_password
+from mal.engine.mirror import start_mirror, sync_command, ui_command
+from mal.engine.tracking_address import DEFAULT_URI, experiment_name, tracking_uri, without_password
 from tests.mirrored_store import NO_SERVER, environment, sync, write_stage
 
 ROOT = Path(__file__).resolve().parents[1]

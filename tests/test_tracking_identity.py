@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mal import payload
+from mal.engine import payload
 from tests.mirrored_store import curve, environment, points, rows, run_json, sent, statuses, sync, write_stage
 
 

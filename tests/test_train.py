@@ -14,15 +14,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mal import shapes
-from mal.annotations import read, strip
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read, strip
+from mal.data.rois import TrainingRois
+from mal.engine.runtime import load_checkpoint
 from mal.errors import MalError, Stopped, TrainingError
-from mal.labelers import mal
-from mal.labelers.mal import StepLosses
-from mal.rois import TrainingRois
-from mal.runtime import load_checkpoint
-from mal.train import _Curve, _Guard, loss_weights, lr_factor, total_steps, train_labeler
+from mal.methods.baselines import mal
+from mal.methods.mal.network import StepLosses
+from mal.methods.mal.train import _Curve, _Guard, loss_weights, lr_factor, total_steps, train_labeler
 
 CPU = torch.device("cpu")
 
@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_stops_training_and_saves_the_batch(compose, dr
         return replace(losses, total=losses.total * float("nan"))
 
     original = mal.compute_losses
-    monkeypatch.setattr("mal.train.compute_losses", broken)
+    monkeypatch.setattr("mal.methods.mal.train.compute_losses", broken)
     with pytest.raises(TrainingError, match=r"the loss is nan.*annotations \[.*bad_batch\.pt.*train\.lr_per_image"):
         train(smoke(compose), drawn, tmp_path)
     saved = load_checkpoint(tmp_path / "bad_batch.pt")
@@ -181,7 +181,7 @@ def test_a_training_killed_before_its_record_is_not_repeated(compose, drawn, tmp
     figures, written = train(config, drawn, tmp_path), (tmp_path / "labeler.pt").read_bytes()
     if not with_checkpoint:
         (tmp_path / "checkpoint.pt").unlink()
-    monkeypatch.setattr("mal.train.training_step", None)  # a step would fail
+    monkeypatch.setattr("mal.methods.mal.train.training_step", None)  # a step would fail
     assert train(config, drawn, tmp_path) == figures
     assert (tmp_path / "labeler.pt").read_bytes() == written
 
@@ -222,9 +222,9 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from omegaconf import OmegaConf
-from mal.annotations import read, strip
+from mal.data.annotations import read, strip
 from mal.config import Config
-from mal.train import train_labeler
+from mal.methods.mal.train import train_labeler
 torch.set_num_threads(1)
 config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(sys.argv[1])))
 drawn = Path(sys.argv[2])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mal import turns
+from mal.engine import turns
 from mal.errors import MalError
 
 TAKE_TURNS = """
 import sys, time
 from pathlib import Path
-from mal import turns
+from mal.engine import turns
 turns.POLL, folder = 0.001, Path(sys.argv[1])
 for _ in range(15):
     with turns.turn(folder / "lock", call="same", out=folder):

@@ -24,13 +24,13 @@ from omegaconf import OmegaConf
 from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
+from mal.engine.files import atomic_write
+from mal.engine.graph import execute, in_order
+from mal.engine.runtime import pick_device
+from mal.engine.store import Store
 from mal.errors import MalError
-from mal.files import atomic_write
-from mal.graph import execute, in_order
-from mal.runtime import pick_device
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.stages import Graph
-from mal.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "experiments" / "conf"

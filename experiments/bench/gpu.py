@@ -32,20 +32,20 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from mal.annotations import read, strip
-from mal.augment import normalise
 from mal.config import Config
 from mal.config_checks import check
-from mal.crf import mean_field
-from mal.files import read_json, write_json
-from mal.forecast import random_batch
-from mal.labelers.mal import halfway, predict
-from mal.labelling import label_crops
-from mal.precision import autocast
-from mal.quality import surroundings
-from mal.rois import RoiBatch, labelling_batches
-from mal.runtime import peak_memory_gib, pick_device, provenance, reset_peak_memory, seed_everything
-from mal.train import Learner, build_learner, train_labeler, training_step
+from mal.data.annotations import read, strip
+from mal.data.rois import RoiBatch, labelling_batches
+from mal.encoders.normalise import normalise
+from mal.engine.files import read_json, write_json
+from mal.engine.precision import autocast
+from mal.engine.runtime import peak_memory_gib, pick_device, provenance, reset_peak_memory, seed_everything
+from mal.methods.mal.crf import mean_field
+from mal.methods.mal.label import label_crops
+from mal.methods.mal.network import halfway, predict
+from mal.methods.mal.train import Learner, build_learner, train_labeler, training_step
+from mal.metrics.predicted import surroundings
+from mal.own.forecast import random_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF, RESULTS = ROOT / "experiments" / "conf", ROOT / "results" / "bench"

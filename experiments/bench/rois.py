@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mal.annotations import read
 from mal.config import RoiConfig
-from mal.rois import TrainingRois
+from mal.data.annotations import read
+from mal.data.rois import TrainingRois
 
 RELEASED_MS = 21.0  # one training RoI of the released program on one core
 

@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
-from mal.precision import network_dtype
-from mal.runtime import peak_memory_gib, pick_device, reset_peak_memory, seed_everything
+from mal.engine.precision import network_dtype
+from mal.engine.runtime import peak_memory_gib, pick_device, reset_peak_memory, seed_everything
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.segmenters.data import Sample, resized

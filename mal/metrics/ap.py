@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from mal.annotations import CocoDict, decode_mask, encode_mask
+from mal.data.annotations import CocoDict, decode_mask, encode_mask
 from mal.errors import AnnotationError, ConfigError
 from mal.metrics.bootstrap import METRICS as METRICS_OF_AREAS
 from mal.metrics.federated import FREQUENCIES, Federation, check_federated, federation

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal import ranks
-from mal.annotations import CocoDict, decode_mask
-from mal.boxes import SIZE_NAMES, size_class
 from mal.config import RoiConfig
+from mal.data.annotations import CocoDict, decode_mask
+from mal.data.boxes import SIZE_NAMES, size_class
+from mal.data.rois import RoiBatch, labelling_batches
 from mal.encoders import Encoder
+from mal.engine import ranks
+from mal.engine.precision import allow_tf32, autocast
+from mal.engine.progress import Progress
 from mal.errors import AnnotationError
 from mal.metrics.masks import is_scored
-from mal.precision import allow_tf32, autocast
-from mal.progress import Progress
-from mal.rois import RoiBatch, labelling_batches
 
 if TYPE_CHECKING:
     import pandas as pd  # a second; imported where a table is made

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mal.annotations import CocoDict
-from mal.census import FREQUENCIES, lvis_problem
+from mal.data.annotations import CocoDict
+from mal.data.census import FREQUENCIES, lvis_problem
 from mal.errors import AnnotationError
 
 __all__ = ["FREQUENCIES", "Federation", "check_federated", "federation"]

@@ -8,13 +8,13 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd  # a second; imported where a table is made
 
-from mal.annotations import CocoDict
-from mal.box_findings import SMALLEST_SIDE
-from mal.boxes import SIZE_NAMES, size_class
-from mal.census import images_of
+from mal.data.annotations import CocoDict
+from mal.data.box_findings import SMALLEST_SIDE
+from mal.data.boxes import SIZE_NAMES, size_class
+from mal.data.census import images_of
+from mal.data.joins import same_file, strays_of
+from mal.data.mask_windows import decode_window, in_common
 from mal.errors import AnnotationError
-from mal.joins import same_file, strays_of
-from mal.mask_windows import decode_window, in_common
 
 BOUNDARY_RATIO = 0.02  # of the image diagonal; Cheng et al., "Boundary IoU", CVPR 2021, §5
 COLUMNS = ["annotation_id", "image_id", "category_id", "area", "size", "iou", "boundary_iou", "flagged"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.ap import AREAS, FALSE, IGNORED, TRUE, Matches
+from mal.engine.files import atomic_write
 from mal.errors import MalError
-from mal.files import atomic_write
 
 __all__ = ["AREAS", "FALSE", "IGNORED", "THRESHOLDS", "TRUE", "MatchArrays", "match"]
 

@@ -11,7 +11,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from mal import ranks
+from mal.engine import ranks
 
 
 def share_batch_norms(model: nn.Module) -> nn.Module:

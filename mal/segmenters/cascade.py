@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from mal.precision import network_dtype
+from mal.engine.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.cascade_heads import CascadeHeads
 from mal.segmenters.config import SegmenterConfig

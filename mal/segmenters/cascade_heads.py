@@ -11,7 +11,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
-from mal import ranks
+from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.rcnn import roi_pool
 from mal.segmenters.roi_heads import Target, mask_loss

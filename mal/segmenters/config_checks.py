@@ -2,8 +2,8 @@
 
 from operator import attrgetter
 
+from mal.engine.precision import DTYPES
 from mal.errors import ConfigError
-from mal.precision import DTYPES
 from mal.segmenters.config import CascadeConfig, SegmenterConfig
 
 CHOICES = {

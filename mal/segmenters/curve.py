@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mal import ranks
-from mal.files import atomic_write, check_fence
+from mal.engine import ranks
+from mal.engine.files import atomic_write, check_fence
 
 
 @dataclass

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from mal.annotations import CocoDict, annotations_by_image, decode_mask
+from mal.data.annotations import CocoDict, annotations_by_image, decode_mask
+from mal.data.images import load_for
+from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError
-from mal.images import load_for
-from mal.runtime import numpy_generator
 from mal.segmenters.config import ScaleConfig
 from mal.segmenters.crop import GREY, View, padded, random_view
 from mal.segmenters.sampling import by_aspect, copies, repeat_factors

@@ -20,10 +20,10 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from mal import ranks
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
+from mal.engine import ranks
+from mal.engine.precision import network_dtype
 from mal.errors import ConfigError
-from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mal import ranks
+from mal.engine import ranks
+from mal.engine.files import write_json
+from mal.engine.runtime import not_finite_weights
 from mal.errors import TrainingError
-from mal.files import write_json
-from mal.runtime import not_finite_weights
 
 AT_ONCE = ("cpu",)  # devices whose results can be read without waiting for what was launched after them
 WAY_OUT = "Lower segmenter.optimizer.lr, set segmenter.optimizer.clip, or use segmenter.precision=fp32"

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mal import ranks
-from mal.annotations import read_images
+from mal.data.annotations import read_images
+from mal.data.images import load_for
+from mal.engine import ranks
+from mal.engine.progress import Progress
+from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
-from mal.images import load_for
-from mal.progress import Progress
-from mal.runtime import load_checkpoint
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import resize
 from mal.segmenters.reading import read_ahead

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mal import ranks
-from mal.annotations import read
+from mal.data.annotations import read
+from mal.engine import ranks
+from mal.engine.precision import network_dtype
+from mal.engine.progress import Progress
+from mal.engine.runtime import StopSignals, is_readable, load_checkpoint, restore, save_checkpoint, seed_everything
 from mal.errors import Stopped
-from mal.precision import network_dtype
-from mal.progress import Progress
-from mal.runtime import StopSignals, is_readable, load_checkpoint, restore, save_checkpoint, seed_everything
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.curve import Curve

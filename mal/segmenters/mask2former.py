@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mal.precision import network_dtype
+from mal.engine.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample

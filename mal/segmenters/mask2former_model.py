@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinBackbone, SwinConfig
 from transformers.utils import logging as transformers_logging
 
-from mal import ranks
+from mal.engine import ranks
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask2former_start import initialise

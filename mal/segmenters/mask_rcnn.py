@@ -9,7 +9,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from mal.precision import network_dtype
+from mal.engine.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.heads_start import start_heads

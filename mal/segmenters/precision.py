@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mal.precision import allow_tf32, autocast
+from mal.engine.precision import allow_tf32, autocast
 
 
 def lower_precision(model: nn.Module, parts: Sequence[str], *, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -18,7 +18,7 @@ def lower_precision(model: nn.Module, parts: Sequence[str], *, dtype: torch.dtyp
     Args:
         model: changed in place.
         parts: names of submodules, the convolutions and wide layers.
-        dtype: see `mal.precision.network_dtype`; float32 changes nothing.
+        dtype: see `mal.engine.precision.network_dtype`; float32 changes nothing.
 
     Returns:
         The same model.

@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from mal import segmenters
-from mal.annotations import CocoDict
+from mal.data.annotations import CocoDict
+from mal.engine.runtime import save_checkpoint
 from mal.errors import ConfigError, WeightsError
-from mal.runtime import save_checkpoint
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import read
 from mal.segmenters.published_layouts import LAYOUTS, Layout, recognise

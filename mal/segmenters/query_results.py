@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 
 CHUNK = 1 << 25  # pixels of masks that are resized at a time: 128 MiB
 

@@ -11,8 +11,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from mal import ranks
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
+from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json

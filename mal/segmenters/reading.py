@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
+from mal.engine.loading import at_work, cores
 from mal.errors import MalError
-from mal.loading import at_work, cores
 
 Item = TypeVar("Item")
 OPEN_FILES = 1 << 14

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import roi_align
 
-from mal import ranks
+from mal.engine import ranks
 
 Target = dict[str, Tensor]  # boxes (n, 4), labels (n,) from 1, masks (n, h, w)
 

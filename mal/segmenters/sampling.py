@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mal.runtime import numpy_generator
+from mal.engine.runtime import numpy_generator
 
 
 def repeat_factors(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from mal import ranks
+from mal.engine import ranks
+from mal.engine.precision import network_dtype
 from mal.losses import dice
-from mal.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.data import Sample

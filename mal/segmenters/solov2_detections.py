@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.annotations import encode_mask
+from mal.data.annotations import encode_mask
 from mal.segmenters.config import TestConfig
 from mal.segmenters.matrix_nms import matrix_nms, points_nms
 from mal.segmenters.solov2_head import STRIDES, dynamic_masks

@@ -3,11 +3,11 @@
 Each file holds the stages of one part, in the order of the data's flow: data, labeler, segmenter, encoder.
 """
 
-from mal.census import words
-from mal.graph import Stage
-from mal.headers import read_headers, turned_sentence
-from mal.labelers.file import path_for
-from mal.sources import Split, label_join
+from mal.data.census import words
+from mal.data.headers import read_headers, turned_sentence
+from mal.data.sources import Split, label_join
+from mal.engine.graph import Stage
+from mal.methods.baselines.file import path_for
 from mal.stages import needs
 from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
 from mal.stages.segmenter import SegmenterStages

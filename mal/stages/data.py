@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from mal import ranks, shapes
-from mal.annotations import check_images, read, strip, write
-from mal.box_checks import is_left_over
 from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import check_images, read, strip, write
+from mal.data.box_checks import is_left_over
+from mal.data.sources import Split, files_split, unreadable
+from mal.engine import ranks
+from mal.engine.files import read_json
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.store import Fingerprints, Store
 from mal.errors import MalError
-from mal.files import read_json
-from mal.graph import Result, Stage, Workplace
-from mal.labelers.file import path_for
-from mal.sources import Split, files_split, unreadable
-from mal.store import Fingerprints, Store
+from mal.methods.baselines.file import path_for
 
 Json = dict[str, Any]
 

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from mal import ranks
-from mal.annotations import CocoDict
-from mal.attention import attention_maps, attention_picture
-from mal.boxes import SIZE_NAMES
 from mal.config import Config
+from mal.data.annotations import CocoDict
+from mal.data.boxes import SIZE_NAMES
+from mal.data.rois import labelling_batches, usable
+from mal.data.sources import Split
 from mal.encoders import Encoder
+from mal.encoders.attention import attention_maps, attention_picture
+from mal.engine import ranks
+from mal.engine.files import atomic_write, read_json, write_csv
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.precision import allow_tf32, autocast, network_dtype
+from mal.engine.runtime import load_checkpoint, seed_everything
+from mal.engine.store import Fingerprints
 from mal.errors import AnnotationError
-from mal.files import atomic_write, read_json, write_csv
-from mal.graph import Result, Stage, Workplace
-from mal.labelers.mal import load_networks
+from mal.methods.mal.network import load_networks
 from mal.metrics.clustering import clustering_score
 from mal.metrics.masks import select_images
-from mal.precision import allow_tf32, autocast, network_dtype
-from mal.rois import labelling_batches, usable
-from mal.runtime import load_checkpoint, seed_everything
-from mal.sources import Split
-from mal.store import Fingerprints
 
 Json = dict[str, Any]
 

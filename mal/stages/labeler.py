@@ -1,19 +1,22 @@
 """Phase 1: boxes → labeler → pseudo-labels → mask quality."""
 
-from mal import labelling, ranks
-from mal.annotations import CocoDict, write
-from mal.files import read_json, write_csv
-from mal.graph import Result, Stage, Workplace
-from mal.labelers import file, sam
-from mal.labelers.mal import load_networks
+from mal.data.annotations import CocoDict, write
+from mal.data.sources import Split, label_join
+from mal.engine import ranks
+from mal.engine.files import read_json, write_csv
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.precision import network_dtype
+from mal.engine.runtime import load_checkpoint
+from mal.methods.baselines import baseline_labeler, file, sam
+from mal.methods.baselines.gt import human_labeler
+from mal.methods.labelling import ShardLabeler, image_labeler, label_dataset
+from mal.methods.mal.label import mal_labeler
+from mal.methods.mal.network import load_networks
+from mal.methods.mal.shipped import labeler_path
+from mal.methods.mal.train import train_labeler
 from mal.metrics.masks import mask_quality, select_images
-from mal.precision import network_dtype
-from mal.runtime import load_checkpoint
-from mal.shipped import labeler_path
-from mal.sources import Split, label_join
 from mal.stages.data import DataStages, Json
 from mal.stages.settings import plain, without
-from mal.train import train_labeler
 
 # how the work is done, not what it gives
 HOW = ("train.checkpoint_seconds", "train.stop_after", "train.workers", "train.compile", "crf.backend")
@@ -70,7 +73,7 @@ class LabelerStages(DataStages):
 
         def work(place: Workplace) -> Result:
             coco = read_json(place.inputs["boxes"] / "boxes.json")
-            labels = labelling.label_dataset(
+            labels = label_dataset(
                 coco,
                 split.images,
                 self._shard_labeler(name, split, coco, place),
@@ -108,20 +111,20 @@ class LabelerStages(DataStages):
         inputs = {"labels": labels, **split.inputs}
         return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
 
-    def _shard_labeler(self, name: str, split: Split, coco: CocoDict, place: Workplace) -> labelling.ShardLabeler:
+    def _shard_labeler(self, name: str, split: Split, coco: CocoDict, place: Workplace) -> ShardLabeler:
         if name == "gt":
-            return labelling.human_labeler(split.human())
+            return human_labeler(split.human())
         if name == "file":
             path = file.path_for(self.config.labeler, split.name)
             assert path is not None
-            return labelling.file_labeler(path, coco)
+            return file.file_labeler(path, coco)
         if name == "sam":
-            return labelling.image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
+            return image_labeler(sam.Sam(self.config.labeler.checkpoint, place.device).masks)
         if name != "mal":
-            return labelling.baseline_labeler(name)
+            return baseline_labeler(name)
         checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
         networks = load_networks(checkpoint, self.config, place.device, crops=len(coco["annotations"]))
-        return labelling.mal_labeler(networks, self.config, place.device)
+        return mal_labeler(networks, self.config, place.device)
 
     def _labeler_columns(self, name: str) -> Json:
         config = self.config

@@ -1,12 +1,12 @@
 """What a run needs of its files, checked against their censuses before anything is computed."""
 
-from mal.census import crowd_sentence
 from mal.config import Config
+from mal.data.census import crowd_sentence
+from mal.data.joins import compare_categories
+from mal.data.sources import Split
+from mal.engine.findings import STOPS, number, some
 from mal.errors import AnnotationError, ConfigError
-from mal.findings import STOPS, number, some
-from mal.joins import compare_categories
 from mal.metrics.federated import WAY_OUT
-from mal.sources import Split
 
 WITHOUT = "or set segmenter=none: masks are learned from boxes alone, and compared with the human ones there are"
 

@@ -6,23 +6,24 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from mal import ranks, segmenters
-from mal.annotations import read
+from mal import segmenters
+from mal.data.annotations import read
+from mal.data.remembered import remembered
+from mal.data.sources import Split
+from mal.data.submission import write_submission
+from mal.engine import ranks
+from mal.engine.files import read_json, write_json
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.precision import network_dtype
 from mal.errors import ConfigError
-from mal.files import read_json, write_json
-from mal.graph import Result, Stage, Workplace
 from mal.metrics.ap import average_precision
 from mal.metrics.bootstrap import retention
 from mal.metrics.masks import select_images
 from mal.metrics.matches import MatchArrays
-from mal.precision import network_dtype
-from mal.remembered import remembered
 from mal.segmenters import published
-from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
 from mal.stages.settings import without, without_former
-from mal.submission import write_submission
 
 PUBLISHED = "published_segmenter"
 

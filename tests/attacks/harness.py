@@ -22,9 +22,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mal.config import Config
+from mal.engine.store import Store
 from mal.errors import MalError
 from mal.run import run
-from mal.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("profile=smoke", "tracking=none", "device=cpu", "train.checkpoint_seconds=0", "compare=[ellipse]")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import harness
 
-from mal.store import Store
-from mal.store.cleaning import half_done, held
+from mal.engine.store import Store
+from mal.engine.store.cleaning import half_done, held
 
 
 def attack(folder: Path, *, kills: int, seed: int, overrides: tuple[str, ...] = ()) -> list[str]:

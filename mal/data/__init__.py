@@ -1,0 +1,1 @@
+"""Files of annotations and images: read, check, draw, crop, write."""

@@ -1,0 +1,81 @@
+"""What the header of an image file says, without its pixels: a millisecond an image, not a decoding."""
+
+import errno
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from mal.data.depth import samples
+from mal.data.image_names import file_name
+from mal.engine.findings import some
+
+ORIENTATION = 0x0112  # EXIF tag; 1: as stored
+QUARTERS = (5, 6, 7, 8)  # orientations that exchange width and height
+THREADS = 8
+ABSENT = "there is no such file"
+
+
+class Header(NamedTuple):
+    """Size as stored, and the EXIF orientation, 1 to 8."""
+
+    width: int
+    height: int
+    orientation: int
+
+
+def read_header(path: Path) -> Header | str:
+    """A file's header; where it cannot be read, the reason."""
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I", "F") and not samples(image).wide:  # as `images.load` refuses it
+                return "its pixels have 32 bits or are signed or fractions; save it with 8 or 16 bits a channel"
+            turn = image.getexif().get(ORIENTATION, 1)
+            return Header(*image.size, turn if turn in range(1, 9) else 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    except Image.DecompressionBombError:
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many to work on"
+    except Exception as error:  # Pillow raises a dozen kinds for a broken file
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return ABSENT
+        return getattr(error, "strerror", None) or "it is not an image that can be read"
+
+
+def read_headers(images: Iterable[dict[str, Any]], folder: Path) -> list[tuple[dict[str, Any], Header | str]]:
+    """Image entries and their files' headers, in order, read by several threads."""
+    entries = list(images)
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as threads:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded here
+        found = threads.map(read_header, (folder / file_name(e) for e in entries))
+        return list(zip(entries, found, strict=True))
+
+
+def size_fits(entry: dict[str, Any], header: Header) -> bool:
+    """Whether a file has the annotated size, as stored or after a quarter turn that its header asks for."""
+    size, annotated = (header.width, header.height), (entry["width"], entry["height"])
+    return size == annotated or (header.orientation in QUARTERS and size[::-1] == annotated)
+
+
+def is_ambiguous(entry: dict[str, Any], header: Header) -> bool:
+    """Whether a viewer turns or mirrors the image and the annotated size cannot tell if the boxes were drawn before or
+    after it: orientations 2 to 4, and 5 to 8 of a square image. Such images are taken as they are stored."""
+    if header.orientation == 1 or (header.width, header.height) != (entry["width"], entry["height"]):
+        return False
+    return header.orientation not in QUARTERS or header.width == header.height
+
+
+def turned_sentence(read: list[tuple[dict[str, Any], Header | str]]) -> str | None:
+    """What to say of images whose boxes may have been drawn on another view than the stored one; None without any."""
+    turned = [file_name(entry) for entry, header in read if isinstance(header, Header) and is_ambiguous(entry, header)]
+    if not turned:
+        return None
+    return (
+        f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), and "
+        "the size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes were "
+        "drawn on the turned view, as browsers and most tools show it, store the images as they are seen (for instance "
+        "with mogrify -auto-orient)"
+    )

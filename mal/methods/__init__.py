@@ -1,0 +1,1 @@
+"""Methods that learn masks from weak annotations, and the baselines beside them."""

@@ -1,0 +1,120 @@
+"""Boxes → masks: label a data set shard by shard, whatever the labeler."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mal.data import boxes
+from mal.data.annotations import CocoDict
+from mal.data.images import load_for
+from mal.data.mask_windows import MaskWindow, encode_window
+from mal.engine import ranks
+from mal.engine.progress import Progress
+from mal.engine.shards import read_shard, write_shard
+from mal.errors import MalError
+
+Label = dict[str, Any]  # segmentation, area and what else an annotation gains
+ImageLabeler = Callable[[np.ndarray, np.ndarray], list[MaskWindow]]  # (H, W, 3) uint8, (N, 4) xywh → N masks
+ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
+
+
+REPLACED = ("segmentation", "area", "score", "quality", "flagged", "flag_reason")  # of an annotation, by its label
+
+
+def label_dataset(
+    coco: CocoDict, images: Path, labeler: ShardLabeler, *, folder: Path, shard_images: int, name: str = "label"
+) -> CocoDict:
+    """Give every annotation a mask.
+
+    The images are labelled in shards; each finished shard is a file, so an interrupted run goes on where it was.
+    Several processes take turns at the shards, and all of them read all of them.
+
+    Args:
+        coco: boxes; masks in it are ignored and replaced.
+        images: folder of the image files.
+        labeler: labels the images of a shard.
+        folder: where shards are kept.
+
+    Returns:
+        The same file with new segmentations: images, categories, ids and every other field survive. An annotation
+        that the labeler gave no mask, or an empty one, is filled with its box and carries `"flagged": true` and
+        `"flag_reason"`.
+    """
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in coco["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    unreadable = set(coco.get("unreadable_images", ()))
+    records = [image for image in coco["images"] if image["id"] in by_image and image["id"] not in unreadable]
+    labels: dict[int, Label] = {}
+    shards = {}
+    for start in range(0, len(records), shard_images):
+        shard = records[start : start + shard_images]
+        shards[folder / "shards" / f"{start:08}-{start + len(shard):08}.json"] = (
+            shard  # another shard size: other files
+        )
+    with Progress(name, total=len(records), unit="image") as progress:
+        for number, (path, shard) in enumerate(shards.items()):
+            if number % ranks.size() == ranks.rank() and read_shard(path) is None:
+                annotations = [a for image in shard for a in by_image[image["id"]]]
+                found = labeler({**coco, "images": shard, "annotations": annotations}, images)
+                write_shard(path, found)
+            progress.advance(len(shard))
+    ranks.wait()
+    for path in shards:
+        if (part := read_shard(path)) is None:
+            raise MalError(
+                f"{path} was finished and is gone or damaged now; run the same command again, and have nothing else "
+                "write there"
+            )
+        labels.update(part)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
+    return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
+
+
+def with_fields_of(original: CocoDict, labels: CocoDict) -> CocoDict:
+    """The labels beside everything else that a file's annotations hold, masks under other names included: a labeler
+    does not see those, and its user gets them back."""
+    ours = {annotation["id"]: annotation for annotation in labels["annotations"]}
+    annotations = []
+    for annotation in original["annotations"]:
+        kept = {key: value for key, value in annotation.items() if key not in REPLACED}
+        label = ours[annotation["id"]]
+        annotations.append({**kept, **{key: label[key] for key in REPLACED if key in label}})
+    return {**labels, "annotations": annotations}
+
+
+def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
+    """Label with a method that looks at one image and its boxes at a time."""
+
+    def label(shard: CocoDict, images: Path) -> dict[int, Label]:
+        labels = {}
+        for image in shard["images"]:
+            annotations = [a for a in shard["annotations"] if a["image_id"] == image["id"]]
+            pixels = np.ascontiguousarray(load_for(image, images).permute(1, 2, 0).numpy())
+            masks = masks_of(pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
+            size = {"height": image["height"], "width": image["width"]}
+            labels.update({a["id"]: _label(mask, **size) for a, mask in zip(annotations, masks, strict=True)})
+        return labels
+
+    return label
+
+
+def _label(mask: MaskWindow, *, height: int, width: int) -> Label:
+    return {"segmentation": encode_window(mask, height=height, width=width), "area": mask.area}
+
+
+def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int]) -> dict[str, Any]:
+    """An annotation with its new mask; with its box and a flag where it has none."""
+    kept = {key: value for key, value in annotation.items() if key not in REPLACED}
+    if label is not None and label["area"] > 0:
+        return {**kept, **label}
+    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
+    box = torch.tensor([annotation["bbox"]], dtype=torch.float64)
+    left, top, right, bottom = boxes.spans(box, torch.tensor([image_size]))[0].tolist()
+    mask = MaskWindow(np.ones((bottom - top, right - left), dtype=bool), left, top)
+    height, width = image_size
+    return {**kept, **_label(mask, height=height, width=width), "flagged": True, "flag_reason": reason}

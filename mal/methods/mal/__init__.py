@@ -1,0 +1,1 @@
+"""Mask Auto-Labeler: masks learned from boxes (Lan et al., CVPR 2023)."""
