@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from mal.config import AugmentConfig
+from mal.data.rois import PHOTOMETRIC_DRAWS
 from mal.methods.mal import augment
 
 NEVER = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.0, 0.0, [0.1, 2.0], 0.0)
@@ -47,7 +48,7 @@ def test_grey_is_torchvisions():
 
 def test_without_chance_nothing_changes():
     batch = images()
-    assert torch.equal(augment.photometrics(batch, torch.rand(4, augment.PHOTOMETRIC_DRAWS), NEVER), batch)
+    assert torch.equal(augment.photometrics(batch, torch.rand(4, PHOTOMETRIC_DRAWS), NEVER), batch)
 
 
 @pytest.mark.parametrize("config", [USUAL, ALWAYS, NEVER], ids=["usual", "always", "never"])
@@ -57,7 +58,7 @@ def test_all_at_once_is_one_after_the_other(config, size):
     generator = torch.Generator().manual_seed(2)
     batch, draws = (
         torch.rand(32, 3, *size, generator=generator),
-        torch.rand(32, augment.PHOTOMETRIC_DRAWS, generator=generator),
+        torch.rand(32, PHOTOMETRIC_DRAWS, generator=generator),
     )
     found = augment.photometrics_of_all(batch, draws, config)
     torch.testing.assert_close(found, augment.photometrics(batch, draws, config), atol=2e-6, rtol=0)
@@ -65,13 +66,13 @@ def test_all_at_once_is_one_after_the_other(config, size):
 
 def test_strengths_of_zero_are_left_out_of_both_forms():
     config = AugmentConfig([0.4, 0.0, 0.0, 0.1], 1.0, 0.0, [0.1, 2.0], 0.0)
-    batch, draws = images(), torch.rand(4, augment.PHOTOMETRIC_DRAWS, generator=torch.Generator().manual_seed(3))
+    batch, draws = images(), torch.rand(4, PHOTOMETRIC_DRAWS, generator=torch.Generator().manual_seed(3))
     found = augment.photometrics_of_all(batch, draws, config)
     torch.testing.assert_close(found, augment.photometrics(batch, draws, config), atol=1e-6, rtol=0)
 
 
 def test_what_happens_to_an_image_depends_on_its_own_draws_alone():
-    batch, draws = images(6), torch.rand(6, augment.PHOTOMETRIC_DRAWS, generator=torch.Generator().manual_seed(1))
+    batch, draws = images(6), torch.rand(6, PHOTOMETRIC_DRAWS, generator=torch.Generator().manual_seed(1))
     together = augment.photometrics(batch, draws, USUAL)
     for i in range(6):
         alone = augment.photometrics(batch[i : i + 1], draws[i : i + 1], USUAL)
@@ -79,7 +80,7 @@ def test_what_happens_to_an_image_depends_on_its_own_draws_alone():
 
 
 def test_always_grey_has_equal_channels_in_range():
-    found = augment.photometrics(images(), torch.rand(4, augment.PHOTOMETRIC_DRAWS), ALWAYS)
+    found = augment.photometrics(images(), torch.rand(4, PHOTOMETRIC_DRAWS), ALWAYS)
     torch.testing.assert_close(found[:, 0], found[:, 2])
     assert found.min() >= 0
     assert found.max() <= 1
@@ -88,5 +89,5 @@ def test_always_grey_has_equal_channels_in_range():
 def test_the_jitter_of_the_input_is_not_done_in_place():
     batch = images()
     before = batch.clone()
-    augment.photometrics(batch, torch.rand(4, augment.PHOTOMETRIC_DRAWS), ALWAYS)
+    augment.photometrics(batch, torch.rand(4, PHOTOMETRIC_DRAWS), ALWAYS)
     assert torch.equal(batch, before)

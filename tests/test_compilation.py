@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mal.config import AugmentConfig, EncoderConfig
+from mal.data.rois import PHOTOMETRIC_DRAWS
 from mal.encoders import Encoder
 from mal.engine.compilation import compile_blocks, repeated_blocks
 from mal.methods.mal import augment
@@ -65,7 +66,7 @@ def test_a_compiled_encoder_is_the_same_encoder(name: str) -> None:
 
 def test_photometrics_of_all_are_traced_whole() -> None:
     config = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.5, 0.2, [0.1, 2.0], 0.5)
-    images, draws = torch.rand(8, 3, 16, 16), torch.rand(8, augment.PHOTOMETRIC_DRAWS)
+    images, draws = torch.rand(8, 3, 16, 16), torch.rand(8, PHOTOMETRIC_DRAWS)
     compiled = torch.compile(
         partial(augment.photometrics_of_all, config=config), backend="aot_eager", fullgraph=True, dynamic=False
     )

@@ -10,7 +10,7 @@ import torch
 from mal.config import AugmentConfig
 from mal.data import shapes
 from mal.data.annotations import decode_mask, read, strip
-from mal.data.rois import RoiBatch, TrainingRois
+from mal.data.rois import PHOTOMETRIC_DRAWS, RoiBatch, TrainingRois
 from mal.encoders.bilinear import resize
 from mal.engine.runtime import seed_everything
 from mal.errors import Stopped
@@ -84,7 +84,7 @@ def test_the_host_waits_for_nothing_in_a_step(compose, batch: RoiBatch, decoder:
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_photometrics_are_the_plain_ones() -> None:
     config = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.5, 0.2, [0.1, 2.0], 0.5)
-    images, draws = torch.rand(32, 3, 64, 64), torch.rand(32, augment.PHOTOMETRIC_DRAWS)
+    images, draws = torch.rand(32, 3, 64, 64), torch.rand(32, PHOTOMETRIC_DRAWS)
     compiled = torch.compile(augment.photometrics_of_all, dynamic=False)
     found = compiled(images.cuda(), draws.cuda(), config).cpu()
     torch.testing.assert_close(found, augment.photometrics(images, draws, config), atol=1e-5, rtol=0)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.config import AugmentConfig
-from mal.data.rois import PHOTOMETRIC_DRAWS
 
 
 def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:

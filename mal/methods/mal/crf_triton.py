@@ -1,6 +1,6 @@
 """The two-label mean field as Triton kernels: several iterations a launch, the state kept on the chip.
 
-`crf.mean_field` is the reference and says what is computed. Here an image is cut into tiles that overlap. A program takes
+`crf.mean_field` is the reference and says what is computed. An image is cut into tiles that overlap. A program takes
 one tile through `iterations` iterations by itself: with each of them the outermost pixels of the tile, whose
 neighbours it does not know, become worthless, and it writes back the inner part alone. What its threads must read of
 one another goes through a few pages of memory that no other program touches, and so stays in the cache next to them.
