@@ -8,6 +8,7 @@ from mal.config import Config
 from mal.data.boxes import BORDERS, EXPANSIONS
 from mal.encoders.backbones import check_model
 from mal.errors import ConfigError
+from mal.methods.registry import METHODS, NONE
 
 CHOICES = {
     "data.format": ("shapes", "coco", "lvis"),
@@ -19,7 +20,7 @@ CHOICES = {
     "decoder.upsample_before": (1, 2, 3, 4),
     "decoder.scale": ("released", "paper"),
     "decoder.query.combine": ("score", "max", "mean"),
-    "labeler.name": ("mal", "box", "ellipse", "grabcut", "gt", "file", "sam", "none"),
+    "labeler.name": (*METHODS, NONE),
     "roi.expansion": EXPANSIONS,
     "roi.border": BORDERS,
     "roi.repeats": ("background", "foreground"),
@@ -153,27 +154,16 @@ def _check_relations(config: Config) -> None:
         raise ConfigError(f"roi.max_area={roi.max_area:g} must exceed roi.min_area={roi.min_area:g}")
     if train.stop_after is not None and train.stop_after < 1:
         raise ConfigError(f"train.stop_after={train.stop_after} must be at least 1, or null")
-    if config.labeler.name == "none" and not (config.clustering.enabled or config.attention.enabled):
+    if config.labeler.name == NONE and not (config.clustering.enabled or config.attention.enabled):
         raise ConfigError("labeler=none leaves nothing to do; set clustering.enabled=true or attention.enabled=true")
-    _check_files(config)
     if not config.attention.layers:
         raise ConfigError("attention.layers=[] is empty; give layers counted from 1, such as [4,8,12]")
     for name in config.compare:
         if name not in CHOICES["labeler.name"]:
             raise ConfigError(f"compare names {name}; choose from {', '.join(map(str, CHOICES['labeler.name']))}")
-
-
-def _check_files(config: Config) -> None:
-    """labeler=file needs its files; which ones follows from what is asked of them."""
-    labeler = config.labeler
-    if (
-        labeler.name == "file"
-        and labeler.file is None
-        and (config.segmenter.name != "none" or labeler.val_file is None)
-    ):
-        raise ConfigError("labeler=file needs labeler.file=FILE, a COCO file with masks of the training images")
-    if "file" in config.compare and labeler.val_file is None:
-        raise ConfigError("compare names file: give labeler.val_file=FILE, a COCO file with masks of the val images")
+    for name in dict.fromkeys([config.labeler.name, *config.compare]):
+        if name != NONE:
+            METHODS[name].check(config)
 
 
 def _check_data(config: Config) -> None:

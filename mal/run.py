@@ -25,12 +25,9 @@ from mal.engine.mirror import start_mirror, ui_command
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import AnnotationError
-from mal.methods.baselines.sam import Sam
-from mal.methods.mal.crf import backend
-from mal.methods.mal.network import starting_network
+from mal.methods.mal.looks import pretrained
+from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.stages import Graph
-from mal.stages.encoder import pretrained
 
 
 def run(config: Config) -> None:
@@ -74,7 +71,7 @@ def _run(config: Config, device: torch.device) -> None:
     graph.check()
     if config.dry_run:
         return
-    ranks.on_first(lambda: preflight(config, todo, device))
+    ranks.on_first(lambda: preflight(graph, todo, device))
     tracking = config.tracking
     mirrored = tracking.enabled and ranks.is_first()
     mirror = start_mirror(store.root, enabled=mirrored, uri=tracking.uri, experiment=tracking.experiment)
@@ -84,7 +81,7 @@ def _run(config: Config, device: torch.device) -> None:
             execute(stage, store, device=device)
         for stage in todo:
             execute(stage, store, device=device)
-        ranks.on_first(lambda: show(config, graph, store, stages))
+        ranks.on_first(lambda: show(graph, store, stages))
         if tracking.enabled:
             say(f"MLflow:   {ui_command(tracking.uri)}")
     finally:
@@ -113,18 +110,18 @@ def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:
     return "\n".join(f"{'to do' if stage in todo else 'done ':5}  {stage.name:<16} {stage.key}" for stage in stages)
 
 
-def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
+def preflight(graph: Graph, todo: list[Stage], device: torch.device) -> None:
     """Build every network that will be needed, with its weights, so that what cannot be had is known now.
 
     Raises:
         ConfigError, WeightsError.
     """
-    names = {stage.name for stage in todo}
-    if any(stage.columns.get("labeler") == "sam" and stage.name.startswith("label_") for stage in todo):
-        Sam(config.labeler.checkpoint, device)
-    if "train_labeler" in names:
-        backend(config.crf, device)
-        starting_network(config)
+    config, names = graph.config, {stage.name for stage in todo}
+    for method in graph.methods():
+        if any(stage.columns.get("labeler") == method.name and stage.name.startswith("label_") for stage in todo):
+            method.preflight(config, device)
+        if method.train is not None and method.train(graph.context) in todo:
+            method.preflight_training(config, device)
     looks = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
     if "pretrained" in {looks[name] for name in names & looks.keys()}:
         pretrained(config)
@@ -138,7 +135,7 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
         segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
 
 
-def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> None:
+def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks where it made any."""
     from analysis.figures.attention import draw_attention  # matplotlib, which a dry run need not wait for
 
@@ -148,18 +145,19 @@ def show(config: Config, graph: Graph, store: Store, stages: list[Stage]) -> Non
             folder = store.folder(stage.name, stage.key)
             out = folder / "attention.png"
             say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
-    if config.labeler.name == "none" or graph.trains_nothing:
+    labelled = graph.labelled_by_its_method()
+    if not labelled:
         return
-    split = next(s for s in (graph.val, graph.train) if s is not None and graph.labels(s.name, config.labeler.name))
-    labels = graph.label(split, config.labeler.name)
+    split = labelled[-1]  # the validation images, where there are any
+    labels = graph.labels(split)
     folder = store.folder(labels.name, labels.key)
     out = folder / "sheet.png"
     sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out), out)
-    if config.labeler.name == "mal":
-        labeler = graph.train_labeler()
-        say(f"\nlabeler:  {store.folder(labeler.name, labeler.key) / 'labeler.pt'}")
+    if graph.method is not None and graph.method.train is not None:
+        trained = graph.method.train(graph.context)
+        say(f"\nlabeler:  {store.folder(trained.name, trained.key) / 'labeler.pt'}")
     say(f"masks:    {folder / 'labels.json'}\npictures: {sheet}")
-    tell_flagged(config, graph, store)
+    tell_flagged(graph, store)
 
 
 def _draw_masks(split: Split, labels: Path, out: Path) -> None:
@@ -181,15 +179,15 @@ def human_masks(split: Split, folder: Path) -> Path | None:
     return folder / "human.json"
 
 
-def tell_flagged(config: Config, graph: Graph, store: Store) -> None:
+def tell_flagged(graph: Graph, store: Store) -> None:
     """Say how many boxes of each split have no mask of their own, and why.
 
     Raises:
         AnnotationError: none of any split has one.
     """
     silent, sentences = True, []
-    for split in [s for s in (graph.train, graph.val) if s is not None and graph.labels(s.name, config.labeler.name)]:
-        labels = graph.label(split, config.labeler.name)
+    for split in graph.labelled_by_its_method():
+        labels = graph.labels(split)
         counts = {name: entry["value"] for name, entry in store.read(labels.name, labels.key)["metrics"].items()}
         silent = silent and counts["flagged"] == counts["labels"]
         if counts["flagged"]:

@@ -13,9 +13,9 @@ from mal.engine.files import digest
 from mal.engine.graph import Stage
 from mal.engine.store import Fingerprints
 from mal.methods.mal.train import total_steps
+from mal.request import Graph
 from mal.segmenters.data import TrainingSet
 from mal.segmenters.optimizer import run_length
-from mal.stages import Graph
 
 # Phase 1: an RoI of a training step, ViT-B at 512². The paper: 23 h on eight V100 for COCO, 10 epochs of the 55 % of
 # its 860,001 boxes that pass the area filter: 23 · 3600 · 8 / (10 · .55 · 860,001) = .14. LVIS's 35 h come to
@@ -62,9 +62,9 @@ def v100_seconds(stage: Stage, row: Config, graph: Graph) -> float | None:
 
 
 def _labeler(row: Config, graph: Graph) -> float | None:
-    if row.train.steps is None and graph.labeler_train.drawn is not None:
+    if row.train.steps is None and graph.context.labeler_train.drawn is not None:
         return None  # how many boxes will be drawn, nobody knows yet
-    boxes = 0 if row.train.steps is not None else _boxes(graph.labeler_train, row, graph.fingerprints)
+    boxes = 0 if row.train.steps is not None else _boxes(graph.context.labeler_train, row, graph.context.fingerprints)
     rois = total_steps(row, boxes) * row.train.batch
     size = ENCODERS.get(row.encoder.name[-2:], 1.0)
     return rois * ROI_SECONDS * size * (row.roi.size / 512) ** 2
@@ -72,10 +72,10 @@ def _labeler(row: Config, graph: Graph) -> float | None:
 
 def _segmenter(row: Config, graph: Graph) -> float | None:
     image, schedule = IMAGE_SECONDS.get(row.segmenter.name), row.segmenter.schedule
-    split = graph.required_train
+    split = graph.context.train
     if image is None or (schedule.steps is None and split.drawn is not None):
         return None
-    images = 0.0 if schedule.steps is not None else _images(split, row, graph.fingerprints)
+    images = 0.0 if schedule.steps is not None else _images(split, row, graph.context.fingerprints)
     shown = run_length(schedule, images=images) * schedule.batch
     return shown * image * (DEFORMABLE if row.segmenter.dcn else 1)
 

@@ -19,7 +19,7 @@ from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.engine.tracking_address import is_server, tracking_uri
 from mal.errors import MalError, Stopped
-from mal.stages import Graph
+from mal.request import Graph
 from slurm import queue
 from slurm.sweep import Sweep, read_row, read_sweep
 

@@ -12,7 +12,7 @@ from mal.engine.graph import Stage, in_order
 from mal.engine.history import History
 from mal.engine.store import Store
 from mal.errors import ConfigError
-from mal.stages import Graph
+from mal.request import Graph
 from slurm.cluster import Cluster, Resources
 from slurm.forecast import v100_seconds
 

@@ -20,8 +20,8 @@ from analysis.settings import shown
 from mal.config import Config
 from mal.engine.graph import Stage, execute, in_order
 from mal.engine.store import Store
+from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.stages import Graph
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 PROFILES = ("smoke", "demo", "mini", "paper")

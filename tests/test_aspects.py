@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mal.engine.store import Store
+from mal.request import Graph
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.data import FURTHER_COPY, order
 from mal.segmenters.sampling import by_aspect, copies
-from mal.stages import Graph
 from tests.small_segmenters import small
 from tests.test_segmenter import CPU, edited, make_dataset, same, training_set
 

@@ -14,7 +14,7 @@ from analysis.records import Record
 from mal.config import Config
 from mal.engine.graph import Stage, in_order
 from mal.engine.store import Store
-from mal.stages import Graph
+from mal.request import Graph
 
 DEMO = ("profile=demo", "data=shapes", "segmenter=none", "compare=[box,ellipse]")
 

@@ -14,8 +14,8 @@ from mal.engine.graph import in_order
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import MalError
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.device("cuda")

@@ -15,8 +15,8 @@ from mal.data.shapes import generate
 from mal.engine.graph import Stage, in_order
 from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 CPU = torch.device("cpu")
 

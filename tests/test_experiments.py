@@ -21,9 +21,9 @@ from mal.data.sources import files_split
 from mal.engine.graph import Stage, in_order
 from mal.engine.store import Fingerprints, Store
 from mal.errors import ConfigError
+from mal.request import Graph
 from mal.run import run
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.stages import Graph
 from tests.paper_data import coco_and_lvis
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"

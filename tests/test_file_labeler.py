@@ -16,8 +16,8 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
 from mal.methods.baselines.file import file_labeler
 from mal.methods.labelling import label_dataset
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 
 @pytest.fixture(scope="module")

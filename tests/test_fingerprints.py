@@ -16,7 +16,7 @@ from mal.engine.files import sha256
 from mal.engine.graph import in_order
 from mal.engine.store import Fingerprints, Store, fingerprints
 from mal.errors import AnnotationError, ImageError
-from mal.stages import Graph
+from mal.request import Graph
 
 NAMES = [f"{number}.png" for number in range(5)]
 

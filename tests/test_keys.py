@@ -8,7 +8,7 @@ import torch
 
 from mal.engine.graph import in_order
 from mal.engine.store import Store
-from mal.stages import Graph
+from mal.request import Graph
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from mal.methods.mal.network import build_network, load_networks, predict, start
 from mal.methods.mal.shipped import labeler_path
 from mal.methods.mal.train import train_labeler
 from mal.own.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
-from mal.stages import Graph
+from mal.request import Graph
 
 CPU = torch.device("cpu")
 Compose = Callable[..., Config]

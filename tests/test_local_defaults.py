@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from mal.config import Config
 from mal.engine.store import Store
 from mal.errors import ConfigError
-from mal.stages import Graph
+from mal.request import Graph
 from slurm.cluster import read_cluster
 from slurm.plan import Plan, make_plan
 from slurm.rows import compose_rows, with_choices

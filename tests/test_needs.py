@@ -14,8 +14,8 @@ from mal.config import Config
 from mal.engine.graph import in_order
 from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError, MalError
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Any]], Any]

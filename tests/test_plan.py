@@ -16,8 +16,8 @@ from mal.engine.graph import in_order
 from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError, ImageError
 from mal.methods.mal.network import build_network, load_networks
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 CPU = torch.device("cpu")
 

@@ -21,13 +21,13 @@ from mal.data.annotations import decode_mask, encode_mask, read
 from mal.engine.graph import in_order
 from mal.engine.store import Store
 from mal.errors import ConfigError, WeightsError
+from mal.request import Graph
 from mal.run import run
 from mal.segmenters import mask2former, mask_rcnn, published, published_mask2former, published_mask_rcnn
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.mask2former_model import SWINS, architecture
 from mal.segmenters.published_zoo import ZOO, printed
-from mal.stages import Graph
 from tests.published_layouts import drawn, mmdetection_body, mmdetection_mask_rcnn
 from tests.test_segmenter import composed
 

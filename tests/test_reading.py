@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from mal import segmenters
 from mal.engine.store import Store
 from mal.errors import ImageError, Stopped
+from mal.request import Graph
 from mal.segmenters import loop, reading
 from mal.segmenters.data import Sample
 from mal.segmenters.reading import read_ahead
-from mal.stages import Graph
 from tests.small_segmenters import SMALL, small
 from tests.test_segmenter import CPU, make_dataset, same
 

@@ -15,8 +15,8 @@ from mal.engine.store import Store
 from mal.errors import WeightsError
 from mal.methods.baselines import box as filled_box
 from mal.methods.baselines import sam
+from mal.request import Graph
 from mal.run import run
-from mal.stages import Graph
 
 CPU = torch.device("cpu")
 BOXES = np.array([(4.0, 6.0, 30.0, 25.0), (20.5, 3.2, 40.0, 30.0), (50.0, 20.0, 25.5, 28.0)])

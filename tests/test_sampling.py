@@ -12,13 +12,13 @@ from test_segmenter import CPU, edited, make_dataset, tiny, training_set
 
 from mal.engine.store import Store
 from mal.errors import ConfigError
+from mal.request import Graph
 from mal.segmenters import loop, mask_rcnn
 from mal.segmenters.config import ScheduleConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import FURTHER_COPY, order
 from mal.segmenters.optimizer import run_length
 from mal.segmenters.sampling import copies, repeat_factors
-from mal.stages import Graph
 
 
 def test_factors_are_the_papers():

@@ -15,7 +15,7 @@ from mal.engine.files import write_json
 from mal.engine.graph import Stage
 from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
-from mal.stages import Graph
+from mal.request import Graph
 from slurm import forecast, job
 from slurm.cluster import Resources, read_cluster
 from slurm.forecast import v100_seconds

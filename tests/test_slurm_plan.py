@@ -13,7 +13,7 @@ from mal.engine.files import write_json
 from mal.engine.graph import Result, Stage
 from mal.engine.history import History
 from mal.errors import ConfigError, MalError
-from mal.stages.segmenter import PUBLISHED
+from mal.segmenters.stages import PUBLISHED
 from slurm import submit
 from slurm.cluster import CLUSTERS, KINDS, LABELERS, Cluster, read_cluster
 from slurm.plan import estimate, kind, make_plan, plan_lines

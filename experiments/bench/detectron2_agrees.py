@@ -29,8 +29,8 @@ from mal.engine.graph import execute, in_order
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import MalError
+from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
-from mal.stages import Graph
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "experiments" / "conf"

@@ -5,8 +5,10 @@ integer half-open rectangle (x0, y0, x1, y1) that is cropped out of an image; it
 A *span* is what a box covers in whole pixels: (x0, y0, x1, y1), half-open, inside the image. Pixel i covers [i, i + 1).
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +47,18 @@ def spans(boxes_xywh: Tensor, image_sizes: Tensor) -> Tensor:
     limit = image_sizes.flip(1).long()
     start = torch.minimum(start, limit - 1)
     return torch.cat([start, torch.maximum(torch.minimum(stop, limit), start + 1)], dim=1)
+
+
+def pixel_edges(box: Sequence[float] | np.ndarray, *, height: int, width: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the pixels inside the image that a box xywh touches; right and bottom exclusive.
+
+    It is how a filled box is drawn everywhere: other rasterisations move the mean IoU against human masks by up to .04.
+    What MAL's losses call the box (`spans`) is the released program's, a row and a column more for whole numbers.
+    """
+    x, y, w, h = map(float, box)
+    left, right = (min(max(int(edge), 0), width) for edge in (x, math.ceil(x + w)))
+    top, bottom = (min(max(int(edge), 0), height) for edge in (y, math.ceil(y + h)))
+    return left, top, right, bottom
 
 
 def expand(boxes_xywh: Tensor, draws: Tensor, *, theta: float, form: str) -> Tensor:

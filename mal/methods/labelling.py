@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mal.data import boxes
 from mal.data.annotations import CocoDict
+from mal.data.boxes import pixel_edges
 from mal.data.images import load_for
 from mal.data.mask_windows import MaskWindow, encode_window
 from mal.engine import ranks
@@ -17,6 +16,7 @@ from mal.engine.shards import read_shard, write_shard
 from mal.errors import MalError
 
 Label = dict[str, Any]  # segmentation, area and what else an annotation gains
+Fallback = Callable[[dict[str, Any], tuple[int, int]], MaskWindow]  # an annotation, its image's (H, W) → its mask
 ImageLabeler = Callable[[np.ndarray, np.ndarray], list[MaskWindow]]  # (H, W, 3) uint8, (N, 4) xywh → N masks
 ShardLabeler = Callable[[CocoDict, Path], dict[int, Label]]  # a file of some images, their folder → labels by id
 
@@ -25,7 +25,14 @@ REPLACED = ("segmentation", "area", "score", "quality", "flagged", "flag_reason"
 
 
 def label_dataset(
-    coco: CocoDict, images: Path, labeler: ShardLabeler, *, folder: Path, shard_images: int, name: str = "label"
+    coco: CocoDict,
+    images: Path,
+    labeler: ShardLabeler,
+    *,
+    folder: Path,
+    shard_images: int,
+    fallback: Fallback | None = None,
+    name: str = "label",
 ) -> CocoDict:
     """Give every annotation a mask.
 
@@ -33,15 +40,15 @@ def label_dataset(
     Several processes take turns at the shards, and all of them read all of them.
 
     Args:
-        coco: boxes; masks in it are ignored and replaced.
+        coco: a view of a file; masks in it are ignored and replaced.
         images: folder of the image files.
         labeler: labels the images of a shard.
         folder: where shards are kept.
+        fallback: the mask of an annotation that the labeler gave none, or an empty one; `filled_box` by default.
 
     Returns:
-        The same file with new segmentations: images, categories, ids and every other field survive. An annotation
-        that the labeler gave no mask, or an empty one, is filled with its box and carries `"flagged": true` and
-        `"flag_reason"`.
+        The same file with new segmentations: images, categories, ids and every other field survive. An annotation with
+        the fallback's mask carries `"flagged": true` and `"flag_reason"`.
     """
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
@@ -71,7 +78,9 @@ def label_dataset(
             )
         labels.update(part)
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
-    annotations = [_labelled(a, labels.get(a["id"]), sizes[a["image_id"]]) for a in coco["annotations"]]
+    annotations = [
+        _labelled(a, labels.get(a["id"]), sizes[a["image_id"]], fallback or filled_box) for a in coco["annotations"]
+    ]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
 
 
@@ -107,14 +116,26 @@ def _label(mask: MaskWindow, *, height: int, width: int) -> Label:
     return {"segmentation": encode_window(mask, height=height, width=width), "area": mask.area}
 
 
-def _labelled(annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int]) -> dict[str, Any]:
-    """An annotation with its new mask; with its box and a flag where it has none."""
+def filled_box(annotation: dict[str, Any], image_size: tuple[int, int]) -> MaskWindow:
+    """The box of an annotation as its mask; at least a pixel of the image.
+
+    Args:
+        image_size: height and width.
+    """
+    height, width = image_size
+    left, top, right, bottom = pixel_edges(annotation["bbox"], height=height, width=width)
+    left, top = min(left, width - 1), min(top, height - 1)
+    return MaskWindow(np.ones((max(bottom - top, 1), max(right - left, 1)), dtype=bool), left, top)
+
+
+def _labelled(
+    annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int], fallback: Fallback
+) -> dict[str, Any]:
+    """An annotation with its new mask; where it has none, with the fallback's and a flag."""
     kept = {key: value for key, value in annotation.items() if key not in REPLACED}
     if label is not None and label["area"] > 0:
         return {**kept, **label}
     reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
-    box = torch.tensor([annotation["bbox"]], dtype=torch.float64)
-    left, top, right, bottom = boxes.spans(box, torch.tensor([image_size]))[0].tolist()
-    mask = MaskWindow(np.ones((bottom - top, right - left), dtype=bool), left, top)
     height, width = image_size
-    return {**kept, **_label(mask, height=height, width=width), "flagged": True, "flag_reason": reason}
+    filled = _label(fallback(annotation, image_size), height=height, width=width)
+    return {**kept, **filled, "flagged": True, "flag_reason": reason}

@@ -10,6 +10,7 @@ import torch
 
 from mal.config import Config, DataConfig, SplitConfig
 from mal.config_checks import check
+from mal.context import Context
 from mal.data.annotations import read
 from mal.engine.files import atomic_write
 from mal.engine.graph import execute, in_order
@@ -20,11 +21,11 @@ from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.methods.mal.labeler_file import config_of, read_labeler
 from mal.methods.mal.shipped import DEFAULT, SHIPPED
+from mal.methods.mal.stages import train
 from mal.own.forecast import labelling_seconds, reading_seconds, training_seconds
 from mal.own.label_files import label_files, networks_of, with_options
 from mal.own.label_outputs import check_output
 from mal.segmenters.config import SegmenterConfig
-from mal.stages import Graph
 
 
 def autolabel(options: argparse.Namespace) -> None:
@@ -89,7 +90,7 @@ def learn(config: Config, store: Path, device: torch.device, *, afterwards: floa
         MalError: as the stages; Stopped: by a signal.
     """
     runs, steps = Store(store), config.train.steps or 0
-    stage = Graph(config, runs, device).train_labeler()
+    stage = train(Context(config, runs, device))
     if not runs.is_done(stage.name, stage.key):
         forecast = in_words(training_seconds(config, steps, device))
         _say(f"learning takes about {forecast} ({steps} steps), labelling {in_words(afterwards)}; kept in {store}")

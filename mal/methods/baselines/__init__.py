@@ -1,15 +1,21 @@
-"""Labelers: whatever turns boxes into masks.
+"""What MAL is compared with: masks without learning, of a foundation model, of other programs, of people."""
 
-`mal` learns them; the baselines below need an image and its boxes only, and `sam` pre-trained weights besides. `gt`
-copies human masks (the upper bound), `file` another program's; `none` makes none.
-"""
-
-from mal.methods.baselines import box, ellipse, grabcut
-from mal.methods.labelling import ImageLabeler, ShardLabeler, image_labeler
-
-BASELINES: dict[str, ImageLabeler] = {"box": box.masks, "ellipse": ellipse.masks, "grabcut": grabcut.masks}
+from mal.methods.baselines import box, ellipse, file, grabcut, gt, sam
+from mal.methods.labelling import ImageLabeler, image_labeler
+from mal.methods.spec import Labels, Method
 
 
-def baseline_labeler(name: str) -> ShardLabeler:
-    """Label with box, ellipse or grabcut."""
-    return image_labeler(BASELINES[name])
+def of_images(name: str, masks: ImageLabeler) -> Method:
+    """A method that needs an image and its boxes, and nothing else."""
+
+    return Method(name, lambda *_: Labels(make=lambda *_: image_labeler(masks)))
+
+
+METHODS = (
+    of_images("box", box.masks),
+    of_images("ellipse", ellipse.masks),
+    of_images("grabcut", grabcut.masks),
+    gt.METHOD,
+    file.METHOD,
+    sam.METHOD,
+)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from mal.data.boxes import pixel_edges
 from mal.data.mask_windows import MaskWindow
-from mal.methods.baselines.box import pixel_edges
 
 
 def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from mal.config import LabelerConfig
+from mal.config import Config, LabelerConfig
+from mal.context import Context
 from mal.data.annotations import CocoDict, read
 from mal.data.joins import join_labels
+from mal.data.sources import Split, label_join
 from mal.errors import ConfigError
 from mal.methods.baselines.gt import human_labeler
 from mal.methods.labelling import Label, ShardLabeler
+from mal.methods.spec import Labels, Method
 
 KEYS = {"train": "labeler.file", "val": "labeler.val_file"}
 
@@ -57,3 +60,44 @@ def file_labeler(path: Path, coco: CocoDict) -> ShardLabeler:
         return {key: mask | {k: by_id[key][k] for k in extras if k in by_id[key]} for key, mask in found.items()}
 
     return label
+
+
+def labels(context: Context, split: Split) -> Labels:
+    """What the file named for a split holds."""
+    path = path_for(context.config.labeler, split.name)
+    assert path is not None  # `has` says so
+    # results from before labels were looked at were of other boxes
+    by_box = split.drawn is None and not label_join(path, split, context.fingerprints)[0]
+    return Labels(
+        make=lambda _, coco: file_labeler(path, coco),
+        settings={"joined": "by box"} if by_box else {},
+        sources={"labels": context.fingerprints.file(path)},
+    )
+
+
+def has(config: Config, split: str) -> bool:
+    """Whether a file is named for a split."""
+    return path_for(config.labeler, split) is not None
+
+
+def remark(context: Context, split: Split) -> str | None:
+    """How the file is joined to the boxes, where not simply by annotation id."""
+    path = path_for(context.config.labeler, split.name)
+    return None if path is None or split.drawn is not None else label_join(path, split, context.fingerprints)[1]
+
+
+def check(config: Config) -> None:
+    """Which files are needed follows from what is asked of them.
+
+    Raises:
+        ConfigError: one is not named.
+    """
+    labeler = config.labeler
+    train_too = config.segmenter.name != "none" or labeler.val_file is None
+    if labeler.name == "file" and labeler.file is None and train_too:
+        raise ConfigError("labeler=file needs labeler.file=FILE, a COCO file with masks of the training images")
+    if "file" in config.compare and labeler.val_file is None:
+        raise ConfigError("compare names file: give labeler.val_file=FILE, a COCO file with masks of the val images")
+
+
+METHOD = Method("file", labels, has=has, remark=remark, check=check)

@@ -9,6 +9,7 @@ import math
 import cv2
 import numpy as np
 
+from mal.data.boxes import pixel_edges
 from mal.data.mask_windows import MaskWindow
 from mal.methods.baselines import box as filled_box
 
@@ -34,7 +35,7 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
     height, width = pixels.shape[:2]
     cut = []
     for box, filled in zip(np.asarray(boxes).reshape(-1, 4), filled_box.masks(pixels, boxes), strict=True):
-        left, top, right, bottom = filled_box.pixel_edges(_expand(box), height=height, width=width)
+        left, top, right, bottom = pixel_edges(_expand(box), height=height, width=width)
         inside = np.zeros((bottom - top, right - left), dtype=bool)
         rows, columns = filled.mask.shape
         inside[filled.top - top :, filled.left - left :][:rows, :columns] = filled.mask

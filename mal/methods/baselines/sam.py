@@ -11,9 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mal.config import Config
+from mal.context import Context
 from mal.data.mask_windows import MaskWindow
+from mal.data.sources import Split
 from mal.errors import WeightsError
 from mal.methods.baselines import box as filled_box
+from mal.methods.labelling import image_labeler
+from mal.methods.spec import Labels, Method
 
 BOXES_AT_ONCE = 16  # their masks at the image's size are in memory together
 KINDS = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}  # published SAM 2 files are of the video model
@@ -98,3 +103,25 @@ def _load(checkpoint: str) -> tuple[Any, Any]:
 def _first(error: Exception) -> str:
     """The first line of an error; some have pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def labels(context: Context, _: Split) -> Labels:
+    """Masks of the checkpoint that the config names."""
+    checkpoint = context.config.labeler.checkpoint
+    weights = weight_files(checkpoint)
+    return Labels(
+        make=lambda place, _: image_labeler(Sam(checkpoint, place.device).masks),
+        settings={} if weights else {"checkpoint": checkpoint},
+        sources={path.name: context.fingerprints.file(path) for path in weights},
+    )
+
+
+def preflight(config: Config, device: torch.device) -> None:
+    """
+    Raises:
+        WeightsError: the checkpoint cannot be had.
+    """
+    Sam(config.labeler.checkpoint, device)
+
+
+METHOD = Method("sam", labels, shared=True, preflight=preflight)

@@ -1,55 +1,119 @@
-"""The stage graph of a run: boxes → labeler → pseudo-labels → mask quality, segmenters → AP → retention.
+"""Which stages a run asks for: views → labels → mask quality, segmenters → AP → retention."""
 
-Each file holds the stages of one part, in the order of the data's flow: data, labeler, segmenter, encoder.
-"""
+from collections.abc import Iterator
 
+import torch
+
+from mal import evaluation, needs
+from mal.config import Config
+from mal.context import Context
 from mal.data.census import words
 from mal.data.headers import read_headers, turned_sentence
-from mal.data.sources import Split, label_join
+from mal.data.sources import Split
 from mal.engine.graph import Stage
-from mal.methods.baselines.file import path_for
-from mal.stages import needs
-from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
-from mal.stages.segmenter import SegmenterStages
+from mal.engine.store import Store
+from mal.methods.mal import looks
+from mal.methods.mal.stages import MAL
+from mal.methods.registry import NONE, find
+from mal.methods.spec import Method
+from mal.methods.stages import label
+from mal.segmenters.stages import Segmenters
 
 
-class Graph(SegmenterStages):
-    """Which stages a run asks for."""
+class Graph:
+    """
+    Args:
+        config: checked.
+        store: its root holds the cache of file fingerprints.
+        device: decides the precision, which is part of a result's identity.
+
+    Raises:
+        MalError: a split that the run needs is missing.
+    """
+
+    def __init__(self, config: Config, store: Store, device: torch.device) -> None:
+        self.config, self.context = config, Context(config, store, device)
+        self.segmenters = Segmenters(self.context)
+        self.method = None if config.labeler.name == NONE else find(config.labeler.name)
+        self.compared = [find(name) for name in config.compare if name != NONE]
+        self.val, self.test = self.context.val, self.context.test
+        self.train = self._labelled_train()  # None where the run looks at validation images alone
+        if not self.trains_nothing:  # fail here where a split is missing
+            _ = self.context.required_val if self.train is None else self.train
+            _ = self.context.labeler_train if self.learns else None
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether the run only evaluates a published segmenter."""
+        return self.config.segmenter.name != "none" and self.config.segmenter.weights == "published"
+
+    @property
+    def learns(self) -> bool:
+        """Whether a method is trained: for its masks, or for the features of its encoder."""
+        looked = (self.config.clustering, self.config.attention)
+        trained = self.method is not None and self.method.train is not None
+        return trained or any(look.enabled and look.encoder == "trained" for look in looked)
+
+    def labelled(self) -> Iterator[tuple[Split, Method]]:
+        """The splits of the run and who labels each: the labeler, and on validation images those that it is compared
+        with."""
+        for split in filter(None, (self.train, self.val)):
+            compared = self.compared if needs.compares(split, self.config) else []
+            for method in self._named(split, compared):
+                if method.has(self.config, split.name):
+                    yield split, method
+
+    def _labelled_train(self) -> Split | None:
+        if self.trains_nothing or self.method is None or not self.method.has(self.config, "train"):
+            return None
+        return self.context.train
 
     def data(self) -> list[Stage]:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
         if self.trains_nothing:
-            return [self.boxes(self._val())]
-        learned = self.labeler_train if self.learns else None
-        return [self.boxes(split) for split in filter(None, (self.train, self.val, learned))]
+            return [self.context.view(self.context.required_val, "boxes")]
+        learned = self.context.labeler_train if self.learns else None
+        view = "boxes" if self.method is None else self.method.view
+        return [self.context.view(split, view) for split in filter(None, (self.train, self.val, learned))]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
+        context, config, stages = self.context, self.config, self.data()
         if self.trains_nothing:
-            scored = self.score(self.detect(self.published_segmenter()))
-            return [*self.data(), scored]
-        config, stages = self.config, self.data()
-        for split in filter(None, (self.train, self.val)):
-            compares = needs.compares(split, config)
-            compared = config.compare if split.name == "val" and compares else []
-            for name in dict.fromkeys([config.labeler.name, *compared]):
-                if not self.labels(split.name, name):
-                    continue
-                labels = self.label(split, name)
-                stages.append(self.quality(split, labels) if compares else labels)
+            return [*stages, evaluation.score(context, self.segmenters.detect(self.segmenters.published()))]
+        for split, method in self.labelled():
+            labels = label(context, split, method)
+            stages.append(evaluation.quality(context, split, labels) if needs.compares(split, config) else labels)
         if self._trains_segmenters():
-            trained = [self.human_segmenter()]
+            trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
-                trained.append(self.train_segmenter(self.label(self.required_train, config.labeler.name)))
-            scores = [self.score(self.detect(segmenter)) for segmenter in trained]
-            stages += scores[:1] if len(scores) == 1 else [self.retention(scores[1], scores[0])]
+                trained.append(self.segmenters.train(self.labels(context.train)))
+            scores = [evaluation.score(context, self.segmenters.detect(segmenter)) for segmenter in trained]
+            stages += scores[:1] if len(scores) == 1 else [evaluation.retention(context, scores[1], scores[0])]
             if self.test is not None and config.segmenter.mask_head:
-                stages += [self.predict_test(segmenter, self.test) for segmenter in trained]
+                stages += [self.segmenters.predict_test(segmenter, self.test) for segmenter in trained]
         if config.clustering.enabled and self.val is not None and needs.compares(self.val, config):
-            stages.append(self.clustering())
+            stages.append(looks.clustering(context))
         if config.attention.enabled and self.val is not None:
-            stages.append(self.attention())
+            stages.append(looks.attention(context))
         return stages
+
+    def methods(self) -> list[Method]:
+        """All that the run uses: the labeler, those it is compared with, and the one whose encoder is looked at."""
+        used = [method for _, method in self.labelled()]
+        return list(dict.fromkeys([*used, MAL] if self.learns else used))
+
+    def labelled_by_its_method(self) -> list[Split]:
+        """The splits for which the labeler has masks."""
+        if self.trains_nothing or self.method is None:
+            return []
+        splits = filter(None, (self.train, self.val))
+        return [split for split in splits if self.method.has(self.config, split.name)]
+
+    def labels(self, split: Split) -> Stage:
+        """The labeler's masks of a split."""
+        assert self.method is not None  # a run without a labeler asks for none
+        return label(self.context, split, self.method)
 
     def notes(self) -> list[str]:
         """What this run leaves out, and why."""
@@ -57,8 +121,8 @@ class Graph(SegmenterStages):
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
         if (file := self.config.segmenter.human_checkpoint) is not None and self._trains_segmenters():
-            published = self.found_segmenter.printed
-            what = published.words if published is not None else self.found_segmenter.layout.title
+            found = self.segmenters.found
+            what = found.printed.words if found.printed is not None else found.layout.title
             notes.append(
                 f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
             )
@@ -74,7 +138,7 @@ class Graph(SegmenterStages):
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
             )
-        if self.config.labeler.name == "none":
+        if self.method is None:
             notes.append("labeler=none: the run makes no masks")
         elif self.config.segmenter.name == "none":
             notes.append("segmenter=none: the run ends at mask quality")
@@ -84,14 +148,15 @@ class Graph(SegmenterStages):
         return notes
 
     def _label_remarks(self) -> list[str]:
-        """How another program's label files are joined to the boxes, where not simply by annotation id."""
-        remarks = []
-        for split in [s for s in (self.train, self.val) if s is not None and s.drawn is None]:
-            named = [self.config.labeler.name, *(self.config.compare if split.name == "val" else [])]
-            path = path_for(self.config.labeler, split.name) if "file" in named else None
-            if path is not None:
-                remarks.append(label_join(path, split, self.fingerprints)[1])
+        """What must be said of the labels of each split, as their method says it."""
+        splits = list(filter(None, (self.train, self.val)))
+        remarks = [method.remark(self.context, split) for split in splits for method in self._named(split)]
         return [remark for remark in remarks if remark]
+
+    def _named(self, split: Split, compared: list[Method] | None = None) -> list[Method]:
+        """The labeler and, on validation images, those it is compared with: all that the config names, or these."""
+        beside = [] if split.name != "val" else self.compared if compared is None else compared
+        return list(dict.fromkeys([*([] if self.method is None else [self.method]), *beside]))
 
     def _stand_ins(self) -> list[str]:
         """The small models that an experiment of the paper's uses in place of the paper's."""
@@ -115,15 +180,14 @@ class Graph(SegmenterStages):
         for split in self._files():
             needs.check_boxes(split)
         for split in filter(None, (self.train, self.val)):
-            copied = [config.labeler.name, *(config.compare if split.name == "val" else [])]
-            if "gt" in copied and not self.trains_nothing:
-                purpose = "labeler gt copies them"
+            for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
+                purpose = f"labeler {method.name} copies them"
                 needs.check_masks(split, purpose=purpose, way_out="or choose another labeler")
                 needs.check_some_masks(split, purpose=purpose)
         if self.trains_nothing:
-            needs.check_scores(self._val(), config)
+            needs.check_scores(self.context.required_val, config)
         elif self._wants_segmenters():
-            train, val = self.required_train, self.val
+            train, val = self.context.train, self.val
             if config.segmenter.mask_head:
                 for split in filter(None, (train, val)):
                     needs.check_real_masks(split)
@@ -151,7 +215,7 @@ class Graph(SegmenterStages):
 
     def _named_files(self) -> list[tuple[str, Split]]:
         """The splits this run reads that are files of the user's, under their names in the config."""
-        train, learned = self.train, self.labeler_train if self.learns and not self.trains_nothing else None
+        train, learned = self.train, self.context.labeler_train if self.learns and not self.trains_nothing else None
         named = [("train", train), ("val", self.val)]
         if learned is not None and learned != train:
             named.append(("train" if learned.dataset is None else "labeler_train", learned))
@@ -164,32 +228,14 @@ class Graph(SegmenterStages):
         measured = ", nor to measure mask AP on" if split.name == "val" else ""
         return f"{measured}, so no segmenter is trained"
 
-    def clustering(self) -> Stage:
-        """Clustering score of the encoder's features (Eq. 6, Table 6)."""
-        return clustering_stage(self.config, *self._looked_at(self.config.clustering.encoder), device=self.device)
-
-    def attention(self) -> Stage:
-        """Attention maps of the encoder's layers (Figure 5)."""
-        return attention_stage(self.config, *self._looked_at(self.config.attention.encoder))
-
-    def _looked_at(self, which: str) -> tuple[Split, Stage, EncoderSource]:
-        """The validation images, their boxes, and the encoder as given or as trained here."""
-        split, labeler = self._val(), self.train_labeler() if which == "trained" else None
-        encoder = {"encoder": self.config.encoder.name}
-        columns = labeler.columns if labeler is not None else {**self._columns(), **encoder}
-        source = encoder_source(
-            self.config, labeler, device=self.device, fingerprints=self.fingerprints, columns=columns
-        )
-        return split, self.boxes(split), source
-
     def _wants_segmenters(self) -> bool:
         """Whether the config asks for segmenters to be trained."""
-        return not self.trains_nothing and "none" not in (self.config.segmenter.name, self.config.labeler.name)
+        return not self.trains_nothing and self.method is not None and self.config.segmenter.name != "none"
 
     def _trains_segmenters(self) -> bool:
         """Whether they can be: with a mask head both splits need human masks, the training images' unless a published
         segmenter stands for one trained on them."""
         if not self._wants_segmenters() or self.val is None:
             return False
-        human = self.required_train.has_masks or self.config.segmenter.human_checkpoint is not None
+        human = self.context.train.has_masks or self.config.segmenter.human_checkpoint is not None
         return not self.config.segmenter.mask_head or (human and self.val.has_masks)

@@ -1,17 +1,15 @@
 """Stages that look at an encoder instead of at masks: clustering score (Table 6), attention maps (Figure 5)."""
 
-import dataclasses
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mal.config import Config
+from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.boxes import SIZE_NAMES
 from mal.data.rois import labelling_batches, usable
-from mal.data.sources import Split
 from mal.encoders import Encoder
 from mal.encoders.attention import attention_maps, attention_picture
 from mal.engine import ranks
@@ -19,16 +17,20 @@ from mal.engine.files import atomic_write, read_json, write_csv
 from mal.engine.graph import Result, Stage, Workplace
 from mal.engine.precision import allow_tf32, autocast, network_dtype
 from mal.engine.runtime import load_checkpoint, seed_everything
-from mal.engine.store import Fingerprints
+from mal.engine.settings import Reads, settings
 from mal.errors import AnnotationError
 from mal.methods.mal.network import load_networks
+from mal.methods.mal.stages import train
 from mal.metrics.clustering import clustering_score
 from mal.metrics.masks import select_images
 
-Json = dict[str, Any]
+# The encoder's last map alone is read; its checkpoint is a file, known by its content.
+ENCODER: Reads = {"encoder": "timm pretrained mean std options"}
+CROPS: Reads = {"roi": "size label_expansion border min_side"}
+ATTENTION: Reads = {"": "layers query examples"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class EncoderSource:
     """Where a stage's encoder comes from, and what of that defines its result."""
 
@@ -56,31 +58,26 @@ class EncoderSource:
         return pretrained(self.config).to(place.device).eval()
 
 
-def encoder_source(
-    config: Config, labeler: Stage | None, *, device: torch.device, fingerprints: Fingerprints, columns: Json
-) -> EncoderSource:
+def encoder_source(context: Context, which: str) -> EncoderSource:
     """What a result depends on: the crops' side and border, the precision, and the encoder's weights.
 
-    A trained encoder is the labelling network's (`label.network`; of `both`, the student's).
+    Args:
+        which: `trained`, in this run: the labelling network's (`label.network`; of `both`, the student's);
+            `pretrained`, as `encoder=` gives it.
     """
-    settings: Json = {
-        "roi": dataclasses.asdict(config.roi),
-        "precision": str(network_dtype(config.train.precision, device)),
-    }
-    settings["roi"] = {k: settings["roi"][k] for k in ("size", "label_expansion", "border", "min_side")}
-    sources = {}
+    config, sources = context.config, {}
+    found = settings(config, CROPS)
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    labeler = train(context) if which == "trained" else None
     if labeler is not None:
-        settings["network"] = config.label.network
-    else:
-        settings["encoder"] = {k: v for k, v in dataclasses.asdict(config.encoder).items() if k not in _UNUSED}
-        if config.encoder.checkpoint is not None:
-            sources["encoder"] = fingerprints.file(config.encoder.checkpoint)
-        elif not config.encoder.pretrained:
-            settings["seed"] = config.seed  # the weights are drawn
-    return EncoderSource(config, labeler, settings, sources, columns)
-
-
-_UNUSED = ("name", "checkpoint", "levels", "fuse", "width", "freeze_norm")  # of an encoder whose last map alone is read
+        found["network"] = config.label.network
+        return EncoderSource(config, labeler, found, sources, labeler.columns)
+    found |= settings(config, ENCODER)
+    if config.encoder.checkpoint is not None:
+        sources["encoder"] = context.fingerprints.file(config.encoder.checkpoint)
+    elif not config.encoder.pretrained:
+        found["seed"] = config.seed  # the weights are drawn
+    return EncoderSource(config, None, found, sources, {**context.columns(), "encoder": config.encoder.name})
 
 
 def pretrained(config: Config) -> Encoder:
@@ -93,11 +90,11 @@ def pretrained(config: Config) -> Encoder:
     return Encoder(replace(config.encoder, levels=None, fuse=False), image_size=config.roi.size)
 
 
-def clustering_stage(
-    config: Config, split: Split, boxes: Stage, source: EncoderSource, *, device: torch.device
-) -> Stage:
-    """Clustering score of the encoder's features against human masks."""
-    settings = {**source.settings, "source": config.clustering.source, "images": config.data.val_images}
+def clustering(context: Context) -> Stage:
+    """Clustering score of the encoder's features against human masks of the validation images (Eq. 6, Table 6)."""
+    config, split, device = context.config, context.required_val, context.device
+    source = encoder_source(context, config.clustering.encoder)
+    found = {**source.settings, "source": config.clustering.source, "images": config.data.val_images}
 
     def work(place: Workplace) -> Result:
         human = _readable(select_images(split.human(), config.data.val_images), place)
@@ -118,16 +115,18 @@ def clustering_stage(
         figures = {k: v for k, v in metrics.items() if k.startswith("clustering")}
         return Result({**figures, "left_out": metrics["n_left_out"]}, {"": int(metrics["n"]), **counts})
 
-    inputs = {"boxes": boxes, **source.inputs, **split.inputs}
+    inputs = {"boxes": context.view(split, "boxes"), **source.inputs, **split.inputs}
     sources = dict(split.sources) | source.sources
-    return Stage("clustering_val", 1, settings, work, inputs, sources, source.columns, shared=True)
+    return Stage("clustering_val", 1, found, work, inputs, sources, source.columns, shared=True)
 
 
-def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderSource) -> Stage:
-    """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.figures.attention`."""
-    options = dataclasses.asdict(config.attention)
-    settings = {**source.settings, **{k: options[k] for k in ("layers", "query", "examples")}}
-    settings["roi"] = {**settings["roi"], "min_area": config.roi.min_area, "max_area": config.roi.max_area}
+def attention(context: Context) -> Stage:
+    """Where the layers of a plain ViT look, on some crops: attention.npz, drawn by `analysis.figures.attention`
+    (Figure 5)."""
+    config, split = context.config, context.required_val
+    source = encoder_source(context, config.attention.encoder)
+    found = {**source.settings, **settings(config.attention, ATTENTION)}
+    found["roi"] = {**found["roi"], "min_area": config.roi.min_area, "max_area": config.roi.max_area}
 
     def work(place: Workplace) -> Result:
         coco = _readable(read_json(place.inputs["boxes"] / "boxes.json"), place)
@@ -151,8 +150,8 @@ def attention_stage(config: Config, split: Split, boxes: Stage, source: EncoderS
             )
         return Result({}, {"": len(pixels)})
 
-    inputs = {"boxes": boxes, **source.inputs, **split.inputs}
-    return Stage("attention_val", 1, settings, work, inputs, dict(split.sources) | source.sources, source.columns)
+    inputs = {"boxes": context.view(split, "boxes"), **source.inputs, **split.inputs}
+    return Stage("attention_val", 1, found, work, inputs, dict(split.sources) | source.sources, source.columns)
 
 
 def _readable(coco: CocoDict, place: Workplace) -> CocoDict:

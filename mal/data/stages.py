@@ -1,0 +1,67 @@
+"""Stages that every run starts from: procedural images, and the views of a split that methods read."""
+
+from pathlib import Path
+from typing import Any
+
+from mal.config import ShapesConfig
+from mal.data import shapes
+from mal.data.annotations import check_images, read, write
+from mal.data.box_checks import is_left_over
+from mal.data.sources import Split, unreadable
+from mal.data.views import VIEWS
+from mal.engine import ranks
+from mal.engine.files import read_json
+from mal.engine.graph import Result, Stage, Workplace
+
+Json = dict[str, Any]
+
+
+def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
+    """Procedural images with exact masks."""
+    count = options.train_images if split == "train" else options.val_images
+    settings: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+
+    def work(place: Workplace) -> Result:
+        shapes.generate(place.folder, **settings)
+        return Result({"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count})
+
+    return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
+
+
+def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, workers: int) -> Stage:
+    """What a method may see of a split, as a file of its own: what it cannot read, it cannot cheat with.
+
+    Args:
+        name: of `views.VIEWS`; the file is called so, too.
+        skip_unreadable: images that cannot be decoded are listed in the file, instead of stopping the run later.
+        workers: threads that look for those.
+    """
+
+    def work(place: Workplace) -> Result:
+        coco = VIEWS[name](read(split.annotations, masks=False))  # whether its masks will do is the census's matter
+        check_images(coco, split.images)
+        bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
+        write(place.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)
+        places = {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
+        metrics: dict[str, float] = {name: len(coco["annotations"]), "unreadable_images": len(bad)}
+        return Result(metrics, {"": len(coco["images"])}, places if split.drawn is None else {})
+
+    sources, settings = dict(split.sources), {"skip_unreadable": skip_unreadable}
+    return Stage(f"{name}_{split.name}", 1, settings, work, split.inputs, sources, columns)
+
+
+def readable(split: Split, place: Workplace, labels: Path | None = None) -> Path:
+    """A split's annotations, or their labels, as a file without the images that `data.on_bad_image=skip` skips: AP
+    does not count them. Of human ones, without what tools leave behind: no mask, and a box of no area."""
+    annotations = split.annotations if labels is None else labels
+    boxes = place.inputs.get("boxes")
+    bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
+    empty = labels is None and split.census is not None and split.census.left_over > 0
+    if not bad and not empty:
+        return annotations
+    coco = read(annotations, masks=False)
+    images = [image for image in coco["images"] if image["id"] not in bad]
+    kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and is_left_over(a))]
+    file = place.folder / "readable.json"
+    ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
+    return file

@@ -1,0 +1,86 @@
+"""What masks, and the segmenters trained on them, are worth: mask quality, AP and retention, for any method."""
+
+import math
+
+from mal.context import Context
+from mal.data.annotations import read
+from mal.data.sources import Split
+from mal.data.stages import readable
+from mal.engine.files import read_json, write_csv
+from mal.engine.graph import Result, Stage, Workplace
+from mal.metrics import bootstrap
+from mal.metrics.ap import average_precision
+from mal.metrics.masks import mask_quality, select_images
+from mal.metrics.matches import MatchArrays
+
+
+def quality(context: Context, split: Split, labels: Stage) -> Stage:
+    """IoU of the masks against human ones."""
+    which = context.config.data.val_images if split.name == "val" else "all"
+
+    def work(place: Workplace) -> Result:
+        predicted = read_json(place.inputs["labels"] / "labels.json")
+        metrics, instances = mask_quality(predicted, select_images(split.human(), which))
+        write_csv(place.folder / "instances.csv", instances)
+        counts = {
+            name: int(metrics[f"n{name.removeprefix('iou')}"])
+            for name in metrics
+            if f"n{name.removeprefix('iou')}" in metrics
+        }
+        return Result({k: v for k, v in metrics.items() if not k.startswith("n")}, {"": int(metrics["n"]), **counts})
+
+    inputs = {"labels": labels, **split.inputs}
+    return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
+
+
+def score(context: Context, predictions: Stage) -> Stage:
+    """AP of masks and boxes, and the per-image matches behind it."""
+    config = context.config
+    split, which = context.required_val, config.data.val_images
+    agnostic, limit = config.data.class_agnostic, config.segmenter.test.max_detections
+    settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
+    federated = config.data.format == "lvis"
+    settings |= {"federated": True} if federated else {}
+    kinds = (("segm", "mask"), ("bbox", "box")) if config.segmenter.mask_head else (("bbox", "box"),)
+
+    def work(place: Workplace) -> Result:
+        masks = config.segmenter.mask_head
+        human = select_images(read(readable(split, place), masks=masks), which)
+        kept = {image["id"] for image in human["images"]}
+        listed = {category["id"] for category in human["categories"]}
+        # a category that only the training images list has no object there: nothing learned it
+        results = [
+            r
+            for r in read_json(place.inputs["predictions"] / "predictions.json")
+            if r["image_id"] in kept and (agnostic or r["category_id"] in listed)
+        ]
+        metrics: dict[str, float] = {}
+        for kind, prefix in kinds:
+            figures, matches = average_precision(
+                human,
+                results,
+                iou_type=kind,
+                max_detections=limit,
+                class_agnostic=agnostic,
+                federated=federated,
+            )
+            matches.save(place.folder / f"matches_{kind}.npz")
+            metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
+        return Result(metrics, {"": len(kept)})
+
+    inputs = {"predictions": predictions, **split.inputs, **context.skipped(split)}
+    return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
+
+
+def retention(context: Context, pseudo: Stage, human: Stage) -> Stage:
+    """Mask AP with pseudo-labels ÷ mask AP with human masks, and its paired bootstrap interval over images."""
+    settings = {"resamples": context.config.evaluate.bootstrap, "seed": context.config.seed}
+
+    def work(place: Workplace) -> Result:
+        both = [MatchArrays.load(place.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
+        interval = bootstrap.retention(*both, resamples=settings["resamples"], seed=settings["seed"])
+        figures = {"retention": interval.value, "retention_low": interval.low, "retention_high": interval.high}
+        finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
+        return Result(figures if finite else {}, {"": len(both[0].image_ids)})
+
+    return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)

@@ -1,0 +1,118 @@
+"""MAL's stages: boxes → student and teacher → labels."""
+
+import torch
+
+from mal.config import Config
+from mal.context import Context, Json
+from mal.data.annotations import CocoDict
+from mal.data.sources import Split
+from mal.engine.files import read_json
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.precision import network_dtype
+from mal.engine.runtime import load_checkpoint
+from mal.engine.settings import Reads, settings
+from mal.methods.labelling import ShardLabeler
+from mal.methods.mal.crf import backend
+from mal.methods.mal.label import mal_labeler
+from mal.methods.mal.network import load_networks, starting_network
+from mal.methods.mal.shipped import labeler_path
+from mal.methods.mal.train import train_labeler
+from mal.methods.spec import Labels, Method
+
+# What training reads. The encoder's checkpoint and `train.start` are files, known by their content; the precision is
+# that of the device.
+TRAINING: Reads = {
+    "": "seed",
+    "encoder": "name timm pretrained levels fuse width freeze_norm mean std options",
+    "decoder": "name width pool key_layers upsample_before scale key_gain strides",
+    "roi": "size expansion theta border flip min_side min_area max_area repeats",
+    "augment": "jitter jitter_p grey_p blur_sigma blur_p",
+    "loss": "mil smooth mil_weight crf_weight mil_warmup crf_warmup box_mask stride",
+    "crf": "form zeta omega kernel dilation centre iterations image antialias",
+    "train": "batch accumulate epochs steps lr_per_image warmup final_lr betas eps weight_decay ema pool_images",
+}
+DECODERS: dict[str, Reads] = {  # and this, of the decoder that it has
+    "fc": {"fc": "hidden pool side"},
+    "query": {"query": "layers heads queries ffn combine"},
+}
+LABELLING: Reads = {"label": "network flip threshold upsample antialias cut"}
+FORMER: Json = {
+    "roi.repeats": "background",
+    "loss.box_mask": "cell",
+    "crf.antialias": True,
+    "label.upsample": "direct",
+    "label.antialias": True,
+    "label.cut": True,
+}
+HOW = {  # how the work is done, not what it gives
+    "train.checkpoint_seconds",
+    "train.stop_after",
+    "train.workers",
+    "train.compile",
+    "crf.backend",
+    "label.batch",
+    "label.shard_images",
+}
+
+
+def train(context: Context) -> Stage:
+    """Student and teacher learn masks from the training boxes."""
+    config, split = context.config, context.labeler_train
+    found = settings(config, TRAINING, former=FORMER)
+    found["decoder"] |= settings(config.decoder, DECODERS.get(config.decoder.name, {}))
+    if "swin" in config.encoder.timm:
+        # a Swin's teacher once averaged its table of relative positions: those results alone are others
+        found["encoder"]["whole_numbers"] = "copied"
+    found["train"]["precision"] = str(network_dtype(config.train.precision, context.device))
+    sources = dict(split.sources)
+    if config.encoder.checkpoint:
+        sources["encoder"] = context.fingerprints.file(config.encoder.checkpoint)
+    if config.train.start:
+        sources["start"] = context.fingerprints.file(labeler_path(config.train.start))
+
+    def work(place: Workplace) -> Result:
+        coco = read_json(place.inputs["boxes"] / "boxes.json")
+        figures = train_labeler(coco, split.images, config, folder=place.folder, device=place.device)
+        return Result(figures, {"": int(figures["boxes"])})
+
+    inputs = {"boxes": context.view(split, MAL.view)}
+    columns = {**context.columns(split), "labeler": MAL.name, **_columns(config)}
+    return Stage("train_labeler", 1, found, work, inputs, sources, columns, shared=True)
+
+
+def labels(context: Context, _: Split) -> Labels:
+    """Masks of the network that was trained."""
+    config = context.config
+    found = settings(config, LABELLING, former=FORMER) | {"label_expansion": config.roi.label_expansion}
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+
+    def make(place: Workplace, coco: CocoDict) -> ShardLabeler:
+        checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
+        networks = load_networks(checkpoint, config, place.device, crops=len(coco["annotations"]))
+        return mal_labeler(networks, config, place.device)
+
+    elsewhere = context.labeler_train.dataset  # MAL, trained on that
+    named = {} if elsewhere is None else {"labeler": f"{MAL.name}:{elsewhere}"}
+    return Labels(make, found, {"labeler": train(context)}, columns={**_columns(config), **named}, seeded=True)
+
+
+def preflight_training(config: Config, device: torch.device) -> None:
+    """
+    Raises:
+        ConfigError, WeightsError: the network cannot be built, or its weights cannot be had.
+    """
+    backend(config.crf, device)
+    starting_network(config)
+
+
+def _columns(config: Config) -> Json:
+    """What a table says of MAL, beside data and seed."""
+    return {
+        "recipe": config.recipe,
+        "encoder": config.encoder.name,
+        "decoder": config.decoder.name,
+        "theta": config.roi.theta,
+    }
+
+
+MAL = Method("mal", labels, train=train, shared=True, preflight_training=preflight_training)

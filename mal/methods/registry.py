@@ -1,0 +1,19 @@
+"""All methods: `labeler=` is one of these, or none."""
+
+from mal.errors import ConfigError
+from mal.methods import baselines
+from mal.methods.mal.stages import MAL
+from mal.methods.spec import Method
+
+METHODS: dict[str, Method] = {method.name: method for method in (MAL, *baselines.METHODS)}
+NONE = "none"  # labeler=none makes no masks
+
+
+def find(name: str) -> Method:
+    """
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"labeler={name} is unknown; choose one of {', '.join([*METHODS, NONE])}")
+    return METHODS[name]

@@ -1,0 +1,78 @@
+"""The seam: what the suite asks of a method that labels data, and all it knows of one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mal.config import Config
+from mal.context import Context, Json
+from mal.data.annotations import CocoDict
+from mal.data.sources import Split
+from mal.engine.graph import Stage, Workplace
+from mal.methods.labelling import Fallback, ShardLabeler, filled_box
+
+Maker = Callable[[Workplace, CocoDict], ShardLabeler]  # a stage's folders, and the view → what labels its shards
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How a method labels one split: what its labels depend on, and who makes them.
+
+    Attributes:
+        make: called in the stage; the split's view has been read.
+        settings: that it reads, beside those that every labeler has.
+        inputs: stages that it starts from, beside its view.
+        sources: name → digest of other files that it reads.
+        columns: what a table says of its masks, beside the data and the method's name.
+        seeded: the masks depend on the seed.
+    """
+
+    make: Maker
+    settings: Json = field(default_factory=dict)
+    inputs: dict[str, Stage] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    columns: Json = field(default_factory=dict)
+    seeded: bool = False
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _everywhere(*_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Method:
+    """One choice of `labeler=`.
+
+    Attributes:
+        name: that choice, and the column `labeler` of its results.
+        labels: the way it labels a split.
+        view: what of the annotations its stages may read, one of `mal.data.views.VIEWS`.
+        train: the stage in which it learns, for methods that do; its folder ends with a labeler.pt.
+        shared: several processes share its labelling.
+        human: it copies human masks, so its splits must have them.
+        has: whether it has masks for a split, by the split's name.
+        fallback: the mask of an object that it gave none.
+        check: refuses settings before any work starts (ConfigError).
+        remark: what must be said of its labels of a split beforehand.
+        preflight: builds what its label stages will need, so that what cannot be had is known before they start.
+        preflight_training: the same for its training.
+    """
+
+    name: str
+    labels: Callable[[Context, Split], Labels]
+    view: str = "boxes"
+    train: Callable[[Context], Stage] | None = None
+    shared: bool = False
+    human: bool = False
+    has: Callable[[Config, str], bool] = _everywhere
+    fallback: Fallback = filled_box
+    check: Callable[[Config], None] = _nothing
+    remark: Callable[[Context, Split], str | None] = _nothing
+    preflight: Callable[[Config, torch.device], None] = _nothing
+    preflight_training: Callable[[Config, torch.device], None] = _nothing

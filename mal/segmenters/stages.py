@@ -1,0 +1,181 @@
+"""Phase 2: pseudo-labels or human masks → segmenter → predictions."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from mal import segmenters
+from mal.context import Context, Json
+from mal.data.annotations import read as read_annotations
+from mal.data.remembered import remembered
+from mal.data.sources import Split
+from mal.data.stages import readable
+from mal.data.submission import write_submission
+from mal.engine import ranks
+from mal.engine.files import write_json
+from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.precision import network_dtype
+from mal.engine.settings import settings
+from mal.errors import ConfigError
+from mal.segmenters import published, reads
+from mal.segmenters.published import Found
+
+PUBLISHED = "published_segmenter"
+
+
+class Segmenters:
+    """The stages of one run's segmenters."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def human(self) -> Stage:
+        """What stands for human masks: a segmenter trained on them here, or a published one
+        (`segmenter.human_checkpoint`)."""
+        given = self.context.config.segmenter.human_checkpoint
+        return self.train(None) if given is None else self.published()
+
+    def train(self, labels: Stage | None) -> Stage:
+        """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
+        context, config, split = self.context, self.context.config, self.context.train
+        read = {**reads.TRAINING, **reads.BACKENDS[config.segmenter.backend]}
+        found: Json = {"seed": config.seed, "segmenter": settings(self._trained(), read, former=reads.FORMER)}
+        found["segmenter"]["precision"] = str(network_dtype(config.segmenter.precision, context.device))
+        if config.segmenter.backend == "transformers":
+            # its heads once started as the installed version of the library has them, from other draws
+            found["segmenter"]["queries"]["start"] = "ours"
+        sources = dict(split.sources)
+        if config.segmenter.checkpoint:
+            sources["backbone"] = context.fingerprints.file(config.segmenter.checkpoint)
+
+        def work(place: Workplace) -> Result:
+            pseudo = None if labels is None else place.inputs["labels"] / "labels.json"
+            segmenters.backend(config.segmenter).train(
+                annotations=readable(split, place, pseudo),
+                images=split.images,
+                config=self._trained(),
+                seed=config.seed,
+                folder=place.folder,
+                device=place.device,
+            )
+            return Result()
+
+        inputs = {} if labels is None else {"labels": labels}
+        inputs |= {**split.inputs, **context.skipped(split)}
+        return Stage("train_segmenter", 1, found, work, inputs, sources, self._columns(labels), shared=True)
+
+    def published(self) -> Stage:
+        """Somebody else's trained segmenter, as training would have left it.
+
+        Raises:
+            ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
+        """
+        val = self.context.val
+        if val is None or val.drawn is not None or not val.has_masks:
+            raise ConfigError(
+                "segmenter.weights=published is measured on COCO's validation images with their masks, or on LVIS v1's "
+                "where the model is one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations "
+                "and data.val.images"
+            )
+        found, config = self.found, self._fitted()
+        if val.census is not None:
+            categories = [dataclasses.asdict(category) for category in val.census.categories]
+            classes = found.facts["classes"]
+            published.check_categories({"categories": categories}, source=val.annotations, classes=classes)
+        read = reads.CONVERTED if config.weights == published.CONVERTED else reads.PUBLISHED
+        chosen = {"segmenter": settings(config, read, former=reads.FORMER)}
+        chosen["segmenter"]["precision"] = str(network_dtype(config.precision, self.context.device))
+
+        def work(place: Workplace) -> Result:
+            published.write(self._as_given(), found=found, folder=place.folder)
+            return Result()
+
+        sources = {"weights": self.context.fingerprints.file(found.file)}
+        columns = {**self.context.columns(), "segmenter": segmenters.title(config), "supervision": "published"}
+        if found.printed is not None:
+            columns |= {"printed_mask_ap": found.printed.mask_ap, "printed_by": found.printed.words}
+        return Stage(PUBLISHED, 1, chosen, work, {}, sources, columns)
+
+    def detect(self, segmenter: Stage) -> Stage:
+        """The segmenter's predictions on the validation images, in COCO's results format."""
+        context, config = self.context, self._config_of(segmenter)
+        split = context.required_val
+        read = settings(config, reads.PREDICTION)
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=readable(split, place),
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            if segmenter.name == PUBLISHED:
+                results = published.known(results, read_annotations(split.annotations, masks=False))
+            ranks.on_first(lambda: write_json(place.folder / "predictions.json", results))
+            return Result({"predictions": len(results)})
+
+        inputs = {"segmenter": segmenter, **split.inputs, **context.skipped(split)}
+        return Stage("detect_val", 1, read, work, inputs, dict(split.sources), segmenter.columns, shared=True)
+
+    def predict_test(self, segmenter: Stage, split: Split) -> Stage:
+        """The segmenter's predictions on the test images, packed for COCO's evaluation server."""
+        config = self._config_of(segmenter)
+        read = settings(config, reads.PREDICTION)
+
+        def work(place: Workplace) -> Result:
+            results = segmenters.backend(config).predict(
+                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                annotations=split.annotations,
+                images=split.images,
+                config=config,
+                device=place.device,
+            )
+            by = segmenter.columns.get("labeler", "published" if segmenter.name == PUBLISHED else "human")
+            algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
+            packed = ranks.on_first(
+                lambda: write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+            )
+            return Result({"predictions": len(results), "megabytes": packed.stat().st_size / 1e6})
+
+        inputs = {"segmenter": segmenter}
+        return Stage("predictions_test", 1, read, work, inputs, dict(split.sources), segmenter.columns, shared=True)
+
+    @cached_property
+    def found(self) -> Found:
+        """The published segmenter that is evaluated.
+
+        Raises:
+            ConfigError, WeightsError: there is none, or its weights cannot be had.
+        """
+        config = self._as_given()
+        file = published.locate(config)
+
+        def remember(compute: Callable[[], Any]) -> Any:
+            return ranks.on_first(lambda: remembered("published", 1, [file], compute, self.context.fingerprints))
+
+        return published.identify(config, file, remember=remember)
+
+    def _trained(self) -> Any:
+        config = self.context.config
+        return dataclasses.replace(config.segmenter, class_agnostic=config.data.class_agnostic)
+
+    def _as_given(self) -> Any:
+        config = self._trained()
+        if config.human_checkpoint is None:
+            return config
+        return dataclasses.replace(config, weights="published", checkpoint=config.human_checkpoint)
+
+    def _fitted(self) -> Any:
+        """The published segmenter's config, fitted to its file."""
+        return self.found.fitted(self._as_given())
+
+    def _config_of(self, segmenter: Stage) -> Any:
+        return self._fitted() if segmenter.name == PUBLISHED else self._trained()
+
+    def _columns(self, labels: Stage | None) -> Json:
+        columns = self.context.columns() if labels is None else {**labels.columns, "seed": self.context.config.seed}
+        segmenter = self.context.config.segmenter
+        supervision = "pseudo" if labels is not None else "human" if segmenter.mask_head else "boxes"
+        return {**columns, "segmenter": segmenters.title(segmenter), "supervision": supervision}
