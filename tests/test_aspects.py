@@ -135,7 +135,7 @@ def test_a_grouped_run_sees_its_groups_and_resumes_to_the_bit(tmp_path: Path, mo
 def test_results_from_before_there_were_groups_keep_their_keys(compose: Any, tmp_path: Path) -> None:
     def trained(*overrides: str) -> dict[str, Any]:
         graph = Graph(compose("profile=smoke", f"store={tmp_path}", "tracking=none", *overrides), Store(tmp_path), CPU)
-        return graph.train_segmenter(None).config["segmenter"]["schedule"]
+        return graph.segmenters.train(None).config["segmenter"]["schedule"]
 
     assert "aspect_groups" not in trained()
     assert trained("segmenter.schedule.aspect_groups=true")["aspect_groups"] is True

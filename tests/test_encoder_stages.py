@@ -15,6 +15,7 @@ from mal.data.shapes import generate
 from mal.engine.graph import Stage, in_order
 from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
+from mal.methods.mal.stages import train
 from mal.request import Graph
 from mal.run import run
 
@@ -103,7 +104,7 @@ def test_drawn_weights_depend_on_the_seed(smoke, tmp_path):
 def test_a_trained_encoder_is_that_of_the_runs_labeler(smoke, tmp_path):
     found = stage(smoke, tmp_path, "attention")
     graph = Graph(smoke, Store(tmp_path), CPU)
-    assert found.inputs["labeler"] == graph.train_labeler()
+    assert found.inputs["labeler"] == train(graph.context)
     assert "train_labeler" in [s.name for s in in_order(graph.targets())]
     assert stage(smoke, tmp_path, **{"clustering.encoder": "trained"}).columns["recipe"] == "best"
 

@@ -64,7 +64,7 @@ def test_the_start_of_heads_is_part_of_the_keys_of_those_that_read_it(
     found = {}
     for start in ("mmdetection", "detectron2", "torchvision"):
         config = compose("data=shapes", f"store={tmp_path}", *overrides, f"segmenter.heads.start={start}")
-        stage = Graph(config, Store(tmp_path), CPU).train_segmenter(None)
+        stage = Graph(config, Store(tmp_path), CPU).segmenters.train(None)
         found[start] = stage.key
     assert len(set(found.values())) == (3 if reads else 1)
     assert not mentions(stage.config, "segmenter.heads.start")  # the last, torchvision's, is the former one

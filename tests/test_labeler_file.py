@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mal.config import Config
+from mal.context import Context
 from mal.data import shapes
 from mal.data.annotations import read, strip
 from mal.engine.runtime import save_checkpoint
@@ -17,9 +18,9 @@ from mal.errors import ConfigError, MalError
 from mal.methods.mal.labeler_file import config_of, read_labeler, write_small
 from mal.methods.mal.network import build_network, load_networks, predict, starting_network
 from mal.methods.mal.shipped import labeler_path
+from mal.methods.mal.stages import train
 from mal.methods.mal.train import train_labeler
 from mal.own.forecast import labelling_seconds, random_batch, reading_seconds, training_seconds
-from mal.request import Graph
 
 CPU = torch.device("cpu")
 Compose = Callable[..., Config]
@@ -115,7 +116,7 @@ def test_the_start_is_part_of_the_key_by_its_content(config, checkpoint, tmp_pat
             save_checkpoint(tmp_path / name, checkpoint)
         start = None if name is None else str(tmp_path / name)
         changed = replace(config, train=replace(config.train, start=start))
-        keys.append(Graph(changed, store, CPU).train_labeler().key)
+        keys.append(train(Context(changed, store, CPU)).key)
     assert keys[0] != keys[1] == keys[2]
 
 

@@ -10,9 +10,9 @@ import pytest
 from mal.data import shapes
 from mal.data.annotations import decode_mask, encode_mask, read, strip
 from mal.errors import ImageError
-from mal.methods.baselines import baseline_labeler
+from mal.methods.baselines import box, ellipse
 from mal.methods.baselines.gt import human_labeler
-from mal.methods.labelling import label_dataset
+from mal.methods.labelling import image_labeler, label_dataset
 from mal.metrics.masks import mask_quality
 
 
@@ -41,7 +41,7 @@ def test_every_field_survives_but_those_a_label_replaces(drawn, tmp_path):
     coco = strip(read(drawn / "annotations.json", masks=False))
     coco["annotations"][0] |= {"track": 7, "flagged": True, "flag_reason": "old"}
     coco["info"]["note"] = "kept"
-    labels = label_dataset(coco, drawn / "images", baseline_labeler("ellipse"), folder=tmp_path, shard_images=3)
+    labels = label_dataset(coco, drawn / "images", image_labeler(ellipse.masks), folder=tmp_path, shard_images=3)
     assert [a["id"] for a in labels["annotations"]] == [a["id"] for a in coco["annotations"]]
     assert labels["annotations"][0]["track"] == 7
     assert "flagged" not in labels["annotations"][0]
@@ -75,7 +75,7 @@ def test_a_box_without_a_mask_is_filled_and_flagged(drawn, tmp_path):
 
 def test_an_unreadable_image_is_left_out_and_its_boxes_are_flagged(drawn, tmp_path):
     coco = strip(read(drawn / "annotations.json", masks=False)) | {"unreadable_images": [2]}
-    labels = label_dataset(coco, drawn / "images", baseline_labeler("box"), folder=tmp_path, shard_images=2)
+    labels = label_dataset(coco, drawn / "images", image_labeler(box.masks), folder=tmp_path, shard_images=2)
     assert "unreadable_images" not in labels
     assert {a["image_id"] for a in labels["annotations"] if a.get("flagged")} == {2}
 
@@ -88,14 +88,14 @@ def test_finished_shards_are_not_labelled_again(drawn, tmp_path):
         seen.extend(image["id"] for image in shard["images"])
         if len(seen) == 4:
             raise ImageError("killed here")
-        return baseline_labeler("box")(shard, images)
+        return image_labeler(box.masks)(shard, images)
 
     with pytest.raises(ImageError):
         label_dataset(coco, drawn / "images", counting, folder=tmp_path / "a", shard_images=2)
     labels = label_dataset(coco, drawn / "images", counting, folder=tmp_path / "a", shard_images=2)
     assert seen == [1, 2, 3, 4, 3, 4, 5]
     assert labels == label_dataset(
-        coco, drawn / "images", baseline_labeler("box"), folder=tmp_path / "b", shard_images=5
+        coco, drawn / "images", image_labeler(box.masks), folder=tmp_path / "b", shard_images=5
     )
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_shard_is_labelled_again_and_flags_no_box(drawn, tmp_path, cap
 
     def counting(shard: dict[str, Any], images: Path) -> dict[int, dict[str, Any]]:
         seen.extend(image["id"] for image in shard["images"])
-        return baseline_labeler("ellipse")(shard, images)
+        return image_labeler(ellipse.masks)(shard, images)
 
     whole = label_dataset(coco, drawn / "images", counting, folder=tmp_path, shard_images=2)
     shard = sorted(tmp_path.glob("shards/*.json"))[1]
@@ -127,9 +127,11 @@ def test_shards_of_another_size_are_not_taken_for_those_of_this_one(drawn, tmp_p
     def interrupted(shard, images):
         if shard["images"][0]["id"] != human["images"][0]["id"]:
             raise KeyboardInterrupt
-        return baseline_labeler("ellipse")(shard, images)
+        return image_labeler(ellipse.masks)(shard, images)
 
     with pytest.raises(KeyboardInterrupt):
         label_dataset(strip(human), drawn / "images", interrupted, folder=tmp_path, shard_images=2)
-    labels = label_dataset(strip(human), drawn / "images", baseline_labeler("ellipse"), folder=tmp_path, shard_images=4)
+    labels = label_dataset(
+        strip(human), drawn / "images", image_labeler(ellipse.masks), folder=tmp_path, shard_images=4
+    )
     assert not any(annotation.get("flagged") for annotation in labels["annotations"])

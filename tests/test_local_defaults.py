@@ -147,8 +147,8 @@ def test_each_data_set_has_a_root_of_its_own(compose: Callable[..., Config], roo
         (elsewhere / name).symlink_to(root / name)
     roots = [f"roots.coco={root}", f"roots.lvis={elsewhere}", "profile=smoke", "labeler_data=coco"]
     graph = Graph(compose("data=lvis", *roots), Store(tmp_path / "runs"), torch.device("cpu"))
-    assert graph.required_train.annotations == elsewhere / "lvis_v1_train.json"
-    assert graph.labeler_train.annotations == root / "annotations" / "instances_train2017.json"
+    assert graph.context.train.annotations == elsewhere / "lvis_v1_train.json"
+    assert graph.context.labeler_train.annotations == root / "annotations" / "instances_train2017.json"
     alone = compose("data=lvis", f"data.root={root}", "labeler_data=coco").data
     assert (alone.root, alone.labeler_train.root) == (str(root), None)
     assert compose("data=lvis", f"roots.coco={root}").data.root == str(root)

@@ -15,7 +15,7 @@ from mal.config import LabelConfig, RoiConfig
 from mal.data import shapes
 from mal.data.annotations import decode_mask, read, strip
 from mal.data.rois import RoiBatch, geometry, labelling_batches
-from mal.methods.baselines import BASELINES
+from mal.methods.baselines import box
 from mal.methods.labelling import image_labeler, label_dataset
 from mal.methods.mal.label import box_masks, mal_labeler
 from mal.methods.mal.network import build_network
@@ -225,7 +225,7 @@ def test_a_baseline_has_no_predicted_iou_and_an_old_one_is_not_kept(tmp_path):
     for annotation in coco["annotations"]:
         annotation["quality"] = 0.9  # of masks that are replaced
     labels = label_dataset(
-        coco, tmp_path / "images", image_labeler(BASELINES["box"]),
+        coco, tmp_path / "images", image_labeler(box.masks),
         folder=tmp_path / "out", shard_images=1,
     )  # fmt: skip
     assert not any("quality" in annotation for annotation in labels["annotations"])

@@ -15,6 +15,8 @@ from mal.engine.store import Store
 from mal.errors import WeightsError
 from mal.methods.baselines import box as filled_box
 from mal.methods.baselines import sam
+from mal.methods.registry import METHODS
+from mal.methods.stages import label
 from mal.request import Graph
 from mal.run import run
 
@@ -155,7 +157,7 @@ def test_a_run_labels_with_a_local_folder_and_follows_its_content(checkpoint, co
     run(config)
     store = Store(tmp_path)
     graph = Graph(config, store, CPU)
-    stage = graph.label(graph.val, "sam")
+    stage = label(graph.context, graph.val, METHODS["sam"])
     assert store.is_done("label_val", stage.key)
     assert "checkpoint" not in stage.config
     assert set(stage.sources) >= {"config.json", "model.safetensors", "preprocessor_config.json"}

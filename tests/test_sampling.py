@@ -99,7 +99,7 @@ def test_rounding_is_one_of_two_and_older_results_keep_their_keys(compose, tmp_p
 
     def trained(*overrides: str) -> dict[str, object]:
         chosen = compose("profile=smoke", f"store={tmp_path}", "tracking=none", *overrides)
-        return Graph(chosen, Store(tmp_path), CPU).train_segmenter(None).config["segmenter"]["schedule"]
+        return Graph(chosen, Store(tmp_path), CPU).segmenters.train(None).config["segmenter"]["schedule"]
 
     assert "repeat_rounding" not in trained()
     assert trained("segmenter.schedule.repeat_rounding=up")["repeat_rounding"] == "up"

@@ -15,6 +15,7 @@ from mal.engine.files import write_json
 from mal.engine.graph import Stage
 from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
+from mal.methods.mal.stages import train
 from mal.request import Graph
 from slurm import forecast, job
 from slurm.cluster import Resources, read_cluster
@@ -34,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trainings(config: Config, store: Path) -> tuple[Graph, dict[str, Stage]]:
     graph = Graph(config, Store(store), CPU)
-    return graph, {"labeler": graph.train_labeler(), "segmenter": graph.train_segmenter(None)}
+    return graph, {"labeler": train(graph.context), "segmenter": graph.segmenters.train(None)}
 
 
 def hours(compose: Compose, root: Path, store: Path, *overrides: str) -> dict[str, float]:

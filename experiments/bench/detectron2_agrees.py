@@ -29,6 +29,7 @@ from mal.engine.graph import execute, in_order
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import MalError
+from mal.evaluation import score
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -65,7 +66,7 @@ def measure(config: Config) -> Records:
     """Train on the human masks, predict, score; or read what the store has of that."""
     device, store = pick_device(config.device), Store(config.store)
     graph = Graph(config, store, device)
-    stages = in_order([graph.score(graph.detect(graph.train_segmenter(None)))])
+    stages = in_order([score(graph.context, graph.segmenters.detect(graph.segmenters.train(None)))])
     for stage in stages:
         if not store.is_done(stage.name, stage.key):
             execute(stage, store, device=device)

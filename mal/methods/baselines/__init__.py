@@ -7,7 +7,6 @@ from mal.methods.spec import Labels, Method
 
 def of_images(name: str, masks: ImageLabeler) -> Method:
     """A method that needs an image and its boxes, and nothing else."""
-
     return Method(name, lambda *_: Labels(make=lambda *_: image_labeler(masks)))
 
 

@@ -1,0 +1,124 @@
+"""A stage's key is made of the settings that the stage names: none is named in vain, and none is read unnamed."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mal.config import Config
+from mal.data import shapes
+from mal.data.annotations import read, strip
+from mal.engine.settings import names, settings
+from mal.methods.mal import looks
+from mal.methods.mal import stages as mal
+from mal.methods.mal import train as training
+from mal.segmenters import reads
+
+CPU = torch.device("cpu")
+ELSEWHERE = {  # what no key holds as it stands, and why
+    "which stages there are": "profile recipe experiment row sweep compare data.name segmenter.name labeler.name",
+    "how and where the work is done": "device deterministic dry_run store tracking launcher segmenter.running",
+    "where files lie: keys hold what is in them": (
+        "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
+        "labeler.val_file segmenter.checkpoint"
+    ),
+    "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
+    "read by stages of one or two settings, which name them where they stand": (
+        "seed data.val_images data.on_bad_image data.class_agnostic data.shapes labeler.checkpoint clustering "
+        "attention evaluate roi.label_expansion segmenter.class_agnostic"
+    ),
+}
+
+
+def leaves(part: Any, place: str = "") -> set[str]:
+    """Dotted names of all settings below a part of the config."""
+    found: set[str] = set()
+    for entry in fields(part):
+        value = getattr(part, entry.name)
+        below = f"{place}{entry.name}"
+        found |= leaves(value, f"{below}.") if is_dataclass(value) else {below}
+    return found
+
+
+def named() -> set[str]:
+    """All that stages name."""
+    segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *reads.BACKENDS.values()]
+    decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
+    return (
+        names(mal.TRAINING) | names(mal.LABELLING) | names(looks.ENCODER) | names(looks.CROPS) | decoders | mal.HOW
+        | {f"segmenter.{name}" for reading in segmenter for name in names(reading)}
+        | {f"segmenter.{name}" for name in reads.HOW}
+    )  # fmt: skip
+
+
+def test_every_setting_is_named_by_a_stage_or_said_to_be_no_part_of_a_result(compose) -> None:
+    elsewhere = tuple(f"{name}." for text in ELSEWHERE.values() for name in text.split())
+    unnamed = {leaf for leaf in leaves(compose()) if leaf not in named() and not f"{leaf}.".startswith(elsewhere)}
+    assert unnamed == set(), "say in the READS of its stage, or in HOW beside them, what these are to a result"
+
+
+def test_no_stage_names_a_setting_that_there_is_not(compose) -> None:
+    assert named() - leaves(compose()) == set()
+
+
+class Seen:
+    """Which settings are read of a config, while it is watched."""
+
+    def __init__(self, config: Any) -> None:
+        self.names: set[str] = set()
+        self._watch(config, "")
+
+    def _watch(self, part: Any, place: str) -> None:
+        known, seen = {entry.name for entry in fields(part)}, self.names
+
+        class Watched(type(part)):
+            def __getattribute__(self, name: str) -> Any:
+                if name in known:
+                    seen.add(f"{place}{name}")
+                return super().__getattribute__(name)
+
+        for entry in fields(part):
+            value = getattr(part, entry.name)
+            if is_dataclass(value):
+                self._watch(value, f"{place}{entry.name}.")
+        object.__setattr__(part, "__class__", Watched)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    shapes.generate(tmp_path / "data", images=4, size=96, seed=0, split="train")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("decoder", ["attention", "fc", "fcn", "query"])
+def test_training_a_labeler_reads_what_its_stage_names_and_nothing_else(
+    compose, monkeypatch: pytest.MonkeyPatch, drawn: Path, decoder: str
+) -> None:
+    config: Config = compose("profile=smoke", f"decoder={decoder}", "train.workers=0", "train.steps=2")
+    # the file of the labeler holds the whole config, for labelling later
+    monkeypatch.setattr(training, "save_labeler", lambda *_: None)
+    seen = Seen(config)
+    training.train_labeler(
+        strip(read(drawn / "annotations.json", masks=False)), drawn / "images", config, folder=drawn.parent, device=CPU
+    )
+    parts = {entry.name for entry in fields(Config)} | {"decoder.fc", "decoder.query"}
+    decoders = names(mal.DECODERS.get(decoder, {}))
+    known = names(mal.TRAINING) | mal.HOW | {f"decoder.{name}" for name in decoders}
+    known |= {"encoder.checkpoint", "train.start", "train.precision"}  # by what is in them, and what it comes to
+    assert seen.names - parts - known == set()
+    assert {"loss.stride", "crf.zeta", "roi.theta", "train.ema"} <= seen.names  # it was watched
+
+
+def test_a_new_setting_changes_no_key_before_a_stage_names_it(compose) -> None:
+    config = compose()
+    before = settings(config, mal.TRAINING, former=mal.FORMER)
+    config.decoder.invented = 5
+    assert settings(config, mal.TRAINING, former=mal.FORMER) == before
+
+
+def test_a_setting_newer_than_results_is_mentioned_only_where_it_has_another_value(compose) -> None:
+    for value, mentioned in (("background", False), ("foreground", True)):
+        found = settings(compose(f"roi.repeats={value}"), mal.TRAINING, former=mal.FORMER)
+        assert ("repeats" in found["roi"]) is mentioned
