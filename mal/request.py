@@ -13,7 +13,6 @@ from mal.data.sources import Split
 from mal.engine.graph import Stage
 from mal.engine.store import Store
 from mal.methods.mal import looks
-from mal.methods.mal.stages import MAL
 from mal.methods.registry import NONE, find
 from mal.methods.spec import Method
 from mal.methods.stages import label
@@ -97,11 +96,6 @@ class Graph:
         if config.attention.enabled and self.val is not None:
             stages.append(looks.attention(context))
         return stages
-
-    def methods(self) -> list[Method]:
-        """All that the run uses: the labeler, those it is compared with, and the one whose encoder is looked at."""
-        used = [method for _, method in self.labelled()]
-        return list(dict.fromkeys([*used, MAL] if self.learns else used))
 
     def labelled_by_its_method(self) -> list[Split]:
         """The splits for which the labeler has masks."""

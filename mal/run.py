@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,6 @@ from mal.config_checks import check
 from mal.data.annotations import write
 from mal.data.flags import flag_sentence
 from mal.data.sources import Split
-from mal.encoders.attention import check_layers, check_query
 from mal.engine import ranks
 from mal.engine.files import explain, read_json
 from mal.engine.graph import Stage, execute, in_order
@@ -25,7 +23,8 @@ from mal.engine.mirror import start_mirror, ui_command
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import AnnotationError
-from mal.methods.mal.looks import pretrained
+from mal.methods.mal import looks
+from mal.methods.registry import find
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -71,7 +70,7 @@ def _run(config: Config, device: torch.device) -> None:
     graph.check()
     if config.dry_run:
         return
-    ranks.on_first(lambda: preflight(graph, todo, device))
+    ranks.on_first(lambda: preflight(config, todo, device))
     tracking = config.tracking
     mirrored = tracking.enabled and ranks.is_first()
     mirror = start_mirror(store.root, enabled=mirrored, uri=tracking.uri, experiment=tracking.experiment)
@@ -110,27 +109,20 @@ def plan_lines(stages: list[Stage], todo: list[Stage]) -> str:
     return "\n".join(f"{'to do' if stage in todo else 'done ':5}  {stage.name:<16} {stage.key}" for stage in stages)
 
 
-def preflight(graph: Graph, todo: list[Stage], device: torch.device) -> None:
+def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
     """Build every network that will be needed, with its weights, so that what cannot be had is known now.
 
     Raises:
         ConfigError, WeightsError.
     """
-    config, names = graph.config, {stage.name for stage in todo}
-    for method in graph.methods():
-        if any(stage.columns.get("labeler") == method.name and stage.name.startswith("label_") for stage in todo):
-            method.preflight(config, device)
-        if method.train is not None and method.train(graph.context) in todo:
-            method.preflight_training(config, device)
-    looks = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
-    if "pretrained" in {looks[name] for name in names & looks.keys()}:
-        pretrained(config)
-    if "attention_val" in names:
-        # whose layers are asked for, not its weights: a trained encoder's are in the store
-        bare = replace(config.encoder, pretrained=False, checkpoint=None)
-        encoder = pretrained(replace(config, encoder=bare))
-        check_layers(encoder, config.attention.layers)
-        check_query(encoder, config.attention.query)
+    by_method: dict[str, set[str]] = {}
+    for stage in todo:
+        if "labeler" in stage.columns and "segmenter" not in stage.columns:
+            by_method.setdefault(stage.columns["labeler"].partition(":")[0], set()).add(stage.name)
+    for name, stages in by_method.items():
+        find(name).preflight(config, device, stages)
+    names = {stage.name for stage in todo}
+    looks.preflight(config, names)
     if "train_segmenter" in names:
         segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
 

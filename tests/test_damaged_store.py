@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_in_the_store_says_what_to_delete(tmp_path: Path, d
 READER = """
 import sys
 from mal.engine.store import Fingerprints, Store
-from mal.engine.store.__main__ import main
+from mal.engine.store.command import main
 store = Store(sys.argv[1])
 with store.claim(*sys.argv[2:4]) as ours:
     print(ours)

@@ -22,8 +22,8 @@ from mal.data.annotations import decode_mask, read, write
 from mal.data.boxes import SIZE_NAMES, size_class
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.label import main
-from mal.methods import labelling
 from mal.methods.baselines import box
+from mal.methods.mal import label as labels
 from tests.label_calls import Place
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
@@ -146,8 +146,8 @@ def test_network_chooses_student_teacher_or_their_mean(place, tmp_path):
 @pytest.mark.parametrize(("option", "flip"), [("--flip", True), ("--no-flip", False), (None, True)])
 def test_flip_averages_with_the_mirrored_crop(place, tmp_path, monkeypatch, option, flip):
     seen = []
-    original = labelling.predict
-    monkeypatch.setattr(labelling, "predict", lambda *a, **k: seen.append(k["flip"]) or original(*a, **k))
+    original = labels.predict
+    monkeypatch.setattr(labels, "predict", lambda *a, **k: seen.append(k["flip"]) or original(*a, **k))
     place.label(tmp_path / "out.json", *([option] if option else []))
     assert set(seen) == {flip}
 
@@ -160,7 +160,7 @@ def test_a_mask_does_not_depend_on_the_batch_it_is_found_in(place, tmp_path):
 
 def test_an_interrupted_call_goes_on_where_it_was(place, tmp_path, monkeypatch, capsys):
     whole = place.label(tmp_path / "whole.json")
-    original, calls = labelling.predict, []
+    original, calls = labels.predict, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -168,7 +168,7 @@ def test_an_interrupted_call_goes_on_where_it_was(place, tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(labelling, "predict", interrupted)
+    monkeypatch.setattr(labels, "predict", interrupted)
     out = tmp_path / "out.json"
     assert main(place.arguments(out)) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
@@ -182,7 +182,7 @@ def test_an_interrupted_call_goes_on_where_it_was(place, tmp_path, monkeypatch, 
         resumed.extend(rois.ids.tolist())
         return original(networks, rois, **options)
 
-    monkeypatch.setattr(labelling, "predict", watched)
+    monkeypatch.setattr(labels, "predict", watched)
     assert place.label(out) == whole
     assert not list(tmp_path.glob(".out.json.*"))
     assert done.isdisjoint(resumed)

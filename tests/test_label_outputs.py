@@ -17,6 +17,7 @@ from mal.data.annotations import read, write
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.label import main
 from mal.methods import labelling
+from mal.methods.mal import label as labels
 from mal.own.label_outputs import write_output
 from mal.own.outputs import Output
 
@@ -40,7 +41,7 @@ def unwilling(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("labelled although there was no need")
 
-    monkeypatch.setattr(labelling, "predict", refuse)
+    monkeypatch.setattr(labels, "predict", refuse)
 
 
 def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_flag(place, tmp_path, capsys):
@@ -142,7 +143,7 @@ def test_the_same_command_again_finds_all_done(place, tmp_path, capsys, monkeypa
     command = place.arguments(tmp_path / "out", "--format", kind, "--preview", 1)
     assert main(command) == 0
     first, before = capsys.readouterr().out, contents(tmp_path)
-    monkeypatch.setattr(labelling, "predict", None)
+    monkeypatch.setattr(labels, "predict", None)
     assert main(command) == 0
     again = capsys.readouterr().out
     assert again.startswith(first)
@@ -202,7 +203,7 @@ def test_a_call_begun_before_goes_on_although_another_has_finished_meanwhile(pla
     for name, checkpoint in labelers.items():
         place.label(tmp_path / f"fresh_{name}.json", checkpoint=checkpoint)
         fresh[name] = (tmp_path / f"fresh_{name}.json").read_bytes()
-    out, original, calls = tmp_path / "masks.json", labelling.predict, []
+    out, original, calls = tmp_path / "masks.json", labels.predict, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -211,7 +212,7 @@ def test_a_call_begun_before_goes_on_although_another_has_finished_meanwhile(pla
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelling, "predict", interrupted)
+        patch.setattr(labels, "predict", interrupted)
         assert main(place.arguments(out)) == 130
     capsys.readouterr()
     assert main(place.arguments(out, checkpoint=labelers["b"])) == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mal import segmenters
 from mal.config import Config
 from mal.data import shapes
 from mal.data.annotations import read, strip
@@ -122,3 +123,17 @@ def test_a_setting_newer_than_results_is_mentioned_only_where_it_has_another_val
     for value, mentioned in (("background", False), ("foreground", True)):
         found = settings(compose(f"roi.repeats={value}"), mal.TRAINING, former=mal.FORMER)
         assert ("repeats" in found["roi"]) is mentioned
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_tiny", "cascade_tiny", "solov2_tiny", "mask2former_tiny"])
+def test_training_a_segmenter_reads_what_its_stage_names_and_nothing_else(compose, drawn: Path, name: str) -> None:
+    config = compose("profile=smoke", f"segmenter={name}", "segmenter.schedule.steps=1").segmenter
+    parts = {entry.name for entry in fields(config) if is_dataclass(getattr(config, entry.name))}
+    known = names(reads.TRAINING) | names(reads.BACKENDS[config.backend]) | reads.HOW
+    built = {name for name in names(reads.PREDICTION) if name.startswith("test.")}  # a model predicts as well
+    seen = Seen(config)
+    segmenters.backend(config).train(
+        annotations=drawn / "annotations.json", images=drawn / "images", config=config, seed=0, folder=drawn, device=CPU
+    )
+    assert seen.names - parts - known - built - {"checkpoint", "precision"} == set()
+    assert {"schedule.batch", "optimizer.lr"} <= seen.names  # it was watched

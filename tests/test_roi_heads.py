@@ -132,7 +132,7 @@ def test_the_loss_is_torchvisions_where_targets_are_its_own() -> None:
 
 
 def test_all_other_losses_are_torchvisions() -> None:
-    config = composed("mask_rcnn_tiny", "heads.aligned=false")
+    config = composed("mask_rcnn_tiny", "heads.aligned=false", "heads.mask_targets=share")
     model = mask_rcnn.build(config, classes=2, load=False).train()
     heads = model.roi_heads
     assert isinstance(heads, MaskHeads)

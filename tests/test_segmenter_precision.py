@@ -60,7 +60,7 @@ def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
     # From torch's own scale of 2¹⁶ the first steps may be skipped, and then the later losses are another network's.
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=16.0))
     everything = ("test.score=0", "test.decayed_score=0", "test.max_detections=20")
-    everything += ALL_DRAWN if name.startswith("mask_rcnn") else ()
+    everything += ALL_DRAWN if name.startswith(("mask_rcnn", "cascade")) else ()
     losses, scores = {}, {}
     for precision in ("fp32", "bf16", "fp16"):
         config = small(name.split()[0], f"precision={precision}", *everything, *AS_PUBLISHED.get(name, ()))

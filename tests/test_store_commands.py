@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from mal.engine.store.__main__ import differences, main
 
 from mal.engine.files import write_json
 from mal.engine.graph import Result, Stage, execute
 from mal.engine.leftovers import prefix_and_suffix
 from mal.engine.store import QUEUED, Store
 from mal.engine.store.cleaning import half_done, held, leftovers
+from mal.engine.store.command import differences, main
 
 OLD = 30 * 86400
 

@@ -20,7 +20,7 @@ from mal.data.annotations import read, strip
 from mal.data.rois import TrainingRois
 from mal.engine.runtime import load_checkpoint
 from mal.errors import MalError, Stopped, TrainingError
-from mal.methods.baselines import mal
+from mal.methods.mal import network as mal
 from mal.methods.mal.network import StepLosses
 from mal.methods.mal.train import _Curve, _Guard, loss_weights, lr_factor, total_steps, train_labeler
 

@@ -60,8 +60,8 @@ class Method:
         fallback: the mask of an object that it gave none.
         check: refuses settings before any work starts (ConfigError).
         remark: what must be said of its labels of a split beforehand.
-        preflight: builds what its label stages will need, so that what cannot be had is known before they start.
-        preflight_training: the same for its training.
+        preflight: builds what its stages of some names will need, so that what cannot be had is known before any starts
+            (ConfigError, WeightsError).
     """
 
     name: str
@@ -74,5 +74,4 @@ class Method:
     fallback: Fallback = filled_box
     check: Callable[[Config], None] = _nothing
     remark: Callable[[Context, Split], str | None] = _nothing
-    preflight: Callable[[Config, torch.device], None] = _nothing
-    preflight_training: Callable[[Config, torch.device], None] = _nothing
+    preflight: Callable[[Config, torch.device, set[str]], None] = _nothing

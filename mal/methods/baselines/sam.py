@@ -116,7 +116,7 @@ def labels(context: Context, _: Split) -> Labels:
     )
 
 
-def preflight(config: Config, device: torch.device) -> None:
+def preflight(config: Config, device: torch.device, _: set[str]) -> None:
     """
     Raises:
         WeightsError: the checkpoint cannot be had.

@@ -11,7 +11,7 @@ from mal.data.annotations import CocoDict
 from mal.data.boxes import SIZE_NAMES
 from mal.data.rois import labelling_batches, usable
 from mal.encoders import Encoder
-from mal.encoders.attention import attention_maps, attention_picture
+from mal.encoders.attention import attention_maps, attention_picture, check_layers, check_query
 from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_csv
 from mal.engine.graph import Result, Stage, Workplace
@@ -65,7 +65,8 @@ def encoder_source(context: Context, which: str) -> EncoderSource:
         which: `trained`, in this run: the labelling network's (`label.network`; of `both`, the student's);
             `pretrained`, as `encoder=` gives it.
     """
-    config, sources = context.config, {}
+    config = context.config
+    sources: dict[str, str] = {}
     found = settings(config, CROPS)
     found["precision"] = str(network_dtype(config.train.precision, context.device))
     labeler = train(context) if which == "trained" else None
@@ -88,6 +89,23 @@ def pretrained(config: Config) -> Encoder:
     """
     seed_everything(config.seed, "labeler")
     return Encoder(replace(config.encoder, levels=None, fuse=False), image_size=config.roi.size)
+
+
+def preflight(config: Config, names: set[str]) -> None:
+    """Build the encoders that the stages of these names look at.
+
+    Raises:
+        ConfigError, WeightsError.
+    """
+    looked = {"clustering_val": config.clustering.encoder, "attention_val": config.attention.encoder}
+    if "pretrained" in {looked[name] for name in names & looked.keys()}:
+        pretrained(config)
+    if "attention_val" in names:
+        # whose layers are asked for, not its weights: a trained encoder's are in the store
+        bare = replace(config.encoder, pretrained=False, checkpoint=None)
+        encoder = pretrained(replace(config, encoder=bare))
+        check_layers(encoder, config.attention.layers)
+        check_query(encoder, config.attention.query)
 
 
 def clustering(context: Context) -> Stage:

@@ -96,11 +96,13 @@ def labels(context: Context, _: Split) -> Labels:
     return Labels(make, found, {"labeler": train(context)}, columns={**_columns(config), **named}, seeded=True)
 
 
-def preflight_training(config: Config, device: torch.device) -> None:
+def preflight(config: Config, device: torch.device, names: set[str]) -> None:
     """
     Raises:
         ConfigError, WeightsError: the network cannot be built, or its weights cannot be had.
     """
+    if "train_labeler" not in names:
+        return  # what labels is in the store
     backend(config.crf, device)
     starting_network(config)
 
@@ -115,4 +117,4 @@ def _columns(config: Config) -> Json:
     }
 
 
-MAL = Method("mal", labels, train=train, shared=True, preflight_training=preflight_training)
+MAL = Method("mal", labels, train=train, shared=True, preflight=preflight)
