@@ -143,11 +143,10 @@ def check(config: SegmenterConfig) -> None:
         )
     if config.grid.deform_out and not config.dcn:
         raise ConfigError("segmenter.grid.deform_out=true needs segmenter.dcn=true, whose last convolution it concerns")
-    if config.human_checkpoint is not None and (config.weights == "published" or not config.mask_head):
-        other = "segmenter.weights=published" if config.weights == "published" else "segmenter.mask_head=none"
+    if config.human_checkpoint is not None and config.weights == "published":
         raise ConfigError(
             f"segmenter.human_checkpoint={config.human_checkpoint} stands for a segmenter trained on human masks, "
-            f"beside one on pseudo-labels, and {other} trains none; leave one of the two out"
+            "beside one on pseudo-labels, and segmenter.weights=published trains none; leave one of the two out"
         )
     _check_cascade(config.cascade)
     _check_lengths(config)

@@ -56,7 +56,13 @@ class Graph(SegmenterStages):
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
-        if (file := self.config.segmenter.human_checkpoint) is not None and self._trains_segmenters():
+        segmenter = self.config.segmenter
+        if (file := segmenter.human_checkpoint) is not None and not segmenter.mask_head:
+            notes.append(
+                f"segmenter.human_checkpoint={file} has nothing to do without masks (segmenter.mask_head=none): the "
+                "detector learns from boxes alone, and no retention is taken"
+            )
+        elif file is not None and self._trains_segmenters():
             published = self.found_segmenter.printed
             what = published.words if published is not None else self.found_segmenter.layout.title
             notes.append(

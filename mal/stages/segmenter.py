@@ -18,6 +18,7 @@ from mal.metrics.matches import MatchArrays
 from mal.precision import network_dtype
 from mal.remembered import remembered
 from mal.segmenters import published
+from mal.segmenters.published_setting import asked
 from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
@@ -32,9 +33,10 @@ class SegmenterStages(LabelerStages):
 
     def human_segmenter(self) -> Stage:
         """What stands for human masks: a segmenter trained on them here, or a published one
-        (`segmenter.human_checkpoint`)."""
-        given = self.config.segmenter.human_checkpoint
-        return self.train_segmenter(None) if given is None else self.published_segmenter()
+        (`segmenter.human_checkpoint`). Without a mask head nothing can: that detector learns from boxes."""
+        segmenter = self.config.segmenter
+        given = segmenter.human_checkpoint is not None and segmenter.mask_head
+        return self.published_segmenter() if given else self.train_segmenter(None)
 
     def train_segmenter(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
@@ -76,18 +78,17 @@ class SegmenterStages(LabelerStages):
         Raises:
             ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
         """
-        val = self.val
+        val, by = self.val, asked(self.config.segmenter)
         if val is None or val.drawn is not None or not val.has_masks:
             raise ConfigError(
-                "segmenter.weights=published is measured on COCO's validation images with their masks, or on LVIS v1's "
-                "where the model is one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations "
-                "and data.val.images"
+                f"{by.by} is measured on COCO's validation images with their masks, or on LVIS v1's where the model is "
+                "one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations and data.val.images"
             )
         found, config = self.found_segmenter, self._published()
         if val.census is not None:
             categories = [dataclasses.asdict(category) for category in val.census.categories]
             classes = found.facts["classes"]
-            published.check_categories({"categories": categories}, source=val.annotations, classes=classes)
+            published.check_categories({"categories": categories}, source=val.annotations, classes=classes, by=by)
         whole = dataclasses.asdict(config)
         parts = ["name", "backend", "pyramid", "proposals", "heads", "queries", "mask_head", "dcn"]
         if config.weights == published.CONVERTED:
@@ -212,7 +213,7 @@ class SegmenterStages(LabelerStages):
         file = published.locate(config)
 
         def remember(compute: Callable[[], Any]) -> Any:
-            return ranks.on_first(lambda: remembered("published", 1, [file], compute, self.fingerprints))
+            return ranks.on_first(lambda: remembered("published", 2, [file], compute, self.fingerprints))
 
         return published.identify(config, file, remember=remember)
 
