@@ -141,6 +141,10 @@ def check(config: SegmenterConfig) -> None:
             "segmenter.pyramid.stride_in_1x1=true needs the bottlenecks of torchvision's ResNets of 50 layers or more; "
             f"segmenter.pyramid.name={pyramid.name} of kind {pyramid.kind} has none; leave it out"
         )
+    if pyramid.kind == "swin" and config.backend not in ("transformers", "none"):
+        raise ConfigError(
+            f"segmenter.pyramid.kind=swin is Mask2Former's; segmenter={config.name} runs on resnet, timm or tiny"
+        )
     if config.grid.deform_out and not config.dcn:
         raise ConfigError("segmenter.grid.deform_out=true needs segmenter.dcn=true, whose last convolution it concerns")
     if config.human_checkpoint is not None and config.weights == "published":

@@ -7,6 +7,7 @@ from mal.census import words
 from mal.graph import Stage
 from mal.headers import read_headers, turned_sentence
 from mal.labelers.file import path_for
+from mal.segmenters import unread
 from mal.sources import Split, label_join
 from mal.stages import needs
 from mal.stages.encoder import EncoderSource, attention_stage, clustering_stage, encoder_source
@@ -68,6 +69,8 @@ class Graph(SegmenterStages):
             notes.append(
                 f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
             )
+        if self._trains_segmenters() and (said := unread.note(segmenter)) is not None:
+            notes.append(said)
         if small := self._stand_ins():
             notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
         for split in self._files():
