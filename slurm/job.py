@@ -104,8 +104,8 @@ class StageJob:
         return (
             f"has run for {clock(sum(seconds))} in {len(seconds)} start{'s' * (len(seconds) > 1)}, and the plan "
             f"promised {clock(sweep.promised(self.address))} at the most (requeues={sweep.requeues} and a limit of "
-            f"{limit}). The sweep's command goes on from here, with as much time again; for more, raise requeues in the "
-            f"cluster profile {sweep.cluster}"
+            f"{limit}). The sweep's command goes on from here, with as much time again; for more, raise requeues in "
+            f"the cluster profile {sweep.cluster}"
         )
 
     def checkpoint(self) -> DelayedSubmission:
