@@ -16,6 +16,7 @@ from mal.methods.mal import looks
 from mal.methods.registry import NONE, find
 from mal.methods.spec import Method
 from mal.methods.stages import label
+from mal.segmenters import unread
 from mal.segmenters.stages import Segmenters
 
 
@@ -114,12 +115,20 @@ class Graph:
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
         notes = []
-        if (file := self.config.segmenter.human_checkpoint) is not None and self._trains_segmenters():
+        segmenter = self.config.segmenter
+        if (file := segmenter.human_checkpoint) is not None and not segmenter.mask_head:
+            notes.append(
+                f"segmenter.human_checkpoint={file} has nothing to do without masks (segmenter.mask_head=none): the "
+                "detector learns from boxes alone, and no retention is taken"
+            )
+        elif file is not None and self._trains_segmenters():
             found = self.segmenters.found
             what = found.printed.words if found.printed is not None else found.layout.title
             notes.append(
                 f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
             )
+        if self._trains_segmenters() and (said := unread.note(segmenter)) is not None:
+            notes.append(said)
         if small := self._stand_ins():
             notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
         for split in self._files():

@@ -55,7 +55,7 @@ class Cluster:
     speed: float = 1.0  # of one of its GPUs, a V100's being 1: for forecasts
     device: str = "cuda"  # what the compute nodes compute with: cuda | cpu. It decides the precision, hence the keys
     setup: list[str] = field(default_factory=list)  # shell lines at the start of each job: module load …
-    requeues: int = 20  # how often a stage may be preempted or run out of time before it counts as failed
+    requeues: int = 20  # a stage counts as failed when its starts have taken 1 + so many time limits
     parallel: int = 64  # jobs of one array that run at the same time
     notice_seconds: int = 120  # between SIGUSR2 and the time limit: time to finish a step and write a checkpoint
     defaults: dict[str, Any] = field(default_factory=dict)  # Resources of every stage

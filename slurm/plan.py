@@ -15,6 +15,7 @@ from mal.errors import ConfigError
 from mal.request import Graph
 from slurm.cluster import Cluster, Resources
 from slurm.forecast import v100_seconds
+from slurm.words import clock, spaced, times
 
 BY_LIMIT = "its time limit"  # what a stage's time is estimated from where the store has no run like it
 BY_V100 = "times on V100s"  # or this, of trainings (slurm/forecast.py)
@@ -52,7 +53,8 @@ class Plan:
 
     @property
     def most_gpu_hours(self) -> float:
-        """What no sweep exceeds: every job runs to its time limit, is requeued as often as it may be, and again."""
+        """What no sweep exceeds: every job runs to its time limit, is requeued as often as it may be, and again. Jobs
+        keep to it however often they are started (see `slurm.starts`)."""
         return sum(job.resources.gpu_hours for job in self.jobs.values()) * (1 + self.requeues)
 
 
@@ -164,15 +166,15 @@ def too_short(plan: Plan, cluster: Cluster) -> list[str]:
     what it has."""
     found: dict[str, str] = {}
     for job in plan.jobs.values():
-        times = 1 + plan.requeues if job.stage.name.startswith(RESUMES) else 1
-        allowed = times * (job.resources.minutes * 60 - cluster.notice_seconds)
+        runs = 1 + plan.requeues if job.stage.name.startswith(RESUMES) else 1
+        allowed = runs * (job.resources.minutes * 60 - cluster.notice_seconds)
         if job.basis != BY_LIMIT and job.seconds > allowed:
-            runs = f"{times} times {_clock(job.resources.minutes * 60)}" if times > 1 else _clock(allowed)
+            spell = f"{times(runs)} {clock(job.resources.minutes * 60)}" if runs > 1 else clock(allowed)
             found.setdefault(
                 kind(job.stage),
-                f"{kind(job.stage)} takes about {_clock(job.seconds)} by {job.basis}, but its job may run for {runs} "
+                f"{kind(job.stage)} takes about {clock(job.seconds)} by {job.basis}, but its job may run for {spell} "
                 "alone, so it will fail; in the cluster profile raise its minutes or longest, or "
-                + ("requeues, " if times > 1 else "")
+                + ("requeues, " if runs > 1 else "")
                 + "give it more GPUs"
                 + (f", or mend speed={cluster.speed:g}" if job.basis == BY_V100 else ""),
             )
@@ -190,7 +192,7 @@ def plan_lines(plan: Plan) -> str:
     for (name, asked, basis), jobs in groups.items():
         hours = sum(job.gpu_hours for job in jobs)
         most = sum(job.resources.gpu_hours for job in jobs) * (1 + plan.requeues)
-        took = _clock(median(j.seconds for j in jobs))
+        took = clock(median(j.seconds for j in jobs))
         rows.append((name, str(len(jobs)), asked, took, f"{hours:.1f}", f"{most:.1f}", basis))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -204,10 +206,10 @@ def plan_lines(plan: Plan) -> str:
     limited = sum(job.gpu_hours for job in plan.jobs.values() if job.basis == BY_LIMIT)
     lines.append(
         f"{len(plan.rows)} rows: {len(plan.jobs)} stages to do, {len(plan.done)} done already; about "
-        f"{_number(total)} GPU-hours"
-        + (f", {_number(limited)} of them by time limits, for want of earlier runs" if limited else "")
-        + f"; at most {_number(plan.most_gpu_hours)}, if every job runs to its time limit"
-        + (f" and is requeued {plan.requeues} times" if plan.requeues else "")
+        f"{spaced(total)} GPU-hours"
+        + (f", {spaced(limited)} of them by time limits, for want of earlier runs" if limited else "")
+        + f"; at most {spaced(plan.most_gpu_hours)}, if every job runs to its time limit"
+        + (f" and is requeued {times(plan.requeues)}" if plan.requeues else "")
     )
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
@@ -218,13 +220,4 @@ def _asked(resources: Resources) -> str:
     gpus = f"{resources.gpus} GPUs, " if resources.gpus > 1 else "1 GPU, " if resources.gpus else ""
     cpus = resources.cpus * resources.tasks_per_node
     memory = f", {resources.memory_gb:g} GB" if resources.memory_gb else ""
-    return f"{nodes}{gpus}{cpus} CPU{'s' * (cpus > 1)}{memory}, ≤ {_clock(resources.minutes * 60)}"
-
-
-def _clock(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.1f}".replace(",", " ")
+    return f"{nodes}{gpus}{cpus} CPU{'s' * (cpus > 1)}{memory}, ≤ {clock(resources.minutes * 60)}"

@@ -51,6 +51,11 @@ def requeue(job: str) -> None:
     _ask("scontrol", "requeue", job)
 
 
+def shorten(job: str, minutes: int) -> None:
+    """Lower a running job's time limit, counted from its start."""
+    _ask("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
+
 def is_running(job: str) -> bool:
     """Whether the job is running for SLURM, and not being cancelled or preempted by it."""
     return re.search(r"JobState=RUNNING\b", _ask("scontrol", "show", "job", job)) is not None

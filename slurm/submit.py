@@ -118,14 +118,16 @@ def write_sweep(
         cluster=row.launcher.cluster,
         device=cluster.device,
         requeues=cluster.requeues,
+        notice_seconds=cluster.notice_seconds,
         overrides=[list(changes) for changes in overrides],
         code={"commit": state["commit"], "diff": state["diff"], "folder": str(ROOT)},
         targets={str(number): addresses for number, addresses in plan.targets.items()},
     )
     for job in plan.jobs.values():
         stage = job.stage
+        asked = job.resources
         sweep.entries[stage.address] = Entry(
-            stage.name, stage.key, job.row, "", job.after, stage.columns, gpus=job.resources.gpus
+            stage.name, stage.key, job.row, "", job.after, stage.columns, gpus=asked.gpus, minutes=asked.minutes
         )
     for number in sorted({entry.row for entry in sweep.entries.values()}):
         write_row(sweep.row_file(number), plan.rows[number])

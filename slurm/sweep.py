@@ -4,6 +4,7 @@ results/sweeps/<time>/sweep.json        the stages, their jobs, and what each wa
                       rows/0003.yaml    the resolved config of a row: what runs is what was submitted
                       logs/             one a job and process
                       failed/           why a stage failed, in its own words
+                      starts/           how long each start of a stage's job ran
 """
 
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,7 @@ class Entry:
     after: list[str]  # addresses of the stages it waits for
     columns: dict[str, Any] = field(default_factory=dict)
     gpus: int = 0
+    minutes: int = 0  # the job's time limit; 0 in sweeps of before it was noted, whose jobs are not held to it
     borrowed: bool = False  # the job is another sweep's
 
     @property
@@ -58,6 +60,7 @@ class Sweep:
     entries: dict[str, Entry] = field(default_factory=dict)  # by address, inputs before what needs them
     taken_back: bool = False  # by slurm.cancel; its jobs then stay for other sweeps alone
     targets: dict[str, list[str]] = field(default_factory=dict)  # row → addresses of all its stages
+    notice_seconds: int = 120  # between a job's notice and its time limit
 
     def save(self) -> None:
         write_json(self.folder / "sweep.json", {**asdict(self), "folder": str(self.folder)}, indent=1)
@@ -67,6 +70,14 @@ class Sweep:
 
     def failure_file(self, address: str) -> Path:
         return self.folder / "failed" / f"{address.replace('/', '-')}.json"
+
+    def starts_folder(self, address: str) -> Path:
+        """Where the starts of a stage's job note how long they run."""
+        return self.folder / "starts" / address.replace("/", "-")
+
+    def promised(self, address: str) -> float:
+        """Seconds that the plan promised a stage's job to run at the most, all its starts together."""
+        return (1 + self.requeues) * 60.0 * self.entries[address].minutes
 
     def logs(self, entry: Entry) -> list[Path]:
         """The error logs of a stage's job, the first process's first."""

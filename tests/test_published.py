@@ -399,10 +399,30 @@ def test_retention_divides_by_the_published_segmenters_ap(
     assert "no segmenter is trained on human masks; transformers' Mask2Former stands for it" in printed
 
 
-def test_a_published_segmenter_stands_for_nothing_where_none_is_trained(library_folder: Path) -> None:
-    for other in ("weights=published", "mask_head=none"):
-        with pytest.raises(ConfigError, match=f"segmenter\\.{other} trains none"):
-            check(composed("mask_rcnn_r50", f"human_checkpoint={library_folder}", other))
+def test_two_published_segmenters_at_once_are_refused(library_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"segmenter\.weights=published trains none"):
+        check(composed("mask_rcnn_r50", f"human_checkpoint={library_folder}", "weights=published"))
+
+
+def test_a_detector_without_masks_is_trained_beside_rows_that_have_a_published_segmenter(
+    compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Table 7 sweeps over segmenter.mask_head: the file serves rows with masks and changes nothing in the others."""
+
+    def graph(*overrides: str) -> Graph:
+        config = compose(
+            "data=shapes", f"store={tmp_path}", "tracking=none", "segmenter=mask_rcnn_tiny", "compare=[]", *overrides
+        )
+        check(config.segmenter)
+        return Graph(config, Store(config.store), CPU)
+
+    alone, beside = graph("segmenter.mask_head=none"), graph("segmenter.mask_head=none", "segmenter.human_checkpoint=f")
+    assert [stage.key for stage in in_order(beside.targets())] == [stage.key for stage in in_order(alone.targets())]
+    [note] = set(beside.notes()) - set(alone.notes())
+    assert note.startswith("segmenter.human_checkpoint=f has nothing to do without masks")
+    beside.check()
+    with pytest.raises(ConfigError, match=r"segmenter\.human_checkpoint=f is measured on COCO's validation images"):
+        graph("segmenter.human_checkpoint=f").targets()
 
 
 # --- a downloaded file -----------------------------------------------------------------------------------------------

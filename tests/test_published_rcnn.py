@@ -27,6 +27,7 @@ from tests.published_layouts import (
 from tests.test_segmenter import composed
 
 X101_32X4D, X101_64X4D = {"groups": 32, "group_width": 4}, {"groups": 64, "group_width": 4}
+NAME = "mask_rcnn_r50_fpn_1x_coco.pth"
 X101_32X8D = {"groups": 32, "group_width": 8}
 
 
@@ -35,11 +36,11 @@ def given(name: str, *overrides: str) -> SegmenterConfig:
     return composed(name, "weights=published", "checkpoint=file", *overrides)
 
 
-def identified(config: SegmenterConfig, tensors: dict[str, Tensor], name: str = "file.pth", text: str = "") -> Any:
+def identified(config: SegmenterConfig, tensors: dict[str, Tensor], name: str = NAME, text: str = "") -> Any:
     """(fitted config, our state dict) of weights of that layout; a fault is a WeightsError."""
     weights = Weights(Path(name), tensors, text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(published, "read", lambda _: weights)
+        patch.setattr(published, "read", lambda *_, **__: weights)
         found = published.identify(config, Path(name))
     fitted = found.fitted(config)
     return fitted, found.layout.convert("converted")(fitted, weights, found.facts)
@@ -124,9 +125,7 @@ def detectron2() -> dict[str, Tensor]:
     return drawn(detectron2_mask_rcnn(50, 80), scale=0.02)
 
 
-def built(
-    tensors: dict[str, Tensor], *overrides: str, name: str = "file.pth", text: str = ""
-) -> tuple[Any, SegmenterConfig]:
+def built(tensors: dict[str, Tensor], *overrides: str, name: str = NAME, text: str = "") -> tuple[Any, SegmenterConfig]:
     config, state = identified(given("mask_rcnn_r50", *overrides), tensors, name, text)
     return hollow_model(config, state).eval().double(), config
 
@@ -213,6 +212,22 @@ def mine_of_stem(model: Any, image: Tensor) -> Tensor:
         return body.relu(body.bn1(body.conv1(prepared.tensors.contiguous())))
 
 
+VERSION_3 = """model = dict(
+    backbone=dict(depth=50, norm_cfg=dict(requires_grad=False, type='BN'), style='caffe', type='ResNet'),
+    data_preprocessor=dict(
+        bgr_to_rgb=False,
+        mean=[
+            103.53,
+            116.28,
+            123.675,
+        ],
+        pad_mask=True,
+        std=[
+            1.0,
+            1.0,
+            1.0,
+        ],
+        type='DetDataPreprocessor'))"""
 BGR_MEAN = torch.tensor([103.53, 116.28, 123.675], dtype=torch.float64)[:, None, None]
 
 
@@ -223,6 +238,7 @@ BGR_MEAN = torch.tensor([103.53, 116.28, 123.675], dtype=torch.float64)[:, None,
         ("mmdetection", "mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth", "style='pytorch'", False),
         ("mmdetection", "mask_rcnn_r50_caffe_fpn_1x_coco.pth", "", True),
         ("mmdetection", "renamed.pth", "backbone=dict(style='caffe')", True),
+        ("mmdetection", "renamed.pth", VERSION_3, True),
     ],
 )
 def test_pixels_enter_as_the_publisher_had_them(
@@ -462,7 +478,7 @@ def test_a_file_of_another_backbone_is_refused_before_anything_is_converted(monk
     """Before a labeler is trained for its denominator: what tells the layout is enough to plan with."""
     heads = {"roi_head.bbox_head.fc_cls.weight": torch.zeros(81, 4)}
     heads["roi_head.mask_head.conv_logits.weight"] = torch.zeros(80, 4, 1, 1)
-    monkeypatch.setattr(published, "read", lambda file: Weights(file, heads, ""))
+    monkeypatch.setattr(published, "read", lambda file, **_: Weights(file, heads, ""))
     with pytest.raises(WeightsError, match=r"but segmenter=mask_rcnn_r50 runs on resnet50"):
         published.identify(given("mask_rcnn_r50"), Path("mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"))
 

@@ -204,6 +204,53 @@ def test_bags_of_a_thin_box_hold_what_its_mask_holds():
     assert box.amax(1).tolist() == [0.5] * 8
 
 
+LOST = [[12, 0, 0.9, 31], [0, 15, 31, 0.9], [19, 3, 0.9, 0.9]]  # pixels 4i or 4i + 3 of the crop, between two cells
+
+
+@pytest.mark.parametrize("xywh", LOST)
+def test_a_box_between_the_cells_is_lost_as_it_is_in_the_released_program(xywh):
+    rois = batch_of([xywh], [(32, 32)], [[0, 0, 32, 32]])
+    left, top, right, bottom = rois.spans[0].tolist()
+    whole = np.zeros((SIDE, SIDE))
+    whole[top:bottom, left:right] = 1
+    assert not shrunk(whole, SIDE // STRIDE).any()
+    assert not rois.box_mask(SIDE // STRIDE, form="fraction").any()
+    assert rois.box_mask(SIDE // STRIDE, form="cell").any()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("form", "smooth", "constant"), [("separate", 0.001, 2), ("joint", 0.0, 1)])
+def test_a_lost_box_teaches_nothing_and_spoils_no_figure(compose, form, smooth, constant, precision):
+    """Its dice are 1, whatever the mask; the other boxes of its batch learn as they would beside any box."""
+    config = compose("data=shapes", "recipe=released", "profile=paper", f"loss.mil={form}", f"loss.smooth={smooth}")
+    known = [3, 2, 20.5, 9]
+    logits = torch.randn(2, 4, SIDE // STRIDE, SIDE // STRIDE, generator=torch.Generator().manual_seed(0)) * 2
+
+    def step(boxes_xywh: list[list[float]], rows: slice) -> tuple[Any, Tensor]:
+        rois = batch_of(boxes_xywh, [(32, 32)] * len(boxes_xywh), [[0, 0, 32, 32]] * len(boxes_xywh))
+        student = Given(logits[0, rows].clone())
+        found = compute_losses(
+            student, Given(logits[1, rows]), rois, loss=config.loss, crf=config.crf,
+            photometrics=lambda images, _: images, weights=(4.0, 0.5),
+            dtype=network_dtype(precision, torch.device("cpu")),
+        )  # fmt: skip
+        found.total.backward()
+        return found, student.logits.grad
+
+    alone, gradient = step([known], slice(0, 1))
+    beside, gradients = step([known, *LOST], slice(0, 4))
+    assert torch.equal(gradients[1:], torch.zeros_like(gradients[1:]))
+    assert gradient.any()
+    torch.testing.assert_close(4 * gradients[:1], gradient)
+    assert beside.mil.item() == pytest.approx((alone.mil.item() + 3 * constant) / 4, abs=1e-6)
+    assert beside.crf.item() == pytest.approx((alone.crf.item() + 3) / 4, abs=1e-6)
+    assert beside.foreground == alone.foreground
+    only, nothing = step(LOST, slice(1, 4))
+    assert not nothing.any()
+    assert torch.stack([only.total, only.mil, only.crf, only.foreground]).isfinite().all()
+    assert only.foreground == 0
+
+
 def test_labelling_resizes_logits_by_way_of_the_losses_map(compose):
     """Two bilinear steps are not one: where the maps of small objects are coarser than the losses'."""
     config = compose("data=shapes", "recipe=released", "profile=paper", "roi.size=32")

@@ -162,4 +162,4 @@ def test_a_run_labels_with_a_local_folder_and_follows_its_content(checkpoint, co
     assert "checkpoint" not in stage.config
     assert set(stage.sources) >= {"config.json", "model.safetensors", "preprocessor_config.json"}
     named = Graph(changed(config, **{"labeler.checkpoint": "facebook/sam-vit-huge"}), store, CPU)
-    assert named.label(named.val, "sam").config["checkpoint"] == "facebook/sam-vit-huge"
+    assert label(named.context, named.val, METHODS["sam"]).config["checkpoint"] == "facebook/sam-vit-huge"

@@ -262,7 +262,7 @@ def test_a_time_limit_costs_nothing_but_time(sweeps: Sweeps, tmp_path: Path) -> 
     code, said = sweeps.submit("limited", *overrides, profile=mine)
     assert code == 0, said
     job = sweeps.job("limited", "train_labeler")
-    until(lambda: "Requeued for the 1. time" in log_of(sweeps, "limited", job), lambda: sweeps.status("limited"), 300)
+    until(lambda: "Requeued, for start 2" in log_of(sweeps, "limited", job), lambda: sweeps.status("limited"), 300)
     folder = sweeps.training("limited")
     assert 0 < load_checkpoint(folder / "checkpoint.pt")["step"] < 40000
     said = log_of(sweeps, "limited", job)
@@ -270,13 +270,30 @@ def test_a_time_limit_costs_nothing_but_time(sweeps: Sweeps, tmp_path: Path) -> 
 
 
 def test_one_that_is_sent_back_too_often_fails(sweeps: Sweeps, tmp_path: Path) -> None:
-    mine = profile(tmp_path, "")
+    mine = profile(tmp_path, "stages: {train_labeler: {minutes: 2}}\n")
     Path(mine).write_text(Path(mine).read_text().replace("requeues: 5", "requeues: 0"))
     sweeps.submit("often", *TRAINING, profile=mine)
     sweeps.training("often", past=5)
     disturb_by_signal(sweeps, "often")
     status = sweeps.finish("often")
-    assert "it was requeued 0 times already, the most that the profile allows" in status
+    assert re.search(r"it has run for 0:0[12] h in 1 start, and the plan promised 0:02 h at the most", status)
+
+
+def test_one_that_slurm_starts_again_keeps_to_its_one_limit(sweeps: Sweeps, tmp_path: Path) -> None:
+    """As after a node's failure; nothing was promised but one time limit, and most of that is left."""
+    mine = profile(tmp_path, "")
+    Path(mine).write_text(Path(mine).read_text().replace("requeues: 5", "requeues: 0"))
+    sweeps.submit("again", *TRAINING, profile=mine)
+    sweeps.training("again", past=5)
+    disturb_by_requeue(sweeps, "again")
+    job = sweeps.job("again", "train_labeler")
+    until(lambda: "BeginTime" in sweeps.ask("squeue", "--noheader", "--format", "%r"), lambda: sweeps.status("again"))
+    sweeps.hurry()
+    until(lambda: "of what the plan promised" in log_of(sweeps, "again", job).lower(), lambda: sweeps.status("again"))
+    limit = re.search(r"TimeLimit=00:(\d\d):00", sweeps.ask("scontrol", "show", "job", job))
+    assert limit is not None
+    assert 25 <= int(limit[1]) <= 29
+    assert sweeps.finish("again").splitlines()[-1] == "again: 9 done"
 
 
 def log_of(sweeps: Sweeps, name: str, job: str) -> str:

@@ -72,7 +72,10 @@ class RoiBatch:
 
         Args:
             form: `cell`, 1 where a cell's centre lies inside; `fraction`, the mask of the crop's own pixels shrunk
-                bilinearly without antialiasing, so that cells on the box's edge hold .5 or .25 (released).
+                bilinearly without antialiasing, so that cells on the box's edge hold .5 or .25 (released). Each cell
+                looks at the two pixels around its centre: a box one pixel of the crop wide or high that lies between
+                them is lost, there as here, and its mask is 0. Its losses then are constants, without a gradient. A box
+                within its image fills a third of the crop's sides or more; it takes one that the border has cut off.
         """
         rows, columns = self.box_lines(cells if form == "cell" else self.pixels.shape[-1])
         if form == "fraction":

@@ -56,26 +56,6 @@ INSTALL = {  # of what no requirement brings
     "python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
 }
 R_CNNS = ("torchvision", "cascade", "detectron2")
-OWN_PARTS = {  # of SegmenterConfig: part, or setting in a part → the backends that read it
-    "proposals": R_CNNS,
-    "heads": R_CNNS,
-    "cascade": ("cascade", "detectron2"),
-    "grid": ("solov2",),
-    "queries": ("transformers",),
-    "pyramid.fpn_start": ("torchvision", "cascade", "solov2"),
-    "proposals.exact_anchors": ("torchvision", "cascade"),  # detectron2's are exact
-    "heads.start": ("torchvision", "cascade"),
-    "heads.box_beta": ("torchvision", "detectron2"),
-    "heads.mask_targets": ("torchvision", "cascade"),  # detectron2's are binary
-    "cascade.box_per_class": ("cascade",),  # detectron2's cascade knows one box for all classes
-}
-TO_TRAIN = (  # settings of a network's parts that do not change what a trained one does
-    "pyramid.fpn_start",
-    "proposals.box_beta",
-    "heads.start",
-    "heads.box_beta",
-    "heads.mask_targets",
-)
 DEFORMABLE = (*R_CNNS, "solov2")  # backends whose backbones can have deformable convolutions
 MASKS_ONLY = ("transformers", "solov2")  # backends that find objects by their masks: without masks they find none
 

@@ -141,13 +141,16 @@ def check(config: SegmenterConfig) -> None:
             "segmenter.pyramid.stride_in_1x1=true needs the bottlenecks of torchvision's ResNets of 50 layers or more; "
             f"segmenter.pyramid.name={pyramid.name} of kind {pyramid.kind} has none; leave it out"
         )
+    if pyramid.kind == "swin" and config.backend not in ("transformers", "none"):
+        raise ConfigError(
+            f"segmenter.pyramid.kind=swin is Mask2Former's; segmenter={config.name} runs on resnet, timm or tiny"
+        )
     if config.grid.deform_out and not config.dcn:
         raise ConfigError("segmenter.grid.deform_out=true needs segmenter.dcn=true, whose last convolution it concerns")
-    if config.human_checkpoint is not None and (config.weights == "published" or not config.mask_head):
-        other = "segmenter.weights=published" if config.weights == "published" else "segmenter.mask_head=none"
+    if config.human_checkpoint is not None and config.weights == "published":
         raise ConfigError(
             f"segmenter.human_checkpoint={config.human_checkpoint} stands for a segmenter trained on human masks, "
-            f"beside one on pseudo-labels, and {other} trains none; leave one of the two out"
+            "beside one on pseudo-labels, and segmenter.weights=published trains none; leave one of the two out"
         )
     _check_cascade(config.cascade)
     _check_lengths(config)

@@ -1,18 +1,20 @@
-"""Initial weights of an R-CNN's new layers: those that no backbone brings.
+"""Initial weights of an R-CNN's new layers: those that no pre-trained backbone brings.
+
+U(b) is uniform between −b and b, N(v) normal with mean 0 and variance v. `in` and `out` count a layer's inputs and
+outputs (of a convolution, channels). Biases start at 0 except where the table names them.
 
 | layer | mmdetection | detectron2 | torchvision |
 |---|---|---|---|
-| fully connected, of box heads | Xavier uniform, ±√(6 / (in + out)) | ±√(3 / in) | ±√(1 / in), biases too |
-| class scores | N(0, .01) | N(0, .01) | ±√(1 / in), biases too |
-| boxes | N(0, .001) | N(0, .001) | ±√(1 / in), biases too |
-| transposed convolution, of mask heads | N(0, 2 / (4 · in)) | the same | the same, biases ±√(1 / (4 · out)) |
-| mask scores | N(0, 2 / classes) | N(0, .001) | N(0, 2 / (classes + 1)), biases ±√(1 / in) |
+| fully connected layers of box heads | U(√(6 / (in + out))) (Xavier) | U(√(3 / in)) | U(√(1 / in)), biases too |
+| class scores | N(.01²) | N(.01²) | U(√(1 / in)), biases too |
+| box deltas | N(.001²) | N(.001²) | U(√(1 / in)), biases too |
+| transposed convolution of mask heads | N(2 / (4 · in)) | N(2 / (4 · in)) | the same; biases U(√(1 / (4 · out))) |
+| mask scores | N(2 / classes) | N(.001²) | N(2 / (classes + 1)); biases U(√(1 / in)) |
 
-The second argument of N is the standard deviation where it is a decimal, the variance where it is a fraction. Biases
-are 0 where none are named. In region proposals (N(0, .01)) and in the 3 × 3 convolutions of box and mask heads
-(N(0, 2 / (9 · out)), biases 0) all three agree; of the feature pyramid see `PyramidConfig.fpn_start`. A cascade's class
-scores and boxes start as in MMDetection whichever is chosen. The variance 2 / classes suits COCO's 80 and LVIS's 1,203;
-with one or two classes the first mask losses are 2 to 9 instead of log 2.
+All three start the layers of region proposals with N(.01²), and the 3 × 3 convolutions of box and mask heads with
+N(2 / (9 · out)). The feature pyramid has a setting of its own, `PyramidConfig.fpn_start`. A cascade's class scores and
+box deltas start as in MMDetection, whichever is chosen. MMDetection's 2 / classes suits COCO's 80 categories and LVIS's
+1,203: with one or two, the first mask losses are 2 to 9 instead of log 2.
 
 Sources: MMDetection's ConvFCBBoxHead, BBoxHead and FCNMaskHead; detectron2's FastRCNNConvFCHead, FastRCNNOutputLayers
 and MaskRCNNConvUpsampleHead.

@@ -1,8 +1,9 @@
 """Published segmenters, evaluated instead of trained: whoever doubts our APs sees a known one come out first.
 
 `segmenter.weights=published` takes the whole model's weights from their library's hub, or from a downloaded file
-(`segmenter.checkpoint`; `published_layouts` lists whose, `published_zoo` which and with which printed AP), through the
-same prediction and the same AP as everything else. They know the categories of COCO, or of LVIS v1, and no others.
+(`segmenter.checkpoint`, or `segmenter.human_checkpoint` beside a training on pseudo-labels; `published_layouts` lists
+whose, `published_zoo` which and with which printed AP), through the same prediction and the same AP as everything else.
+They know the categories of COCO, or of LVIS v1, and no others.
 """
 
 import dataclasses
@@ -22,12 +23,14 @@ from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import read
 from mal.segmenters.published_layouts import LAYOUTS, Layout, recognise
+from mal.segmenters.published_setting import Asked, asked
 from mal.segmenters.published_zoo import Printed, offers, printed
 
 BACKENDS = {  # each has fetch(config) → weights file, and state(config, file) → what segmenter.pt holds
     "torchvision": "mal.segmenters.published_mask_rcnn",
     "transformers": "mal.segmenters.published_mask2former",
 }
+BY_WEIGHTS = asked(SegmenterConfig())
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder
 CONVERTED = "converted"  # what `weights` becomes for a file of another program than the backend's
 LVIS = 1203  # categories of LVIS v1, numbered from 1
@@ -78,6 +81,11 @@ def locate(config: SegmenterConfig) -> Path:
         ConfigError: nobody published weights for this segmenter that can be fetched; names those to download.
         WeightsError: there is no such file, or the hub cannot be reached.
     """
+    if config.backend in segmenters.ALSO:
+        raise ConfigError(
+            f"{asked(config).by}: segmenter.backend={config.backend} evaluates no published segmenter; leave "
+            "segmenter.backend out, and the backend that segmenter= names does"
+        )
     segmenters.check_built(config)
     if config.checkpoint is None:
         return _fetch(config)
@@ -86,9 +94,10 @@ def locate(config: SegmenterConfig) -> Path:
         if file.is_file():
             return file
     inside = f" with {' or '.join(WEIGHTS_FILES)}" if path.is_dir() else ""
+    by = asked(config)
+    otherwise = "leave it out and they are downloaded" if config.human_checkpoint is None else by.instead
     raise WeightsError(
-        f"segmenter.checkpoint={path}: there is no such file{inside}; give the published model's weights, or leave "
-        "segmenter.checkpoint out and they are downloaded"
+        f"{by.source(path)}: there is no such file{inside}; give the published model's weights, or {otherwise}"
     )
 
 
@@ -104,21 +113,28 @@ def identify(
         WeightsError: it cannot be read, is no segmenter known here, or is of another kind than the config's; or of
             other categories than COCO's and LVIS v1's.
     """
-    facts = {**remember(lambda: _facts(file)), "file": file.name}
+    setting = asked(config).file
+    source = f"{setting}={file}"
+    facts = {**remember(lambda: _facts(file, setting)), "file": file.name}
     layout = LAYOUTS[facts["layout"]]
     if layout.backend != config.backend:
         fitting = [name for name, backend in segmenters.SEGMENTERS.items() if backend == layout.backend]
+        if config.name in fitting:
+            raise WeightsError(
+                f"{source} is {layout.title}, which segmenter={config.name} computes with "
+                f"segmenter.backend={layout.backend}, not with {config.backend}; leave segmenter.backend out"
+            )
         raise WeightsError(
-            f"segmenter.checkpoint={file} is {layout.title}, and segmenter={config.name} is none; choose one of "
+            f"{source} is {layout.title}, and segmenter={config.name} is none; choose one of "
             f"{', '.join(name for name in fitting if not name.endswith('_tiny'))}"
         )
     if facts["classes"] not in (len(coco_names()), LVIS):
         raise WeightsError(
-            f"segmenter.checkpoint={file} knows {facts['classes']} categories, which are neither COCO's "
+            f"{source} knows {facts['classes']} categories, which are neither COCO's "
             f"{len(coco_names())} nor the {LVIS} of LVIS v1; give a model of one of them"
         )
     if layout.module:
-        layout.convert("check")(config, facts, file=file)
+        layout.convert("check")(config, facts, source=source)
     return Found(file, layout, facts)
 
 
@@ -132,16 +148,17 @@ def write(config: SegmenterConfig, *, found: Found, folder: Path) -> None:
     if not found.layout.module:
         state = _library(config).state(config, found.file)
     else:
-        model = found.layout.convert("converted")(fitted, read(found.file), found.facts)
+        model = found.layout.convert("converted")(fitted, read(found.file, setting=asked(config).file), found.facts)
         state = {"model": model, "category_ids": found.category_ids, "classes": found.facts["classes"]}
     save_checkpoint(folder / "segmenter.pt", {**state, "weights": fitted.weights})
 
 
-def check_categories(coco: CocoDict, *, source: str | Path, classes: int | None = None) -> None:
+def check_categories(coco: CocoDict, *, source: str | Path, classes: int | None = None, by: Asked = BY_WEIGHTS) -> None:
     """Refuse an annotation file whose categories are not those that a model knows.
 
     Args:
         classes: how many the model knows: LVIS v1's, or COCO's.
+        by: how the config asks for the model.
 
     Raises:
         ConfigError: names the first that is another.
@@ -150,16 +167,17 @@ def check_categories(coco: CocoDict, *, source: str | Path, classes: int | None 
         listed = "\n".join(f"{c['id']} {c['name']}" for c in sorted(coco["categories"], key=lambda c: c["id"]))
         if hashlib.sha256(listed.encode()).hexdigest() != LVIS_NAMES:
             raise ConfigError(
-                f"segmenter.weights=published: the model knows the {LVIS} categories of LVIS v1, but {source} lists "
-                f"{len(coco['categories'])} that are not the same; evaluate it on data=lvis with lvis_v1_val.json"
+                f"{by.by}: the model knows the {LVIS} categories of LVIS v1, but {source} lists "
+                f"{len(coco['categories'])} that are not the same; evaluate it on data=lvis with lvis_v1_val.json, or "
+                f"{by.instead}"
             )
         return
     for category in coco["categories"]:
         if coco_names().get(category["id"]) != category["name"]:
             raise ConfigError(
-                f"segmenter.weights=published: the model knows COCO's categories, but category {category['id']} of "
+                f"{by.by}: the model knows COCO's categories, but category {category['id']} of "
                 f"{source} is {category['name']!r} (COCO: {coco_names().get(category['id'], 'none')!r}); "
-                "evaluate it on data=coco, or train with segmenter.weights=trained"
+                f"evaluate it on data=coco, or {by.instead}"
             )
 
 
@@ -169,8 +187,8 @@ def known(results: list[dict[str, Any]], coco: CocoDict) -> list[dict[str, Any]]
     return [result for result in results if result["category_id"] in categories]
 
 
-def _facts(file: Path) -> dict[str, Any]:
-    weights = read(file)
+def _facts(file: Path, setting: str) -> dict[str, Any]:
+    weights = read(file, setting=setting)
     name = recognise(weights)
     layout = LAYOUTS[name]
     about = layout.convert("about")(weights) if layout.module else {"classes": len(coco_names())}

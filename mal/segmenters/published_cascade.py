@@ -7,7 +7,6 @@ and so ours add 1e-6.
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +16,10 @@ from mal.segmenters.cascade import build
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import Weights
 from mal.segmenters.published_keys import Rule, background_first, filled, with_background
-from mal.segmenters.published_mmdetection import BODY, PROPOSALS, as_tested
+from mal.segmenters.published_mmdetection import BODY, PROPOSALS
+from mal.segmenters.published_reading import reading, said
 
+STEM = "backbone.downsample_layers.0.0.weight"
 CLASSES = "roi_head.bbox_head.0.fc_cls.weight"
 BOXES = "roi_head.bbox_head.0.fc_reg.weight"
 WAY_OUT = "give a Cascade Mask R-CNN on ConvNeXt, and leave the segmenter's settings as they are"
@@ -57,7 +58,8 @@ RULES = (
 
 
 def about(weights: Weights) -> dict[str, Any]:
-    """What a file says of its model: `classes` (background not counted), `backbone` and `box_per_class`."""
+    """What a file says of its model: `classes` (background not counted), `backbone`, `box_per_class`, and what its
+    config has `said` (see `published_reading`)."""
     tensors = weights.tensors
     stem = tensors.get("backbone.downsample_layers.0.0.bias")
     third = {match[1] for key in tensors if (match := re.match(r"backbone\.stages\.2\.(\d+)\.", key))}
@@ -68,22 +70,28 @@ def about(weights: Weights) -> dict[str, Any]:
         "classes": len(tensors[CLASSES]) - 1,
         "backbone": SIZES.get(size, unknown),
         "box_per_class": boxes is not None and len(boxes) > 4,
+        "said": said(weights.config),
     }
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
     """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
 
     Raises:
         WeightsError.
     """
-    resnets.check_name(config, facts["backbone"], file=file)
+    resnets.check_name(config, facts["backbone"], source=source)
+    reading(facts, published_once=True, source=source)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
     cascade = dataclasses.replace(config.cascade, box_per_class=facts["box_per_class"])
-    return dataclasses.replace(as_tested(config), cascade=cascade)
+    found = reading(facts, published_once=True, source=facts["file"])
+    return dataclasses.replace(found.fitted(found.fitted_rois(config)), cascade=cascade)
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -92,9 +100,11 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
+    tensors = {_authors(key): value for key, value in weights.tensors.items()}
+    found = reading(facts, published_once=True, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
-        dataclasses.replace(weights, tensors={_authors(key): value for key, value in weights.tensors.items()}),
+        dataclasses.replace(weights, tensors=found.for_rgb(tensors, STEM)),
         rules=RULES,
         model=f"segmenter {config.name}",
         way_out=WAY_OUT,

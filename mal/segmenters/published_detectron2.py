@@ -8,7 +8,6 @@ Converted from the layout in detectron2's source (see `published_zoo` for what t
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask_rcnn import build
 from mal.segmenters.published_files import Weights
 from mal.segmenters.published_keys import Rule, background_first, filled, with_background
-from mal.segmenters.published_mmdetection import as_tested
+from mal.segmenters.published_reading import Reading
 
 BODY = "backbone.bottom_up"
 STEM = f"{BODY}.stem.conv1.weight"
@@ -61,20 +60,25 @@ def about(weights: Weights) -> dict[str, Any]:
     return {"classes": len(weights.tensors[CLASSES]) - 1, "backbone": backbone}
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
     """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
 
     Raises:
         WeightsError.
     """
-    resnets.check(config, facts["backbone"], file=file, deformable=False)
+    resnets.check(config, facts["backbone"], source=source, deformable=False)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what detectron2 does."""
     caffe2 = facts["backbone"] == resnets.CAFFE2
     std = resnets.CAFFE2_STD if caffe2 else [1.0, 1.0, 1.0]
-    return resnets.caffe(as_tested(config), std=std, stride_in_1x1=not caffe2)
+    return resnets.entering(
+        Reading().fitted_rois(config), bgr=True, mean=resnets.IMAGENET_MEAN, std=std, stride_in_1x1=not caffe2
+    )
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:

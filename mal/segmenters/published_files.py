@@ -14,6 +14,7 @@ from torch import Tensor
 from mal.errors import WeightsError
 from mal.segmenters.weights import unwrapped
 
+CONFIGS = ("cfg", "config")  # where MMDetection keeps its config's text in `meta`
 ZOO_PICKLE = ".pkl"  # detectron2's and Mask2Former's: numpy arrays in a plain pickle
 PLAIN = {  # all that a pickled array is made of, under numpy's names of before and after 2.0
     ("_codecs", "encode"),
@@ -34,10 +35,19 @@ class Weights:
     file: Path
     tensors: dict[str, Tensor]
     config: str  # the config that MMDetection writes beside the weights, or nothing
+    setting: str = "segmenter.checkpoint"  # that names the file
+
+    @property
+    def source(self) -> str:
+        """The file, after the setting that led to it."""
+        return f"{self.setting}={self.file}"
 
 
-def read(file: Path) -> Weights:
+def read(file: Path, *, setting: str = "segmenter.checkpoint") -> Weights:
     """Open a .pth, .pkl or .safetensors file; a wrapping `state_dict` or `model` is opened too.
+
+    Args:
+        setting: that names the file, for the errors.
 
     Raises:
         WeightsError: it cannot be read, or holds no weights, or more than plain values and arrays.
@@ -50,19 +60,23 @@ def read(file: Path) -> Weights:
         if isinstance(error, LookupError):  # an absent key, which says nothing
             reason = "it is of another kind, or cut short"
         raise WeightsError(
-            f"segmenter.checkpoint={file} is not a readable file of published weights ({reason}); "
+            f"{setting}={file} is not a readable file of published weights ({reason}); "
             f"download it again, or save the state dict alone with torch.save and give that"
         ) from error
     state = unwrapped(content)
     tensors = _tensors(state) if isinstance(state, dict) else None
     if not tensors:
         raise WeightsError(
-            f"segmenter.checkpoint={file} holds no dictionary of tensors; give the file that the publisher's model "
-            "page links to"
+            f"{setting}={file} holds no dictionary of tensors; give the file that the publisher's model page links to"
         )
     meta = content.get("meta") if isinstance(content, dict) else None
-    config = meta.get("config", "") if isinstance(meta, dict) else ""
-    return Weights(file, tensors, config if isinstance(config, str) else "")
+    return Weights(file, tensors, _config(meta) if isinstance(meta, dict) else "", setting)
+
+
+def _config(meta: dict[Any, Any]) -> str:
+    """The text of MMDetection's config: under `cfg` since version 3, under `config` before."""
+    texts = [meta[name] for name in CONFIGS if isinstance(meta.get(name), str | dict)]
+    return str(texts[0]) if texts else ""
 
 
 def _content(file: Path) -> Any:

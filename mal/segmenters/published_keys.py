@@ -69,7 +69,7 @@ def filled(
     ignored = re.compile(rf".*{COUNTER}" + (f"|{unread}" if unread else ""))
     unexpected = [key for key in weights.tensors if key not in used and not ignored.fullmatch(key)]
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    refuse(faults, source=weights.file, model=model, way_out=way_out)
+    refuse(faults, source=weights.source, model=model, way_out=way_out)
     return found
 
 

@@ -16,7 +16,7 @@ class Layout:
         title: of the models, in words.
         backend: ours, that builds such a segmenter.
         tells: keys that every such file has.
-        module: has about(weights) → facts, as JSON; check(config, facts, file=), which refuses another backbone's;
+        module: has about(weights) → facts, as JSON; check(config, facts, source=), which refuses another backbone's;
             fitted(config, facts) → config; and converted(config, weights, facts) → our state dict. Empty: the
             backend's own library saved it (`BACKENDS` in `published`).
     """
@@ -83,7 +83,7 @@ def recognise(weights: Weights) -> str:
             return name
     known = ", ".join(layout.title for layout in LAYOUTS.values())
     raise WeightsError(
-        f"segmenter.checkpoint={weights.file} is no published segmenter in a layout known here ({known}): its "
+        f"{weights.source} is no published segmenter in a layout known here ({known}): its "
         f"{len(weights.tensors)} weights are called {', '.join(list(weights.tensors)[:3])}, …; give a file that "
         "one of them saved"
     )

@@ -10,7 +10,9 @@ from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask2former_model import SWINS, UNUSED, Architecture, architecture, first_line, unfit
 from mal.segmenters.published import WEIGHTS_FILES, coco_names
-from mal.segmenters.weights import read_weights, refuse
+from mal.segmenters.published_files import read
+from mal.segmenters.published_setting import asked
+from mal.segmenters.weights import refuse
 
 FILES = ("config.json", WEIGHTS_FILES[0])
 # What the shapes of the weights do not tell; the rest they do.
@@ -60,12 +62,14 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
     ours = architecture(config, classes=len(coco_names()))
     if (file.parent / FILES[0]).is_file():
         _compare(Architecture.from_pretrained(file.parent), ours, source=file.parent / FILES[0], way_out=way_out)
+    weights = read(file, setting=asked(config).file)
     network, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-        None, config=ours, state_dict=read_weights(file), output_loading_info=True, ignore_mismatched_sizes=True
+        None, config=ours, state_dict=weights.tensors, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    refuse(unfit(report, absent=UNUSED, extra=()), source=file, model=f"segmenter {config.name}", way_out=way_out)
-    weights = {f"network.{key}": value for key, value in network.state_dict().items()}
-    return {"model": weights, "category_ids": sorted(coco_names()), "classes": len(coco_names())}
+    faults = unfit(report, absent=UNUSED, extra=())
+    refuse(faults, source=weights.source, model=f"segmenter {config.name}", way_out=way_out)
+    model = {f"network.{key}": value for key, value in network.state_dict().items()}
+    return {"model": model, "category_ids": sorted(coco_names()), "classes": len(coco_names())}
 
 
 def _compare(theirs: Architecture, ours: Architecture, *, source: Path, way_out: str) -> None:

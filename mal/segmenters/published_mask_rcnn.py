@@ -9,7 +9,9 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask_rcnn import build
-from mal.segmenters.weights import COUNTER, read_weights, refuse
+from mal.segmenters.published_files import read
+from mal.segmenters.published_setting import asked
+from mal.segmenters.weights import COUNTER, refuse
 
 WEIGHTS = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 LABELS = len(WEIGHTS.meta["categories"]) - 1  # 90: label and category id are the same number
@@ -48,7 +50,8 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
     """
     own = build(config, classes=LABELS, load=False).state_dict()
     counters = {key: value for key, value in own.items() if key.endswith(COUNTER)}
-    given = {_ours(key): value for key, value in read_weights(file).items() if not key.endswith(COUNTER)} | counters
+    weights = read(file, setting=asked(config).file)
+    given = {_ours(key): value for key, value in weights.tensors.items() if not key.endswith(COUNTER)} | counters
     faults = {
         "missing": [key for key in own if key not in given],
         "unexpected": [key for key in given if key not in own],
@@ -59,7 +62,7 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
         ],
     }
     way_out = f"give torchvision's file {Path(WEIGHTS.url).name}, and leave the settings of mask_rcnn_r50 as they are"
-    refuse(faults, source=file, model=f"segmenter {config.name}", way_out=way_out)
+    refuse(faults, source=weights.source, model=f"segmenter {config.name}", way_out=way_out)
     return {"model": given, "category_ids": list(range(1, LABELS + 1)), "classes": LABELS}
 
 

@@ -2,8 +2,8 @@
 
 The network is the same in other words: background last instead of first, one box and mask less, sigmoid instead of
 2 · sigmoid in deformable convolutions. What its test does and torchvision's parts do not by themselves is set by
-`fitted`: RoIAlign with about one sample a pixel, anchors that are not rounded. Its ResNets of Caffe's style (`caffe` in
-the file's name, or `style='caffe'` in the config inside) and its ResNeXt-101 32x8d take BGR, which is turned round.
+`fitted`: RoIAlign with about one sample a pixel, anchors that are not rounded. Its ResNets of Caffe's style and its
+ResNeXt-101 32x8d take BGR, which is turned round; how a file's model reads its images says `published_reading`.
 
 One difference stays: images are resized with antialiasing, which for an image that is enlarged, as nearly all of COCO's
 are, changes nothing but rounding. Converted from the layout in MMDetection's source (see `published_zoo` for what that
@@ -11,7 +11,6 @@ is worth).
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +20,7 @@ from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask_rcnn import build
 from mal.segmenters.published_files import Weights
 from mal.segmenters.published_keys import Rule, background_first, filled, with_background
+from mal.segmenters.published_reading import reading, said
 
 STEM = "backbone.conv1.weight"
 BLOCK = "backbone.layer{stage}.{block}.conv2.weight"
@@ -50,46 +50,34 @@ HEADS = (
 
 
 def about(weights: Weights) -> dict[str, Any]:
-    """What a file says of its model: `classes` (background not counted), `backbone`, `deformable` and `caffe`."""
+    """What a file says of its model: `classes` (background not counted), `backbone`, `deformable`, and what its
+    config has `said` (see `published_reading`)."""
     backbone = resnets.name(weights.tensors, BLOCK)
     return {
         "classes": len(weights.tensors[CLASSES]) - 1,
         "backbone": backbone,
         "deformable": any("offset" in key for key in weights.tensors if key.startswith("backbone.")),
-        "caffe": any(f"style={mark}caffe{mark}" in weights.config for mark in "'\""),
+        "said": said(weights.config),
     }
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
     """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
 
     Raises:
         WeightsError.
     """
-    resnets.check(config, facts["backbone"], file=file, deformable=facts["deformable"])
+    resnets.check(config, facts["backbone"], source=source, deformable=facts["deformable"])
+    reading(facts, published_once=False, source=source)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
-    config = as_tested(config)
-    if not reads_bgr(facts):
-        return config
-    std = [1.0, 1.0, 1.0] if is_caffe(facts) else resnets.CAFFE2_STD
-    return resnets.caffe(config, std=std, stride_in_1x1=is_caffe(facts))
-
-
-def is_caffe(facts: dict[str, Any]) -> bool:
-    return facts["caffe"] or "caffe" in facts["file"]
-
-
-def reads_bgr(facts: dict[str, Any]) -> bool:
-    return is_caffe(facts) or facts["backbone"] == resnets.CAFFE2
-
-
-def as_tested(config: SegmenterConfig) -> SegmenterConfig:
-    """RoIAlign and anchors as MMDetection and detectron2 have them."""
-    heads = dataclasses.replace(config.heads, samples=0, aligned=True)
-    return dataclasses.replace(config, heads=heads, proposals=dataclasses.replace(config.proposals, exact_anchors=True))
+    found = reading(facts, published_once=False, source=facts["file"])
+    return found.fitted(found.fitted_rois(config))
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -101,10 +89,10 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    tensors = resnets.ours_deformed(weights.tensors)
+    found = reading(facts, published_once=False, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
-        dataclasses.replace(weights, tensors=resnets.rgb(tensors, STEM) if reads_bgr(facts) else tensors),
+        dataclasses.replace(weights, tensors=found.for_rgb(resnets.ours_deformed(weights.tensors), STEM)),
         rules=(*BODY, *PROPOSALS, *HEADS),
         model=f"segmenter {config.name}",
         way_out=WAY_OUT,

@@ -7,7 +7,6 @@ from the layout in Mask2Former's source (see `published_zoo` for what that is wo
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -87,15 +86,18 @@ def about(weights: Weights) -> dict[str, Any]:
     return described(weights.tensors, classes=CLASSES, blocks="backbone.layers.{stage}.blocks.")
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
     """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
 
     Raises:
         WeightsError.
     """
     if facts["backbone"] != config.pyramid.name:
         raise WeightsError(
-            f"segmenter.checkpoint={file} is a Mask2Former on {facts['backbone']}, but segmenter={config.name} runs on "
+            f"{source} is a Mask2Former on {facts['backbone']}, but segmenter={config.name} runs on "
             f"{config.pyramid.name}; set segmenter.pyramid.name to that of the file"
         )
 

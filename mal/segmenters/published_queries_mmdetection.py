@@ -16,7 +16,9 @@ from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import Weights
 from mal.segmenters.published_keys import Rule
 from mal.segmenters.published_queries import BLOCK, PIXELS, QUERIES, SWIN
+from mal.segmenters.published_reading import reading, said
 
+STEM = "backbone.patch_embed.projection.weight"
 CLASSES = "panoptic_head.cls_embed.weight"
 WAY_OUT = (
     "give a Mask2Former of MMDetection's zoo for COCO instances on Swin, and leave the segmenter's settings as they are"
@@ -88,8 +90,28 @@ RULES = (
 
 
 def about(weights: Weights) -> dict[str, Any]:
-    """What a file says of its model: `classes` ("nothing" not counted) and `backbone`."""
-    return queries.described(weights.tensors, classes=CLASSES, blocks="backbone.stages.{stage}.blocks.")
+    """What a file says of its model: `classes` ("nothing" not counted), `backbone`, and what its config has `said` (see
+    `published_reading`)."""
+    described = queries.described(weights.tensors, classes=CLASSES, blocks="backbone.stages.{stage}.blocks.")
+    return {**described, "said": said(weights.config)}
+
+
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
+    """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
+
+    Raises:
+        WeightsError.
+    """
+    queries.check(config, facts, source=source)
+    reading(facts, published_once=True, source=source)
+
+
+def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
+    """The config whose images enter as MMDetection's do."""
+    return reading(facts, published_once=True, source=facts["file"]).fitted(config)
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -98,13 +120,11 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    named = {_newest(key): value for key, value in weights.tensors.items()}
+    found = reading(facts, published_once=True, source=weights.source)
+    named = found.for_rgb({_newest(key): value for key, value in weights.tensors.items()}, STEM)
     return queries.renamed(
         config, dataclasses.replace(weights, tensors=named), facts, rules=RULES, way_out=WAY_OUT, unread=UNREAD
     )
-
-
-check, fitted = queries.check, queries.fitted
 
 
 def _newest(key: str) -> str:

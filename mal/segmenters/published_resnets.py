@@ -1,7 +1,6 @@
 """What the ResNets of published segmenters have in common: which one it is, how it reads its pixels, how it deforms."""
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,66 +8,80 @@ from torch import Tensor
 from mal.errors import WeightsError
 from mal.segmenters.config import SegmenterConfig
 
-DEPTHS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third stage
+DEPTHS = {6: 50, 23: 101, 36: 152}  # of bottlenecks, by the blocks of the third stage
+BASIC_DEPTHS = {2: 18, 6: 34}  # of blocks of two convolutions
 CAFFE2 = "resnext101_32x8d"  # trained with Caffe2: its stride is in the 3 × 3 convolutions, but it reads BGR
 CAFFE2_STD = [57.375, 57.120, 58.395]  # what BGR in [0, 255] is divided by
 IMAGENET_MEAN = [103.530, 116.280, 123.675]  # of BGR, of Caffe's and Caffe2's models
 
 
 def name(tensors: dict[str, Tensor], block: str, *, first_stage: int = 1) -> str:
-    """torchvision's name of a ResNet or ResNeXt, by the shapes of its weights, such as resnext101_32x4d.
+    """torchvision's name of a ResNet or ResNeXt, by the shapes of its weights, such as resnext101_32x4d; of another
+    network what it is not.
 
     Args:
-        tensors: the file's. block: a template of the keys of its bottlenecks' 3 × 3 convolutions, as in
+        tensors: the file's. block: a template of the keys of its blocks' second convolutions, as in
             `backbone.layer{stage}.{block}.conv2.weight`. first_stage: its number.
     """
     keys = [block.format(stage=first_stage + 2, block=number) for number in range(max(DEPTHS) + 1)]
     blocks = sum(1 for key in keys if key in tensors)
     first = tensors.get(block.format(stage=first_stage, block=0))
-    if first is None or first.ndim != 4 or blocks not in DEPTHS:
-        return f"a network whose third stage has {blocks} bottlenecks"
+    if first is None or first.ndim != 4 or not blocks:
+        return "a backbone that is no ResNet"
+    bottlenecks = block.replace("conv2", "conv3").format(stage=first_stage, block=0) in tensors
+    depths = DEPTHS if bottlenecks else BASIC_DEPTHS
+    if blocks not in depths:
+        known = ", ".join(f"{count} in ResNet-{depth}" for count, depth in depths.items())
+        return f"a ResNet of a depth that is not known here ({blocks} blocks in the third stage; {known})"
     width, group = first.shape[:2]
     plain = width == group
-    return f"resnet{DEPTHS[blocks]}" if plain else f"resnext{DEPTHS[blocks]}_{width // group}x{group}d"
+    return f"resnet{depths[blocks]}" if plain else f"resnext{depths[blocks]}_{width // group}x{group}d"
 
 
-def check(config: SegmenterConfig, found: str, *, file: Path, deformable: bool) -> None:
+def check(config: SegmenterConfig, found: str, *, source: str, deformable: bool) -> None:
     """Refuse a file of another backbone than the segmenter's, in a sentence instead of hundreds of keys.
 
     Raises:
         WeightsError.
     """
-    check_name(config, found, file=file)
+    check_name(config, found, source=source)
     if deformable != config.dcn:
         has = "has" if deformable else "has no"
         raise WeightsError(
-            f"segmenter.checkpoint={file} {has} deformable convolutions; set "
-            f"segmenter.dcn={str(deformable).lower()}, or give another file"
+            f"{source} {has} deformable convolutions; set segmenter.dcn={str(deformable).lower()}, or give another file"
         )
 
 
-def check_name(config: SegmenterConfig, found: str, *, file: Path) -> None:
+def check_name(config: SegmenterConfig, found: str, *, source: str) -> None:
     """The same of any backbone that has a name of torchvision's or timm's.
 
     Raises:
         WeightsError.
     """
     wanted = config.pyramid.name.partition(".")[0]  # of timm's names, what comes before the weights' tag
+    if config.pyramid.kind == "tiny":
+        raise WeightsError(
+            f"{source} is a model on {found}, but segmenter={config.name} runs on a small network of ours; choose the "
+            "segmenter of that backbone"
+        )
     if found != wanted:
         raise WeightsError(
-            f"segmenter.checkpoint={file} is a model on {found}, but segmenter={config.name} runs on {wanted}; "
+            f"{source} is a model on {found}, but segmenter={config.name} runs on {wanted}; "
             "choose the segmenter of that backbone, or set segmenter.pyramid.name"
         )
 
 
-def caffe(config: SegmenterConfig, *, std: list[float], stride_in_1x1: bool) -> SegmenterConfig:
-    """The config of a backbone that learned from BGR in [0, 255]; its first convolution is turned round by `rgb`.
+def entering(
+    config: SegmenterConfig, *, bgr: bool, mean: list[float], std: list[float], stride_in_1x1: bool
+) -> SegmenterConfig:
+    """The config of a backbone that learned from pixels in [0, 255].
 
     Args:
-        std: what BGR was divided by.
+        bgr: their order; then the first convolution is turned round by `rgb`.
+        mean, std: of that order; what was taken from the pixels, and what they were then divided by.
         stride_in_1x1: see `PyramidConfig`.
     """
-    mean, spread = ([value / 255 for value in reversed(values)] for values in (IMAGENET_MEAN, std))
+    mean, spread = ([value / 255 for value in (values[::-1] if bgr else values)] for values in (mean, std))
     pyramid = dataclasses.replace(config.pyramid, mean=mean, std=spread, stride_in_1x1=stride_in_1x1)
     return dataclasses.replace(config, pyramid=pyramid)
 

@@ -7,7 +7,6 @@ See `published_mmdetection` for what holds of all of its models.
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +15,8 @@ from mal.segmenters import published_resnets as resnets
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published_files import Weights
 from mal.segmenters.published_keys import Rule, filled
-from mal.segmenters.published_mmdetection import BLOCK, BODY
+from mal.segmenters.published_mmdetection import BLOCK, BODY, STEM
+from mal.segmenters.published_reading import reading, said
 from mal.segmenters.solov2 import build
 
 CLASSES = "mask_head.conv_cls.weight"
@@ -27,25 +27,32 @@ BRANCHES = {"kernel_branch": "kernel_convs", "category_branch": "cls_convs"}
 
 
 def about(weights: Weights) -> dict[str, Any]:
-    """What a file says of its model: `classes`, `backbone` and `deformable`."""
+    """What a file says of its model: `classes`, `backbone`, `deformable`, and what its config has `said` (see
+    `published_reading`)."""
     return {
         "classes": len(weights.tensors[CLASSES]),
         "backbone": resnets.name(weights.tensors, BLOCK),
         "deformable": any("offset" in key for key in weights.tensors),
+        "said": said(weights.config),
     }
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, file: Path) -> None:
+def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
     """Refuse a file of another backbone in a sentence.
+
+    Args:
+        source: the file, after the setting that named it.
 
     Raises:
         WeightsError.
     """
-    resnets.check(config, facts["backbone"], file=file, deformable=facts["deformable"])
+    resnets.check(config, facts["backbone"], source=source, deformable=facts["deformable"])
+    reading(facts, published_once=True, source=source)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
+    config = reading(facts, published_once=True, source=facts["file"]).fitted(config)
     return dataclasses.replace(config, grid=dataclasses.replace(config.grid, deform_out=facts["deformable"]))
 
 
@@ -55,9 +62,10 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
+    found = reading(facts, published_once=True, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
-        dataclasses.replace(weights, tensors=resnets.ours_deformed(weights.tensors)),
+        dataclasses.replace(weights, tensors=found.for_rgb(resnets.ours_deformed(weights.tensors), STEM)),
         rules=RULES,
         model=f"segmenter {config.name}",
         way_out=WAY_OUT,

@@ -20,6 +20,7 @@ from mal.engine.settings import settings
 from mal.errors import ConfigError
 from mal.segmenters import published, reads
 from mal.segmenters.published import Found
+from mal.segmenters.published_setting import asked
 
 PUBLISHED = "published_segmenter"
 
@@ -32,9 +33,10 @@ class Segmenters:
 
     def human(self) -> Stage:
         """What stands for human masks: a segmenter trained on them here, or a published one
-        (`segmenter.human_checkpoint`)."""
-        given = self.context.config.segmenter.human_checkpoint
-        return self.train(None) if given is None else self.published()
+        (`segmenter.human_checkpoint`). Without a mask head nothing can: that detector learns from boxes."""
+        segmenter = self.context.config.segmenter
+        given = segmenter.human_checkpoint is not None and segmenter.mask_head
+        return self.published() if given else self.train(None)
 
     def train(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
@@ -71,18 +73,17 @@ class Segmenters:
         Raises:
             ConfigError, WeightsError: there is none, its weights cannot be had, or the data is not COCO's.
         """
-        val = self.context.val
+        val, by = self.context.val, asked(self.context.config.segmenter)
         if val is None or val.drawn is not None or not val.has_masks:
             raise ConfigError(
-                "segmenter.weights=published is measured on COCO's validation images with their masks, or on LVIS v1's "
-                "where the model is one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations "
-                "and data.val.images"
+                f"{by.by} is measured on COCO's validation images with their masks, or on LVIS v1's where the model is "
+                "one of LVIS; set data=coco or data=lvis and data.root, or data.val.annotations and data.val.images"
             )
         found, config = self.found, self._fitted()
         if val.census is not None:
             categories = [dataclasses.asdict(category) for category in val.census.categories]
             classes = found.facts["classes"]
-            published.check_categories({"categories": categories}, source=val.annotations, classes=classes)
+            published.check_categories({"categories": categories}, source=val.annotations, classes=classes, by=by)
         read = reads.CONVERTED if config.weights == published.CONVERTED else reads.PUBLISHED
         chosen = {"segmenter": settings(config, read, former=reads.FORMER)}
         chosen["segmenter"]["precision"] = str(network_dtype(config.precision, self.context.device))
@@ -153,7 +154,7 @@ class Segmenters:
         file = published.locate(config)
 
         def remember(compute: Callable[[], Any]) -> Any:
-            return ranks.on_first(lambda: remembered("published", 1, [file], compute, self.context.fingerprints))
+            return ranks.on_first(lambda: remembered("published", 2, [file], compute, self.context.fingerprints))
 
         return published.identify(config, file, remember=remember)
 

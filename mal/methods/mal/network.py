@@ -55,7 +55,7 @@ class StepLosses:
     total: Tensor
     mil: Tensor
     crf: Tensor
-    foreground: Tensor  # share of the box that the mean field calls foreground
+    foreground: Tensor  # share of the box that the mean field calls foreground; 0 where no box is left
 
 
 def build_network(config: Config) -> MaskNetwork:
@@ -168,7 +168,7 @@ def compute_losses(
     mil = mil_loss(masks, inside.amax(2), inside.amax(1), form=loss.mil, smooth=loss.smooth).mean()
     self_training = crf_loss(masks, refined, smooth=loss.smooth).mean()
     total = weights[0] * mil + weights[1] * self_training
-    return StepLosses(total, mil.detach(), self_training.detach(), refined.sum() / (inside > 0).sum())
+    return StepLosses(total, mil.detach(), self_training.detach(), refined.sum() / (inside > 0).sum().clamp_min(1))
 
 
 @torch.no_grad()
