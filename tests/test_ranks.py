@@ -46,7 +46,8 @@ def in_processes(count: int, folder: Path, body: str) -> list[Any]:
     script = folder / "script.py"
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     script.write_text(
-        "import json, sys\nfrom pathlib import Path\nimport torch\nfrom mal.engine import ranks\nfrom mal.errors import *\n"
+        "import json, sys\nfrom pathlib import Path\nimport torch\nfrom mal.engine import ranks\n"
+        "from mal.errors import *\n"
         f"with ranks.joined(torch.device('cpu')):\n{lines}\n"
         f"    Path({str(folder)!r}, f'answer-{{ranks.rank()}}.json').write_text(json.dumps(answer))\n"
     )
