@@ -58,7 +58,8 @@ class Graph(SegmenterStages):
         notes = []
         if (file := self.config.segmenter.human_checkpoint) is not None and self._trains_segmenters():
             published = self.found_segmenter.printed
-            what = published.words if published is not None else self.found_segmenter.layout.title
+            what = self.found_segmenter.layout.title if published is None else published.name
+            what = what if self.printed_here is None else self.printed_here.words
             notes.append(
                 f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
             )

@@ -18,6 +18,7 @@ from mal.metrics.matches import MatchArrays
 from mal.precision import network_dtype
 from mal.remembered import remembered
 from mal.segmenters import published
+from mal.segmenters.published_zoo import Printed, is_measured_on
 from mal.sources import Split
 from mal.stages.data import Json
 from mal.stages.labeler import LabelerStages
@@ -25,6 +26,7 @@ from mal.stages.settings import without, without_former
 from mal.submission import write_submission
 
 PUBLISHED = "published_segmenter"
+HUMAN_MASKS = "human masks"  # a retention's denominator where no published file stands for a segmenter trained on them
 
 
 class SegmenterStages(LabelerStages):
@@ -103,8 +105,7 @@ class SegmenterStages(LabelerStages):
 
         sources = {"weights": self.fingerprints.file(found.file)}
         columns = {**self._columns(), "segmenter": segmenters.title(config), "supervision": "published"}
-        if found.printed is not None:
-            columns |= {"printed_mask_ap": found.printed.mask_ap, "printed_by": found.printed.words}
+        columns["published_file"] = found.name
         return Stage(PUBLISHED, 1, settings, work, {}, sources, columns)
 
     def detect(self, segmenter: Stage) -> Stage:
@@ -186,7 +187,10 @@ class SegmenterStages(LabelerStages):
             return Result(metrics, {"": len(kept)})
 
         inputs = {"predictions": predictions, **split.inputs, **self._skipped(split)}
-        return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
+        columns = dict(predictions.columns)
+        if columns["supervision"] == "published" and (printed := self.printed_here) is not None:
+            columns |= {"printed_mask_ap": printed.mask_ap, "printed_by": printed.words}
+        return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), columns)
 
     def retention(self, pseudo: Stage, human: Stage) -> Stage:
         """Mask AP with pseudo-labels ÷ mask AP with human masks, and its paired bootstrap interval over images."""
@@ -199,7 +203,8 @@ class SegmenterStages(LabelerStages):
             finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
             return Result(figures if finite else {}, {"": len(both[0].image_ids)})
 
-        return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
+        columns = {**pseudo.columns, "denominator": human.columns.get("published_file", HUMAN_MASKS)}
+        return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=columns)
 
     @cached_property
     def found_segmenter(self) -> published.Found:
@@ -215,6 +220,15 @@ class SegmenterStages(LabelerStages):
             return ranks.on_first(lambda: remembered("published", 1, [file], compute, self.fingerprints))
 
         return published.identify(config, file, remember=remember)
+
+    @property
+    def printed_here(self) -> Printed | None:
+        """What is printed of the published segmenter, where it is evaluated on what the printed AP was measured on."""
+        printed, data = self.found_segmenter.printed, self.config.data
+        if printed is None or data.val_images != "all" or data.class_agnostic or data.on_bad_image == "skip":
+            return None
+        census, federated = self._val().census, data.format == "lvis"
+        return printed if is_measured_on(printed, census, federated=federated) else None
 
     def _segmenter(self) -> Any:
         return dataclasses.replace(self.config.segmenter, class_agnostic=self.config.data.class_agnostic)
