@@ -8,7 +8,6 @@ import torch
 
 from mal.graph import in_order
 from mal.stages import Graph
-from mal.stages.settings import FORMER
 from mal.store import Store
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
