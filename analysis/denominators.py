@@ -92,7 +92,7 @@ def denominator(retention: Record, known: Mapping[str, Record]) -> str:
 
 def published_file(score: Record) -> str:
     """The name of the published file that an AP is of; empty where the segmenter was trained here."""
-    columns = score["columns"]
+    columns = score.get("columns") or {}
     if columns.get("supervision") != "published":
         return ""
     return str(columns.get("published_file") or columns.get("printed_by") or "published weights")
