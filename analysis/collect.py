@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
+from analysis.denominators import UNKNOWN, denominator
+
 SETTINGS = {
     "profile": "str",
     "data": "str",
@@ -24,7 +26,17 @@ SETTINGS = {
     "supervision": "str",
     "seed": "Int64",
 }
-TYPES = {**SETTINGS, "stage": "str", "metric": "str", "value": "float64", "n": "Int64", "key": "str", "commit": "str"}
+PUBLISHED = {  # after all others: what a retention is divided by, and which published file an AP is of
+    "denominator": "str",
+    "published_file": "str",
+    "printed_mask_ap": "float64",
+}
+KNOWN = {**SETTINGS, **PUBLISHED, "printed_by": "str"}  # columns of records; the last is words for the one before it
+TYPES = {
+    **SETTINGS,
+    **{"stage": "str", "metric": "str", "value": "float64", "n": "Int64", "key": "str", "commit": "str"},
+    **PUBLISHED,
+}
 COLUMNS = list(TYPES)
 DEFAULT_STORE = "results/runs"
 
@@ -68,14 +80,17 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if _get(record, "status", path, str) != "done":
         return
     columns = _get(record, "columns", path, dict)
-    if unknown := [name for name in columns if name not in SETTINGS]:
+    if unknown := [name for name in columns if name not in KNOWN]:
         raise BrokenRecordError(f"{path}: unknown columns {', '.join(unknown)}")
     common = {
         **{name: _setting(columns, name, path) for name in SETTINGS},
         "stage": _get(record, "stage", path, str),
         "key": _get(record, "key", path, str),
         "commit": (record.get("provenance") or {}).get("commit"),
+        **{name: _setting(columns, name, path) for name in PUBLISHED},
     }
+    if common["stage"] == "retention" and common["denominator"] is None:
+        common["denominator"] = _denominator(record, path)
     if (common["stage"], common["key"]) != (path.parent.parent.name, path.parent.name):
         raise BrokenRecordError(f"{path} is the record of {common['stage']}/{common['key']}, not of its own folder")
     for metric, entry in _get(record, "metrics", path, dict).items():
@@ -86,6 +101,15 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         if not _is_number(value, float) or not _is_number(n, int):
             raise BrokenRecordError(f"{where} has value {value!r} and n {n!r}; a number and a count were expected")
         yield {**common, "metric": metric, "value": value, "n": n}
+
+
+def _denominator(record: dict[str, Any], path: Path) -> str | None:
+    """What a retention is divided by, of a record older than the column; None where the store lacks that AP."""
+    human = _get(record, "inputs", path, dict).get("human", "")
+    other = path.parents[2] / str(human) / path.name
+    known = {str(human): _read(other)} if human and other.is_file() else {}
+    found = denominator(record, known)
+    return None if found == UNKNOWN else found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,7 +134,7 @@ def _get(record: dict[str, Any], name: str, path: Path, kind: type) -> Any:
 
 
 def _setting(columns: dict[str, Any], name: str, path: Path) -> Any:
-    value, kind = columns.get(name), SETTINGS[name]
+    value, kind = columns.get(name), KNOWN[name]
     fits = {
         "str": value is None or isinstance(value, str),
         "float64": _is_number(value, float),

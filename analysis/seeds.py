@@ -8,6 +8,8 @@ from analysis.records import Record
 
 # stages whose `seed` is the run's; any other stage's is the data's
 SEEDED = ("train_labeler", "train_segmenter", "retention", "clustering_val", "attention_val")
+# columns that tell no two results apart: keys hold no profile, and old records no denominator, which is an input
+UNTOLD = ("seed", "profile", "denominator")
 
 
 def lineage(record: Record, known: Mapping[str, Record]) -> str:
@@ -38,7 +40,7 @@ def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[l
     """Records in groups that differ in their seed alone, each by rising seed; groups in the order of the records."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        columns = {k: v for k, v in record["columns"].items() if k not in ("seed", "profile")}  # keys hold no profile
+        columns = {k: v for k, v in record["columns"].items() if k not in UNTOLD}
         alike = json.dumps([lineage(record, known), columns], sort_keys=True)
         groups.setdefault(alike, []).append(record)
     return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups.values()]

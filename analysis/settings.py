@@ -52,7 +52,7 @@ def settings_of(record: Record, known: Mapping[str, Record]) -> Settings:
             continue
         stage = here["stage"]
         seedless = {k: v for k, v in here["config"].items() if k != "seed" or stage not in SEEDED}
-        found |= {f"{stage}.{key}": shown(value) for key, value in _flat(seedless)}
+        found |= {f"{stage}.{key}": shown(value) for key, value in flat(seedless)}
         found |= {f"{stage}.sources.{key}": value for key, value in (here.get("sources") or {}).items()}
         found[f"{stage}.version"] = shown(here.get("version"))
         new = [other for other in here["inputs"].values() if other not in seen]
@@ -146,10 +146,10 @@ def _short(value: str) -> str:
     return value if len(value) <= 40 else f"{value[:12]}…"
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     """`{"a": {"b": 1}}` as ("a.b", 1); lists stay whole."""
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.records import Record, UnreadableRecordError, by_address, finished
+from analysis.denominators import Kept, by_score, kept_groups, must_be_said, names_of, usable
+from analysis.recipes import departures, recipe_name, shown
+from analysis.records import Record, UnreadableRecordError, address, by_address, finished
 from analysis.rendering import Table, markdown_rows
-from analysis.seeds import over_seeds, spread
+from analysis.seeds import spread
 from analysis.settings import WEIGHTS, weights_of
 
-WEAKEST = {"shapes": 0.20}  # see `weakest`
-WEAKEST_ELSEWHERE = 0.15
 PAPER_DATA = ("coco", "lvis")
-IDENTITY = ("recipe", "encoder", "decoder", "theta", "segmenter", "seed", "key")  # `key` differs where no other does
+# what tells results apart: columns, `settings` unlike the recipe's, and `key`, which differs where nothing else does
+IDENTITY = ("recipe", "encoder", "decoder", "theta", "segmenter", "settings", "seed", "key")
 QUALITY = {
     "iou": "IoU",
     "iou_class": "IoU (class mean)",
@@ -56,35 +57,35 @@ def summary(records: Iterable[Record]) -> str:
 
 
 def _group(profile: str, data: str, records: list[Record], known: dict[str, Record]) -> str:
-    parts = [f"profile {profile}, data {data}: {_labeler_schedules(records)}"]
+    parts = [f"profile {profile}, data {data}: {_labeler_schedules(records, known)}"]
     if profile != "paper" or data not in PAPER_DATA:
         parts.append("Not comparable with the paper's numbers: another scale, other data.")
     for stage, where in (("quality_val", "validation"), ("quality_train", "training")):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
             parts.append(f"Mask quality on the {where} images ({_counts(chosen, 'iou')} instances)")
-            parts.append(_quality(chosen))
+            parts.append(_quality(chosen, known))
     chosen = [r for r in records if r["stage"] == "clustering_val"]
     if chosen:
         parts.append(f"Clustering score (Eq. 6; smaller is better), {_counts(chosen, 'clustering')} crops or images")
-        parts.append(_clustering(chosen))
+        parts.append(_clustering(chosen, known))
     chosen = [r for r in records if r["stage"] == "ap_val"]
     if chosen:
-        ratios = {r["inputs"]["pseudo"]: r for r in records if r["stage"] == "retention"}
+        groups = kept_groups(chosen, known)
         parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'box_ap')} validation images")
-        parts.append(_retention(chosen, ratios, known))
-        parts += _over_seeds(chosen, ratios, known)
+        parts.append(_retention(groups, known))
+        parts += _over_seeds(groups, known)
     return "\n\n".join(parts)
 
 
-def _labeler_schedules(records: list[Record]) -> str:
+def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
     """How the labelers among the records were trained, in words."""
     lines = []
     for record in records:
         if record["stage"] == "train_labeler":
             columns, config = record["columns"], record["config"]
             lines.append(
-                f"encoder {columns['encoder']}, recipe {columns['recipe']}, "
+                f"encoder {columns['encoder']}, recipe {recipe_name(record, known)}, "
                 f"{record['metrics']['steps']['value']:g} steps of {config['train']['batch']} RoIs at "
                 f"{config['roi']['size']}², seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
@@ -103,82 +104,74 @@ def _segmenters(records: list[Record], scores: list[Record]) -> str:
     return "Segmenter " + ", ".join(name + schedules.get(name, "") for name in names)
 
 
-def _quality(records: list[Record]) -> str:
-    header, identified = _identified(records, lambda r: labeler_name(r["columns"]["labeler"]))
+def _quality(records: list[Record], known: dict[str, Record]) -> str:
+    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
     rows = [[*cells, *(_number(r, metric) for metric in QUALITY)] for r, cells in identified]
     return table(["labeler", *header, *QUALITY.values()], rows)
 
 
-def _retention(scores: list[Record], ratios: dict[str, Record], known: dict[str, Record]) -> str:
-    """AP with human masks and with pseudo-labels, and their ratio where the former is enough to divide by."""
-    header, identified = _identified(scores, _supervision)
+def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
+    """AP with human masks and with pseudo-labels, and their ratio where the former is enough to divide by.
+
+    An AP has a line for each of its denominators, which are named where they are not simply the human masks' AP.
+    """
+    kept, said = by_score(groups), must_be_said(names_of(groups))
+    header, identified = _identified([some[0].score for some in kept.values()], known, _supervision)
     rows = []
     for record, cells in identified:
-        found = ratio(record, ratios, known)
         numbers = [_number(record, metric) for metric in AP]
-        rows.append([*cells, *numbers, found if isinstance(found, str) else _interval(found)])
-    return table(["trained on", *header, *AP.values(), "retention [95 % interval]"], rows)
+        rows += [
+            [*cells, *numbers, *([one.over or "-"] if said else []), _share(one, known)]
+            for one in kept[address(record)]
+        ]
+    over = ["divided by the AP of"] if said else []
+    return table(["trained on", *header, *AP.values(), *over, "retention [95 % interval]"], rows)
 
 
-def _clustering(records: list[Record]) -> str:
+def _share(one: Kept, known: dict[str, Record]) -> str:
+    found = usable(one, known)
+    return found if isinstance(found, str) else _interval(found)
+
+
+def _clustering(records: list[Record], known: dict[str, Record]) -> str:
     def name(record: Record) -> str:
         return f"{record['columns']['encoder']}, {WEIGHTS[weights_of(record)]}, {record['config']['source']}"
 
-    header, identified = _identified(records, name)
+    header, identified = _identified(records, known, name)
     rows = [[*cells, *(_number(r, metric) for metric in CLUSTERING)] for r, cells in identified]
     return table(["encoder", *header, *CLUSTERING.values()], rows)
 
 
-def weakest(data: str) -> float:
-    """The human-mask AP, in [0, 1], under which a ratio to it means nothing on a data set."""
-    return WEAKEST.get(data, WEAKEST_ELSEWHERE)
+def _over_seeds(groups: list[list[Kept]], known: dict[str, Record]) -> list[str]:
+    """For what was run with several seeds: how far they lie apart, beside what the images say within each.
 
-
-def ratio(score: Record, ratios: dict[str, Record], known: dict[str, Record]) -> Record | str:
-    """The retention that belongs to an AP with pseudo-labels, or why there is none to show.
-
-    Args:
-        score: an ap_val record. ratios: retention records by their `pseudo` input. known: all records by address.
+    Every denominator has a line of its own.
     """
-    found = ratios.get(f"ap_val/{score['key']}")
-    if found is None:
-        return "-"
-    human = known.get(found["inputs"]["human"])
-    if human is None:
-        return "the AP with human masks is missing"
-    least = weakest(score["columns"]["data"])
-    if human["metrics"]["mask_ap"]["value"] < least:
-        return f"too weak to divide by (human < {least:g})"
-    if "retention" not in found["metrics"]:
-        return "without a finite interval"  # a resample of the images has a human-mask AP of 0
-    return found
-
-
-def _over_seeds(scores: list[Record], ratios: dict[str, Record], known: dict[str, Record]) -> list[str]:
-    """For what was run with several seeds: how far they lie apart, beside what the images say within each."""
-    identified = _identified(scores, _supervision)[1]
-    groups = [group for group in over_seeds([record for record, _ in identified], known) if len(group) > 1]
-    header, named = _identified([group[0] for group in groups], _supervision, but="seed")
+    said = must_be_said(names_of(groups))
+    several: dict[str, list[list[Kept]]] = {}
+    for group in groups:
+        if len(group) > 1:
+            several.setdefault(address(group[0].score), []).append(group)
+    header, named = _identified([some[0][0].score for some in several.values()], known, _supervision, but="seed")
     rows = []
     for first, cells in named:
-        group = next(group for group in groups if group[0] is first)
-        found = [ratio(record, ratios, known) for record in group]
-        whole = [r["metrics"]["retention"]["value"] for r in found if not isinstance(r, str)]
-        each = [
-            f"{r['columns']['seed']}: {f if isinstance(f, str) else _interval(f)}"
-            for r, f in zip(group, found, strict=True)
-        ]
-        aps = [r["metrics"]["mask_ap"]["value"] for r in group if "mask_ap" in r["metrics"]]
-        rows.append(
-            [
-                *cells,
-                str(len(group)),
-                spread(aps, "{:.3f}") if aps else "-",
-                spread(whole, "{:.1%}") if len(whole) == len(group) else "-",
-                "; ".join(each) if any(f != "-" for f in found) else "-",
-            ]
-        )
-    titles = ["seeds", "mask AP, mean (lowest … highest)", "retention, likewise", "each seed's [95 % interval]"]
+        for group in several[address(first)]:
+            found = [usable(one, known) for one in group]
+            whole = [r["metrics"]["retention"]["value"] for r in found if not isinstance(r, str)]
+            each = [f"{one.score['columns']['seed']}: {_share(one, known)}" for one in group]
+            aps = [one.score["metrics"]["mask_ap"]["value"] for one in group if "mask_ap" in one.score["metrics"]]
+            rows.append(
+                [
+                    *cells,
+                    str(len(group)),
+                    spread(aps, "{:.3f}") if aps else "-",
+                    *([names_of([group])[0] or "-"] if said else []),
+                    spread(whole, "{:.1%}") if len(whole) == len(group) else "-",
+                    "; ".join(each) if any(f != "-" for f in found) else "-",
+                ]
+            )
+    over = ["divided by the AP of"] if said else []
+    titles = ["seeds", "mask AP, mean (lowest … highest)", *over, "retention, likewise", "each seed's [95 % interval]"]
     return ["Over seeds", table(["trained on", *header, *titles], rows)] if rows else []
 
 
@@ -197,9 +190,10 @@ def _supervision(record: Record) -> str:
 
 
 def published_name(columns: Mapping[str, Any]) -> str:
-    """Published weights in words, with the mask AP that is printed beside them, where that is known."""
-    printed = columns.get("printed_mask_ap")
-    return "published weights" + (f" (printed mask AP .{round(10 * printed):03d})" if printed is not None else "")
+    """Published weights in words: their file, and the mask AP that is printed of them where that is of this data."""
+    file, printed = columns.get("published_file"), columns.get("printed_mask_ap")
+    name = "published weights" + (f" {file}" if file else "")
+    return name + (f" (printed mask AP .{round(10 * printed):03d})" if printed is not None else "")
 
 
 def labeler_name(labeler: str, of: str = "") -> str:
@@ -209,36 +203,48 @@ def labeler_name(labeler: str, of: str = "") -> str:
 
 
 def _identified(
-    records: list[Record], name: Callable[[Record], str], *, but: str = ""
+    records: list[Record], known: Mapping[str, Record], name: Callable[[Record], str], *, but: str = ""
 ) -> tuple[list[str], list[tuple[Record, list[str]]]]:
     """What tells the records of a table apart: a name, and every setting (`but` one) in which two of a name differ.
 
     Returns:
         The settings' names; the records in the table's order, each with the cells of its name and settings.
     """
-    shown: list[str] = []
+    columns: list[str] = []
 
     def values(record: Record) -> list[Any]:
-        return [_setting(record, setting) for setting in shown]
+        return [identity(record, setting, known) for setting in columns]
 
     for setting in (setting for setting in IDENTITY if setting != but):
         alike: dict[tuple[Any, ...], set[Any]] = {}
         for record in records:
-            alike.setdefault((name(record), *values(record)), set()).add(_setting(record, setting))
+            value = record["columns"].get("recipe") if setting == "recipe" else identity(record, setting, known)
+            alike.setdefault((name(record), *values(record)), set()).add(value)
         if any(len(different) > 1 for different in alike.values()):
-            shown.append(setting)
+            columns.append(setting)
 
     def rank(record: Record) -> tuple[Any, ...]:
-        labeler, names = _setting(record, "labeler"), list(LABELERS)
+        labeler, names = record["columns"].get("labeler"), list(LABELERS)
         place = names.index(labeler) if labeler in names else len(names)
         sortable = [(value is not None, value) for value in values(record)]
-        return _setting(record, "supervision") not in ("human", "boxes"), place, name(record), sortable, record["key"]
+        return (
+            record["columns"].get("supervision") not in ("human", "boxes"),
+            place,
+            name(record),
+            sortable,
+            record["key"],
+        )
 
     ordered = sorted(records, key=rank)
-    return shown, [(r, [name(r), *("" if value is None else str(value) for value in values(r))]) for r in ordered]
+    return columns, [(r, [name(r), *("" if value is None else str(value) for value in values(r))]) for r in ordered]
 
 
-def _setting(record: Record, name: str) -> Any:
+def identity(record: Record, name: str, known: Mapping[str, Record]) -> Any:
+    """What a record has of one of `IDENTITY`, to be shown; a recipe's name with what is otherwise than it says."""
+    if name == "recipe":
+        return recipe_name(record, known)
+    if name == "settings":
+        return " ".join(shown(departures(record, known))) or None
     return record["key"][:8] if name == "key" else record["columns"].get(name)
 
 

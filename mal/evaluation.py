@@ -2,7 +2,7 @@
 
 import math
 
-from mal.context import Context
+from mal.context import Context, Json
 from mal.data.annotations import read
 from mal.data.sources import Split
 from mal.data.stages import readable
@@ -12,6 +12,8 @@ from mal.metrics import bootstrap
 from mal.metrics.ap import average_precision
 from mal.metrics.masks import mask_quality, select_images
 from mal.metrics.matches import MatchArrays
+
+HUMAN_MASKS = "human masks"  # a retention's denominator where no published file stands for a segmenter trained on them
 
 
 def quality(context: Context, split: Split, labels: Stage) -> Stage:
@@ -33,8 +35,12 @@ def quality(context: Context, split: Split, labels: Stage) -> Stage:
     return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
 
 
-def score(context: Context, predictions: Stage) -> Stage:
-    """AP of masks and boxes, and the per-image matches behind it."""
+def score(context: Context, predictions: Stage, *, columns: Json | None = None) -> Stage:
+    """AP of masks and boxes, and the per-image matches behind it.
+
+    Args:
+        columns: what a table says of it beside what it says of the predictions.
+    """
     config = context.config
     split, which = context.required_val, config.data.val_images
     agnostic, limit = config.data.class_agnostic, config.segmenter.test.max_detections
@@ -69,7 +75,8 @@ def score(context: Context, predictions: Stage) -> Stage:
         return Result(metrics, {"": len(kept)})
 
     inputs = {"predictions": predictions, **split.inputs, **context.skipped(split)}
-    return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), predictions.columns)
+    about = {**predictions.columns, **(columns or {})}
+    return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), about)
 
 
 def retention(context: Context, pseudo: Stage, human: Stage) -> Stage:
@@ -83,4 +90,5 @@ def retention(context: Context, pseudo: Stage, human: Stage) -> Stage:
         finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0
         return Result(figures if finite else {}, {"": len(both[0].image_ids)})
 
-    return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=pseudo.columns)
+    columns = {**pseudo.columns, "denominator": human.columns.get("published_file", HUMAN_MASKS)}
+    return Stage("retention", 1, settings, work, {"pseudo": pseudo, "human": human}, columns=columns)

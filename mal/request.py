@@ -80,7 +80,7 @@ class Graph:
         """The stages a run asks for; their inputs follow from them."""
         context, config, stages = self.context, self.config, self.data()
         if self.trains_nothing:
-            return [*stages, evaluation.score(context, self.segmenters.detect(self.segmenters.published()))]
+            return [*stages, self._score(self.segmenters.published())]
         for split, method in self.labelled():
             labels = label(context, split, method)
             stages.append(evaluation.quality(context, split, labels) if needs.compares(split, config) else labels)
@@ -88,7 +88,7 @@ class Graph:
             trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
                 trained.append(self.segmenters.train(self.labels(context.train)))
-            scores = [evaluation.score(context, self.segmenters.detect(segmenter)) for segmenter in trained]
+            scores = [self._score(segmenter) for segmenter in trained]
             stages += scores[:1] if len(scores) == 1 else [evaluation.retention(context, scores[1], scores[0])]
             if self.test is not None and config.segmenter.mask_head:
                 stages += [self.segmenters.predict_test(segmenter, self.test) for segmenter in trained]
@@ -104,6 +104,11 @@ class Graph:
             return []
         splits = filter(None, (self.train, self.val))
         return [split for split in splits if self.method.has(self.config, split.name)]
+
+    def _score(self, segmenter: Stage) -> Stage:
+        """AP of a segmenter's predictions."""
+        columns = self.segmenters.printed_columns(segmenter)
+        return evaluation.score(self.context, self.segmenters.detect(segmenter), columns=columns)
 
     def labels(self, split: Split) -> Stage:
         """The labeler's masks of a split."""
@@ -123,7 +128,9 @@ class Graph:
             )
         elif file is not None and self._trains_segmenters():
             found = self.segmenters.found
-            what = found.printed.words if found.printed is not None else found.layout.title
+            what = found.layout.title if found.printed is None else found.printed.name
+            if (printed := self.segmenters.printed_here) is not None:
+                what = printed.words
             notes.append(
                 f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
             )

@@ -14,6 +14,16 @@ NOWHERE = Path("no store")
 PAPERS = "The paper's rows"
 EPOCHS = {"solov2": 36, "cascade": 36, "mask2former": 50, "mask_rcnn": 12}  # MAL.md's, from the released configs
 
+# how the recipes `paper` and `released` label
+LABEL = {
+    "network": "student",
+    "flip": False,
+    "upsample": "two_step",
+    "antialias": False,
+    "cut": False,
+    "threshold": [0.1, 0.1, 0.1],
+}
+
 
 class Runs:
     """The records that runs would leave: labels → segmenter → predictions → AP, and retention of the pairs."""
@@ -38,12 +48,12 @@ class Runs:
         config: Record = {
             "seed": seed,
             "train": {"batch": 32, "epochs": 10, "steps": None, **(train or {})},
-            "roi": {"size": 512, "theta": columns["theta"]},
+            "roi": {"size": 512, "theta": columns["theta"], "repeats": "foreground"},
             "decoder": {"name": columns["decoder"]},
             "encoder": {"name": columns["encoder"], "fuse": False, "pretrained": True},
         }
         labeler = self.add("train_labeler", columns, config=config, steps=9)
-        settings: Record = {"label": {"flip": True}}
+        settings: Record = {"label": dict(LABEL)}
         return self.add(f"label_{split}", columns, config=settings, inputs={"labeler": labeler}), columns
 
     def quality(self, iou: float, **columns: Any) -> str:

@@ -247,12 +247,40 @@ def test_retentions_are_ratios_to_the_same_human_masks(lab: Laboratory) -> None:
     known = by_address(finished(lab.root))
     runs = {name: {0: known[f"ap_val/{name}"]} for name in "ab"}
     humans = {f"ap_val/{name}": known[human] for name in "ab"}
-    ap, kept = mask_ap(runs, humans, lab.root, resamples=20, seed=0)
+    ap, kept = mask_ap(runs, {"human masks": humans}, lab.root, resamples=20, seed=0)
     assert [ap[name][0].value for name in "ab"] == pytest.approx([0.4, 0.6])
-    assert [kept[name][0].value for name in "ab"] == pytest.approx([0.5, 0.75])
+    assert [kept["human masks"][name][0].value for name in "ab"] == pytest.approx([0.5, 0.75])
     text = report(lab.root, Question("encoder", resamples=99))
     assert "## Retention of tiny, per cent" in text
     assert "+25.0 |   [+25.0, +25.0] | 0.020 |" in text  # 2 / 100: the fewest that 99 resamples can say
+
+
+def test_retentions_over_different_denominators_are_compared_apart(lab: Laboratory) -> None:
+    """`b` was divided by human masks and then by a published file: the later one once stood beside a's human one."""
+    lab.score("h", 8, {"seed": 0}, "human")
+    lab.score("f", 10, {"seed": 0, "published_file": "F.pth"}, "published")
+    for encoder, good, below in (("a", 4, ("h",)), ("b", 6, ("h", "f")), ("c", 5, ("f",))):
+        columns = lab.labeler(encoder, 0)
+        columns.pop("key")
+        lab.score(encoder, good, columns, "pseudo")
+        for name in below:
+            metrics = {"retention": 0.5, "retention_low": 0.1, "retention_high": 0.9}
+            inputs = {"pseudo": f"ap_val/{encoder}", "human": f"ap_val/{name}"}
+            told = {**columns, "segmenter": "tiny", "supervision": "pseudo"}
+            lab.add("retention", f"{encoder}{name}", config={"seed": 0}, columns=told, inputs=inputs, metrics=metrics)
+    text = report(lab.root, Question("encoder", resamples=99))
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    rows = {
+        title: re.findall(r"^\| (\w) +\| +0 \| +([\d.]+) \[", part, re.MULTILINE)
+        for title, part in sections.items()
+        if title.startswith("Retention")
+    }
+    assert rows == {
+        "Retention of tiny, divided by the AP with human masks, per cent": [("a", "50.0"), ("b", "75.0")],
+        "Retention of tiny, divided by the AP of F.pth, per cent": [("b", "60.0"), ("c", "50.0")],
+    }
+    chosen = report(lab.root, Question("encoder", "a", resamples=99))
+    assert "Not compared, divided by the AP of F.pth: there is no retention of the baseline a." in chosen
 
 
 def test_match_arrays_cut_off_are_named(lab: Laboratory) -> None:

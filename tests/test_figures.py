@@ -158,6 +158,22 @@ def test_photographs_that_may_not_be_passed_on_are_left_out_and_counted(store, t
     assert not any(f"image {number}" in free.caption for number in (3, 4))
 
 
+@pytest.mark.slow
+def test_figure_8_says_that_a_published_segmenter_stands_for_human_masks(store, tmp_path):
+    (trained,) = draw_all(store, tmp_path / "trained", only=["fig8"])
+    assert "mask2former_tiny trained on human masks and on the masks of MAL (vit_nano), everything else alike" in (
+        trained.caption
+    )
+    for stage in ("detect_val", "ap_val"):
+        path = store / stage / "human" / "run.json"
+        record = json.loads(path.read_text())
+        record["columns"] |= {"supervision": "published", "published_file": "F.pth"}
+        path.write_text(json.dumps(record))
+    (published,) = draw_all(store, tmp_path / "published", only=["fig8"])
+    assert "mask2former_tiny as published (F.pth) and trained on the masks of MAL (vit_nano). Rule" in published.caption
+    assert trained.png.read_bytes() != published.png.read_bytes()
+
+
 def test_a_licences_id_counts_only_where_the_file_means_cocos(store, photographs, tmp_path):
     file = photographs / "val.json"
     whole = file.read_text()

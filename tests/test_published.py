@@ -1,5 +1,6 @@
 """Published segmenters, from files that their own libraries saved, predict what their own libraries predict."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 
 from mal.config import Config
 from mal.data.annotations import decode_mask, encode_mask, read
-from mal.engine.graph import in_order
+from mal.data.census import Category, take
+from mal.engine.graph import Stage, in_order
 from mal.engine.store import Store
 from mal.errors import ConfigError, WeightsError
 from mal.request import Graph
@@ -27,7 +29,7 @@ from mal.segmenters import mask2former, mask_rcnn, published, published_mask2for
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.mask2former_model import SWINS, architecture
-from mal.segmenters.published_zoo import ZOO, printed
+from mal.segmenters.published_zoo import MEASURED_ON, ZOO, Printed, is_measured_on, printed
 from tests.published_layouts import drawn, mmdetection_body, mmdetection_mask_rcnn
 from tests.test_segmenter import composed
 
@@ -42,6 +44,7 @@ SMALL = [
     "segmenter.queries.pixel_feed_forward=32",
     "segmenter.test.max_detections=6",
 ]
+MASK_RCNN = "mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"
 SKIPPED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers from 1 to 90 that no category of COCO has
 
 
@@ -75,7 +78,7 @@ def coco_of(folder: Path, *, height: int, width: int) -> Path:
     """A COCO file of one photograph-like image with a car and a truck: folder/val.json and folder/images."""
     rng = np.random.default_rng(0)
     pixels = cv2.resize(rng.integers(0, 256, (12, 16, 3)).astype(np.uint8), (width, height))
-    (folder / "images").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(folder / "images" / "one.png"), pixels)
     mask = np.zeros((height, width), dtype=bool)
     mask[4:40, 8:50] = True
@@ -397,6 +400,24 @@ def test_retention_divides_by_the_published_segmenters_ap(
     assert stages.count("published_segmenter") == stages.count("retention") == 1
     printed = capsys.readouterr().out
     assert "no segmenter is trained on human masks; transformers' Mask2Former stands for it" in printed
+    [ratio] = (tmp_path / "runs").glob("retention/*/run.json")
+    assert json.loads(ratio.read_text())["columns"]["denominator"] == "saved/model.safetensors"
+    assert "published weights saved/model.safetensors" in printed
+    assert "divided by the AP of" in printed  # the run's own closing table
+
+
+def test_a_retention_says_what_it_is_divided_by_and_keeps_its_key(
+    both_segmenters: Callable[..., Config], library_folder: Path
+) -> None:
+    def ratio(*overrides: str) -> Stage:
+        config = both_segmenters(*overrides)
+        stages = in_order(Graph(config, Store(config.store), CPU).targets())
+        return next(stage for stage in stages if stage.name == "retention")
+
+    trained = ratio()
+    assert trained.columns["denominator"] == "human masks"
+    assert ratio(f"segmenter.human_checkpoint={library_folder}").columns["denominator"] == "saved/model.safetensors"
+    assert dataclasses.replace(trained, columns={}).key == trained.key
 
 
 def test_two_published_segmenters_at_once_are_refused(library_folder: Path) -> None:
@@ -430,10 +451,15 @@ def test_a_detector_without_masks_is_trained_beside_rows_that_have_a_published_s
 
 @pytest.mark.slow
 def test_a_downloaded_file_is_evaluated_beside_its_printed_ap(
-    compose: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    compose: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From MMDetection's layout to AP in one command; where its name says which model it is, the table has both APs."""
-    data, name = coco_of(tmp_path / "data", height=64, width=96), "mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"
+    """From MMDetection's layout to AP in one command; where its name says which model it is, and the data are those of
+    the printed AP, the table has both."""
+    monkeypatch.setitem(MEASURED_ON, "COCO", (1, 2, 80))
+    data, name = coco_of(tmp_path / "data", height=64, width=96), MASK_RCNN
     weights = drawn(mmdetection_mask_rcnn(mmdetection_body(50), 80), scale=0.02)
     torch.save({"meta": {"config": "model = dict()"}, "state_dict": weights}, tmp_path / name)
 
@@ -446,13 +472,72 @@ def test_a_downloaded_file_is_evaluated_beside_its_printed_ap(
         )  # fmt: skip
 
     run(build())
-    assert "published weights (printed mask AP .347)" in capsys.readouterr().out
+    assert f"published weights {name} (printed mask AP .347)" in capsys.readouterr().out
     [record] = (tmp_path / "runs").glob("detect_val/*/run.json")
     assert json.loads(record.read_text())["metrics"]["predictions"]["value"] > 0
     run(build())
     assert "4 stages, 4 of them done" in capsys.readouterr().out
     with pytest.raises(WeightsError, match=r"is MMDetection's Mask R-CNN, and segmenter=solov2_r50 is none"):
         run(build("segmenter=solov2_r50"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "overrides", "there"),
+    [
+        ((1, 2, 80), (), True),
+        (None, (), False),  # one image of COCO's is not val2017
+        ((1, 2, 80), ("data.val_images=even",), False),
+        ((1, 2, 80), ("data.class_agnostic=true",), False),
+        ((1, 2, 80), ("data.on_bad_image=skip",), False),
+    ],
+)
+def test_a_printed_ap_is_said_where_it_was_measured_alone(
+    published_run: Callable[..., Config],
+    both_segmenters: Callable[..., Config],
+    library_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int, int, int] | None,
+    overrides: tuple[str, ...],
+    there: bool,
+) -> None:
+    model = next(model for model in ZOO if model.segmenter == "mask2former_swin_s")
+    monkeypatch.setattr(published, "printed", lambda _: model)
+    if counts is not None:
+        monkeypatch.setitem(MEASURED_ON, "COCO", counts)
+    alone = published_run(*overrides)
+    beside = both_segmenters(f"segmenter.human_checkpoint={library_folder}", *overrides)
+    for config in (alone, beside):
+        graph = Graph(config, Store(config.store), CPU)
+        stages = [stage for stage in in_order(graph.targets()) if stage.columns.get("supervision") == "published"]
+        said = {stage.name: stage.columns.get("printed_mask_ap") for stage in stages}
+        assert said == {"published_segmenter": None, "detect_val": None, "ap_val": model.mask_ap if there else None}
+    [note] = [note for note in graph.notes() if "human_checkpoint" in note]
+    assert model.name in note
+    assert (f"mask AP {model.mask_ap}" in note) == there
+
+
+def test_a_printed_ap_is_of_all_of_val2017_or_of_lvis_v1s_val_by_its_own_protocol(tmp_path: Path) -> None:
+    """COCO's val2017 has 5,000 images and 36,781 annotations, LVIS v1's val 19,809 and 244,707."""
+    coco, lvis = printed(Path(MASK_RCNN)), printed(Path("mask_rcnn_r50_fpn_sample1e-3_mstrain_1x_lvis_v1-aa78ac3d.pth"))
+    assert coco is not None
+    assert lvis is not None
+    file = take(read(coco_of(tmp_path, height=64, width=96) / "val.json", masks=False))
+
+    def found(model: Printed, images: int, annotations: int, categories: int, *, federated: bool) -> bool:
+        listed = [Category(number, str(number), 1) for number in range(categories)]
+        census = dataclasses.replace(file, images=images, annotations=annotations, categories=listed)
+        return is_measured_on(model, census, federated=federated)
+
+    assert found(coco, 5000, 36781, 80, federated=False)
+    assert found(lvis, 19809, 244707, 1203, federated=True)
+    assert not found(coco, 5000, 36780, 80, federated=False)
+    assert not found(coco, 218, 1838, 80, federated=False)
+    assert not found(coco, 118287, 860001, 80, federated=False)
+    assert not found(coco, 5000, 36781, 79, federated=False)
+    assert not found(coco, 5000, 36781, 80, federated=True)
+    assert not found(lvis, 19809, 244707, 1203, federated=False)
+    assert not found(lvis, 5000, 36781, 80, federated=False)
+    assert not is_measured_on(coco, None, federated=False)
 
 
 def test_what_must_be_downloaded_is_named_with_its_printed_ap() -> None:

@@ -125,7 +125,7 @@ def test_names_say_in_what_two_labelers_differ() -> None:
         return {"key": key, "columns": {"profile": "demo", **columns}}
 
     records = [record("a1", seed=0), record("b2", seed=1), record("c3", seed=1), record("d4")]
-    assert names(records, ["MAL", "MAL", "MAL", "box"]) == [
+    assert names(records, ["MAL", "MAL", "MAL", "box"], {}) == [
         "MAL, seed 0",
         "MAL, seed 1, key b2",
         "MAL, seed 1, key c3",

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from mal.stages import Graph
 
 from mal import segmenters
 from mal.config import Config
+from mal.engine.store import Store
 from mal.errors import ConfigError
+from mal.request import Graph
 from mal.segmenters import config as schema
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.detectron2_model import lazy_model
 from mal.segmenters.unread import DOES, _unread, note, unread
-from mal.store import Store
 from tests.small_segmenters import small
 from tests.test_segmenter import composed, make_dataset
 

@@ -18,11 +18,13 @@ from analysis.compare.changes import by_changes
 from analysis.compare.contenders import Comparison, Row, compared, contenders
 from analysis.compare.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
 from analysis.compare.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
+from analysis.denominators import by_score, in_words, kept_groups, must_be_said, usable
 from analysis.paper_numbers import PaperNumbersError
+from analysis.recipes import common_departures
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished
 from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
 from analysis.stats import Interval
-from analysis.summary import ratio, table
+from analysis.summary import table
 
 CHANGES = "changes"
 HOW = (
@@ -77,7 +79,7 @@ def report(store: Path, question: Question) -> str:
             f"python experiments/run.py -m {sweep}, or choose others"
         )
     _check_comparable([quality, *segmenters.values()])
-    parts = [f"# Comparison by {by}", _about([quality, *segmenters.values()]), HOW]
+    parts = [f"# Comparison by {by}", _about([quality, *segmenters.values()], known), HOW]
     values: dict[str, Points] = {}
     if by != "segmenter" and len(quality) > 1:
         measured = mask_iou(quality, store, resamples=question.resamples, seed=question.seed)
@@ -87,15 +89,23 @@ def report(store: Path, question: Question) -> str:
         values["mask IoU"] = _means(measured)
     for name, runs in segmenters.items():
         title = f" of {name}" if name else ""
-        humans, reasons = _humans(runs, everything, known)
+        humans, reasons = _humans(runs, known)
         ap, kept = mask_ap(runs, humans, store, resamples=question.resamples, seed=question.seed)
         parts += [f"## Mask AP{title}", *_section(ap, question, "{:.3f}")]
         values[f"mask AP{title}"] = _means(ap)
-        if len(kept) > 1:
-            parts += [f"## Retention{title}, per cent", *_section(per_cent(kept), question, "{:.1f}"), *reasons]
-            values[f"retention{title}"] = _means(kept)
-        elif reasons:
-            parts += [f"## Retention{title}", *reasons]
+        said = must_be_said(kept)
+        for over, shares in kept.items():  # each denominator by itself
+            divided = f", {in_words(over)}" if said else ""
+            if question.baseline not in (None, *shares):
+                reasons.append(f"Not compared{divided}: there is no retention of the baseline {question.baseline}.")
+            elif len(shares) > 1:
+                parts += [f"## Retention{title}{divided}, per cent", *_section(per_cent(shares), question, "{:.1f}")]
+                values[f"retention{title}{divided}"] = _means(shares)
+            else:
+                reasons.append(f"Not compared{divided}: there is a retention of {', '.join(shares)} alone.")
+        compared_any = any(name.startswith(f"retention{title}") for name in values)
+        if reasons:
+            parts += [*([] if compared_any else [f"## Retention{title}"]), *reasons]
     if by == "encoder":
         parts += _clustering(_scores_of_encoders(everything, known, question), known, values)
     return "\n\n".join(parts) + "\n"
@@ -118,29 +128,33 @@ def _check_comparable(parts: list[dict[str, Runs]]) -> None:
         raise ComparisonError(f"mask quality and AP are of different runs: {choices(unlike, alike)}")
 
 
-def _about(parts: list[dict[str, Runs]]) -> str:
-    record = next(r for runs in parts for group in runs.values() for r in group.values())
-    columns = record["columns"]
+def _about(parts: list[dict[str, Runs]], known: Mapping[str, Record]) -> str:
+    records = [r for runs in parts for group in runs.values() for r in group.values()]
+    record, columns = records[0], records[0]["columns"]
     told = f"profile {columns['profile']}, data {columns['data']}, commit {record['provenance']['commit'][:8]}"
+    for name, entries in common_departures(records, known).items():
+        told += f", recipe {name} with {' '.join(entries)}"
     if columns["profile"] == "paper":
         return told
     return f"{told}. Not comparable with the paper's numbers: another scale, other data."
 
 
-def _humans(
-    runs: Mapping[str, Runs], everything: list[Record], known: dict[str, Record]
-) -> tuple[dict[str, Record], list[str]]:
-    """AP with pseudo-labels → the AP with human masks that it is divided by; and a line for each without one."""
-    ratios = {r["inputs"]["pseudo"]: r for r in everything if r["stage"] == "retention"}
-    humans, reasons = {}, []
+def _humans(runs: Mapping[str, Runs], known: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
+    """Denominator → AP with pseudo-labels → the AP that it is divided by; and a line for each AP without one."""
+    kept = by_score(kept_groups([record for group in runs.values() for record in group.values()], known))
+    said = must_be_said(one.over for some in kept.values() for one in some)
+    humans: dict[str, dict[str, Record]] = {}
+    reasons = []
     for name, group in runs.items():
         for seed, record in group.items():
-            found = ratio(record, ratios, known)
-            if isinstance(found, str):
-                why = "no retention was computed" if found == "-" else found
-                reasons.append(f"Without a retention: {name}, seed {seed}: {why}.")
-            else:
-                humans[address(record)] = known[found["inputs"]["human"]]
+            for one in kept[address(record)]:
+                found = usable(one, known)
+                if isinstance(found, str):
+                    why = "no retention was computed" if found == "-" else found
+                    divided = f" {in_words(one.over)}" if said and one.over else ""
+                    reasons.append(f"Without a retention{divided}: {name}, seed {seed}: {why}.")
+                else:
+                    humans.setdefault(one.over, {})[address(record)] = known[found["inputs"]["human"]]
     return humans, reasons
 
 

@@ -69,31 +69,30 @@ def _instances(record: Record, store: Path) -> pd.DataFrame:
 
 def mask_ap(
     runs: Mapping[str, Runs],
-    humans: Mapping[str, Record],
+    humans: Mapping[str, Mapping[str, Record]],
     store: Path,
     *,
     resamples: int,
     seed: int,
-) -> tuple[Measured, Measured]:
-    """Mask AP, and retention where there is an AP with human masks to divide by, under the same weights for all.
+) -> tuple[Measured, dict[str, Measured]]:
+    """Mask AP, and for each denominator the retention where there is one, under the same weights for all.
 
     Args:
-        humans: address of an AP with pseudo-labels → the one with human masks.
+        humans: denominator → address of an AP with pseudo-labels → the one with human masks.
 
     Raises:
         ComparisonError: match arrays of other images.
     """
     shared: Matches | None = None
     weights: Counts = np.ones((1, 0), dtype=np.int64)
-    below: dict[str, Floats] = {}
+    sampled: dict[str, Floats] = {}
     ap: Measured = {}
-    kept: Measured = {}
+    kept: dict[str, Measured] = {over: {} for over in humans}
     for name, group in runs.items():
         for s, record in group.items():
-            sampled: list[Floats] = []
-            human = humans.get(address(record))
-            for one in [record, *([human] if human else [])]:
-                if address(one) not in below:
+            denominators = {over: found[address(record)] for over, found in humans.items() if address(record) in found}
+            for one in [record, *denominators.values()]:
+                if address(one) not in sampled:
                     matches = load_matches(store / address(one) / "matches_segm.npz")
                     if shared is None:
                         shared, images = matches, len(matches.image_ids)
@@ -101,12 +100,12 @@ def mask_ap(
                         weights = np.concatenate([np.ones((1, images), dtype=np.int64), drawn])
                     if any(not np.array_equal(getattr(matches, it), getattr(shared, it)) for it in PAIRED):
                         raise ComparisonError(f"{address(one)} was measured on other annotations than the others")
-                    below[address(one)] = ap_samples(matches, weights)
-                sampled.append(below[address(one)])
-            ap.setdefault(name, {})[s] = Sampled(float(sampled[0][0]), sampled[0][1:], weights.shape[1])
-            if human:
-                share = ratio(*sampled)
-                kept.setdefault(name, {})[s] = Sampled(float(share[0]), share[1:], weights.shape[1])
+                    sampled[address(one)] = ap_samples(matches, weights)
+            own = sampled[address(record)]
+            ap.setdefault(name, {})[s] = Sampled(float(own[0]), own[1:], weights.shape[1])
+            for over, human in denominators.items():
+                share = ratio(own, sampled[address(human)])
+                kept[over].setdefault(name, {})[s] = Sampled(float(share[0]), share[1:], weights.shape[1])
     return ap, kept
 
 

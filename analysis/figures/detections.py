@@ -8,13 +8,13 @@ from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its w
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
+from analysis.denominators import TRAINED, denominator, published_file, weakest
 from analysis.drawing import compressed
 from analysis.figures.drawn import PAGE, Sketch, sheet
 from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import COLOURS, file_part, is_mal, provenance
 from analysis.records import Json, Record, address
-from analysis.summary import weakest
 
 IMAGES = 5
 SCORE = 0.5  # detections below are not shown, but for an image's best where there is no other
@@ -49,8 +49,8 @@ def detections(results: Results) -> Iterator[Sketch]:
             continue
         columns = pair.pseudo["columns"]
         rule = (
-            f"{columns['segmenter']} trained on human masks and on the masks of MAL ({columns['encoder']}), everything "
-            f"else alike{_instead(groups, columns['segmenter'])}. Rule: of {len(images.records)} validation images "
+            f"{columns['segmenter']} {_against(pair)} on the masks of MAL ({columns['encoder']})"
+            f"{_alike(pair)}{_instead(groups, columns['segmenter'])}. Rule: of {len(images.records)} validation images "
             f"those at {len(chosen)} equal steps of their ids; detections of a score of at least {SCORE:g}, or where "
             "there is none the best. A detection has the colour of the object whose human mask it overlaps most (IoU "
             f"of at least {SAME:g}), or is white. "
@@ -61,7 +61,9 @@ def detections(results: Results) -> Iterator[Sketch]:
 
 def to_show(groups: Sequence[Sequence[Record]], known: Mapping[str, Record]) -> Record:
     """The retention to show: of the paper's segmenter or, where that is too weak or absent, of the one with the highest
-    mask AP with human masks."""
+    mask AP with human masks; one over a published segmenter's AP only where there is no other."""
+    alike = [group for group in groups if denominator(group[0], known) == TRAINED]
+    groups = alike or groups
 
     def strength(group: Sequence[Record]) -> float:
         human = known.get(group[0]["inputs"].get("human", ""), {"metrics": {}})
@@ -70,6 +72,15 @@ def to_show(groups: Sequence[Sequence[Record]], known: Mapping[str, Record]) -> 
     least = weakest(groups[0][0]["columns"]["data"])
     strong = [group for group in groups if _is_papers(group) and strength(group) >= least]
     return (strong or sorted(groups, key=strength, reverse=True))[0][0]
+
+
+def _against(pair: Pair) -> str:
+    file = published_file(pair.human)
+    return f"as published ({file}) and trained" if file else "trained on human masks and"
+
+
+def _alike(pair: Pair) -> str:
+    return "" if published_file(pair.human) else ", everything else alike"
 
 
 def _is_papers(group: Sequence[Record]) -> bool:
@@ -108,7 +119,11 @@ def _fill(grid: np.ndarray, chosen: list[int], pair: Pair, images: Photographs, 
     rows = [truths, *(shown(results.json(record, "predictions.json"), chosen) for record in detected)]
     for axes in grid.flat:
         frame(axes)
-    titles = ("human masks", "trained on human masks", "trained on MAL's masks")
+    titles = (
+        "human masks",
+        "published" if published_file(pair.human) else "trained on human masks",
+        "trained on MAL's masks",
+    )
     for line, found, title, score in zip(grid, rows, titles, (None, pair.human, pair.pseudo), strict=True):
         ap = None if score is None else score["metrics"].get("mask_ap")
         line[0].set_ylabel(title + ("\n" if ap is None else f"\nmask AP {ap['value']:.3f}"))

@@ -15,6 +15,7 @@ from analysis.figures.drawn import PAGE, Sketch, sheet
 from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
 from analysis.figures.results import Group, LeftOut, Results, by_id
 from analysis.figures.series import COLOURS, file_part, is_mal, labeler, provenance
+from analysis.recipes import recipe_name
 from analysis.records import Json, Record, address
 
 ROWS, COLUMNS = 3, 5  # Figure 4: an odd number of images, so that the median is one of them
@@ -54,9 +55,9 @@ def masks_made(results: Results) -> Iterator[Sketch]:
             yield Sketch(file_part(data, profile), None, left_out=(str(error),))
             continue
         rule = (
-            f"Masks that {_who(found.record, groups)} made of boxes. Rule: of {len(means)} validation images, those at "
-            f"{len(chosen)} equal steps of the ranking by the mean IoU of the image's masks with the human ones (above "
-            "each), best, median and worst among them. Colours tell instances apart. "
+            f"Masks that {_who(found.record, groups, results)} made of boxes. Rule: of {len(means)} validation "
+            f"images, those at {len(chosen)} equal steps of the ranking by the mean IoU of the image's masks with the "
+            "human ones (above each), best, median and worst among them. Colours tell instances apart. "
         )
         images = [int(means["image_id"][place]) for place in chosen]
         caption = (
@@ -86,10 +87,10 @@ def beside_human(results: Results) -> Iterator[Sketch]:
             yield Sketch(file_part(data, profile), None, left_out=(str(error),))
             continue
         rule = (
-            f"Masks that {_who(found.record, groups)} made of boxes (blue) beside human ones (orange). Rule: of the "
-            f"{len(table)} validation instances with a box of at least {SMALLEST} × {SMALLEST} pixels, ranked by IoU, "
-            f"those at {len(steps)} equal steps (above), but for the {len(worst)} of lowest IoU, which are all shown "
-            "(below). "
+            f"Masks that {_who(found.record, groups, results)} made of boxes (blue) beside human ones (orange). "
+            f"Rule: of the {len(table)} validation instances with a box of at least {SMALLEST} × {SMALLEST} pixels, "
+            f"ranked by IoU, those at {len(steps)} equal steps (above), but for the {len(worst)} of lowest IoU, which "
+            "are all shown (below). "
         )
         images = [int(image) for image in table.iloc[steps + worst]["image_id"]]
         caption = (
@@ -98,10 +99,12 @@ def beside_human(results: Results) -> Iterator[Sketch]:
         yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
 
 
-def _who(record: Record, groups: list[Group]) -> str:
+def _who(record: Record, groups: list[Group], results: Results) -> str:
     """The labeler shown, and by which rule where there are several."""
     columns = record["columns"]
-    name = f"{labeler(record)} ({columns['encoder']}, recipe {columns['recipe']}, seed {columns['seed']})"
+    name = (
+        f"{labeler(record)} ({columns['encoder']}, recipe {recipe_name(record, results.known)}, seed {columns['seed']})"
+    )
     if len(groups) == 1:
         return name
     return f"{name}, of {len(groups)} labelers the one that most results of the store are built on,"

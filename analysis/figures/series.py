@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.figures.results import Group, Results
+from analysis.recipes import recipe_name
 from analysis.records import Record
 from analysis.seeds import lineage
 from analysis.settings import Settings, differing, settings_of
@@ -65,6 +66,9 @@ def names(groups: Sequence[Group], results: Results, subject: Callable[[Record],
     found = [subject(group[0]) for group in groups]
     for setting in SETTINGS:
         values = [group[0]["columns"].get(setting) for group in groups]
+        if setting == "recipe" and len({value for value in values if value is not None}) > 1:
+            # where it names a series it must not name two methods
+            values = [recipe_name(group[0], results.known) for group in groups]
         found = _told_apart(found, values, "θ {}" if setting == "theta" else "{}")
     found = _with_changes(found, [settings_of(group[0], results.known) for group in groups])
     found = _told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from analysis.audit import CANNOT, retentions
+from analysis.denominators import TRAINED, in_words, must_be_said, trained_here
 from analysis.paper import measured, settings
 from analysis.paper.placement import Placement, find_places
 from analysis.paper.results import Group, Results
@@ -40,6 +41,12 @@ class Builder:
     @cached_property
     def placed(self) -> Placement:
         return find_places(self.table, self.results)
+
+    @cached_property
+    def says_denominators(self) -> bool:
+        groups = [group for some in (self.placed.beside, self.placed.below) for part in some.values() for group in part]
+        named = (result.over for group in groups for result in group)
+        return must_be_said(TRAINED if trained_here(over) else over for over in named)
 
     def build(self) -> Table:
         """The table."""
@@ -154,7 +161,12 @@ class Builder:
         """What the rows' names leave open of each group's settings, and, of those still alike, all that differs."""
         rows = [row.ours for row in self.table.rows if row.ours is not None]
         usual = {key: value for key, value in rows[0].items() if all(row.get(key) == value for row in rows)}
-        said = [settings.of_row(group, usual, self.kind.named) for group in groups]
+        said = [
+            "; ".join(
+                filter(None, (settings.of_row(group, usual, self.kind.named, self.results), self._divided_by(group)))
+            )
+            for group in groups
+        ]
         told = list(said)
         alike: dict[tuple[str, ...], list[int]] = {}
         for i, (name, text) in enumerate(zip(names, said, strict=True)):
@@ -163,6 +175,14 @@ class Builder:
             for i, text in zip(places, settings.apart([groups[i] for i in places], self.results), strict=True):
                 told[i] = "; ".join(filter(None, (said[i], text)))
         return told
+
+    def _divided_by(self, group: Group) -> str:
+        """A group's denominator, where one of the table's is a published segmenter's.
+
+        Those trained here are told apart by their settings (`settings.apart`).
+        """
+        over = next((result.over for result in group if result.over), "")
+        return in_words(TRAINED if trained_here(over) else over) if over and self.says_denominators else ""
 
     def _command(self, row: Row | None, group: Group | None) -> str:
         """What computes a row of the paper that the store lacks, or lacks a part of."""

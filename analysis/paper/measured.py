@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from analysis.denominators import Kept, usable
 from analysis.intervals import interval
 from analysis.paper.results import Group, Result, Results
 from analysis.paper_numbers import Printed, Quantity
-from analysis.records import Record, address
+from analysis.records import Record
 from analysis.seeds import spread
-from analysis.summary import ratio
 
 NOTHING = "-"
 ABSENT = (NOTHING, "the AP with human masks is missing")  # what computing the row again would mend
@@ -71,8 +71,7 @@ def measure(quantity: Quantity, group: Group, results: Results) -> Measured:
 
 def retention(result: Result, results: Results) -> tuple[float, float, float] | str:
     """Retention and its interval over images, in per cent; or why there is none."""
-    ratios = {} if result.retention is None else {address(result.record): result.retention}
-    found = ratio(result.record, ratios, results.known)
+    found = usable(Kept(result.record, result.retention), results.known)
     if isinstance(found, str):
         return found
     value, low, high = (100 * found["metrics"][f"retention{end}"]["value"] for end in ("", "_low", "_high"))

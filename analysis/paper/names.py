@@ -34,7 +34,7 @@ DECODERS = {
     "query": "Query-based decoder",
 }
 DATA = {"coco": "COCO", "lvis": "LVIS v1"}
-MASK_LABELS = {"boxes": "None", "human": "GT mask", "pseudo": "MAL mask"}
+MASK_LABELS = {"boxes": "None", "human": "GT mask", "published": "GT mask", "pseudo": "MAL mask"}
 
 
 def bare(segmenter: str) -> str:

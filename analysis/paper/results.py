@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from analysis.denominators import kept_groups
 from analysis.records import Record, UnreadableRecordError, address, by_address
-from analysis.seeds import lineage, over_seeds
+from analysis.seeds import over_seeds
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Result:
     record: Record  # ap_val, or quality_val where no segmenter was trained, or clustering_val
     retention: Record | None = None
     quality: Record | None = None  # of the masks on the validation images
+    over: str = ""  # the retention's denominator (analysis/denominators.py)
 
     @property
     def seed(self) -> Any:
@@ -51,22 +53,10 @@ class Results:
         """
         scores = [record for record in self.stage("ap_val") if wanted(record)]
         qualities = self._qualities()
-        groups: list[Group] = []
-        for alike in over_seeds(scores, self.known):
-            by_human: dict[str, Group] = {}
-            for score in alike:
-                quality = qualities.get(self._labelling(score))
-                for ratio in self._retentions(score) or [None]:
-                    below = "" if ratio is None else self._settings_of(ratio["inputs"]["human"])
-                    by_human.setdefault(below, []).append(Result(score, ratio, quality))
-            if (
-                len(by_human) == 2 and "" in by_human
-            ):  # a seed whose ratio is not computed yet joins those of the others
-                without = by_human.pop("")
-                (below,) = by_human
-                by_human[below] = sorted(by_human[below] + without, key=lambda result: result.seed)
-            groups += by_human.values()
-        return groups
+        return [
+            [Result(one.score, one.retention, qualities.get(self._labelling(one.score)), one.over) for one in group]
+            for group in kept_groups(scores, self.known)
+        ]
 
     def qualities_without_scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
         """Qualities of masks, seeds together, of which a seed has no segmenter's AP, as far as the store knows."""
@@ -102,19 +92,6 @@ class Results:
                     queue += [self.known[name]] if name in self.known else []
         return found
 
-    def _retentions(self, score: Record) -> list[Record | None]:
-        """The ratios of an AP, one for each that it was divided by: that of most resamples."""
-        best: dict[str, Record] = {}
-        for record in self.stage("retention"):
-            if record["inputs"]["pseudo"] == address(score):
-                other = best.get(record["inputs"]["human"])
-                if other is None or _resamples(other) < _resamples(record):
-                    best[record["inputs"]["human"]] = record
-        return [*best.values()]
-
-    def _settings_of(self, name: str) -> str:
-        return lineage(self.known[name], self.known) if name in self.known else "absent"
-
     def _qualities(self) -> dict[str, Record]:
         return {name: r for r in self.stage("quality_val") if (name := self._labelling(r))}
 
@@ -126,10 +103,6 @@ class Results:
                 images = record["config"].get("images")
                 return json.dumps([labeler, ancestor["config"], record["columns"]["data"], images], sort_keys=True)
         return ""
-
-
-def _resamples(record: Record) -> int:
-    return record["config"].get("resamples", 0)
 
 
 def read_testdev(path: Path) -> dict[str, float]:

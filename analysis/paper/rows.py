@@ -109,19 +109,25 @@ def _by_mal(record: Record, *, elsewhere: bool = False) -> bool:
     return labeler == "mal" or (elsewhere and labeler.startswith("mal:"))
 
 
+def _by_humans(record: Record) -> bool:
+    """Whether a segmenter learned from human masks, here or at its publisher's."""
+    return record["columns"]["supervision"] in ("human", "published")
+
+
 def _usual(record: Record, *names: str) -> bool:
     return all(record["columns"].get(name, USUAL[name]) == USUAL[name] for name in names)
 
 
 def _segmenters(*, lvis: bool) -> Callable[[Results], list[Group]]:
-    """Tables 1 and 2: segmenters on human masks and on MAL's; those of Table 2 and all on LVIS (`lvis`), or all others.
+    """Tables 1 and 2: segmenters on human masks, published ones too, and on MAL's; those of Table 2 and all on LVIS
+    (`lvis`), or all others.
 
     In Table 2 MAL may have been trained on another data set.
     """
 
     def wanted(record: Record) -> bool:
         columns = record["columns"]
-        by = {"human": True, "pseudo": _by_mal(record, elsewhere=lvis)}.get(columns["supervision"], False)
+        by = _by_humans(record) or (columns["supervision"] == "pseudo" and _by_mal(record, elsewhere=lvis))
         return by and _of_lvis(columns) == lvis and _usual(record, "decoder", "theta")
 
     return lambda results: results.scores(wanted)
@@ -145,7 +151,7 @@ def _detectors(results: Results) -> list[Group]:
 
     def wanted(record: Record) -> bool:
         supervision = record["columns"]["supervision"]
-        by = {"boxes": True, "human": True, "pseudo": _by_mal(record)}.get(supervision, False)
+        by = supervision == "boxes" or _by_humans(record) or (supervision == "pseudo" and _by_mal(record))
         return by and _usual(record, "decoder", "theta")
 
     def detector(group: Group) -> tuple[Any, ...]:
@@ -159,7 +165,7 @@ def _detectors(results: Results) -> list[Group]:
 
 def _method(columns: Mapping[str, Any]) -> dict[str, str]:
     backbone, model = backbone_and_model(columns["segmenter"])
-    if columns["supervision"] == "human":
+    if columns["supervision"] in ("human", "published"):
         return {"method": model, "labeler": "-", "backbone": backbone, "model": model, "sup": "Mask"}
     encoder = ENCODERS.get(columns["encoder"], columns["encoder"])
     return {"method": "Mask Auto-Labeler", "labeler": encoder, "backbone": backbone, "model": model, "sup": "Box"}
@@ -171,7 +177,7 @@ def _encoder(columns: Mapping[str, Any]) -> dict[str, str]:
 
 def _training_data(columns: Mapping[str, Any]) -> dict[str, str]:
     data = columns.get("labeler", "").partition(":")[2] or columns["data"]
-    return {"training_data": "-" if columns["supervision"] == "human" else DATA.get(data, data)}
+    return {"training_data": DATA.get(data, data) if columns["supervision"] == "pseudo" else "-"}
 
 
 def _detector(columns: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from analysis.denominators import published_file
 from analysis.paper.results import Group, Results
+from analysis.recipes import departures, shown
 from analysis.records import Record
 from analysis.seeds import SEEDED
 from analysis.settings import weights_of
@@ -12,21 +14,26 @@ COLUMNS = ("recipe", "labeler", "encoder", "decoder", "theta", "segmenter")
 MOST = 6  # differing keys that are listed where fewer tell all results apart; of more the number is said
 
 
-def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str]) -> str:
+def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str], results: Results) -> str:
     """The settings that neither a row's name says nor all rows of the paper share: `recipe=best encoder=vit_nano`.
+
+    Those in which a result differs from what its recipe means today are among them, whatever the rows share.
 
     Args:
         usual: what all rows of the paper have. named: settings that the row's name says.
     """
     record = group[0].record
     columns = record["columns"]
-    shown = [name for name in COLUMNS if name in columns and name not in named and columns[name] != usual.get(name)]
-    found = {name: columns[name] for name in shown}
+    told = [name for name in COLUMNS if name in columns and name not in named and columns[name] != usual.get(name)]
+    found = {name: columns[name] for name in told}
     if record["stage"] == "clustering_val":
         found |= {"source": record["config"]["source"], "weights": weights_of(record)}
     if record["stage"] == "quality_val":
         found["segmenter"] = "none"
-    return " ".join(f"{name}={value}" for name, value in found.items())
+    if file := published_file(record):
+        found["published"] = file
+        found |= {name: columns[name] for name in ("printed_mask_ap",) if name in columns}
+    return " ".join([*(f"{name}={value}" for name, value in found.items()), *shown(departures(record, results.known))])
 
 
 def apart(groups: Sequence[Group], results: Results) -> list[str]:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.denominators import Kept, by_score, in_words, kept_groups, must_be_said, names_of, usable
 from analysis.intervals import RESAMPLES, interval
 from analysis.records import Record, address
 from analysis.rendering import Table
 from analysis.report.instances import names, rank, read_scores
 from analysis.seeds import over_seeds, spread
 from analysis.stats import Interval, mean_interval
-from analysis.summary import LABELERS, PAPER_DATA, labeler_name, published_name, ratio
+from analysis.summary import LABELERS, PAPER_DATA, labeler_name, published_name
 
+OVER = "divided by the AP of"
 BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets
 
 
@@ -52,20 +54,20 @@ def headlines(known: Mapping[str, Record], store: Path) -> list[Headline]:
     found = []
     for (profile, data), records in sorted(groups.items()):
         headline = Headline(profile, data, _what_ran(records))
-        scored = quality([r for r in records if r["stage"] == "quality_val"], store)
+        scored = quality([r for r in records if r["stage"] == "quality_val"], known, store)
         if scored:
             headline.findings += _mask_findings(scored, known)
             headline.tables.append(_quality_table(headline, scored))
         scores = [record for record in records if record["stage"] == "ap_val"]
         if scores:
-            ratios = {r["inputs"]["pseudo"]: r for r in records if r["stage"] == "retention"}
-            headline.findings += _kept(scores, ratios, known)
-            headline.tables.append(_ap_table(headline, scores, ratios, known, store))
+            kept = kept_groups(scores, known)
+            headline.findings += _kept(kept, known)
+            headline.tables.append(_ap_table(headline, kept, known, store))
         found.append(headline)
     return found
 
 
-def quality(records: Sequence[Record], store: Path) -> list[Scored]:
+def quality(records: Sequence[Record], known: Mapping[str, Record], store: Path) -> list[Scored]:
     """Mean IoU of each labelled set and its gain on the filled box and the inscribed ellipse, with intervals.
 
     A gain is of the same instances of the same files; there is none where the store lacks that baseline of theirs.
@@ -74,7 +76,7 @@ def quality(records: Sequence[Record], store: Path) -> list[Scored]:
     frames = {address(record): _instances(record, store) for record in ordered}
     scored = []
     plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
-    for record, name in zip(ordered, names(ordered, plain), strict=True):
+    for record, name in zip(ordered, names(ordered, plain, known), strict=True):
         frame, gains = frames[address(record)], {}
         if frame is None:
             continue
@@ -173,20 +175,25 @@ def _verdict(each: list[Scored]) -> str:
     return f"Against the inscribed ellipse that is {by}: it is not shown that the labeler has learned anything."
 
 
-def _kept(scores: list[Record], ratios: dict[str, Record], known: Mapping[str, Record]) -> list[str]:
-    """A sentence for each segmenter trained on a trained labeler's masks, all its seeds together."""
-    found = []
-    for group in over_seeds([r for r in scores if r["columns"]["supervision"] == "pseudo" and _trained(r)], known):
-        kept = [ratio(record, ratios, dict(known)) for record in group]
+def _kept(groups: list[list[Kept]], known: Mapping[str, Record]) -> list[str]:
+    """A sentence for each segmenter trained on a trained labeler's masks and each of its denominators, all its seeds
+    together."""
+    found, overs = [], names_of(groups)
+    for group, over in zip(groups, overs, strict=True):
+        columns = group[0].score["columns"]
+        if columns["supervision"] != "pseudo" or not _trained(group[0].score):
+            continue
         parts = []
-        for record, one in zip(group, kept, strict=True):
-            seed = f"seed {record['columns']['seed']}: " if len(group) > 1 else ""
-            if not isinstance(one, str):
-                parts.append(seed + shown(_stored(one, "retention"), percent=True))
+        for one in group:
+            seed = f"seed {one.score['columns']['seed']}: " if len(group) > 1 else ""
+            kept = usable(one, known)
+            if not isinstance(kept, str):
+                parts.append(seed + shown(_stored(kept, "retention"), percent=True))
             else:
-                parts.append(seed + ("no retention computed" if one == "-" else one))
-        what = labeler_name(group[0]["columns"]["labeler"], "masks")
-        found.append(f"Retention of {group[0]['columns']['segmenter']} trained on {what}: {'; '.join(parts)}.")
+                parts.append(seed + ("no retention computed" if kept == "-" else kept))
+        what = labeler_name(columns["labeler"], "masks")
+        divided = f", {in_words(over)}" if over and must_be_said(overs) else ""
+        found.append(f"Retention of {columns['segmenter']} trained on {what}{divided}: {'; '.join(parts)}.")
     return found
 
 
@@ -214,16 +221,16 @@ def _quality_table(headline: Headline, scored: list[Scored]) -> Table:
     )
 
 
-def _ap_table(
-    headline: Headline, scores: list[Record], ratios: dict[str, Record], known: Mapping[str, Record], store: Path
-) -> Table:
+def _ap_table(headline: Headline, groups: list[list[Kept]], known: Mapping[str, Record], store: Path) -> Table:
+    kept, said = by_score(groups), must_be_said(names_of(groups))
+    scores = [some[0].score for some in kept.values()]
     alike: dict[tuple[str, int], list[Record]] = {}
     for record in scores:
         alike.setdefault((record["columns"]["segmenter"], record["columns"]["seed"]), []).append(record)
     named: dict[str, str] = {}
-    for group in alike.values():  # what else two of them differ in is said
-        words = names(group, [_supervision(record)[1] for record in group])
-        named |= {address(record): name for record, name in zip(group, words, strict=True)}
+    for same in alike.values():  # what else two of them differ in is said
+        words = names(same, [_supervision(record)[1] for record in same], known)
+        named |= {address(record): name for record, name in zip(same, words, strict=True)}
 
     def order(record: Record) -> tuple[str, int, str, int]:
         return (
@@ -235,29 +242,41 @@ def _ap_table(
 
     rows = []
     for record in sorted(scores, key=order):
-        kept = ratio(record, ratios, dict(known))
         columns = record["columns"]
-        rows.append(
-            (
-                named[address(record)],
-                columns["segmenter"],
-                str(columns["seed"]),
-                _ap(record, "mask_ap", store),
-                _ap(record, "box_ap", store),
-                kept if isinstance(kept, str) else shown(_stored(kept, "retention"), percent=True),
-                str(record["metrics"]["box_ap"]["n"]),
+        aps = [_ap(record, metric, store) for metric in ("mask_ap", "box_ap")]
+        for one in kept[address(record)]:
+            share = usable(one, known)
+            rows.append(
+                (
+                    named[address(record)],
+                    columns["segmenter"],
+                    str(columns["seed"]),
+                    *aps,
+                    *([one.over or "-"] if said else []),
+                    share if isinstance(share, str) else shown(_stored(share, "retention"), percent=True),
+                    str(record["metrics"]["box_ap"]["n"]),
+                )
             )
-        )
+    over = (OVER,) if said else ()
     return Table(
         name=_id("headline-ap", headline),
         title=f"AP and retention on the validation images, {headline.data}, profile {headline.profile}",
-        header=("trained on", "segmenter", "seed", "mask AP [95 %]", "box AP [95 %]", "retention [95 %]", "images"),
+        header=(
+            "trained on",
+            "segmenter",
+            "seed",
+            "mask AP [95 %]",
+            "box AP [95 %]",
+            *over,
+            "retention [95 %]",
+            "images",
+        ),
         rows=tuple(rows),
         notes=(
             f"Intervals: percentile bootstrap over images, {RESAMPLES} resamples; of a retention, paired by image.",
             "They say what other images would change, not what other seeds would.",
         ),
-        text=frozenset({"segmenter"}),
+        text=frozenset({"segmenter", *over}),
     )
 
 

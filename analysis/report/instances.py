@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.licences import by_id, licence_of
 from analysis.records import Pictures, Record, UnreadableRecordError, address, pictures
-from analysis.summary import IDENTITY, LABELERS, labeler_name
+from analysis.summary import IDENTITY, LABELERS, identity, labeler_name
 
 Json = dict[str, Any]
 
@@ -63,7 +63,7 @@ def find(known: Mapping[str, Record], store: Path) -> tuple[list[Split], list[st
             groups.setdefault(found, []).append(record)
         else:
             absent.setdefault("", []).append(record)
-    splits = [Split(_name(group), where, _labelled(group, store)) for where, group in groups.items()]
+    splits = [Split(_name(group), where, _labelled(group, known, store)) for where, group in groups.items()]
     return sorted(splits, key=lambda split: split.name), [_why(*entry) for entry in sorted(absent.items())]
 
 
@@ -163,26 +163,27 @@ def rank(record: Record) -> tuple[int, str, str, str]:
     return place, labeler, str(record["columns"].get("seed", "")), record["key"]
 
 
-def _labelled(records: list[Record], store: Path) -> list[Labelled]:
+def _labelled(records: list[Record], known: Mapping[str, Record], store: Path) -> list[Labelled]:
     ordered = sorted(records, key=rank)
     sets = []
     plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
-    for record, name in zip(ordered, names(ordered, plain), strict=True):
+    for record, name in zip(ordered, names(ordered, plain, known), strict=True):
         files = _files(record, store)
         assert files is not None, "find() keeps only records whose files exist"
         sets.append(Labelled(name, files[0], read_scores(files[1])))
     return sets
 
 
-def names(records: list[Record], shown: list[str]) -> list[str]:
+def names(records: list[Record], shown: list[str], known: Mapping[str, Record]) -> list[str]:
     """Names, each with every setting in which two of that name differ, and the key where nothing else does."""
     for setting in ("profile", *IDENTITY):
-        values = [record["key"][:8] if setting == "key" else record["columns"].get(setting) for record in records]
+        values = [identity(record, setting, known) for record in records]
         alike: dict[str, set[Any]] = {}
-        for name, value in zip(shown, values, strict=True):
-            alike.setdefault(name, set()).add(value)
+        for name, record, value in zip(shown, records, values, strict=True):
+            alike.setdefault(name, set()).add(record["columns"].get("recipe") if setting == "recipe" else value)
+        what = "" if setting == "settings" else f"{setting} "
         shown = [
-            f"{name}, {setting} {value}" if len(alike[name]) > 1 and value is not None else name
+            f"{name}, {what}{value}" if len(alike[name]) > 1 and value is not None else name
             for name, value in zip(shown, values, strict=True)
         ]
     return shown

@@ -2,16 +2,27 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from analysis.records import Record, address
+from analysis.recipes import recipe_name
+from analysis.records import Record, address, by_address
 from analysis.rendering import html_text
 
 LINKED = (".json", ".csv", ".png", ".jsonl", ".txt", ".log")
 UNLINKED = ("stage.json", "mlflow.json")  # the store's and the tracking's own bookkeeping
-SETTINGS = ("labeler", "recipe", "encoder", "decoder", "theta", "segmenter", "supervision")
+SETTINGS = (
+    "labeler",
+    "recipe",
+    "encoder",
+    "decoder",
+    "theta",
+    "segmenter",
+    "supervision",
+    "published_file",
+    "denominator",
+)
 HEADER = (
     "key",
     "profile",
@@ -38,6 +49,7 @@ def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool
     for record in records:
         machines.setdefault(_machine(record), f"machine {len(machines) + 1}")
     stages: dict[str, list[Record]] = {}
+    known = by_address(records)
     for record in sorted(records, key=lambda r: (r["stage"], r["started"])):
         stages.setdefault(record["stage"], []).append(record)
     parts = [_commits(records), "<h3>Machines and packages</h3>", "<ul>"]
@@ -50,7 +62,7 @@ def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool
         parts.append(f'<table class="words"><caption>Stages called {html_text(stage)}</caption><thead><tr>')
         parts += [f'<th scope="col">{name}</th>' for name in HEADER]
         parts.append("</tr></thead><tbody>")
-        parts += [_row(record, machines[_machine(record)], store, out, links) for record in some]
+        parts += [_row(record, known, machines[_machine(record)], store, out, links) for record in some]
         parts.append("</tbody></table></div></details>")
     return "\n".join(parts)
 
@@ -77,9 +89,10 @@ def _machine(record: Record) -> str:
     return f"{hardware}; Python {found.get('python', 'unknown')}; {packages}"
 
 
-def _row(record: Record, machine: str, store: Path, out: Path, links: bool) -> str:
+def _row(record: Record, known: Mapping[str, Record], machine: str, store: Path, out: Path, links: bool) -> str:
     columns = record["columns"]
-    settings = ", ".join(f"{name} {columns[name]}" for name in SETTINGS if columns.get(name) is not None)
+    told = {**columns, "recipe": recipe_name(record, known)}
+    settings = ", ".join(f"{name} {told[name]}" for name in SETTINGS if told.get(name) is not None)
     memory = record.get("memory", {}).get("peak_memory_gib")
     job = record["provenance"].get("job")
     cells = [

@@ -61,6 +61,11 @@ class Found:
         return printed(self.file)
 
     @property
+    def name(self) -> str:
+        """What tables call it: the file's name, with its folder's where every model's file is called so."""
+        return f"{self.file.parent.name}/{self.file.name}" if self.file.name in WEIGHTS_FILES else self.file.name
+
+    @property
     def category_ids(self) -> list[int]:
         return list(range(1, LVIS + 1)) if self.facts["classes"] == LVIS else sorted(coco_names())
 

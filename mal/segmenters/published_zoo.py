@@ -8,10 +8,15 @@ and none was measured again here. Whoever evaluates a file and sees another AP h
 from dataclasses import dataclass
 from pathlib import Path
 
+from mal.data.census import Census
+
 OPEN_MMLAB = "https://download.openmmlab.com/mmdetection"
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation"
 MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/coco/instance"
 CONVNEXT = "https://dl.fbaipublicfiles.com/convnext/coco"
+
+# what the printed APs were measured on: images, annotations and categories of instances_val2017.json, lvis_v1_val.json
+MEASURED_ON = {"COCO": (5_000, 36_781, 80), "LVIS v1": (19_809, 244_707, 1_203)}
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,15 @@ class Printed:
         return self.url.rpartition("/")[2]
 
     @property
+    def name(self) -> str:
+        """E.g. `MMDetection's NAME.pth`."""
+        return f"{self.publisher}'s {self.file}"
+
+    @property
     def words(self) -> str:
         """E.g. `MMDetection's NAME.pth (mask AP 34.7, box AP 38.2 on COCO)`."""
         box = "" if self.box_ap is None else f", box AP {self.box_ap}"
-        return f"{self.publisher}'s {self.file} (mask AP {self.mask_ap}{box} on {self.data})"
+        return f"{self.name} (mask AP {self.mask_ap}{box} on {self.data})"
 
 
 def _mmdetection(segmenter: str, data: str, mask: float, box: float | None, path: str, changes: str = "") -> Printed:
@@ -159,6 +169,17 @@ ZOO = (  # the first one of a segmenter and data is the one the tables' own trai
 def printed(file: Path) -> Printed | None:
     """The published model of a file, by the file's name."""
     return next((model for model in ZOO if model.file == file.name), None)
+
+
+def is_measured_on(model: Printed, census: Census | None, *, federated: bool) -> bool:
+    """Whether a file is the one that a model's printed AP was measured on, by its counts, and so is the protocol.
+
+    Args:
+        census: of an annotation file whose categories are those that the model knows. federated: LVIS's protocol.
+    """
+    if census is None or federated != (model.data == "LVIS v1"):
+        return False
+    return (census.images, census.annotations, len(census.categories)) == MEASURED_ON[model.data]
 
 
 def offers(segmenter: str) -> str:

@@ -21,6 +21,7 @@ from mal.errors import ConfigError
 from mal.segmenters import published, reads
 from mal.segmenters.published import Found
 from mal.segmenters.published_setting import asked
+from mal.segmenters.published_zoo import Printed, is_measured_on
 
 PUBLISHED = "published_segmenter"
 
@@ -94,8 +95,7 @@ class Segmenters:
 
         sources = {"weights": self.context.fingerprints.file(found.file)}
         columns = {**self.context.columns(), "segmenter": segmenters.title(config), "supervision": "published"}
-        if found.printed is not None:
-            columns |= {"printed_mask_ap": found.printed.mask_ap, "printed_by": found.printed.words}
+        columns["published_file"] = found.name
         return Stage(PUBLISHED, 1, chosen, work, {}, sources, columns)
 
     def detect(self, segmenter: Stage) -> Stage:
@@ -157,6 +157,21 @@ class Segmenters:
             return ranks.on_first(lambda: remembered("published", 2, [file], compute, self.context.fingerprints))
 
         return published.identify(config, file, remember=remember)
+
+    @property
+    def printed_here(self) -> Printed | None:
+        """What is printed of the published segmenter, where it is evaluated on what the printed AP was measured on."""
+        printed, data = self.found.printed, self.context.config.data
+        if printed is None or data.val_images != "all" or data.class_agnostic or data.on_bad_image == "skip":
+            return None
+        census, federated = self.context.required_val.census, data.format == "lvis"
+        return printed if is_measured_on(printed, census, federated=federated) else None
+
+    def printed_columns(self, segmenter: Stage) -> Json:
+        """What a table says of a printed AP beside that of a published segmenter."""
+        if segmenter.name != PUBLISHED or (printed := self.printed_here) is None:
+            return {}
+        return {"printed_mask_ap": printed.mask_ap, "printed_by": printed.words}
 
     def _trained(self) -> Any:
         config = self.context.config
