@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from mal.errors import ConfigError
 
 CLUSTERS = Path(__file__).parent / "clusters"
-SPLITS, LABELERS = ("train", "val"), ("mal", "box", "ellipse", "grabcut", "sam", "gt", "file")
-KINDS = (  # what a profile may give resources to
-    *(f"{stage}_{split}" for stage in ("shapes", "boxes", "quality") for split in SPLITS),
-    *(f"label_{split}.{labeler}" for split in SPLITS for labeler in LABELERS),
-    *("train_labeler", "train_segmenter", "published_segmenter", "detect_val", "predictions_test", "ap_val"),
-    *("retention", "clustering_val", "attention_val"),
-)
+SPLITS = ("train", "val")
+
+
+@cache
+def kinds() -> tuple[str, ...]:
+    """What a profile may give resources to: the stages of a run, labels by who makes them."""
+    from mal.data.views import VIEWS  # with torch, which asking after a sweep need not wait for
+    from mal.methods.registry import METHODS
+
+    return (
+        *(f"{stage}_{split}" for stage in ("shapes", *VIEWS, "quality") for split in SPLITS),
+        *(f"label_{split}.{name}" for split in SPLITS for name in METHODS),
+        *(stage for method in METHODS.values() for stage in method.trainings),
+        *("train_segmenter", "published_segmenter", "detect_val", "predictions_test", "ap_val"),
+        *("retention", "clustering_val", "attention_val"),
+    )
 
 
 @dataclass
@@ -128,8 +138,8 @@ def read_cluster(name: str) -> Cluster:
     if found.requeues < 0:
         raise ConfigError(f"{path}: requeues={found.requeues} cannot be negative")
     for pattern in found.stages:
-        if not any(fnmatchcase(kind, pattern) for kind in KINDS):
-            raise ConfigError(f"{path}: stages: {pattern} fits no stage; there are {', '.join(KINDS)}")
-    for kind in KINDS:
+        if not any(fnmatchcase(kind, pattern) for kind in kinds()):
+            raise ConfigError(f"{path}: stages: {pattern} fits no stage; there are {', '.join(kinds())}")
+    for kind in kinds():
         found.resources(kind)
     return found

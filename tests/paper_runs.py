@@ -12,7 +12,7 @@ from analysis.tables import paper_tables
 Record = dict[str, Any]
 NOWHERE = Path("no store")
 PAPERS = "The paper's rows"
-EPOCHS = {"solov2": 36, "cascade": 36, "mask2former": 50, "mask_rcnn": 12}  # MAL.md's, from the released configs
+EPOCHS = {"solov2": 36, "cascade": 36, "mask2former": 50, "mask_rcnn": 12}  # the released configs'
 
 # how the recipes `paper` and `released` label
 LABEL = {

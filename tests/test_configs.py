@@ -174,7 +174,7 @@ def test_values_that_make_no_sense_are_refused_by_name(demo, key, value, named):
         (check_segmenter(config.segmenter), check(config))
 
 
-# MAL.md's tables; where the paper says nothing, its recipe has the released program's value
+# docs/method/mal.md's tables; where the paper says nothing, its recipe has the released program's value
 SHARED = {
     "roi.theta": 1.2,
     "roi.label_expansion": 0.3,

@@ -17,7 +17,7 @@ LITERAL = CrfConfig("literal", 0.5, 2.0, 3, 1, False, 20, "student")
 
 
 def loop(mask: np.ndarray, image: np.ndarray, box: np.ndarray, config: CrfConfig) -> np.ndarray:
-    """One image, pixel by pixel, as MAL.md states it."""
+    """One image, pixel by pixel, as docs/method/mal.md states it."""
     height, width = mask.shape
     literal = config.form == "literal"
 

@@ -161,7 +161,7 @@ def test_photographs_go_the_whole_way(tmp_path, coco_mini, mobilenet_weights):
         for r in records(tmp_path / "runs").values()
         if r["stage"] == "quality_val" and r["columns"]["labeler"] == "ellipse"
     ]
-    assert ellipse == [pytest.approx(0.639, abs=0.001)]  # MAL.md's reference point
+    assert ellipse == [pytest.approx(0.639, abs=0.001)]  # docs/method/mal.md's reference point
 
 
 def test_the_collected_frame_has_the_columns_of_the_contract(store):

@@ -1,4 +1,4 @@
-"""`recipe=released` against the released program's rules, each computed the long way in float64 (MAL.md, "R")."""
+"""`recipe=released` against the released program's rules, computed the long way in float64 (docs/method/mal.md)."""
 
 import json
 import math
@@ -96,7 +96,7 @@ def test_the_box_mask_is_the_crop_of_the_images_mask_shrunk_without_antialiasing
 
 
 def test_a_crop_that_wraps_round_a_box_as_large_as_the_image_is_all_foreground():
-    """MAL.md's example."""
+    """docs/method/mal.md's example."""
     rois = batch_of([[0, 0, 64, 48]], [(48, 64)], [[-2, -1, 81, 52]])
     assert rois.box_mask(SIDE, form="cell").all()
     background = replace(rois, repeats=torch.zeros(1, dtype=torch.int64))
@@ -138,7 +138,7 @@ class Given(nn.Module):
 
 
 def step_the_long_way(student: Tensor, teacher: Tensor, rois: RoiBatch, config: Any) -> tuple[Tensor, Tensor]:
-    """MIL and CRF loss as MAL.md states them; logits (B, s, s) float64."""
+    """MIL and CRF loss as docs/method/mal.md states them; logits (B, s, s) float64."""
     box = np.stack([shrunk(whole, SIDE // STRIDE) for whole in rois.box_mask(SIDE, form="cell").double().numpy()])
     masks, bags = student.sigmoid(), torch.from_numpy(box)
 

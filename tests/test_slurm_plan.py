@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from mal.config import Config
+from mal.data.views import VIEWS
 from mal.engine.files import write_json
 from mal.engine.graph import Result, Stage
 from mal.engine.history import History
 from mal.errors import ConfigError, MalError
+from mal.methods.registry import METHODS, NONE
 from mal.segmenters.stages import PUBLISHED
 from slurm import submit
-from slurm.cluster import CLUSTERS, KINDS, LABELERS, Cluster, read_cluster
+from slurm.cluster import CLUSTERS, Cluster, kinds, read_cluster
 from slurm.plan import estimate, kind, make_plan, plan_lines
 from slurm.sweep import Entry, Sweep, read_row, read_sweep, write_row
 from slurm.watch import State, status_lines
@@ -72,16 +74,21 @@ def test_a_profile_that_makes_no_sense_is_refused_by_name(tmp_path: Path, text: 
 
 
 def test_a_profile_may_name_every_stage_that_there_is() -> None:
-    code = "".join(file.read_text() for file in (CLUSTERS.parents[1] / "mal" / "stages").glob("*.py"))
+    code = "".join(file.read_text() for file in (CLUSTERS.parents[1] / "mal").rglob("*.py"))
     code = code.replace("Stage(PUBLISHED", f'Stage("{PUBLISHED}"')
-    written = {re.sub(r"{.*}", "val", name) for name in re.findall(r'Stage\(\s*f?"([^"]+)"', code)}
+    named = {re.sub(r"{.*}", "val", name) for name in re.findall(r'Stage\(\s*f?"([^"]+)"', code)}
+    written = named - {"val"} | {f"{view}_val" for view in VIEWS}
     assert len(written) > 10
     assert written == {
-        kind.split(".")[0] for kind in KINDS if not kind.startswith(("shapes_t", "boxes_t", "quality_t", "label_t"))
+        kind.split(".")[0]
+        for kind in kinds()
+        if not kind.startswith(("shapes_t", "quality_t", "label_t", *(f"{view}_t" for view in VIEWS)))
     }
-    assert {file.stem for file in (CLUSTERS.parents[1] / "experiments/conf/labeler").glob("*.yaml")} - {"none"} == set(
-        LABELERS
-    )
+
+
+def test_every_method_can_be_chosen() -> None:
+    files = (CLUSTERS.parents[1] / "experiments/conf/labeler").glob("*.yaml")
+    assert {file.stem for file in files} == {*METHODS, NONE}
 
 
 def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:

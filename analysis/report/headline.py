@@ -161,7 +161,7 @@ def _mask_findings(scored: list[Scored], known: Mapping[str, Record]) -> list[st
 
 
 def _verdict(each: list[Scored]) -> str:
-    """Whether a labeler beats the inscribed ellipse; if not it has learned nothing (MAL.md)."""
+    """Whether a labeler beats the inscribed ellipse; if not it has learned nothing (docs/method/mal.md)."""
     gains = [one.gains["ellipse"] for one in each if "ellipse" in one.gains]
     if len(gains) < len(each):
         return "Whether that is more than the inscribed ellipse gives was not measured: run experiment=baselines."

@@ -12,7 +12,7 @@ from mal.data.box_checks import is_left_over
 from mal.data.mask_kinds import MASK, Verdict, extent
 from mal.engine.findings import MISLEADS, NOTE, STOPS, Finding, some
 
-SMALLEST_SIDE = 2  # pixels; boxes not wider and higher than this are neither labelled nor scored (MAL.md)
+SMALLEST_SIDE = 2  # pixels; boxes not wider and higher than this are neither labelled nor scored (docs/method/mal.md)
 RELATIVE = 1.001  # largest coordinate of boxes given as shares of the image
 PER_CENT = 100.1
 CHANCE = 1e-2  # that all boxes lie where per cents lie, below which they are taken for such

@@ -33,7 +33,7 @@ def size_class(area: float) -> str:
 
 
 def spans(boxes_xywh: Tensor, image_sizes: Tensor) -> Tensor:
-    """Whole pixels a box covers: corners truncated to integers, both inclusive (MAL.md, "box mask").
+    """Whole pixels a box covers: corners truncated to integers, both inclusive (docs/method/mal.md, "box mask").
 
     Args:
         boxes_xywh: (N, 4) float.

@@ -1,9 +1,10 @@
-"""The box-only view of a file: what phase 1 cannot read, it cannot cheat with."""
+"""Views of a file, by what a method learns from: what it cannot read, it cannot cheat with."""
 
 from collections.abc import Callable
 from typing import Any
 
 from mal.data.mask_formats import is_rle
+from mal.data.points import points_only
 
 GEOMETRY = ("segmentation", "segmentations")  # keys below which points are a mask's
 LEAST_NUMBERS = 6  # of the smallest polygon
@@ -74,4 +75,7 @@ def _numbers(value: Any) -> int:
     return sum(counts) if all(counts) else 0
 
 
-VIEWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"boxes": strip}  # by what a method learns from
+VIEWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {  # by what a method learns from
+    "boxes": strip,
+    "points": points_only,
+}

@@ -9,7 +9,7 @@ import numpy as np
 from mal.data.annotations import CocoDict
 from mal.data.boxes import pixel_edges
 from mal.data.images import load_for
-from mal.data.mask_windows import MaskWindow, encode_window
+from mal.data.mask_windows import MaskWindow, decode_window, encode_window
 from mal.engine import ranks
 from mal.engine.progress import Progress
 from mal.engine.shards import read_shard, write_shard
@@ -47,8 +47,9 @@ def label_dataset(
         fallback: the mask of an annotation that the labeler gave none, or an empty one; `filled_box` by default.
 
     Returns:
-        The same file with new segmentations: images, categories, ids and every other field survive. An annotation with
-        the fallback's mask carries `"flagged": true` and `"flag_reason"`.
+        The same file with new segmentations: images, categories, ids and every other field survive. Where the view has
+        no boxes, each annotation gets that of its mask. An annotation with the fallback's mask carries
+        `"flagged": true` and `"flag_reason"`.
     """
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
@@ -106,13 +107,18 @@ def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
             pixels = np.ascontiguousarray(load_for(image, images).permute(1, 2, 0).numpy())
             masks = masks_of(pixels, np.array([a["bbox"] for a in annotations], dtype=np.float64))
             size = {"height": image["height"], "width": image["width"]}
-            labels.update({a["id"]: _label(mask, **size) for a, mask in zip(annotations, masks, strict=True)})
+            labels.update({a["id"]: label_of(mask, **size) for a, mask in zip(annotations, masks, strict=True)})
         return labels
 
     return label
 
 
-def _label(mask: MaskWindow, *, height: int, width: int) -> Label:
+def label_of(mask: MaskWindow, *, height: int, width: int) -> Label:
+    """A mask as what a file says of it.
+
+    Args:
+        height, width: of the image.
+    """
     return {"segmentation": encode_window(mask, height=height, width=width), "area": mask.area}
 
 
@@ -133,9 +139,17 @@ def _labelled(
 ) -> dict[str, Any]:
     """An annotation with its new mask; where it has none, with the fallback's and a flag."""
     kept = {key: value for key, value in annotation.items() if key not in REPLACED}
-    if label is not None and label["area"] > 0:
-        return {**kept, **label}
-    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
     height, width = image_size
-    filled = _label(fallback(annotation, image_size), height=height, width=width)
-    return {**kept, **filled, "flagged": True, "flag_reason": reason}
+    if label is not None and label["area"] > 0:
+        return _with_box({**kept, **label}, height=height, width=width)
+    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
+    filled = label_of(fallback(annotation, image_size), height=height, width=width)
+    return _with_box({**kept, **filled, "flagged": True, "flag_reason": reason}, height=height, width=width)
+
+
+def _with_box(annotation: dict[str, Any], *, height: int, width: int) -> dict[str, Any]:
+    """An annotation with a box: its own, or else the extent of its mask, xywh in whole pixels."""
+    if "bbox" in annotation:
+        return annotation
+    window = decode_window(annotation["segmentation"], height=height, width=width)
+    return {**annotation, "bbox": [window.left, window.top, window.mask.shape[1], window.mask.shape[0]]}

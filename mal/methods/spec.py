@@ -53,7 +53,8 @@ class Method:
         name: that choice, and the column `labeler` of its results.
         labels: the way it labels a split.
         view: what of the annotations its stages may read, one of `mal.data.views.VIEWS`.
-        train: the stage in which it learns, for methods that do; its folder ends with a labeler.pt.
+        train: the stage in which it learns, for methods that do; a labeler.pt comes out.
+        trainings: the names of its stages of training, which a cluster gives resources to.
         shared: several processes share its labelling.
         human: it copies human masks, so its splits must have them.
         has: whether it has masks for a split, by the split's name.
@@ -68,6 +69,7 @@ class Method:
     labels: Callable[[Context, Split], Labels]
     view: str = "boxes"
     train: Callable[[Context], Stage] | None = None
+    trainings: tuple[str, ...] = ()
     shared: bool = False
     human: bool = False
     has: Callable[[Config, str], bool] = _everywhere

@@ -1,4 +1,4 @@
-"""Mask quality: IoU and boundary IoU of predicted masks against human ones, instance by instance (MAL.md)."""
+"""Mask quality: IoU and boundary IoU of predicted masks against human ones, instance by instance."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ def boundary_iou(first: np.ndarray, second: np.ndarray, *, image_size: tuple[int
 def select_images(coco: CocoDict, which: str) -> CocoDict:
     """The part of a COCO file whose images stand at even or odd positions of the sorted image ids.
 
-    Settings are chosen on the even half and results reported on the odd one (MAL.md).
+    Settings are chosen on the even half and results reported on the odd one (docs/method/mal.md).
 
     Args:
         coco: left as it is.
@@ -126,7 +126,7 @@ def select_images(coco: CocoDict, which: str) -> CocoDict:
 
 
 def is_scored(annotation: dict[str, Any]) -> bool:
-    """Whether a human annotation is no crowd and its box wider and higher than 2 pixels (MAL.md)."""
+    """Whether a human annotation is no crowd and its box wider and higher than 2 pixels (docs/method/mal.md)."""
     _, _, width, height = annotation["bbox"]
     return not annotation.get("iscrowd", 0) and width > SMALLEST_SIDE and height > SMALLEST_SIDE
 

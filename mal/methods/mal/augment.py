@@ -17,7 +17,7 @@ from mal.config import AugmentConfig
 
 
 def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
-    """Colour jitter in a random order, random grey, Gaussian blur (MAL.md, "student-only augmentation").
+    """Colour jitter in a random order, random grey, Gaussian blur (docs/method/mal.md, "student-only augmentation").
 
     Args:
         images: (B, 3, H, W) RGB in [0, 1].

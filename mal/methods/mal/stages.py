@@ -117,4 +117,4 @@ def _columns(config: Config) -> Json:
     }
 
 
-MAL = Method("mal", labels, train=train, shared=True, preflight=preflight)
+MAL = Method("mal", labels, train=train, trainings=("train_labeler",), shared=True, preflight=preflight)
