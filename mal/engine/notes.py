@@ -25,8 +25,3 @@ def first_time(what: str, *, mark: bool = True) -> bool:
     if mark:
         _known[place] = 1
     return new
-
-
-def forget() -> None:
-    """As if nothing had occurred or been said."""
-    _known[:] = bytes(_PLACES)
