@@ -11,10 +11,12 @@ import torch
 from test_configs import changed
 
 from mal.config import Config
+from mal.context import Context
 from mal.data.shapes import generate
 from mal.engine.graph import Stage, in_order
 from mal.engine.store import Store
 from mal.errors import ConfigError, MalError
+from mal.methods.mal import looks
 from mal.methods.mal.stages import train
 from mal.request import Graph
 from mal.run import run
@@ -29,7 +31,7 @@ def smoke(compose) -> Config:
 
 
 def stage(config: Config, tmp_path: Path, kind: str = "clustering", **settings: object) -> Stage:
-    return getattr(Graph(changed(config, **settings), Store(tmp_path), CPU), kind)()
+    return getattr(looks, kind)(Context(changed(config, **settings), Store(tmp_path), CPU))
 
 
 def test_a_run_without_labeler_scores_and_looks_and_trains_nothing(smoke, tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_human_masks_as_a_file_score_one(smoke, tmp_path):
     store = Store(tmp_path / "runs")
     graph = Graph(smoke, store, torch.device("cpu"))
     given = tmp_path / "val.json"
-    shapes.generate(tmp_path / "drawn", **graph.draw_shapes("val").config)
+    shapes.generate(tmp_path / "drawn", **graph.val.drawn.config)
     given.write_bytes((tmp_path / "drawn" / "annotations.json").read_bytes())
     config = changed(smoke, **{"labeler.name": "file", "labeler.val_file": str(given), "store": str(store.root)})
     run(config)
@@ -109,12 +109,12 @@ def test_human_masks_as_a_file_score_one(smoke, tmp_path):
     assert record["metrics"]["iou"]["value"] == 1.0
     assert not list(store.root.glob("label_train/*"))
     before = Graph(config, store, torch.device("cpu"))
-    key = before.label(before.val, "file").key
+    key = before.labels(before.val).key
     coco = copy.deepcopy(read(given, masks=True))
     coco["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 9]]
     write(given, coco)
     after = Graph(config, store, torch.device("cpu"))
-    assert after.label(after.val, "file").key != key
+    assert after.labels(after.val).key != key
 
 
 @pytest.mark.parametrize(

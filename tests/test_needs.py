@@ -85,7 +85,7 @@ def test_a_file_in_another_encoding_has_the_same_masks(compose, own: Path) -> No
     path.write_text(
         json.dumps(json.loads(path.read_text()), indent=1).replace('"segmentation":', '"segmentation"  :  \n')
     )
-    assert graph(compose, own).required_train.has_masks
+    assert graph(compose, own).context.train.has_masks
 
 
 def test_a_run_from_boxes_minds_no_mask_however_bad(compose, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +276,7 @@ def test_what_tools_leave_behind_counts_nowhere(compose, own: Path) -> None:
         (human,) = [
             s for s in in_order(found.targets()) if (s.name, s.columns.get("supervision")) == ("ap_val", "human")
         ]
-        scores.append(found.store.read(human.name, human.key)["metrics"])
+        scores.append(found.context.store.read(human.name, human.key)["metrics"])
     assert scores[0] == scores[1]
 
 
@@ -300,13 +300,15 @@ def test_labels_numbered_otherwise_get_their_own_boxes_and_a_key_of_their_own(co
     (own / "labels.json").write_text((own / "val.json").read_text())
     chosen = ["labeler=file", f"labeler.val_file={own / 'labels.json'}", "segmenter=none", "compare=[]"]
     same = graph(compose, own, *chosen)
-    assert "joined" not in same.label(same.val, "file").config
+    assert "joined" not in same.labels(same.val).config
     edit(own / "labels.json", lambda c: [a.update(id=n) for n, a in enumerate(c["annotations"][::-1])])
     other = graph(compose, own, *chosen)
-    assert other.label(other.val, "file").config["joined"] == "by box"
+    assert other.labels(other.val).config["joined"] == "by box"
     assert any("all 8 labels are joined by image name and box" in note for note in other.notes())
     run(config(compose, own, *chosen))
-    (record,) = [other.store.read("quality_val", p.parent.name) for p in (own / "runs").glob("quality_val/*/run.json")]
+    (record,) = [
+        other.context.store.read("quality_val", p.parent.name) for p in (own / "runs").glob("quality_val/*/run.json")
+    ]
     assert record["metrics"]["iou"]["value"] == 1.0
 
 
