@@ -30,7 +30,7 @@ METHODS = sorted(
 )  # no one imports another
 DOORS = {  # the only files that may import it
     "mlflow": {"mal/engine/mlflow_server.py", "analysis/from_mlflow.py"},
-    "detectron2": {"mal/segmenters/detectron2.py"},
+    "detectron2": {"mal/segmenters/rcnn/detectron2.py"},
 }
 
 

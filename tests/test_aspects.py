@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mal.engine.store import Store
 from mal.request import Graph
-from mal.segmenters import loop, mask_rcnn
+from mal.segmenters import loop
 from mal.segmenters.data import FURTHER_COPY, order
+from mal.segmenters.rcnn import mask_rcnn
 from mal.segmenters.sampling import by_aspect, copies
 from tests.small_segmenters import small
 from tests.test_segmenter import CPU, edited, make_dataset, same, training_set

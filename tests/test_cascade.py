@@ -17,11 +17,12 @@ from mal.data import shapes
 from mal.data.annotations import read
 from mal.errors import ConfigError
 from mal.metrics.ap import average_precision
-from mal.segmenters import cascade, loop, mask_rcnn, rcnn
-from mal.segmenters.cascade_heads import CascadeHeads, CascadeStage, own_boxes
+from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
+from mal.segmenters.rcnn import cascade, mask_rcnn, parts
+from mal.segmenters.rcnn.cascade_heads import CascadeHeads, CascadeStage, own_boxes
 
 Compose = Callable[..., Config]
 CPU = torch.device("cpu")
@@ -380,7 +381,7 @@ def test_a_batch_without_objects_trains_on_background(compose: Compose, name: st
     model = (cascade if name == "cascade_tiny" else mask_rcnn).build(config, classes=1).train()
     nothing = target_of(torch.zeros(0, 4))
     sample = Sample(torch.zeros(3, 64, 64, dtype=torch.uint8), nothing["boxes"], nothing["labels"], nothing["masks"], 1)
-    losses = rcnn.losses(model, [sample, sample])
+    losses = parts.losses(model, [sample, sample])
     torch.stack(list(losses.values())).sum().backward()
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
     assert sum(float(loss.detach()) for name, loss in losses.items() if "mask" in name) == 0

@@ -23,14 +23,14 @@ from mal.data.annotations import decode_mask, read
 from mal.errors import ConfigError, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.run import run
-from mal.segmenters import cascade, mask_rcnn
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.deformable import DeformableConv
-from mal.segmenters.detectron2_model import lazy_model
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.optimizer import learning_rate
 from mal.segmenters.precision import lower_precision
+from mal.segmenters.rcnn import cascade, mask_rcnn
+from mal.segmenters.rcnn.detectron2_model import lazy_model
 
 CPU = torch.device("cpu")
 HOW = r"python -m pip install --no-build-isolation 'git\+https://github\.com/facebookresearch/detectron2'"
@@ -46,7 +46,7 @@ def detectron2() -> ModuleType:
     """Our backend, where detectron2 is installed."""
     if find_spec("detectron2") is None:
         pytest.skip("detectron2 is not installed: " + HOW.replace("\\", ""))
-    return import_module("mal.segmenters.detectron2")
+    return import_module("mal.segmenters.rcnn.detectron2")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_without_detectron2_the_run_ends_before_any_work_and_says_how_to_get_it(
     compose: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "detectron2", None)
-    monkeypatch.delitem(sys.modules, "mal.segmenters.detectron2", raising=False)
+    monkeypatch.delitem(sys.modules, "mal.segmenters.rcnn.detectron2", raising=False)
     config = compose("segmenter=mask_rcnn_tiny", "segmenter.backend=detectron2", f"store={tmp_path / 'runs'}")
     with pytest.raises(ConfigError, match=HOW):
         run(config)

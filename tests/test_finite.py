@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mal.errors import TrainingError
-from mal.segmenters import finite, loop, mask_rcnn
+from mal.segmenters import finite, loop
 from mal.segmenters.finite import Noted, Watch, check_weights
+from mal.segmenters.rcnn import mask_rcnn
 from tests.test_segmenter import CPU, make_dataset, tiny
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mal import segmenters
-from mal.segmenters import mask_rcnn
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.rcnn import mask_rcnn
 from tests.small_segmenters import small
 from tests.test_segmenter import composed
 

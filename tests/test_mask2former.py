@@ -19,14 +19,15 @@ from mal.data.shapes import generate
 from mal.engine.precision import network_dtype
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop, mask2former, mask2former_model
+from mal.segmenters import loop, mask2former
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample, TrainingSet
-from mal.segmenters.mask2former_model import SWINS
+from mal.segmenters.mask2former import model as architectures
+from mal.segmenters.mask2former.model import SWINS
+from mal.segmenters.mask2former.results import detections
 from mal.segmenters.optimizer import build_optimizer, run_length
 from mal.segmenters.precision import lower_precision
-from mal.segmenters.query_results import detections
 from tests.test_segmenter import composed, make_dataset, same
 
 CPU = torch.device("cpu")
@@ -115,7 +116,7 @@ def test_it_is_on_the_menu_and_says_what_it_cannot_do(name: str) -> None:
 
 def test_table_1s_recipe_is_the_authors() -> None:
     config = composed("mask2former_swin_s")
-    network = mask2former_model.architecture(config, classes=80)
+    network = architectures.architecture(config, classes=80)
     assert (network.num_queries, network.decoder_layers, network.encoder_layers) == (100, 10, 6)
     assert (network.class_weight, network.mask_weight, network.dice_weight, network.no_object_weight) == (2, 5, 5, 0.1)
     assert (network.train_num_points, network.hidden_dim, network.backbone_config.drop_path_rate) == (12544, 256, 0.3)
@@ -129,12 +130,12 @@ def test_table_1s_recipe_is_the_authors() -> None:
 
 @pytest.mark.parametrize(("name", "width"), [("swin_tiny", 96), ("swin_base", 128), ("swin_large", 192)])
 def test_any_size_of_swin_is_one_override(name: str, width: int) -> None:
-    network = mask2former_model.architecture(composed("mask2former_swin_s", f"pyramid.name={name}"), classes=80)
+    network = architectures.architecture(composed("mask2former_swin_s", f"pyramid.name={name}"), classes=80)
     assert network.backbone_config.embed_dim == width
     with pytest.raises(ConfigError, match="swin_huge is unknown; choose one of swin_tiny, swin_small"):
-        mask2former_model.architecture(composed("mask2former_swin_s", "pyramid.name=swin_huge"), classes=80)
+        architectures.architecture(composed("mask2former_swin_s", "pyramid.name=swin_huge"), classes=80)
     with pytest.raises(ConfigError, match=r"segmenter\.pyramid\.kind=timm: Mask2Former runs on swin"):
-        mask2former_model.architecture(composed("mask2former_swin_s", "pyramid.kind=timm"), classes=80)
+        architectures.architecture(composed("mask2former_swin_s", "pyramid.kind=timm"), classes=80)
 
 
 # --- images and targets ----------------------------------------------------------------------------------------------
@@ -421,7 +422,7 @@ def test_detections_are_the_librarys_where_it_does_the_same() -> None:
 def test_detections_follow_the_authors_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a float64 loop over every pair of query and class, with padding and another size."""
     class_logits, mask_logits = random_logits(5, 4, 16, 24)
-    monkeypatch.setattr("mal.segmenters.query_results.CHUNK", 100 * 150 * 2)  # two masks at a time
+    monkeypatch.setattr("mal.segmenters.mask2former.results.CHUNK", 100 * 150 * 2)  # two masks at a time
     sizes = {"padded": (64, 96), "size": (50, 75), "original": (100, 150)}
     ours = detections(class_logits, mask_logits, **sizes, limit=6)
     expected = []
@@ -466,7 +467,7 @@ def test_the_threshold_is_a_probability(threshold: float) -> None:
 @pytest.mark.usefixtures("small_swin")
 def test_a_swin_that_the_library_saved_is_loaded_whole_or_refused(tmp_path: Path) -> None:
     config = on_swin("pretrained=false")
-    swin = SwinForImageClassification(mask2former_model.architecture(config, classes=2).backbone_config)
+    swin = SwinForImageClassification(architectures.architecture(config, classes=2).backbone_config)
     for parameter in swin.parameters():
         torch.nn.init.normal_(parameter)
     swin.save_pretrained(tmp_path)
@@ -496,7 +497,7 @@ def test_unreachable_weights_name_the_two_ways_out(monkeypatch: pytest.MonkeyPat
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(mask2former_model.SwinBackbone, "from_pretrained", unreachable)
+    monkeypatch.setattr(architectures.SwinBackbone, "from_pretrained", unreachable)
     with pytest.raises(WeightsError) as error:
         mask2former.build(on_swin("pretrained=true"), classes=2)
     assert "no/such-model cannot be reached (no route to host)" in str(error.value)

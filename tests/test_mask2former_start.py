@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mal.segmenters import mask2former
-from mal.segmenters.mask2former_model import SWINS
+from mal.segmenters.mask2former.model import SWINS
 from tests.test_segmenter import composed
 
 WIDTH, FEED, CLASSES = 64, 128, 40  # of mask2former_tiny: of queries and pixels, of feed-forward parts; of this test

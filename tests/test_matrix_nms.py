@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 from torch import Tensor
 
-from mal.segmenters.matrix_nms import mask_ious, matrix_nms, points_nms
+from mal.segmenters.solov2.matrix_nms import mask_ious, matrix_nms, points_nms
 
 
 def rectangles(seed: int, *, count: int, side: int = 24) -> Tensor:

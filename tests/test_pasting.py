@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mal.segmenters.pasting import paste
+from mal.segmenters.rcnn.pasting import paste
 
 
 @given(st.integers(0, 10_000), st.integers(1, 7))

@@ -25,11 +25,14 @@ from mal.engine.store import Store
 from mal.errors import ConfigError, WeightsError
 from mal.request import Graph
 from mal.run import run
-from mal.segmenters import mask2former, mask_rcnn, published, published_mask2former, published_mask_rcnn
+from mal.segmenters import mask2former, published
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
-from mal.segmenters.mask2former_model import SWINS, architecture
-from mal.segmenters.published_zoo import MEASURED_ON, ZOO, Printed, is_measured_on, printed
+from mal.segmenters.mask2former.model import SWINS, architecture
+from mal.segmenters.published import torchvision as of_torchvision
+from mal.segmenters.published import transformers as of_transformers
+from mal.segmenters.published.zoo import MEASURED_ON, ZOO, Printed, is_measured_on, printed
+from mal.segmenters.rcnn import mask_rcnn
 from tests.published_layouts import drawn, mmdetection_body, mmdetection_mask_rcnn
 from tests.test_segmenter import composed
 
@@ -97,7 +100,7 @@ def coco_of(folder: Path, *, height: int, width: int) -> Path:
 
 def test_cocos_80_categories_have_90_numbers() -> None:
     assert set(published.coco_names()) == set(range(1, 91)) - SKIPPED
-    assert published_mask_rcnn.LABELS == 90
+    assert of_torchvision.LABELS == 90
     known = {1: "person", 3: "car", 13: "stop sign", 44: "bottle", 90: "toothbrush"}
     assert {number: published.coco_names()[number] for number in known} == known
 
@@ -151,11 +154,11 @@ def test_a_file_or_the_folder_of_it_give_the_same(library_folder: Path, tmp_path
     file = library_folder / "model.safetensors"
     assert published.locate(small(f"checkpoint={library_folder}")) == file
     assert published.locate(small(f"checkpoint={file}")) == file
-    state = published_mask2former.state(small(), file)
+    state = of_transformers.state(small(), file)
     assert (state["classes"], state["category_ids"]) == (80, sorted(published.coco_names()))
     older = {key: value for key, value in load_file(file).items() if ".swin.layernorm." not in key}
     save_file(older, tmp_path / "alone.safetensors")  # no config.json beside it
-    again = published_mask2former.state(small(), tmp_path / "alone.safetensors")["model"]
+    again = of_transformers.state(small(), tmp_path / "alone.safetensors")["model"]
     unused = {key for key in again if ".swin.layernorm." in key}
     assert all(torch.equal(again[key], state["model"][key]) for key in again.keys() - unused)
 
@@ -166,13 +169,13 @@ def test_what_does_not_fit_is_listed(library_folder: Path, tmp_path: Path) -> No
     del state[missing]
     save_file(state | {"extra": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError) as error:
-        published_mask2former.state(small("queries.count=9"), tmp_path / "model.safetensors")
+        of_transformers.state(small("queries.count=9"), tmp_path / "model.safetensors")
     sentence = str(error.value)
     assert f"missing: {missing}" in sentence
     assert "unexpected: extra" in sentence
     assert "queries_embedder.weight (6, 32) instead of (9, 32)" in sentence
     with pytest.raises(WeightsError, match=r"config\.json says num_attention_heads=8, but this segmenter has 4"):
-        published_mask2former.state(small("queries.heads=4"), library_folder / "model.safetensors")
+        of_transformers.state(small("queries.heads=4"), library_folder / "model.safetensors")
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match=r"no such file with model\.safetensors or pytorch_model\.bin"):
         published.locate(small(f"checkpoint={tmp_path / 'empty'}"))
@@ -234,7 +237,7 @@ def test_mask_rcnn_predicts_what_torchvision_does(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"segmenter\.weights=published"):
         mask_rcnn.load(tmp_path / "segmenter.pt", config=plain, device=CPU)
     with pytest.raises(WeightsError, match=r"do not fit the segmenter mask_rcnn_r50 .*instead of"):
-        published_mask_rcnn.state(composed("mask_rcnn_r50", "heads.box_width=512"), tmp_path / "theirs.pth")
+        of_torchvision.state(composed("mask_rcnn_r50", "heads.box_width=512"), tmp_path / "theirs.pth")
 
 
 # --- what cannot be had ----------------------------------------------------------------------------------------------
@@ -244,7 +247,7 @@ def test_unreachable_weights_name_the_file_and_its_place(monkeypatch: pytest.Mon
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("no route to host\nand a page of advice")
 
-    monkeypatch.setattr(published_mask2former, "cached_file", unreachable)
+    monkeypatch.setattr(of_transformers, "cached_file", unreachable)
     with pytest.raises(WeightsError) as error:
         published.locate(small())
     sentence = str(error.value)
@@ -278,7 +281,7 @@ def test_a_segmenter_nobody_published_is_refused(name: str, complaint: str) -> N
 
 
 def test_every_size_of_swin_has_its_published_model() -> None:
-    names = [published_mask2former.hub_name(small(f"pyramid.name={name}")) for name in SWINS]
+    names = [of_transformers.hub_name(small(f"pyramid.name={name}")) for name in SWINS]
     assert names == [f"facebook/mask2former-swin-{s}-coco-instance" for s in ("tiny", "small", "base", "large")]
 
 

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.errors import WeightsError
-from mal.segmenters import cascade, mask2former, solov2
+from mal.segmenters import mask2former, solov2
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask2former_model import SWINS
-from mal.segmenters.published_queries_mmdetection import merged
-from mal.segmenters.solov2_head import with_coordinates
+from mal.segmenters.mask2former.model import SWINS
+from mal.segmenters.published.mmdetection_mask2former import merged
+from mal.segmenters.rcnn import cascade
+from mal.segmenters.solov2.head import with_coordinates
 from tests import published_layouts as layouts
 from tests.published_layouts import Shapes, drawn, hollow, mmdetection_body, mmdetection_solov2
 from tests.test_published_rcnn import given, identified

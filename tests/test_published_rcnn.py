@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mal.errors import WeightsError
-from mal.segmenters import mask_rcnn, published, published_mmdetection
+from mal.segmenters import published
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_resnets import ours_deformed
-from mal.segmenters.rcnn import ExactAnchors
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.mmdetection import about
+from mal.segmenters.published.resnets import ours_deformed
+from mal.segmenters.rcnn import mask_rcnn
+from mal.segmenters.rcnn.parts import ExactAnchors
 from tests.published_layouts import (
     detectron2_mask_rcnn,
     drawn,
@@ -402,7 +404,7 @@ SAVED: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
 
 @pytest.mark.parametrize("name", SAVED)
 def test_each_publishers_file_is_read(tmp_path: Path, name: str) -> None:
-    from mal.segmenters.published_files import read
+    from mal.segmenters.published.files import read
 
     SAVED[name](small_dict(), tmp_path / name)
     weights = read(tmp_path / name)
@@ -423,7 +425,7 @@ class Attack:
 
 @pytest.mark.parametrize("name", ["evil.pkl", "evil.pth"])
 def test_a_file_that_would_run_something_is_refused_and_does_not(tmp_path: Path, name: str) -> None:
-    from mal.segmenters.published_files import read
+    from mal.segmenters.published.files import read
 
     content = {"model": small_dict(), "extra": Attack(tmp_path / "touched")}
     if name.endswith("pkl"):
@@ -436,7 +438,7 @@ def test_a_file_that_would_run_something_is_refused_and_does_not(tmp_path: Path,
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
-    from mal.segmenters.published_files import read
+    from mal.segmenters.published.files import read
 
     for name, content in (("list.pth", [torch.zeros(1)]), ("text.pth", {"model": {"a": "b"}}), ("empty.pth", {})):
         torch.save(content, tmp_path / name)
@@ -501,6 +503,6 @@ def test_what_a_model_was_trained_on_decides_its_categories() -> None:
     lvis = hollow(mmdetection_mask_rcnn(mmdetection_body(50), 1203))
     for tensors, ids in ((coco, sorted(published.coco_names())), (lvis, list(range(1, 1204)))):
         weights = Weights(Path("x.pth"), tensors, "")
-        facts = {**published_mmdetection.about(weights), "file": "x.pth"}
+        facts = {**about(weights), "file": "x.pth"}
         found = published.Found(Path("x.pth"), published.LAYOUTS["mmdetection_mask_rcnn"], facts)
         assert found.category_ids == ids

@@ -10,10 +10,10 @@ from torch import Tensor
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters import published
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights, read
-from mal.segmenters.published_reading import Reading, reading, said
-from mal.segmenters.published_resnets import name
-from mal.segmenters.published_zoo import ZOO
+from mal.segmenters.published.files import Weights, read
+from mal.segmenters.published.reading import Reading, reading, said
+from mal.segmenters.published.resnets import name
+from mal.segmenters.published.zoo import ZOO
 from tests.test_segmenter import composed
 
 # mmdetection 2.0's configs/mask_rcnn/mask_rcnn_r50_caffe_fpn_poly_1x_coco_v1.py and 3's, as their programs write them
@@ -158,7 +158,7 @@ def test_every_mask_rcnn_of_the_zoo_tells_by_its_name_and_none_reads_rois_unalig
 
 
 def test_a_loaded_model_pools_its_rois_so(tmp_path: Path) -> None:
-    from mal.segmenters.mask_rcnn import build
+    from mal.segmenters.rcnn.mask_rcnn import build
 
     config = fitted(tmp_path / "renamed.pth", R50, meta={"config": VERSION_2})
     with torch.device("meta"):
@@ -271,17 +271,17 @@ def test_weights_that_do_not_fit_name_it_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mask_rcnn_r50", "mask2former_swin_s"])
 def test_so_do_weights_of_the_backends_own_library(tmp_path: Path, name: str) -> None:
-    from mal.segmenters import published_mask2former, published_mask_rcnn
+    from mal.segmenters.published import torchvision, transformers
 
     path = tmp_path / "file.pth"
     torch.save({"a": torch.zeros(1)}, path)
-    module: Any = {"mask_rcnn_r50": published_mask_rcnn, "mask2former_swin_s": published_mask2former}[name]
+    module: Any = {"mask_rcnn_r50": torchvision, "mask2former_swin_s": transformers}[name]
     with pytest.raises(WeightsError, match=rf"the weights of segmenter\.human_checkpoint={path} do not fit"):
         module.state(human(path, name, *(("pyramid.name=swin_tiny",) if "swin" in name else ())), path)
 
 
 def test_categories_are_refused_under_the_setting_that_asked_for_the_model() -> None:
-    from mal.segmenters.published_setting import asked
+    from mal.segmenters.published.setting import asked
 
     coco: dict[str, Any] = {"categories": [{"id": 3, "name": "wheel"}]}
     for classes in (80, 1203):

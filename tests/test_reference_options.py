@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from mal.errors import ConfigError
-from mal.segmenters import mask_rcnn
 from mal.segmenters.config_checks import check
 from mal.segmenters.deformable import DeformableConv
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.solov2_head import Solov2
+from mal.segmenters.rcnn import mask_rcnn
+from mal.segmenters.solov2.head import Solov2
 from tests.small_segmenters import small
 from tests.test_segmenter import CPU, composed, make_dataset
 

@@ -11,10 +11,10 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, mask
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from mal import segmenters
-from mal.segmenters import cascade, mask_rcnn
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.rcnn import RegionProposals, region_proposals, roi_pool
-from mal.segmenters.roi_heads import MaskHeads, box_losses, mask_loss, mask_targets
+from mal.segmenters.rcnn import cascade, mask_rcnn
+from mal.segmenters.rcnn.parts import RegionProposals, region_proposals, roi_pool
+from mal.segmenters.rcnn.roi_heads import MaskHeads, box_losses, mask_loss, mask_targets
 from tests.test_segmenter import composed
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from mal.segmenters.roi_pool import RoiPool
+from mal.segmenters.rcnn.roi_pool import RoiPool
 
 NAMES, STRIDES, HEIGHT, WIDTH = ["0", "1", "2"], (4, 8, 16), 96, 64
 

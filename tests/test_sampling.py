@@ -13,11 +13,12 @@ from test_segmenter import CPU, edited, make_dataset, tiny, training_set
 from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.request import Graph
-from mal.segmenters import loop, mask_rcnn
+from mal.segmenters import loop
 from mal.segmenters.config import ScheduleConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import FURTHER_COPY, order
 from mal.segmenters.optimizer import run_length
+from mal.segmenters.rcnn import mask_rcnn
 from mal.segmenters.sampling import copies, repeat_factors
 
 

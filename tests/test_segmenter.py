@@ -29,14 +29,15 @@ from mal.data.annotations import decode_mask, encode_mask, read
 from mal.engine.precision import network_dtype
 from mal.errors import AnnotationError, ConfigError, MalError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop, mask_rcnn
+from mal.segmenters import loop
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import TrainingSet, instances, order, resized
 from mal.segmenters.optimizer import learning_rate, run_length
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import coco_results
+from mal.segmenters.rcnn import mask_rcnn
+from mal.segmenters.rcnn.parts import coco_results
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 MENU = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
@@ -449,7 +450,7 @@ KILLED = """
 import sys, torch
 from operator import attrgetter
 from pathlib import Path
-from mal.segmenters import mask_rcnn
+from mal.segmenters.rcnn import mask_rcnn
 from tests.test_segmenter import tiny, train
 torch.set_num_threads(1)
 train(Path(sys.argv[1]), Path(sys.argv[2]), tiny("schedule.steps=16", "running.checkpoint_steps=2"))

@@ -26,8 +26,8 @@ from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
 from mal.segmenters.precision import lower_precision
-from mal.segmenters.solov2_detections import Found, best_masks, extent, to_results
-from mal.segmenters.solov2_head import Outputs
+from mal.segmenters.solov2.head import Outputs
+from mal.segmenters.solov2.results import Found, best_masks, extent, to_results
 
 CPU = torch.device("cpu")
 SIDE = 96

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mal.config import Config
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.deformable import DeformableConv
-from mal.segmenters.solov2_head import STRIDES, GridHead, MaskFeatures, Solov2, dynamic_masks, with_coordinates
+from mal.segmenters.solov2.head import STRIDES, GridHead, MaskFeatures, Solov2, dynamic_masks, with_coordinates
 
 Compose = Callable[..., Config]
 

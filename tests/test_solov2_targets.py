@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from mal.segmenters.config import GridConfig
-from mal.segmenters.solov2_targets import centers, mask_targets, owners
+from mal.segmenters.solov2.targets import centers, mask_targets, owners
 
 CANVAS = (96, 128)  # of images of 90 × 121
 GRID = GridConfig(cells=[12, 9, 7, 5, 3], scales=[[1, 16], [12, 28], [20, 48], [40, 80], [64, 200]], center=0.4)

@@ -13,7 +13,7 @@ from test_segmenter import make_dataset, tiny, train
 from mal.data.annotations import decode_mask, encode_mask, read_images
 from mal.data.submission import write_submission
 from mal.errors import AnnotationError, ConfigError
-from mal.segmenters import mask_rcnn
+from mal.segmenters.rcnn import mask_rcnn
 
 
 def result(image: int, score: float, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mal.request import Graph
 from mal.segmenters import config as schema
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
-from mal.segmenters.detectron2_model import lazy_model
+from mal.segmenters.rcnn.detectron2_model import lazy_model
 from mal.segmenters.unread import DOES, _unread, note, unread
 from tests.small_segmenters import small
 from tests.test_segmenter import composed, make_dataset

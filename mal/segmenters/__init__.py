@@ -45,11 +45,11 @@ ALSO = {
 }
 
 MODULES = {  # imported when used: some backends are optional, some take seconds
-    "torchvision": "mal.segmenters.mask_rcnn",
-    "cascade": "mal.segmenters.cascade",
+    "torchvision": "mal.segmenters.rcnn.mask_rcnn",
+    "cascade": "mal.segmenters.rcnn.cascade",
     "transformers": "mal.segmenters.mask2former",
     "solov2": "mal.segmenters.solov2",
-    "detectron2": "mal.segmenters.detectron2",
+    "detectron2": "mal.segmenters.rcnn.detectron2",
 }
 INSTALL = {  # of what no requirement brings
     "detectron2": "is on no package index; get it from its public source (it is compiled, minutes on a free core): "

@@ -49,7 +49,7 @@ class ProposalConfig:
 class HeadConfig:
     """Box and mask heads."""
 
-    start: str = "mmdetection"  # mmdetection | detectron2 | torchvision: whose initial weights, see `heads_start`
+    start: str = "mmdetection"  # mmdetection | detectron2 | torchvision: whose initial weights, see `rcnn.heads_start`
     sampled: int = 512  # RoIs an image in the loss
     positive: float = 0.25  # share of them that may be positive
     box_cells: int = 7  # side of the grid an RoI is pooled to for its box and class
@@ -92,7 +92,7 @@ class GridConfig:
     mask_width: int = 128  # channels of the mask-feature branch
     kernel: int = 256  # channels of the mask features, and so of each predicted 1 × 1 kernel
     dice: float = 3.0  # weight of the mask loss; the focal loss has 1
-    mask_targets: str = "share"  # share (of each cell that the mask covers) | binary (see `solov2_targets`)
+    mask_targets: str = "share"  # share (of each cell that the mask covers) | binary (see `solov2.targets`)
     deform_out: bool = False  # the mask features' last convolution, 1 × 1, is deformable too, as in MMDetection's -DCN
 
 

@@ -20,8 +20,8 @@ from mal.engine.settings import settings
 from mal.errors import ConfigError
 from mal.segmenters import published, reads
 from mal.segmenters.published import Found
-from mal.segmenters.published_setting import asked
-from mal.segmenters.published_zoo import Printed, is_measured_on
+from mal.segmenters.published.setting import asked
+from mal.segmenters.published.zoo import Printed, is_measured_on
 
 PUBLISHED = "published_segmenter"
 

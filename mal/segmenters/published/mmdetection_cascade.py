@@ -1,6 +1,6 @@
 """Cascade Mask R-CNNs on ConvNeXt, of ConvNeXt's authors (S, B, …) and of MMDetection's zoo (S), as ours.
 
-Both are MMDetection's model; the backbones differ in three names. See `published_mmdetection` for what holds of all of
+Both are MMDetection's model; the backbones differ in three names. See `mmdetection` for what holds of all of
 its models. MMDetection's own ConvNeXt adds 1e-5 to the variances of the norms between stages where the authors', timm's
 and so ours add 1e-6.
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mal.segmenters import published_resnets as resnets
-from mal.segmenters.cascade import build
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, background_first, filled, with_background
-from mal.segmenters.published_mmdetection import BODY, PROPOSALS
-from mal.segmenters.published_reading import reading, said
+from mal.segmenters.published import resnets
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule, background_first, filled, with_background
+from mal.segmenters.published.mmdetection import BODY, PROPOSALS
+from mal.segmenters.published.reading import reading, said
+from mal.segmenters.rcnn.cascade import build
 
 STEM = "backbone.downsample_layers.0.0.weight"
 CLASSES = "roi_head.bbox_head.0.fc_cls.weight"
@@ -59,7 +59,7 @@ RULES = (
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` (background not counted), `backbone`, `box_per_class`, and what its
-    config has `said` (see `published_reading`)."""
+    config has `said` (see `reading`)."""
     tensors = weights.tensors
     stem = tensors.get("backbone.downsample_layers.0.0.bias")
     third = {match[1] for key in tensors if (match := re.match(r"backbone\.stages\.2\.(\d+)\.", key))}

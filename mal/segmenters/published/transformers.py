@@ -8,10 +8,10 @@ from transformers.utils import cached_file
 
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask2former_model import SWINS, UNUSED, Architecture, architecture, first_line, unfit
+from mal.segmenters.mask2former.model import SWINS, UNUSED, Architecture, architecture, first_line, unfit
 from mal.segmenters.published import WEIGHTS_FILES, coco_names
-from mal.segmenters.published_files import read
-from mal.segmenters.published_setting import asked
+from mal.segmenters.published.files import read
+from mal.segmenters.published.setting import asked
 from mal.segmenters.weights import refuse
 
 FILES = ("config.json", WEIGHTS_FILES[0])

@@ -2,9 +2,9 @@
 
 Their ResNets read BGR in [0, 255] less its mean, and halve in the first convolution of a bottleneck; the ResNeXt, whose
 BGR is also divided by its spread, in the second. Background is the last class, without box or mask. RoIAlign and
-anchors are MMDetection's (see `published_mmdetection`). detectron2 resizes with antialiasing, as we do.
+anchors are MMDetection's (see `mmdetection`). detectron2 resizes with antialiasing, as we do.
 
-Converted from the layout in detectron2's source (see `published_zoo` for what that is worth).
+Converted from the layout in detectron2's source (see `zoo` for what that is worth).
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from mal.segmenters import published_resnets as resnets
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask_rcnn import build
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, background_first, filled, with_background
-from mal.segmenters.published_reading import Reading
+from mal.segmenters.published import resnets
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule, background_first, filled, with_background
+from mal.segmenters.published.reading import Reading
+from mal.segmenters.rcnn.mask_rcnn import build
 
 BODY = "backbone.bottom_up"
 STEM = f"{BODY}.stem.conv1.weight"

@@ -8,9 +8,9 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask_rcnn import build
-from mal.segmenters.published_files import read
-from mal.segmenters.published_setting import asked
+from mal.segmenters.published.files import read
+from mal.segmenters.published.setting import asked
+from mal.segmenters.rcnn.mask_rcnn import build
 from mal.segmenters.weights import COUNTER, refuse
 
 WEIGHTS = MaskRCNN_ResNet50_FPN_Weights.COCO_V1

@@ -16,9 +16,9 @@ from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json
-from mal.segmenters.pasting import paste
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
-from mal.segmenters.roi_pool import RoiPool
+from mal.segmenters.rcnn.pasting import paste
+from mal.segmenters.rcnn.roi_pool import RoiPool
 
 TORCHVISION_SAMPLES = 2  # along each side of a cell, of the RoIAlign that torchvision's published weights learned with
 

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from mal.engine import ranks
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask2former_start import initialise
+from mal.segmenters.mask2former.start import initialise
 from mal.segmenters.weights import WAY_OUT, read_weights, refuse
 
 # What it would say in several lines on the terminal (keys that do not fit) we say in one sentence, as an error.

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from mal.errors import WeightsError
-from mal.segmenters.published_files import Weights
+from mal.segmenters.published.files import Weights
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Layout:
     module: str = ""
 
     def convert(self, name: str) -> Any:
-        return getattr(import_module(f"mal.segmenters.{self.module}"), name)
+        return getattr(import_module(f"mal.segmenters.published.{self.module}"), name)
 
 
 LAYOUTS = {
@@ -37,37 +37,37 @@ LAYOUTS = {
         "MMDetection's Mask R-CNN",
         "torchvision",
         ("roi_head.bbox_head.fc_cls.weight", "roi_head.mask_head.conv_logits.weight"),
-        "published_mmdetection",
+        "mmdetection",
     ),
     "mmdetection_cascade": Layout(
         "MMDetection's Cascade Mask R-CNN on ConvNeXt",
         "cascade",
         ("roi_head.bbox_head.0.fc_cls.weight", "roi_head.mask_head.0.conv_logits.weight", "backbone.norm0.weight"),
-        "published_cascade",
+        "mmdetection_cascade",
     ),
     "mmdetection_solov2": Layout(
         "MMDetection's SOLOv2",
         "solov2",
         ("mask_head.conv_cls.weight", "mask_head.conv_kernel.weight"),
-        "published_solov2",
+        "mmdetection_solov2",
     ),
     "mmdetection_mask2former": Layout(
         "MMDetection's Mask2Former",
         "transformers",
         ("panoptic_head.cls_embed.weight", "panoptic_head.query_feat.weight"),
-        "published_queries_mmdetection",
+        "mmdetection_mask2former",
     ),
     "detectron2_mask_rcnn": Layout(
         "detectron2's Mask R-CNN",
         "torchvision",
         ("roi_heads.box_predictor.cls_score.weight", "backbone.bottom_up.stem.conv1.weight"),
-        "published_detectron2",
+        "detectron2",
     ),
     "mask2former": Layout(
         "Mask2Former of its authors",
         "transformers",
         ("sem_seg_head.predictor.class_embed.weight",),
-        "published_queries",
+        "mask2former",
     ),
 }
 

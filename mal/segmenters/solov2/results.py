@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from mal.data.annotations import encode_mask
 from mal.segmenters.config import TestConfig
-from mal.segmenters.matrix_nms import matrix_nms, points_nms
-from mal.segmenters.solov2_head import STRIDES, dynamic_masks
-from mal.segmenters.solov2_targets import MASK_STRIDE
+from mal.segmenters.solov2.head import STRIDES, dynamic_masks
+from mal.segmenters.solov2.matrix_nms import matrix_nms, points_nms
+from mal.segmenters.solov2.targets import MASK_STRIDE
 
 DRAWN, ENLARGED = 256, 16  # masks at a time: bounds on memory
 

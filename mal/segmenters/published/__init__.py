@@ -1,8 +1,8 @@
 """Published segmenters, evaluated instead of trained: whoever doubts our APs sees a known one come out first.
 
 `segmenter.weights=published` takes the whole model's weights from their library's hub, or from a downloaded file
-(`segmenter.checkpoint`, or `segmenter.human_checkpoint` beside a training on pseudo-labels; `published_layouts` lists
-whose, `published_zoo` which and with which printed AP), through the same prediction and the same AP as everything else.
+(`segmenter.checkpoint`, or `segmenter.human_checkpoint` beside a training on pseudo-labels; `layouts` lists
+whose, `zoo` which and with which printed AP), through the same prediction and the same AP as everything else.
 They know the categories of COCO, or of LVIS v1, and no others.
 """
 
@@ -21,14 +21,14 @@ from mal.data.annotations import CocoDict
 from mal.engine.runtime import save_checkpoint
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import read
-from mal.segmenters.published_layouts import LAYOUTS, Layout, recognise
-from mal.segmenters.published_setting import Asked, asked
-from mal.segmenters.published_zoo import Printed, offers, printed
+from mal.segmenters.published.files import read
+from mal.segmenters.published.layouts import LAYOUTS, Layout, recognise
+from mal.segmenters.published.setting import Asked, asked
+from mal.segmenters.published.zoo import Printed, offers, printed
 
 BACKENDS = {  # each has fetch(config) → weights file, and state(config, file) → what segmenter.pt holds
-    "torchvision": "mal.segmenters.published_mask_rcnn",
-    "transformers": "mal.segmenters.published_mask2former",
+    "torchvision": "mal.segmenters.published.torchvision",
+    "transformers": "mal.segmenters.published.transformers",
 }
 BY_WEIGHTS = asked(SegmenterConfig())
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder

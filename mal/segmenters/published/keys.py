@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mal.segmenters.published_files import Weights
+from mal.segmenters.published.files import Weights
 from mal.segmenters.weights import COUNTER, refuse
 
 

@@ -27,12 +27,12 @@ from mal.errors import ConfigError
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
-from mal.segmenters.detectron2_model import BODY_LEVELS, is_cascade, lazy_model
 from mal.segmenters.finite import Noted, not_finite
 from mal.segmenters.inference import Json, load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import STRIDES, build_pyramid
+from mal.segmenters.rcnn.detectron2_model import BODY_LEVELS, is_cascade, lazy_model
 
 # It prints the traceback of whatever ends its training loop, and we tell that in a sentence.
 logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)

@@ -13,8 +13,8 @@ from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
 from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.rcnn import roi_pool
-from mal.segmenters.roi_heads import Target, mask_loss
+from mal.segmenters.rcnn.parts import roi_pool
+from mal.segmenters.rcnn.roi_heads import Target, mask_loss
 
 Maps = dict[str, Tensor]
 

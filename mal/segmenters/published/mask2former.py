@@ -1,7 +1,7 @@
 """The Mask2Formers on Swin of its authors (COCO instances) as ours, which are transformers'.
 
 transformers splits every attention's three projections and names the rest its own way; nothing else differs. Converted
-from the layout in Mask2Former's source (see `published_zoo` for what that is worth).
+from the layout in Mask2Former's source (see `zoo` for what that is worth).
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from torch import Tensor
 from mal.errors import WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask2former import build
-from mal.segmenters.mask2former_model import SWINS
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, filled
+from mal.segmenters.mask2former.model import SWINS
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule, filled
 
 CLASSES = "sem_seg_head.predictor.class_embed.weight"
 WAY_OUT = "give Mask2Former's model of COCO instances on Swin, and leave the segmenter's settings as they are"
@@ -137,7 +137,7 @@ def renamed(
     way_out: str,
     unread: str,
 ) -> dict[str, Tensor]:
-    """`converted` of either publisher's file, under the publisher's newest names; see `published_keys.filled`."""
+    """`converted` of either publisher's file, under the publisher's newest names; see `keys.filled`."""
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=split(weights.tensors)),

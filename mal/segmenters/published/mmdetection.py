@@ -3,10 +3,10 @@
 The network is the same in other words: background last instead of first, one box and mask less, sigmoid instead of
 2 · sigmoid in deformable convolutions. What its test does and torchvision's parts do not by themselves is set by
 `fitted`: RoIAlign with about one sample a pixel, anchors that are not rounded. Its ResNets of Caffe's style and its
-ResNeXt-101 32x8d take BGR, which is turned round; how a file's model reads its images says `published_reading`.
+ResNeXt-101 32x8d take BGR, which is turned round; how a file's model reads its images says `reading`.
 
 One difference stays: images are resized with antialiasing, which for an image that is enlarged, as nearly all of COCO's
-are, changes nothing but rounding. Converted from the layout in MMDetection's source (see `published_zoo` for what that
+are, changes nothing but rounding. Converted from the layout in MMDetection's source (see `zoo` for what that
 is worth).
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
-from mal.segmenters import published_resnets as resnets
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask_rcnn import build
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, background_first, filled, with_background
-from mal.segmenters.published_reading import reading, said
+from mal.segmenters.published import resnets
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule, background_first, filled, with_background
+from mal.segmenters.published.reading import reading, said
+from mal.segmenters.rcnn.mask_rcnn import build
 
 STEM = "backbone.conv1.weight"
 BLOCK = "backbone.layer{stage}.{block}.conv2.weight"
@@ -51,7 +51,7 @@ HEADS = (
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` (background not counted), `backbone`, `deformable`, and what its
-    config has `said` (see `published_reading`)."""
+    config has `said` (see `reading`)."""
     backbone = resnets.name(weights.tensors, BLOCK)
     return {
         "classes": len(weights.tensors[CLASSES]) - 1,

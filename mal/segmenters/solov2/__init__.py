@@ -16,9 +16,9 @@ from mal.segmenters.data import Sample
 from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
-from mal.segmenters.solov2_detections import best_masks, to_results
-from mal.segmenters.solov2_head import Outputs, Solov2, dynamic_masks
-from mal.segmenters.solov2_targets import mask_targets, owners
+from mal.segmenters.solov2.head import Outputs, Solov2, dynamic_masks
+from mal.segmenters.solov2.results import best_masks, to_results
+from mal.segmenters.solov2.targets import mask_targets, owners
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
 SMOOTH = 0.001  # added to both sums of the dice, as the released program does

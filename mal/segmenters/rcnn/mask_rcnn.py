@@ -12,13 +12,13 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from mal.engine.precision import network_dtype
 from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.heads_start import start_heads
 from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import Prepared, detector, do_as_published, losses, region_proposals, roi_pool
-from mal.segmenters.roi_heads import MaskHeads
+from mal.segmenters.rcnn.heads_start import start_heads
+from mal.segmenters.rcnn.parts import Prepared, detector, do_as_published, losses, region_proposals, roi_pool
+from mal.segmenters.rcnn.roi_heads import MaskHeads
 
 
 def train(

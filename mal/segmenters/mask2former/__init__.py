@@ -10,9 +10,9 @@ from mal.segmenters import loop
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.inference import Detect, Json, load_trained, predict_images
-from mal.segmenters.mask2former_model import Mask2Former, load_swin
+from mal.segmenters.mask2former.model import Mask2Former, load_swin
+from mal.segmenters.mask2former.results import detections
 from mal.segmenters.precision import lower_precision
-from mal.segmenters.query_results import detections
 
 
 def train(

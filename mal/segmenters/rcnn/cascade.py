@@ -9,14 +9,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from mal.engine.precision import network_dtype
 from mal.segmenters import loop
-from mal.segmenters.cascade_heads import CascadeHeads
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.heads_start import start_heads
 from mal.segmenters.inference import load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import Prepared, detector, losses, region_proposals
+from mal.segmenters.rcnn.cascade_heads import CascadeHeads
+from mal.segmenters.rcnn.heads_start import start_heads
+from mal.segmenters.rcnn.parts import Prepared, detector, losses, region_proposals
 
 
 def train(

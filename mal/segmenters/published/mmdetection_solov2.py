@@ -2,7 +2,7 @@
 
 The heads are the same layer by layer, with group norm between convolution and ReLU; category 0 is COCO's first and
 there is no background. In the deformable ones the last convolution of the mask features, 1 × 1, is deformable as well.
-See `published_mmdetection` for what holds of all of its models.
+See `mmdetection` for what holds of all of its models.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from mal.segmenters import published_resnets as resnets
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule, filled
-from mal.segmenters.published_mmdetection import BLOCK, BODY, STEM
-from mal.segmenters.published_reading import reading, said
+from mal.segmenters.published import resnets
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule, filled
+from mal.segmenters.published.mmdetection import BLOCK, BODY, STEM
+from mal.segmenters.published.reading import reading, said
 from mal.segmenters.solov2 import build
 
 CLASSES = "mask_head.conv_cls.weight"
@@ -28,7 +28,7 @@ BRANCHES = {"kernel_branch": "kernel_convs", "category_branch": "cls_convs"}
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes`, `backbone`, `deformable`, and what its config has `said` (see
-    `published_reading`)."""
+    `reading`)."""
     return {
         "classes": len(weights.tensors[CLASSES]),
         "backbone": resnets.name(weights.tensors, BLOCK),

@@ -2,7 +2,7 @@
 
 Beside the names two things differ: attentions' three projections are one tensor, and where Swin merges 2 × 2 pixels
 MMDetection unfolds them, channel by channel, while transformers (as Swin's authors) puts the four pixels one after the
-other, columns before rows. See `published_mmdetection` for what holds of all of its models.
+other, columns before rows. See `mmdetection` for what holds of all of its models.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from mal.segmenters import published_queries as queries
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published_files import Weights
-from mal.segmenters.published_keys import Rule
-from mal.segmenters.published_queries import BLOCK, PIXELS, QUERIES, SWIN
-from mal.segmenters.published_reading import reading, said
+from mal.segmenters.published import mask2former as authors
+from mal.segmenters.published.files import Weights
+from mal.segmenters.published.keys import Rule
+from mal.segmenters.published.mask2former import BLOCK, PIXELS, QUERIES, SWIN
+from mal.segmenters.published.reading import reading, said
 
 STEM = "backbone.patch_embed.projection.weight"
 CLASSES = "panoptic_head.cls_embed.weight"
@@ -91,8 +91,8 @@ RULES = (
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` ("nothing" not counted), `backbone`, and what its config has `said` (see
-    `published_reading`)."""
-    described = queries.described(weights.tensors, classes=CLASSES, blocks="backbone.stages.{stage}.blocks.")
+    `reading`)."""
+    described = authors.described(weights.tensors, classes=CLASSES, blocks="backbone.stages.{stage}.blocks.")
     return {**described, "said": said(weights.config)}
 
 
@@ -105,7 +105,7 @@ def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> Non
     Raises:
         WeightsError.
     """
-    queries.check(config, facts, source=source)
+    authors.check(config, facts, source=source)
     reading(facts, published_once=True, source=source)
 
 
@@ -122,7 +122,7 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     """
     found = reading(facts, published_once=True, source=weights.source)
     named = found.for_rgb({_newest(key): value for key, value in weights.tensors.items()}, STEM)
-    return queries.renamed(
+    return authors.renamed(
         config, dataclasses.replace(weights, tensors=named), facts, rules=RULES, way_out=WAY_OUT, unread=UNREAD
     )
 

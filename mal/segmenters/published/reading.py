@@ -7,7 +7,7 @@ of a file that says neither.
 
 MMDetection's `…_caffe_fpn_poly_1x_coco_v1` config, made to be compared with Detectron, takes RoIAlign from before it
 was aligned, with 2 × 2 samples a cell. One such Mask R-CNN was published (model_zoo.md, training speed benchmark):
-`mask_rcnn_r50_caffe_fpn_poly_1x_coco_no_aug_compare_20200518-10127928.pth`. No file in `published_zoo.ZOO` is one.
+`mask_rcnn_r50_caffe_fpn_poly_1x_coco_no_aug_compare_20200518-10127928.pth`. No file in `zoo.ZOO` is one.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from mal.errors import WeightsError
-from mal.segmenters import published_resnets as resnets
 from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.published import resnets
 
 IS = r"['\"]?\s*[=:]\s*"  # dict(key=value) or {'key': value}
 STYLE = rf"\bstyle{IS}['\"](caffe|pytorch)['\"]"
