@@ -124,7 +124,7 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
     names = {stage.name for stage in todo}
     looks.preflight(config, names)
     if "train_segmenter" in names:
-        segmenters.backend(config.segmenter).build(config.segmenter, classes=1)
+        segmenters.find(config.segmenter).build(config.segmenter, classes=1)
 
 
 def show(graph: Graph, store: Store, stages: list[Stage]) -> None:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from mal.engine.store import Store
 from mal.request import Graph
-from mal.segmenters import loop
+from mal.segmenters import loop, training
 from mal.segmenters.data import FURTHER_COPY, order
-from mal.segmenters.rcnn import mask_rcnn
 from mal.segmenters.sampling import by_aspect, copies
 from tests.small_segmenters import small
 from tests.test_segmenter import CPU, edited, make_dataset, same, training_set
@@ -122,12 +121,12 @@ def test_a_grouped_run_sees_its_groups_and_resumes_to_the_bit(tmp_path: Path, mo
         real(turn, *rest, **named)
 
     monkeypatch.setattr(loop, "_step", noted)
-    mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path / "whole", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "whole", device=CPU)
     assert all(tall[first] == tall[second] for first, second in seen)
     assert [sorted(chain(*seen[start : start + 3])) for start in (0, 3, 6)] == [list(range(6))] * 3
     with pytest.raises(KeyboardInterrupt):
-        mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
-    mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
+        training.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
     assert seen[16:] == seen[4:9]
     first, second = (torch.load(tmp_path / name / "segmenter.pt", weights_only=True) for name in ("whole", "cut"))
     assert same(first, second)

@@ -17,7 +17,7 @@ from mal.data import shapes
 from mal.data.annotations import read
 from mal.errors import ConfigError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop
+from mal.segmenters import inference, loop, training
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
@@ -64,7 +64,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
-    cascade.train(
+    training.train(
         annotations=dataset / "annotations.json",
         images=dataset / "images",
         config=config,
@@ -75,7 +75,7 @@ def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
 
 
 def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
-    return cascade.predict(
+    return inference.predict(
         checkpoint=folder / "segmenter.pt",
         annotations=dataset / "annotations.json",
         images=dataset / "images",

@@ -23,6 +23,8 @@ from mal.data.annotations import decode_mask, read
 from mal.errors import ConfigError, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.run import run
+from mal.segmenters import inference, training
+from mal.segmenters.backends import BACKENDS
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.deformable import DeformableConv
@@ -59,7 +61,7 @@ def small(*overrides: str) -> SegmenterConfig:
 
 
 def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
-    segmenters.backend(config).train(
+    training.train(
         annotations=dataset / "annotations.json",
         images=dataset / "images",
         config=config,
@@ -70,7 +72,7 @@ def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
 
 
 def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
-    return segmenters.backend(config).predict(
+    return inference.predict(
         checkpoint=folder / "segmenter.pt",
         annotations=dataset / "annotations.json",
         images=dataset / "images",
@@ -101,7 +103,7 @@ def test_a_backend_that_cannot_build_a_segmenter_names_those_that_can() -> None:
     ]:
         complaint = rf"segmenter\.backend={backend} cannot build segmenter={name}; {way_out}"
         with pytest.raises(ConfigError, match=complaint):
-            segmenters.backend(composed(name, f"backend={backend}"))
+            segmenters.find(composed(name, f"backend={backend}"))
 
 
 def test_tables_tell_the_backends_apart() -> None:
@@ -112,8 +114,8 @@ def test_tables_tell_the_backends_apart() -> None:
 
 
 def test_the_config_chooses_the_backend(detectron2: ModuleType) -> None:
-    for name in segmenters.ALSO["detectron2"]:
-        assert segmenters.backend(composed(name, "backend=detectron2")) is detectron2
+    for name in BACKENDS["detectron2"].also:
+        assert segmenters.find(composed(name, "backend=detectron2")) is detectron2.NETWORK
 
 
 # --- the same network ----------------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_layers_train_at_the_rates_they_have_with_torchvision(detectron2: Module
         "optimizer.layers=5",
     )
     theirs = mask_rcnn.build(config, classes=1).backbone.body
-    ours, factors = detectron2.build(config, classes=1).backbone.bottom_up.body, detectron2.factors(config)
+    ours, factors = detectron2.build(config, classes=1).backbone.bottom_up.body, detectron2.factors(config.optimizer)
     expected = {
         name: layer_factors(config.optimizer)(f"backbone.body.{name}", parameter)
         for name, parameter in theirs.named_parameters()
@@ -279,7 +281,7 @@ def test_deformable_convolutions_are_in_the_body_and_learn(detectron2: ModuleTyp
         "mask_rcnn_r50", "backend=detectron2", "pyramid.name=resnet18", "pyramid.channels=16", "pretrained=false"
     )
     config.dcn = True
-    model = segmenters.backend(config).build(config, classes=2)
+    model = segmenters.find(config).build(config, classes=2)
     deformed = [module for module in model.modules() if isinstance(module, DeformableConv)]
     assert len(deformed) == 12  # 2 blocks of 2 convolutions in each of stages 3, 4 and 5
     losses = losses_of(detectron2, model)

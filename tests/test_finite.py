@@ -1,6 +1,7 @@
 """A loss that is not a number is noticed before anything is saved, and blamed on its own batch, however late."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mal.errors import TrainingError
-from mal.segmenters import finite, loop
+from mal.segmenters import finite, loop, training
 from mal.segmenters.finite import Noted, Watch, check_weights
 from mal.segmenters.rcnn import mask_rcnn
 from tests.test_segmenter import CPU, make_dataset, tiny
@@ -66,18 +67,18 @@ def test_a_late_look_saves_nothing_that_is_broken(
     where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_steps: int
 ) -> None:
     """The third step's loss is infinite; losses are looked at where a checkpoint is due."""
-    real = mask_rcnn.losses
+    real = mask_rcnn.NETWORK
     calls: list[int] = []
 
     def breaks(model: torch.nn.Module, batch: list[Any]) -> dict[str, torch.Tensor]:
         calls.append(len(batch))
-        parts = real(model, batch)
+        parts = real.losses(model, batch)
         return parts | {"loss_mask": parts["loss_mask"] * (torch.inf if len(calls) == 3 else 1)}
 
-    monkeypatch.setattr(mask_rcnn, "losses", breaks)
+    monkeypatch.setattr(mask_rcnn, "NETWORK", replace(real, losses=breaks))
     config = tiny(f"running.checkpoint_steps={checkpoint_steps}", "running.log_steps=100")
     with pytest.raises(TrainingError, match="segmenter step 2 is not a finite number"):
-        mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path, device=CPU)
+        training.train(**where, config=config, seed=0, folder=tmp_path, device=CPU)
     assert len(calls) == (3 if checkpoint_steps == 1 else 4)
     assert not (tmp_path / "segmenter.pt").exists()
     assert (tmp_path / "checkpoint.pt").exists() == (checkpoint_steps == 1)
@@ -90,9 +91,9 @@ def test_a_late_look_saves_nothing_that_is_broken(
 @pytest.mark.usefixtures("late")
 def test_late_looks_change_no_bit(where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("running.log_steps=2")
-    mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path / "late", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "late", device=CPU)
     monkeypatch.undo()
-    mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path / "at once", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "at once", device=CPU)
     late, at_once = (torch.load(tmp_path / name / "segmenter.pt", weights_only=True) for name in ("late", "at once"))
     assert all(torch.equal(late["model"][name], at_once["model"][name]) for name in late["model"])
 
@@ -113,5 +114,5 @@ def test_weights_that_an_update_broke_are_not_saved(
     monkeypatch.setattr(loop, "_step", breaks)
     config = tiny("running.checkpoint_steps=1")
     with pytest.raises(TrainingError, match=r"step 2 left weights that are not finite numbers \(backbone\."):
-        mask_rcnn.train(**where, config=config, seed=0, folder=tmp_path, device=CPU)
+        training.train(**where, config=config, seed=0, folder=tmp_path, device=CPU)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1

@@ -22,7 +22,7 @@ def built(name: str, *overrides: str) -> Any:
     """The segmenter on a body from scratch; its heads are as the config has them, on a narrower pyramid."""
     config = composed(name, "pyramid.kind=tiny", "pretrained=false", "dcn=false", "pyramid.channels=64", *overrides)
     torch.manual_seed(0)
-    return segmenters.backend(config).build(config, classes=CLASSES)
+    return segmenters.find(config).build(config, classes=CLASSES)
 
 
 def variances(module: str, layer: nn.Module, start: str, fpn_start: str) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def test_torchvisions_start_is_what_the_constructors_draw_and_no_more(name: str)
 
     def drawn(config: SegmenterConfig, *, load: bool) -> tuple[dict[str, Tensor], Tensor]:
         torch.manual_seed(0)
-        model = segmenters.backend(config).build(config, classes=2, load=load)
+        model = segmenters.find(config).build(config, classes=2, load=load)
         return model.state_dict(), torch.get_rng_state()
 
     config = small(name, "heads.start=torchvision")

@@ -58,9 +58,8 @@ READ_THE_START = {
 
 @pytest.mark.parametrize(("overrides", "reads"), READ_THE_START.items())
 def test_the_start_of_heads_is_part_of_the_keys_of_those_that_read_it(
-    compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], reads: bool
+    compose, tmp_path: Path, overrides: tuple[str, ...], reads: bool
 ) -> None:
-    monkeypatch.setattr("mal.segmenters.INSTALL", {})  # detectron2 need not be there to plan with it
     found = {}
     for start in ("mmdetection", "detectron2", "torchvision"):
         config = compose("data=shapes", f"store={tmp_path}", *overrides, f"segmenter.heads.start={start}")

@@ -19,7 +19,7 @@ from mal.data.shapes import generate
 from mal.engine.precision import network_dtype
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop, mask2former
+from mal.segmenters import inference, loop, mask2former, training
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample, TrainingSet
@@ -74,12 +74,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(dataset: Path, folder: Path, config: SegmenterConfig, *, seed: int = 0) -> None:
     where = {"annotations": dataset / "annotations.json", "images": dataset / "images"}
-    mask2former.train(**where, config=config, seed=seed, folder=folder, device=CPU)
+    training.train(**where, config=config, seed=seed, folder=folder, device=CPU)
 
 
 def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
     where = {"annotations": dataset / "annotations.json", "images": dataset / "images"}
-    return mask2former.predict(checkpoint=folder / "segmenter.pt", **where, config=config, device=CPU)
+    return inference.predict(checkpoint=folder / "segmenter.pt", **where, config=config, device=CPU)
 
 
 def random_sample(count: int, *, height: int = 64, width: int = 64, classes: int = 2, seed: int = 0) -> Sample:
@@ -99,7 +99,7 @@ def random_sample(count: int, *, height: int = 64, width: int = 64, classes: int
 @pytest.mark.parametrize("name", ["mask2former_tiny", "mask2former_swin_s"])
 def test_it_is_on_the_menu_and_says_what_it_cannot_do(name: str) -> None:
     check(composed(name))
-    assert segmenters.backend(composed(name)) is mask2former
+    assert segmenters.find(composed(name)) is mask2former.NETWORK
     with pytest.raises(ConfigError, match="its boxes are the extents of its masks"):
         segmenters.check_built(composed(name, "mask_head=false"))
     for wrong, complaint in (
@@ -261,7 +261,8 @@ def test_bf16_keeps_the_pixel_decoder_and_the_losses_in_full_precision() -> None
 def test_the_backbone_learns_more_slowly_and_embeddings_do_not_decay() -> None:
     config = on_swin("pretrained=false", "optimizer.backbone=0.1", "optimizer.weight_decay=0.05")
     model = mask2former.build(config, classes=2)
-    rule = {n: mask2former.factors(n, p, backbone=0.1) for n, p in model.named_parameters()}
+    factors = mask2former.factors(config.optimizer)
+    rule = {n: factors(n, p) for n, p in model.named_parameters()}
     inside = {name for name in rule if name.startswith("network.model.pixel_level_module.encoder.")}
     assert {rule[name][0] for name in inside} == {0.1}
     assert {rule[name][0] for name in rule.keys() - inside} == {1.0}
@@ -275,7 +276,7 @@ def test_the_backbone_learns_more_slowly_and_embeddings_do_not_decay() -> None:
         "decoder.level_embed",
         "encoder.swin.encoder.layers.blocks.attention.relative_position_bias.relative_position_bias_table",
     }
-    optimizer = build_optimizer(model, config.optimizer, factors=lambda n, p: mask2former.factors(n, p, backbone=0.1))
+    optimizer = build_optimizer(model, config.optimizer, factors=factors)
     assert sorted((g["factor"], g["weight_decay"]) for g in optimizer.param_groups) == [
         (0.1, 0.0), (0.1, 0.05), (1.0, 0.0), (1.0, 0.05)
     ]  # fmt: skip

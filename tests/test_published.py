@@ -25,14 +25,13 @@ from mal.engine.store import Store
 from mal.errors import ConfigError, WeightsError
 from mal.request import Graph
 from mal.run import run
-from mal.segmenters import mask2former, published
+from mal.segmenters import inference, published
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.mask2former.model import SWINS, architecture
 from mal.segmenters.published import torchvision as of_torchvision
 from mal.segmenters.published import transformers as of_transformers
 from mal.segmenters.published.zoo import MEASURED_ON, ZOO, Printed, is_measured_on, printed
-from mal.segmenters.rcnn import mask_rcnn
 from tests.published_layouts import drawn, mmdetection_body, mmdetection_mask_rcnn
 from tests.test_segmenter import composed
 
@@ -128,7 +127,7 @@ def test_mask2former_predicts_what_the_library_does(library_folder: Path, tmp_pa
         coco_of(tmp_path, height=384, width=384),
     )
     published.write(config, found=published.identify(config, published.locate(config)), folder=tmp_path)
-    results = mask2former.predict(
+    results = inference.predict(
         checkpoint=tmp_path / "segmenter.pt",
         annotations=data / "val.json",
         images=data / "images",
@@ -215,7 +214,7 @@ def test_mask_rcnn_predicts_what_torchvision_does(tmp_path: Path) -> None:
         "scale.test_long_side=160",
     )
     published.write(config, found=published.identify(config, published.locate(config)), folder=tmp_path)
-    mine = mask_rcnn.predict(
+    mine = inference.predict(
         checkpoint=tmp_path / "segmenter.pt",
         annotations=data / "val.json",
         images=data / "images",
@@ -235,7 +234,7 @@ def test_mask_rcnn_predicts_what_torchvision_does(tmp_path: Path) -> None:
 
     plain = composed("mask_rcnn_r50", "proposals.after_nms=[60,60]")
     with pytest.raises(WeightsError, match=r"segmenter\.weights=published"):
-        mask_rcnn.load(tmp_path / "segmenter.pt", config=plain, device=CPU)
+        inference.load(tmp_path / "segmenter.pt", config=plain, device=CPU)
     with pytest.raises(WeightsError, match=r"do not fit the segmenter mask_rcnn_r50 .*instead of"):
         of_torchvision.state(composed("mask_rcnn_r50", "heads.box_width=512"), tmp_path / "theirs.pth")
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mal import segmenters
 from mal.engine.store import Store
 from mal.errors import ImageError, Stopped
 from mal.request import Graph
-from mal.segmenters import loop, reading
+from mal.segmenters import inference, loop, reading, training
 from mal.segmenters.data import Sample
 from mal.segmenters.reading import read_ahead
 from tests.small_segmenters import SMALL, small
@@ -91,11 +90,11 @@ def test_any_number_of_loaders_gives_the_same_bits(name: str, where: dict[str, P
     states, results = [], []
     for workers in (0, 1, 3):
         config = small(name, f"running.workers={workers}", "test.batch=2", "test.score=0", "test.decayed_score=0")
-        folder, backend = tmp_path / str(workers), segmenters.backend(config)
-        backend.train(**where, config=config, seed=0, folder=folder, device=CPU)
+        folder = tmp_path / str(workers)
+        training.train(**where, config=config, seed=0, folder=folder, device=CPU)
         states.append(torch.load(folder / "segmenter.pt", weights_only=True))
         checkpoint = tmp_path / "0" / "segmenter.pt"
-        results.append(backend.predict(checkpoint=checkpoint, **where, config=config, device=CPU))
+        results.append(inference.predict(checkpoint=checkpoint, **where, config=config, device=CPU))
     assert results[0]
     for state, result in zip(states[1:], results[1:], strict=True):
         assert same(states[0], state)
@@ -107,8 +106,7 @@ def test_a_run_with_loaders_stops_at_a_notice_and_resumes_to_the_bit(
     where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small("mask_rcnn_tiny", "schedule.steps=5")
-    backend = segmenters.backend(config)
-    backend.train(**where, config=config, seed=0, folder=tmp_path / "whole", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "whole", device=CPU)
     real = loop._step
 
     def noticed(turn: loop.Turn, *rest: Any, **named: Any) -> None:
@@ -119,9 +117,9 @@ def test_a_run_with_loaders_stops_at_a_notice_and_resumes_to_the_bit(
     monkeypatch.setattr(loop, "_step", noticed)
     config.running.workers = 2
     with pytest.raises(Stopped):
-        backend.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
+        training.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
     monkeypatch.setattr(loop, "_step", real)
-    backend.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
+    training.train(**where, config=config, seed=0, folder=tmp_path / "cut", device=CPU)
     first, second = (torch.load(tmp_path / name / "segmenter.pt", weights_only=True) for name in ("whole", "cut"))
     assert same(first, second)
 

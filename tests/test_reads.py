@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from mal import segmenters
 from mal.config import Config
 from mal.data import shapes
 from mal.data.annotations import read, strip
@@ -15,7 +14,8 @@ from mal.engine.settings import names, settings
 from mal.methods.mal import looks
 from mal.methods.mal import stages as mal
 from mal.methods.mal import train as training
-from mal.segmenters import reads
+from mal.segmenters import backends, reads
+from mal.segmenters import training as segmenter_training
 
 CPU = torch.device("cpu")
 ELSEWHERE = {  # what no key holds as it stands, and why
@@ -45,7 +45,7 @@ def leaves(part: Any, place: str = "") -> set[str]:
 
 def named() -> set[str]:
     """All that stages name."""
-    segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *reads.BACKENDS.values()]
+    segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *(it.reads for it in backends.BACKENDS.values())]
     decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
     return (
         names(mal.TRAINING) | names(mal.LABELLING) | names(looks.ENCODER) | names(looks.CROPS) | decoders | mal.HOW
@@ -129,10 +129,10 @@ def test_a_setting_newer_than_results_is_mentioned_only_where_it_has_another_val
 def test_training_a_segmenter_reads_what_its_stage_names_and_nothing_else(compose, drawn: Path, name: str) -> None:
     config = compose("profile=smoke", f"segmenter={name}", "segmenter.schedule.steps=1").segmenter
     parts = {entry.name for entry in fields(config) if is_dataclass(getattr(config, entry.name))}
-    known = names(reads.TRAINING) | names(reads.BACKENDS[config.backend]) | reads.HOW
+    known = names(reads.TRAINING) | names(backends.BACKENDS[config.backend].reads) | reads.HOW
     built = {name for name in names(reads.PREDICTION) if name.startswith("test.")}  # a model predicts as well
     seen = Seen(config)
-    segmenters.backend(config).train(
+    segmenter_training.train(
         annotations=drawn / "annotations.json", images=drawn / "images", config=config, seed=0, folder=drawn, device=CPU
     )
     assert seen.names - parts - known - built - {"checkpoint", "precision"} == set()

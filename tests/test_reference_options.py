@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from mal.errors import ConfigError
+from mal.segmenters import training
 from mal.segmenters.config_checks import check
 from mal.segmenters.deformable import DeformableConv
 from mal.segmenters.pyramids import build_pyramid
-from mal.segmenters.rcnn import mask_rcnn
 from mal.segmenters.solov2.head import Solov2
 from tests.small_segmenters import small
 from tests.test_segmenter import CPU, composed, make_dataset
@@ -81,7 +81,7 @@ def test_exact_anchors_train_in_every_precision(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16", "fp16"):
         config = small("mask_rcnn_tiny", "proposals.exact_anchors=true", "schedule.steps=1", f"precision={precision}")
         paths = {"annotations": data / "annotations.json", "images": data / "images"}
-        mask_rcnn.train(**paths, config=config, seed=0, folder=tmp_path / precision, device=CPU)
+        training.train(**paths, config=config, seed=0, folder=tmp_path / precision, device=CPU)
         losses[precision] = json.loads((tmp_path / precision / "curves.jsonl").read_text().splitlines()[0])["loss"]
     assert len(set(losses.values())) == 3
     assert [losses["bf16"], losses["fp16"]] == pytest.approx([losses["fp32"]] * 2, rel=0.02)

@@ -160,7 +160,7 @@ def test_all_other_losses_are_torchvisions() -> None:
 def test_both_rcnns_learn_the_targets_of_the_config(name: str) -> None:
     for targets in ("share", "binary"):
         config = composed(name, f"heads.mask_targets={targets}")
-        heads = segmenters.backend(config).build(config, classes=1, load=False).roi_heads
+        heads = segmenters.find(config).build(config, classes=1, load=False).roi_heads
         for stage in getattr(heads, "stages", [heads]):
             assert stage.binary is (targets == "binary")
 

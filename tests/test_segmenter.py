@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from mal.data.annotations import decode_mask, encode_mask, read
 from mal.engine.precision import network_dtype
 from mal.errors import AnnotationError, ConfigError, MalError, Stopped, TrainingError, WeightsError
 from mal.metrics.ap import average_precision
-from mal.segmenters import loop
+from mal.segmenters import inference, loop, training
+from mal.segmenters.backends import BACKENDS
 from mal.segmenters.config import OptimizerConfig, ScheduleConfig, SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import TrainingSet, instances, order, resized
@@ -130,7 +132,7 @@ def training_set(dataset: Path, annotations: Path | None = None, **changes: Any)
 
 
 def train(dataset: Path, folder: Path, config: SegmenterConfig, *, seed: int = 0) -> None:
-    mask_rcnn.train(
+    training.train(
         annotations=dataset / "annotations.json",
         images=dataset / "images",
         config=config,
@@ -141,7 +143,7 @@ def train(dataset: Path, folder: Path, config: SegmenterConfig, *, seed: int = 0
 
 
 def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
-    return mask_rcnn.predict(
+    return inference.predict(
         checkpoint=folder / "segmenter.pt",
         annotations=dataset / "annotations.json",
         images=dataset / "images",
@@ -210,16 +212,15 @@ def test_the_mask_head_is_left_out_by_either_spelling() -> None:
 
 def test_what_is_built_is_found_and_what_is_unknown_is_named() -> None:
     for name in segmenters.SEGMENTERS:
-        module = segmenters.backend(composed(name))
-        assert module.__name__ == segmenters.MODULES[composed(name).backend]
-        assert all(callable(getattr(module, function)) for function in ("train", "predict", "build"))
-    assert segmenters.backend(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn
+        module = import_module(BACKENDS[composed(name).backend].module)
+        assert segmenters.find(composed(name)) is module.NETWORK
+    assert segmenters.find(composed("mask_rcnn_r50", "dcn=true")) is mask_rcnn.NETWORK
     with pytest.raises(ConfigError, match="mask2former_swin_s has no deformable convolutions"):
-        segmenters.backend(composed("mask2former_swin_s", "dcn=true"))
+        segmenters.find(composed("mask2former_swin_s", "dcn=true"))
     with pytest.raises(ConfigError, match="segmenter=none trains nothing"):
-        segmenters.backend(composed("none"))
+        segmenters.find(composed("none"))
     with pytest.raises(ConfigError, match=r"segmenter\.name=yolo is unknown"):
-        segmenters.backend(composed("mask_rcnn_tiny", "name=yolo"))
+        segmenters.find(composed("mask_rcnn_tiny", "name=yolo"))
 
 
 @pytest.mark.parametrize(
@@ -448,9 +449,7 @@ def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(
 
 KILLED = """
 import sys, torch
-from operator import attrgetter
 from pathlib import Path
-from mal.segmenters.rcnn import mask_rcnn
 from tests.test_segmenter import tiny, train
 torch.set_num_threads(1)
 train(Path(sys.argv[1]), Path(sys.argv[2]), tiny("schedule.steps=16", "running.checkpoint_steps=2"))

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from mal import segmenters
 from mal.errors import ConfigError
-from mal.segmenters import loop
+from mal.segmenters import inference, loop, training
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.precision import lower_precision
@@ -41,12 +41,12 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def train(where: dict[str, Path], folder: Path, config: SegmenterConfig) -> None:
-    segmenters.backend(config).train(**where, config=config, seed=0, folder=folder, device=CPU)
+    training.train(**where, config=config, seed=0, folder=folder, device=CPU)
 
 
 def predict(where: dict[str, Path], folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
     checkpoint = folder / "segmenter.pt"
-    return segmenters.backend(config).predict(checkpoint=checkpoint, **where, config=config, device=CPU)
+    return inference.predict(checkpoint=checkpoint, **where, config=config, device=CPU)
 
 
 def curve(folder: Path) -> list[float]:
@@ -105,12 +105,12 @@ class Outside(TorchFunctionMode):
 def test_autocast_surrounds_the_networks_and_nothing_else(name: str, where: dict[str, Path]) -> None:
     """Boxes, targets, matching and losses are computed from float32, in float32."""
     config = small(name)
-    backend = segmenters.backend(config)
-    model, parts = backend.build(config, classes=2), backend.lowered_parts(config)
+    network = segmenters.find(config)
+    model, parts = network.build(config, classes=2), network.lowered_parts(config)
     lower_precision(model, parts, dtype=torch.bfloat16, device=CPU)
     samples = training_set(where["annotations"].parent)
     with Outside([model.get_submodule(part) for part in parts]) as seen:
-        losses = backend.losses(model.train(), [samples[0, 0], samples[0, 1]])
+        losses = network.losses(model.train(), [samples[0, 0], samples[0, 1]])
     assert torch.bfloat16 in seen.dtypes[True]
     assert seen.dtypes[False] == {torch.float32}
     assert {loss.dtype for loss in losses.values()} == {torch.float32}

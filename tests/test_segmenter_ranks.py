@@ -52,12 +52,12 @@ def step(name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     menu = name.split()[0]
     config = small(menu, *CHANGES[name])
-    backend = segmenters.backend(config)
+    built = segmenters.find(config)
     torch.manual_seed(1)
-    model = backend.build(config, classes=2).train()
+    model = built.build(config, classes=2).train()
     if ranks.size() > 1:
         share_batch_norms(model)
-    network = ranks.synchronised(loop._Losses(model, backend.losses))
+    network = ranks.synchronised(loop._Losses(model, built.losses))
     draw, drawn = torch.rand, torch.rand(997, 2)
     torch.rand = lambda *size, **_: drawn[: size[-2]].expand(*size).clone()  # the same points for every mask
     try:

@@ -21,7 +21,7 @@ from mal.data.annotations import decode_mask, encode_mask, read
 from mal.errors import ConfigError, WeightsError
 from mal.metrics.ap import average_precision
 from mal.segmenters import config as schema
-from mal.segmenters import loop, solov2
+from mal.segmenters import inference, loop, solov2, training
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.data import Sample
@@ -59,7 +59,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
-    solov2.train(
+    training.train(
         annotations=dataset / "annotations.json",
         images=dataset / "images",
         config=config,
@@ -70,7 +70,7 @@ def train(dataset: Path, folder: Path, config: SegmenterConfig) -> None:
 
 
 def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[str, Any]]:
-    return solov2.predict(
+    return inference.predict(
         checkpoint=folder / "segmenter.pt",
         annotations=dataset / "annotations.json",
         images=dataset / "images",
@@ -83,7 +83,7 @@ def predict(dataset: Path, folder: Path, config: SegmenterConfig) -> list[dict[s
 
 
 def test_without_masks_there_is_nothing_to_detect(tiny: Tiny) -> None:
-    assert segmenters.backend(tiny()) is solov2
+    assert segmenters.find(tiny()) is solov2.NETWORK
     with pytest.raises(
         ConfigError, match=r"segmenter=solov2_tiny with segmenter\.mask_head=false.*choose a Mask R-CNN"
     ):

@@ -13,7 +13,7 @@ from test_segmenter import make_dataset, tiny, train
 from mal.data.annotations import decode_mask, encode_mask, read_images
 from mal.data.submission import write_submission
 from mal.errors import AnnotationError, ConfigError
-from mal.segmenters.rcnn import mask_rcnn
+from mal.segmenters import inference
 
 
 def result(image: int, score: float, **more: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_segmenter_predicts_on_images_without_annotations(tmp_path):
     bare.write_text(json.dumps({"images": coco["images"], "categories": coco["categories"]}))
 
     def predict(annotations: Path) -> list[dict[str, Any]]:
-        return mask_rcnn.predict(
+        return inference.predict(
             checkpoint=tmp_path / "out" / "segmenter.pt",
             annotations=annotations,
             images=dataset / "images",

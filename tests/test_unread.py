@@ -14,10 +14,12 @@ from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.request import Graph
 from mal.segmenters import config as schema
+from mal.segmenters import inference, training
+from mal.segmenters.backends import BACKENDS
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
 from mal.segmenters.rcnn.detectron2_model import lazy_model
-from mal.segmenters.unread import DOES, _unread, note, unread
+from mal.segmenters.unread import _unread, note, unread
 from tests.small_segmenters import small
 from tests.test_segmenter import composed, make_dataset
 
@@ -74,8 +76,8 @@ def test_what_is_called_unread_is_not_read_and_all_else_is(tmp_path: Path, reads
     claimed = set(_unread(config))
     where = {"annotations": data / "annotations.json", "images": data / "images", "config": config, "device": CPU}
     reads.clear()
-    segmenters.backend(config).train(**where, seed=0, folder=tmp_path)
-    segmenters.backend(config).predict(checkpoint=tmp_path / "segmenter.pt", **where)
+    training.train(**where, seed=0, folder=tmp_path)
+    inference.predict(checkpoint=tmp_path / "segmenter.pt", **where)
     found = set(reads)
     assert not found & claimed
     assert EVERY - found - ELSEWHERE <= claimed
@@ -91,7 +93,7 @@ def test_what_detectron2s_model_does_not_read_is_called_unread(reads: set[str], 
     assert not found & claimed
     of_heads = {it for it in EVERY if it.startswith(("proposals.", "heads.", "cascade."))}
     assert of_heads - found == {it for it in claimed if it in of_heads}
-    assert set(DOES["detectron2"]) <= claimed | {"cascade.box_per_class"}
+    assert set(BACKENDS["detectron2"].does) <= claimed | {"cascade.box_per_class"}
 
 
 def test_detectron2_does_what_is_said_of_it() -> None:
@@ -139,11 +141,7 @@ def test_a_setting_that_is_not_read_is_named_with_what_is_done(
     assert all(f"segmenter.{setting}=" in sentence for setting in instead)
 
 
-def test_a_run_says_it_before_any_work(
-    compose: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mal.segmenters.INSTALL", {})  # detectron2 need not be there to plan with it
-
+def test_a_run_says_it_before_any_work(compose: Callable[..., Config], tmp_path: Path) -> None:
     def notes(*overrides: str) -> list[str]:
         config = compose("data=shapes", f"store={tmp_path}", "segmenter=mask_rcnn_tiny", "compare=[]", *overrides)
         return Graph(config, Store(tmp_path), CPU).notes()

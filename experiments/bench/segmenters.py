@@ -30,7 +30,6 @@ from mal.segmenters.config import ScaleConfig
 from mal.segmenters.config_checks import check as check_segmenter
 from mal.segmenters.data import Sample, resized
 from mal.segmenters.optimizer import build_optimizer
-from mal.segmenters.precision import lower_precision
 
 REPEATS = {"cpu": 1, "cuda": 10}
 OBJECTS, CLASSES = 8, 80  # about COCO's
@@ -57,18 +56,18 @@ def main() -> None:
     check(whole)
     config, device = whole.segmenter, pick_device(whole.device)
     check_segmenter(config)
-    backend = segmenters.backend(config)
+    network = segmenters.find(config)
     seed_everything(0)
-    model = backend.build(config, classes=CLASSES).to(device).train()
+    model = network.build(config, classes=CLASSES).to(device).train()
+    network.lowered(model, config, device=device)
     dtype = network_dtype(config.precision, device)
-    lower_precision(model, backend.lowered_parts(config), dtype=dtype, device=device)
     optimizer = build_optimizer(model, config.optimizer)
     batch = [noise(config.scale) for _ in range(config.schedule.batch)]
     batch = [sample.pin_memory() for sample in batch] if device.type == "cuda" else batch
 
     def step() -> tuple[float, float]:
         clock, cpu = time.perf_counter(), time.process_time()
-        loss = torch.stack(list(backend.losses(model, batch).values())).sum()
+        loss = torch.stack(list(network.losses(model, batch).values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -4,10 +4,11 @@ from operator import attrgetter
 
 from mal.engine.precision import DTYPES
 from mal.errors import ConfigError
+from mal.segmenters.backends import BACKENDS, Backend
 from mal.segmenters.config import CascadeConfig, SegmenterConfig
 
 CHOICES = {
-    "backend": ("torchvision", "cascade", "transformers", "solov2", "detectron2", "none"),
+    "backend": (*BACKENDS, "none"),
     "weights": ("trained", "published"),
     "precision": ("auto", *DTYPES),
     "pyramid.kind": ("tiny", "resnet", "timm", "swin"),
@@ -87,6 +88,7 @@ RANGES = {  # lowest and highest allowed, both included
     "running.log_steps": (1, 1 << 40),
 }
 
+NONE = Backend("none", module="", reads={}, swin=True)  # of segmenter=none: what it holds is not used
 LEVELS = 5  # strides 4, 8, 16, 32 and 64 (a subsampled 32) of the feature pyramid
 
 
@@ -102,11 +104,12 @@ def check(config: SegmenterConfig) -> None:
     for key, (low, high) in RANGES.items():
         if not low <= (value := attrgetter(key)(config)) <= high:
             raise ConfigError(f"segmenter.{key}={value} is out of range; choose a value from {low:g} to {high:g}")
+    backend = BACKENDS.get(config.backend, NONE)
     if not isinstance(config.mask_head, bool):
         raise ConfigError(f"segmenter.mask_head={config.mask_head} is unknown; choose true, or none for boxes alone")
-    if config.backend == "detectron2" and config.precision == "fp16":
+    if config.precision == "fp16" and not backend.fp16:
         raise ConfigError(
-            "segmenter.precision=fp16 scales the loss, which detectron2's trainer here does not do; use "
+            f"segmenter.precision=fp16 scales the loss, which {backend.name}'s trainer here does not do; use "
             "segmenter.precision=bf16 or fp32, or the backend that segmenter= names"
         )
     schedule = config.schedule
@@ -141,7 +144,7 @@ def check(config: SegmenterConfig) -> None:
             "segmenter.pyramid.stride_in_1x1=true needs the bottlenecks of torchvision's ResNets of 50 layers or more; "
             f"segmenter.pyramid.name={pyramid.name} of kind {pyramid.kind} has none; leave it out"
         )
-    if pyramid.kind == "swin" and config.backend not in ("transformers", "none"):
+    if pyramid.kind == "swin" and not backend.swin:
         raise ConfigError(
             f"segmenter.pyramid.kind=swin is Mask2Former's; segmenter={config.name} runs on resnet, timm or tiny"
         )
@@ -194,7 +197,7 @@ def _check_lengths(config: SegmenterConfig) -> None:
         )
     if config.scale.jitter and config.scale.crop:
         raise ConfigError("segmenter.scale.jitter crops by itself; set segmenter.scale.crop=0")
-    if config.optimizer.backbone != 1 and config.backend != "transformers":
+    if config.optimizer.backbone != 1 and not BACKENDS.get(config.backend, NONE).slower_backbone:
         raise ConfigError(
             f"segmenter.optimizer.backbone={config.optimizer.backbone}: segmenter={config.name} trains its backbone "
             "at the same rate as the rest; set 1"

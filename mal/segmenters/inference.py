@@ -1,15 +1,14 @@
-"""From a checkpoint and a COCO file to COCO results: what every backend's `load` and `predict` share."""
+"""From a checkpoint and a COCO file to COCO results, whatever the backend."""
 
-from collections.abc import Callable
 from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mal import segmenters
 from mal.data.annotations import read_images
 from mal.data.images import load_for
 from mal.engine import ranks
@@ -18,11 +17,66 @@ from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import resize
+from mal.segmenters.network import Detect, Json
 from mal.segmenters.reading import read_ahead
 from mal.segmenters.weights import check_weights
 
-Json = dict[str, Any]
-Detect = Callable[[list[Json], list[Tensor]], list[Json]]  # a batch's image entries and resized images → COCO results
+
+def predict(
+    *,
+    checkpoint: Path,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    device: torch.device,
+    progress: str = "predict",
+) -> list[Json]:
+    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+
+    Returns:
+        image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as
+        compressed RLE, in pixels of the original image; by image id, then falling score.
+
+    Raises:
+        AnnotationError, ConfigError, ImageError.
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    network = segmenters.find(config)
+    model, categories = load(checkpoint, config=config, device=device)
+    return predict_images(
+        annotations=annotations,
+        images=images,
+        config=config,
+        detect=network.detector(model, categories=categories, config=config),
+        device=device,
+        progress=progress,
+        whole=network.resizes_published and config.weights == "published",
+    )
+
+
+def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
+    """A trained segmenter in evaluation mode on the device, and the category id of each of its labels in their order.
+
+    Args:
+        checkpoint: what `training.train` wrote.
+
+    Raises:
+        ConfigError: see `segmenters.check_built`.
+        WeightsError: the checkpoint is of another segmenter.
+    """
+    network = segmenters.find(config)
+    state = load_checkpoint(checkpoint, parts=("model", "classes", "category_ids"))
+    check_weights(state, config, checkpoint=checkpoint)
+    model = network.build(config, classes=state["classes"], load=False)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{checkpoint} was trained with other settings than segmenter={config.name} has now: {error}; "
+            "predict with the settings it was trained with, or train again"
+        ) from error
+    categories = state["category_ids"] if state["classes"] == len(state["category_ids"]) else [1]
+    return network.lowered(model.eval().to(device), config, device=device), categories
 
 
 class _Inputs(Dataset[Tensor]):
@@ -79,30 +133,3 @@ def predict_images(
             bar.advance(len(batch))
     turns = zip_longest(*ranks.gather(found), fillvalue=[])  # the first batch of each process, the second of each, …
     return [result for turn in turns for results in turn for result in results]
-
-
-def load_trained(
-    checkpoint: Path, *, config: SegmenterConfig, build: Callable[[int], nn.Module]
-) -> tuple[nn.Module, list[int]]:
-    """A trained segmenter on the CPU, in evaluation mode, and the category id of each of its labels, from label 1.
-
-    Args:
-        checkpoint: what `loop.train` wrote.
-        config: named in the error.
-        build: number of classes, the background not counted → the model the weights go into.
-
-    Raises:
-        WeightsError: the checkpoint is of another segmenter.
-    """
-    state = load_checkpoint(checkpoint, parts=("model", "classes", "category_ids"))
-    check_weights(state, config, checkpoint=checkpoint)
-    model = build(state["classes"])
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{checkpoint} was trained with other settings than segmenter={config.name} has now: {error}; "
-            "predict with the settings it was trained with, or train again"
-        ) from error
-    categories = state["category_ids"] if state["classes"] == len(state["category_ids"]) else [1]
-    return model.eval(), categories

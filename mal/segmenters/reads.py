@@ -1,4 +1,4 @@
-"""Which settings each backend reads: what the keys of its results are made of."""
+"""Which settings the stages of segmenters read: what the keys of their results are made of; see `backends` too."""
 
 from mal.engine.settings import Json, Reads
 
@@ -14,27 +14,6 @@ QUERIES = (
 SCALE = "short_sides long_side crop crop_short_sides crop_sides jitter flip"
 AT_TEST = "test_short_side test_long_side"
 
-BACKENDS: dict[str, Reads] = {  # of a network and its losses
-    "torchvision": {
-        "pyramid": f"{PYRAMID} fpn_start",
-        "proposals": f"{PROPOSALS} exact_anchors box_beta",
-        "heads": f"{HEADS} start box_beta mask_targets",
-    },
-    "cascade": {
-        "pyramid": f"{PYRAMID} fpn_start",
-        "proposals": f"{PROPOSALS} exact_anchors box_beta",
-        "heads": f"{HEADS} start mask_targets",  # its stages have box losses of their own
-        "cascade": f"{CASCADE} box_per_class",
-    },
-    "detectron2": {  # its anchors are exact, its mask targets binary, its cascade has one box for all classes
-        "pyramid": PYRAMID,
-        "proposals": f"{PROPOSALS} box_beta",
-        "heads": f"{HEADS} box_beta",
-        "cascade": CASCADE,
-    },
-    "solov2": {"pyramid": f"{PYRAMID} fpn_start", "grid": GRID},
-    "transformers": {"pyramid": PYRAMID, "queries": QUERIES},
-}
 TRAINING: Reads = {  # of a training, whatever the backend; the backbone's checkpoint is a file, known by its content
     "": "name backend pretrained class_agnostic mask_head dcn",
     "scale": SCALE,

@@ -18,7 +18,8 @@ from mal.engine.graph import Result, Stage, Workplace
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
-from mal.segmenters import published, reads
+from mal.segmenters import inference, published, reads, training
+from mal.segmenters.backends import BACKENDS
 from mal.segmenters.published import Found
 from mal.segmenters.published.setting import asked
 from mal.segmenters.published.zoo import Printed, is_measured_on
@@ -42,19 +43,19 @@ class Segmenters:
     def train(self, labels: Stage | None) -> Stage:
         """A segmenter on pseudo-labels, or on human masks (labels=None): same seed, order and schedule."""
         context, config, split = self.context, self.context.config, self.context.train
-        read = {**reads.TRAINING, **reads.BACKENDS[config.segmenter.backend]}
+        backend = BACKENDS[config.segmenter.backend]
+        read = {**reads.TRAINING, **backend.reads}
         found: Json = {"seed": config.seed, "segmenter": settings(self._trained(), read, former=reads.FORMER)}
         found["segmenter"]["precision"] = str(network_dtype(config.segmenter.precision, context.device))
-        if config.segmenter.backend == "transformers":
-            # its heads once started as the installed version of the library has them, from other draws
-            found["segmenter"]["queries"]["start"] = "ours"
+        for part, marks in backend.marks.items():
+            found["segmenter"][part] |= marks
         sources = dict(split.sources)
         if config.segmenter.checkpoint:
             sources["backbone"] = context.fingerprints.file(config.segmenter.checkpoint)
 
         def work(place: Workplace) -> Result:
             pseudo = None if labels is None else place.inputs["labels"] / "labels.json"
-            segmenters.backend(config.segmenter).train(
+            training.train(
                 annotations=readable(split, place, pseudo),
                 images=split.images,
                 config=self._trained(),
@@ -105,7 +106,7 @@ class Segmenters:
         read = settings(config, reads.PREDICTION)
 
         def work(place: Workplace) -> Result:
-            results = segmenters.backend(config).predict(
+            results = inference.predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
                 annotations=readable(split, place),
                 images=split.images,
@@ -126,7 +127,7 @@ class Segmenters:
         read = settings(config, reads.PREDICTION)
 
         def work(place: Workplace) -> Result:
-            results = segmenters.backend(config).predict(
+            results = inference.predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
                 annotations=split.annotations,
                 images=split.images,

@@ -20,16 +20,13 @@ from mal import segmenters
 from mal.data.annotations import CocoDict
 from mal.engine.runtime import save_checkpoint
 from mal.errors import ConfigError, WeightsError
+from mal.segmenters.backends import BACKENDS
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.published.files import read
 from mal.segmenters.published.layouts import LAYOUTS, Layout, recognise
 from mal.segmenters.published.setting import Asked, asked
 from mal.segmenters.published.zoo import Printed, offers, printed
 
-BACKENDS = {  # each has fetch(config) → weights file, and state(config, file) → what segmenter.pt holds
-    "torchvision": "mal.segmenters.published.torchvision",
-    "transformers": "mal.segmenters.published.transformers",
-}
 BY_WEIGHTS = asked(SegmenterConfig())
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # as transformers names them in a folder
 CONVERTED = "converted"  # what `weights` becomes for a file of another program than the backend's
@@ -86,7 +83,7 @@ def locate(config: SegmenterConfig) -> Path:
         ConfigError: nobody published weights for this segmenter that can be fetched; names those to download.
         WeightsError: there is no such file, or the hub cannot be reached.
     """
-    if config.backend in segmenters.ALSO:
+    if config.backend in BACKENDS and not BACKENDS[config.backend].segmenters:
         raise ConfigError(
             f"{asked(config).by}: segmenter.backend={config.backend} evaluates no published segmenter; leave "
             "segmenter.backend out, and the backend that segmenter= names does"
@@ -123,7 +120,7 @@ def identify(
     facts = {**remember(lambda: _facts(file, setting)), "file": file.name}
     layout = LAYOUTS[facts["layout"]]
     if layout.backend != config.backend:
-        fitting = [name for name, backend in segmenters.SEGMENTERS.items() if backend == layout.backend]
+        fitting = BACKENDS[layout.backend].segmenters
         if config.name in fitting:
             raise WeightsError(
                 f"{source} is {layout.title}, which segmenter={config.name} computes with "
@@ -202,7 +199,7 @@ def _facts(file: Path, setting: str) -> dict[str, Any]:
 
 def _fetch(config: SegmenterConfig) -> Path:
     offered = offers(config.name)
-    if config.backend in BACKENDS:
+    if BACKENDS[config.backend].published:
         try:
             return _library(config).fetch(config)
         except ConfigError as error:
@@ -219,4 +216,5 @@ def _fetch(config: SegmenterConfig) -> Path:
 
 
 def _library(config: SegmenterConfig) -> ModuleType:
-    return import_module(BACKENDS[config.backend])
+    """It has fetch(config) → weights file, and state(config, file) → what segmenter.pt holds."""
+    return import_module(BACKENDS[config.backend].published)

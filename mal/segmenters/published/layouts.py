@@ -18,7 +18,7 @@ class Layout:
         tells: keys that every such file has.
         module: has about(weights) → facts, as JSON; check(config, facts, source=), which refuses another backbone's;
             fitted(config, facts) → config; and converted(config, weights, facts) → our state dict. Empty: the
-            backend's own library saved it (`BACKENDS` in `published`).
+            backend's own library saved it (`Backend.published`).
     """
 
     title: str

@@ -22,15 +22,14 @@ from torch import Tensor, nn
 
 from mal.data.annotations import encode_mask
 from mal.engine import ranks
-from mal.engine.precision import network_dtype
 from mal.errors import ConfigError
 from mal.segmenters import loop
-from mal.segmenters.config import SegmenterConfig
+from mal.segmenters.config import OptimizerConfig, SegmenterConfig
 from mal.segmenters.data import Sample
 from mal.segmenters.finite import Noted, not_finite
-from mal.segmenters.inference import Json, load_trained, predict_images
 from mal.segmenters.layer_decay import layer_factors
-from mal.segmenters.precision import lower_precision
+from mal.segmenters.network import Detect, Json, Network
+from mal.segmenters.optimizer import Factors
 from mal.segmenters.pyramids import STRIDES, build_pyramid
 from mal.segmenters.rcnn.detectron2_model import BODY_LEVELS, is_cascade, lazy_model
 
@@ -38,42 +37,18 @@ from mal.segmenters.rcnn.detectron2_model import BODY_LEVELS, is_cascade, lazy_m
 logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
-def train(
-    *,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-    progress: str = "train segmenter",
-) -> None:
-    """Train on a COCO file, human or pseudo, to folder/segmenter.pt, by detectron2's trainer; see `loop.turns`.
+def train(*, config: SegmenterConfig, folder: Path, **arguments: Any) -> None:
+    """Train to folder/segmenter.pt by detectron2's trainer; the arguments are those of `loop.turns`.
 
     Raises:
-        AnnotationError, ImageError, WeightsError, TrainingError.
+        AnnotationError, ConfigError, ImageError, WeightsError, TrainingError.
     """
     if ranks.size() > 1:
         raise ConfigError(
             f"segmenter.backend=detectron2 trains in one process, but {ranks.size()} were started; start one, or use "
             "the backend that segmenter= names"
         )
-    turns = loop.turns(
-        annotations=annotations,
-        images=images,
-        config=config,
-        seed=seed,
-        folder=folder,
-        device=device,
-        build=lambda classes: lower_precision(
-            build(config, classes=classes),
-            lowered_parts(config),
-            dtype=network_dtype(config.precision, device),
-            device=device,
-        ),
-        factors=factors(config),
-        progress=progress,
-    )
+    turns = loop.turns(config=config, folder=folder, **arguments)
     with closing(turns):
         first = next(turns, None)
         if first is None:
@@ -90,9 +65,9 @@ def train(
         next(turns, None)  # it saves the model
 
 
-def factors(config: SegmenterConfig) -> loop.Factors:
+def factors(config: OptimizerConfig) -> Factors:
     """See `layer_factors`, which knows our names: detectron2 keeps the body one level deeper."""
-    ours = layer_factors(config.optimizer)
+    ours = layer_factors(config)
     return lambda name, parameter: ours(name.replace("backbone.bottom_up.", "backbone.", 1), parameter)
 
 
@@ -142,25 +117,8 @@ class _Counting(HookBase):
         self.run.step += 1
 
 
-def predict(
-    *,
-    checkpoint: Path,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    device: torch.device,
-    progress: str = "predict",
-) -> list[Json]:
-    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
-
-    Returns:
-        image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as
-        compressed RLE, in pixels of the original image; by image id, then falling score.
-
-    Raises:
-        WeightsError: the checkpoint is of another segmenter.
-    """
-    model, categories = load(checkpoint, config=config, device=device)
+def detector(model: Any, *, categories: list[int], config: SegmenterConfig) -> Detect:
+    """See `Network.detector`; categories are those of the labels from 0."""
 
     def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
         found = model.inference([{"image": image} for image in inputs], do_postprocess=False)
@@ -171,22 +129,7 @@ def predict(
             results += coco_results(entry, pasted.to("cpu"), categories=categories)
         return results
 
-    return predict_images(
-        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
-    )
-
-
-def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[Any, list[int]]:
-    """A trained segmenter in evaluation mode, and the category id of each of its labels, from label 1.
-
-    Raises:
-        WeightsError: the checkpoint is of another segmenter.
-    """
-    model, categories = load_trained(
-        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
-    )
-    dtype = network_dtype(config.precision, device)
-    return lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device), categories
+    return detect
 
 
 def coco_results(entry: Json, found: Instances, *, categories: list[int]) -> list[Json]:
@@ -253,3 +196,6 @@ def lowered_parts(config: SegmenterConfig) -> list[str]:
         *(f"roi_heads.box_head{stage}" for stage in boxes),
         *(f"roi_heads.mask_head.{layer}" for layer in masks),
     ]
+
+
+NETWORK = Network(build, losses, detector, lowered_parts, factors, trainer=train)

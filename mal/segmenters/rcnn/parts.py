@@ -15,7 +15,7 @@ from mal.data.annotations import encode_mask
 from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import Sample
-from mal.segmenters.inference import Detect, Json
+from mal.segmenters.network import Detect, Json
 from mal.segmenters.pyramids import LEVEL_NAMES, STRIDES
 from mal.segmenters.rcnn.pasting import paste
 from mal.segmenters.rcnn.roi_pool import RoiPool
@@ -164,13 +164,9 @@ def losses(model: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
     return model(inputs, targets)
 
 
-def detector(model: nn.Module, *, categories: list[int], config: SegmenterConfig, device: torch.device) -> Detect:
-    """What `predict_images` asks for: a batch's images → COCO results, in pixels of the original images.
-
-    Args:
-        model: in evaluation mode, on the device.
-        categories: category id of each label, from label 1.
-    """
+def detector(model: nn.Module, *, categories: list[int], config: SegmenterConfig) -> Detect:
+    """See `Network.detector`; categories are those of the labels from 1."""
+    device = next(model.parameters()).device
 
     def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
         outputs = model([image.to(device, non_blocking=True).float() / 255 for image in inputs])

@@ -1,21 +1,14 @@
 """SOLOv2 (Wang et al., 2020): every grid cell predicts a kernel, which draws its object's mask from shared features."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from mal.engine import ranks
-from mal.engine.precision import network_dtype
 from mal.losses import dice
-from mal.segmenters import loop
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.data import Sample
-from mal.segmenters.inference import load_trained, predict_images
-from mal.segmenters.layer_decay import layer_factors
-from mal.segmenters.precision import lower_precision
+from mal.segmenters.network import Detect, Json, Network
 from mal.segmenters.solov2.head import Outputs, Solov2, dynamic_masks
 from mal.segmenters.solov2.results import best_masks, to_results
 from mal.segmenters.solov2.targets import mask_targets, owners
@@ -25,87 +18,23 @@ SMOOTH = 0.001  # added to both sums of the dice, as the released program does
 DIVISOR = 32  # pixels: the sides of a batch are multiples of it
 
 
-def train(
-    *,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-    progress: str = "train segmenter",
-) -> None:
-    """Train on a COCO file, human or pseudo, to folder/segmenter.pt; see `loop.train`.
-
-    Raises:
-        AnnotationError, ImageError, WeightsError, TrainingError, ConfigError.
-    """
-    loop.train(
-        annotations=annotations,
-        images=images,
-        config=config,
-        seed=seed,
-        folder=folder,
-        device=device,
-        build=lambda classes: lower_precision(
-            build(config, classes=classes),
-            lowered_parts(config),
-            dtype=network_dtype(config.precision, device),
-            device=device,
-        ),
-        losses=losses,
-        factors=layer_factors(config.optimizer),
-        progress=progress,
-    )
-
-
-def predict(
-    *,
-    checkpoint: Path,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    device: torch.device,
-    progress: str = "predict",
-) -> list[dict[str, Any]]:
-    """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+def detector(model: nn.Module, *, categories: list[int], config: SegmenterConfig) -> Detect:
+    """See `Network.detector`; categories are those of the labels from 1.
 
     The network sees one image at a time: its grids divide the padded batch, so that beside a larger image it would
-    find other objects.
-
-    Returns:
-        image_id, category_id (1 if class-agnostic), score, `segmentation` as compressed RLE and its extent as `bbox`
-        xywh, in pixels of the original image; by image id, then falling score.
-
-    Raises:
-        WeightsError: the checkpoint is of another segmenter.
+    find other objects. A `bbox` is the extent of its mask.
     """
-    model, categories = load(checkpoint, config=config, device=device)
+    device = next(model.parameters()).device
 
-    def detect(entries: list[dict[str, Any]], inputs: list[Tensor]) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = []
+    def detect(entries: list[Json], inputs: list[Tensor]) -> list[Json]:
+        results: list[Json] = []
         for entry, image in zip(entries, inputs, strict=True):
             kernels, logits, features = model(normalised([image.to(device, non_blocking=True)], config))
             found = best_masks(kernels[0], logits[0], features[0], cells=config.grid.cells, test=config.test)
             results += to_results(found, entry, size=tuple(image.shape[-2:]), categories=categories, test=config.test)
         return results
 
-    return predict_images(
-        annotations=annotations, images=images, config=config, detect=detect, device=device, progress=progress
-    )
-
-
-def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
-    """A trained segmenter in evaluation mode, and the category id of each of its labels, from label 1.
-
-    Raises:
-        WeightsError: the checkpoint is of another segmenter.
-    """
-    model, categories = load_trained(
-        checkpoint, config=config, build=lambda classes: build(config, classes=classes, load=False)
-    )
-    dtype = network_dtype(config.precision, device)
-    return lower_precision(model.to(device), lowered_parts(config), dtype=dtype, device=device), categories
+    return detect
 
 
 def build(config: SegmenterConfig, *, classes: int, load: bool = True) -> nn.Module:
@@ -179,3 +108,6 @@ def grid_losses(
         "loss_category": ranks.weight(positives, device=device, more=1) * (category / (positives + 1)),
         "loss_mask": ranks.weight(positives, device=device) * (grid.dice * torch.cat(parts).sum() / max(positives, 1)),
     }
+
+
+NETWORK = Network(build, losses, detector, lowered_parts)

@@ -1,0 +1,50 @@
+"""What the module of a backend gives, for `training` and `inference` to use: its `NETWORK`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mal.engine.precision import network_dtype
+from mal.segmenters.config import OptimizerConfig, SegmenterConfig
+from mal.segmenters.layer_decay import layer_factors
+from mal.segmenters.loop import Losses
+from mal.segmenters.optimizer import Factors
+from mal.segmenters.precision import lower_precision
+
+Json = dict[str, Any]
+Detect = Callable[[list[Json], list[Tensor]], list[Json]]  # a batch's image entries and resized images → COCO results
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a backend builds its models, trains them and detects with them.
+
+    Attributes:
+        build: (config, classes=, load=True) → the untrained model. `classes` does not count the background; load: fill
+            in the backbone's starting weights, false where a trained segmenter's weights follow. It raises ConfigError
+            and WeightsError.
+        losses: (model, batch) → name → loss.
+        detector: (model, categories=, config=) → what `inference.predict_images` asks for. The model is in evaluation
+            mode, on its device; categories: ids, by label.
+        lowered_parts: the submodules that may run in lower precision.
+        factors: of the learning rate and the weight decay of each parameter.
+        trainer: trains in place of `loop.train`; takes what `loop.turns` does. For libraries that bring their own.
+        resizes_published: it gets images as they are stored where `config.weights` is published, and resizes them as
+            its library does.
+    """
+
+    build: Callable[..., nn.Module]
+    losses: Losses
+    detector: Callable[..., Detect]
+    lowered_parts: Callable[[SegmenterConfig], list[str]]
+    factors: Callable[[OptimizerConfig], Factors] = layer_factors
+    trainer: Callable[..., None] | None = None
+    resizes_published: bool = False
+
+    def lowered(self, model: nn.Module, config: SegmenterConfig, *, device: torch.device) -> nn.Module:
+        """The same model, changed in place to compute as `config.precision` says."""
+        dtype = network_dtype(config.precision, device)
+        return lower_precision(model, self.lowered_parts(config), dtype=dtype, device=device)

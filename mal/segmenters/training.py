@@ -1,0 +1,40 @@
+"""From a COCO file to a trained segmenter, whatever the backend."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from mal import segmenters
+from mal.segmenters import loop
+from mal.segmenters.config import SegmenterConfig
+
+
+def train(
+    *,
+    annotations: Path,
+    images: Path,
+    config: SegmenterConfig,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    progress: str = "train segmenter",
+) -> None:
+    """Train on a COCO file, human or pseudo, to folder/segmenter.pt; see `loop.train`.
+
+    Raises:
+        AnnotationError, ConfigError, ImageError, WeightsError, TrainingError.
+    """
+    network = segmenters.find(config)
+    trainer = network.trainer or partial(loop.train, losses=network.losses)
+    trainer(
+        annotations=annotations,
+        images=images,
+        config=config,
+        seed=seed,
+        folder=folder,
+        device=device,
+        build=lambda classes: network.lowered(network.build(config, classes=classes), config, device=device),
+        factors=network.factors(config.optimizer),
+        progress=progress,
+    )
