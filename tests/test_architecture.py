@@ -1,6 +1,7 @@
 """Imports point one way, and heavy or optional packages stay behind one door."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def test_a_heavy_package_has_one_door(package):
         if package in {name.split(".")[0] for name in imports(path)}
     }
     assert inside <= DOORS[package]
+
+
+def test_the_registry_of_segmenters_imports_no_network():
+    code = "import sys, mal.segmenters; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_only_experiments_knows_hydra():

@@ -201,7 +201,7 @@ def test_its_box_losses_turn_linear_where_the_config_says() -> None:
 
 
 def test_anchors_are_torchvisions_before_it_rounds_them(detectron2: ModuleType) -> None:
-    config = composed("mask_rcnn_tiny")
+    config = composed("mask_rcnn_tiny", "proposals.exact_anchors=false")
     theirs = mask_rcnn.build(config, classes=1).rpn.anchor_generator.cell_anchors
     ours = detectron2.build(config, classes=1).proposal_generator.anchor_generator.cell_anchors
     for rounded, exact in zip(theirs, ours, strict=True):

@@ -17,21 +17,22 @@ from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.data import resize
-from mal.segmenters.network import Detect, Json
+from mal.segmenters.network import Json
 from mal.segmenters.reading import read_ahead
 from mal.segmenters.weights import check_weights
 
 
 def predict(
-    *,
-    checkpoint: Path,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    device: torch.device,
-    progress: str = "predict",
+    *, checkpoint: Path, annotations: Path, images: Path, config: SegmenterConfig, device: torch.device
 ) -> list[Json]:
     """Detections on every image of a COCO file (its annotations are not looked at), as COCO results.
+
+    Several processes take turns at the batches; each returns everything.
+
+    Args:
+        checkpoint: what `training.train` wrote.
+        config: `test.batch` images are detected on at a time, resized as `scale` has it for the test;
+            `running.workers` processes read ahead.
 
     Returns:
         image_id, category_id (1 if class-agnostic), score, `bbox` xywh and, with a mask head, `segmentation` as
@@ -43,15 +44,20 @@ def predict(
     """
     network = segmenters.find(config)
     model, categories = load(checkpoint, config=config, device=device)
-    return predict_images(
-        annotations=annotations,
-        images=images,
-        config=config,
-        detect=network.detector(model, categories=categories, config=config),
-        device=device,
-        progress=progress,
-        whole=network.resizes_published and config.weights == "published",
-    )
+    detect = network.detector(model, categories=categories, config=config)
+    entries = sorted(read_images(annotations), key=lambda image: image["id"])
+    batches = [entries[start : start + config.test.batch] for start in range(0, len(entries), config.test.batch)]
+    mine = batches[ranks.rank() :: ranks.size()]
+    found: list[list[Json]] = []
+    shown = _Inputs(images, config, whole=network.resizes_published and config.weights == "published")
+    reading = read_ahead(shown, mine, workers=config.running.workers, pin=device.type == "cuda")
+    with Progress("predict", total=sum(map(len, mine)), unit="image") as bar, closing(reading):
+        for batch, inputs in zip(mine, reading, strict=True):
+            with torch.inference_mode():
+                found.append(detect(batch, inputs))
+            bar.advance(len(batch))
+    turns = zip_longest(*ranks.gather(found), fillvalue=[])  # the first batch of each process, the second of each, …
+    return [result for turn in turns for results in turn for result in results]
 
 
 def load(checkpoint: Path, *, config: SegmenterConfig, device: torch.device) -> tuple[nn.Module, list[int]]:
@@ -90,46 +96,3 @@ class _Inputs(Dataset[Tensor]):
         if self.whole:
             return image
         return resize(image, short=self.scale.test_short_side, long=self.scale.test_long_side)
-
-
-def predict_images(
-    *,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    detect: Detect,
-    device: torch.device,
-    progress: str,
-    whole: bool = False,
-) -> list[Json]:
-    """Detections on every image of a COCO file (its annotations are not looked at), by rising image id.
-
-    Several processes take turns at the batches; each returns everything.
-
-    Args:
-        annotations: the COCO file. images: folder of its images.
-        config: `test.batch` images are detected on at a time, resized as `scale` has it for the test;
-            `running.workers` processes read ahead.
-        detect: entries of the file and (3, h, w) uint8 RGB images, on the CPU → their results, in pixels of the
-            original images, the entries' order kept. Called in inference mode.
-        device: where `detect` works.
-        progress: what the bar says.
-        whole: `detect` gets images as they are stored, and resizes them itself.
-
-    Raises:
-        AnnotationError, ImageError.
-    """
-    entries = sorted(read_images(annotations), key=lambda image: image["id"])
-    batches = [entries[start : start + config.test.batch] for start in range(0, len(entries), config.test.batch)]
-    mine = batches[ranks.rank() :: ranks.size()]
-    found: list[list[Json]] = []
-    reading = read_ahead(
-        _Inputs(images, config, whole=whole), mine, workers=config.running.workers, pin=device.type == "cuda"
-    )
-    with Progress(progress, total=sum(map(len, mine)), unit="image") as bar, closing(reading):
-        for batch, inputs in zip(mine, reading, strict=True):
-            with torch.inference_mode():
-                found.append(detect(batch, inputs))
-            bar.advance(len(batch))
-    turns = zip_longest(*ranks.gather(found), fillvalue=[])  # the first batch of each process, the second of each, …
-    return [result for turn in turns for results in turn for result in results]

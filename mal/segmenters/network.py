@@ -15,7 +15,9 @@ from mal.segmenters.optimizer import Factors
 from mal.segmenters.precision import lower_precision
 
 Json = dict[str, Any]
-Detect = Callable[[list[Json], list[Tensor]], list[Json]]  # a batch's image entries and resized images → COCO results
+# a batch's entries of the COCO file and its images, (3, h, w) uint8 RGB on the CPU → COCO results, in pixels of the
+# original images, the entries' order kept; called in inference mode
+Detect = Callable[[list[Json], list[Tensor]], list[Json]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Network:
             in the backbone's starting weights, false where a trained segmenter's weights follow. It raises ConfigError
             and WeightsError.
         losses: (model, batch) → name → loss.
-        detector: (model, categories=, config=) → what `inference.predict_images` asks for. The model is in evaluation
-            mode, on its device; categories: ids, by label.
+        detector: (model, categories=, config=) → what detects on a batch. The model is in evaluation mode, on its
+            device; categories: ids, by label.
         lowered_parts: the submodules that may run in lower precision.
         factors: of the learning rate and the weight decay of each parameter.
         trainer: trains in place of `loop.train`; takes what `loop.turns` does. For libraries that bring their own.

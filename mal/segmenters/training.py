@@ -11,14 +11,7 @@ from mal.segmenters.config import SegmenterConfig
 
 
 def train(
-    *,
-    annotations: Path,
-    images: Path,
-    config: SegmenterConfig,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-    progress: str = "train segmenter",
+    *, annotations: Path, images: Path, config: SegmenterConfig, seed: int, folder: Path, device: torch.device
 ) -> None:
     """Train on a COCO file, human or pseudo, to folder/segmenter.pt; see `loop.train`.
 
@@ -36,5 +29,4 @@ def train(
         device=device,
         build=lambda classes: network.lowered(network.build(config, classes=classes), config, device=device),
         factors=network.factors(config.optimizer),
-        progress=progress,
     )
