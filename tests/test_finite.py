@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from mal.engine import guard, ranks
+from mal.engine.guard import Guard
 from mal.errors import TrainingError
-from mal.segmenters import finite, loop, training
-from mal.segmenters.finite import Noted, Watch, check_weights
+from mal.segmenters import loop, training
 from mal.segmenters.rcnn import mask_rcnn
+from tests.test_ranks import in_processes
 from tests.test_segmenter import CPU, make_dataset, tiny
 
 
@@ -24,41 +26,92 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses are looked at as on a GPU: not in every step."""
-    monkeypatch.setattr(finite, "AT_ONCE", ())
+    monkeypatch.setattr(guard, "AT_ONCE", ())
 
 
-def noted(step: int, *losses: float) -> Noted:
-    values = {f"loss_{index}": torch.tensor(loss, requires_grad=True) for index, loss in enumerate(losses)}
-    return Noted(step=step, lr=0.1, image_ids=[step, step + 100], losses=values)
+def a_guard() -> Guard:
+    return Guard(
+        torch.nn.Linear(2, 2),
+        lambda step, losses, about: TrainingError(f"{about} of step {step} is bad: {losses}"),
+        lambda step, names: TrainingError(f"after step {step}: {names}"),
+    )
+
+
+def losses(*values: float) -> dict[str, torch.Tensor]:
+    return {f"loss_{index}": torch.tensor(value, requires_grad=True) for index, value in enumerate(values)}
 
 
 @pytest.mark.usefixtures("late")
-def test_the_first_bad_step_is_blamed(tmp_path: Path) -> None:
-    watch = Watch()
+def test_the_first_bad_step_is_blamed() -> None:
+    watch = a_guard()
     for step, loss in enumerate([1.0, 2.0, float("nan"), float("inf")]):
-        watch.add(noted(step, 0.5, loss), folder=tmp_path)
-    assert not any(loss.requires_grad for taken in watch.steps for loss in taken.losses.values())
-    with pytest.raises(TrainingError, match=r"step 2 is not a finite number \(loss_1 = nan; image ids \[2, 102\]"):
-        watch.look(folder=tmp_path)
-    record = json.loads((tmp_path / "not_finite.json").read_text())
-    assert record == {"step": 2, "lr": 0.1, "losses": {"loss_0": "0.5", "loss_1": "nan"}, "image_ids": [2, 102]}
+        watch.add(step, losses(0.5, loss), f"batch {step}")
+    assert not any(loss.requires_grad for _, taken, _ in watch.unseen for loss in taken.values())
+    with pytest.raises(TrainingError, match=r"^batch 2 of step 2 is bad: {'loss_0': 0.5, 'loss_1': nan}$"):
+        watch.look()
+    watch.look()  # nothing is left to say
 
 
 @pytest.mark.usefixtures("late")
-def test_what_was_looked_at_is_forgotten(tmp_path: Path) -> None:
-    watch = Watch()
-    watch.look(folder=tmp_path)
-    watch.add(noted(0, 1.0), folder=tmp_path)
-    watch.look(folder=tmp_path)
-    assert watch.steps == []
+def test_what_was_looked_at_is_forgotten() -> None:
+    watch = a_guard()
+    watch.look()
+    watch.add(0, losses(1.0), "batch")
+    watch.look()
+    assert watch.unseen == []
 
 
-def test_a_cpu_looks_before_it_learns_from_a_step(tmp_path: Path) -> None:
-    watch = Watch()
-    watch.add(noted(0, 1.0), folder=tmp_path)
-    assert watch.steps == []
-    with pytest.raises(TrainingError, match=r"step 1 is not a finite number \(loss_0 = -inf"):
-        watch.add(noted(1, float("-inf")), folder=tmp_path)
+def test_a_cpu_looks_at_once() -> None:
+    watch = a_guard()
+    watch.add(0, losses(1.0), "batch")
+    assert watch.unseen == []
+    with pytest.raises(TrainingError, match=r"of step 1 is bad: {'loss_0': -inf}"):
+        watch.add(1, losses(float("-inf")), "batch")
+
+
+def look() -> str:
+    """What a process is told whose second step was bad, where the third process's first was."""
+    watch, guard.AT_ONCE = a_guard(), ()  # the process ends with it
+    bad = {0: 1, 1: None, 2: 0}[ranks.rank()]  # by process, the first bad step
+    for step in range(3):
+        watch.add(step, losses(torch.nan if step == bad else 0.5), f"batch of process {ranks.rank()}")
+    try:
+        watch.look()
+    except TrainingError as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.slow
+def test_all_processes_tell_of_the_first_bad_step_of_any(tmp_path: Path) -> None:
+    answers = in_processes(3, tmp_path, "from tests.test_finite import look\nanswer = look()")
+    assert answers == ["batch of process 2 of step 0 is bad: {'loss_0': nan}"] * 3
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    watch = a_guard()
+    watch.check_weights(1)
+    watch.model.bias.data[1] = torch.inf
+    with pytest.raises(TrainingError, match=r"after step 2: \['bias'\]"):
+        watch.check_weights(2)
+
+
+@pytest.mark.usefixtures("late")
+def test_a_segmenter_notes_the_images_and_losses_of_its_bad_batch(
+    where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: torch.nn.Module, batch: list[Any]) -> dict[str, torch.Tensor]:
+        return real(model, batch) | {"loss_mask": torch.tensor(torch.nan, requires_grad=True)}
+
+    real = mask_rcnn.losses
+    monkeypatch.setattr(mask_rcnn, "losses", broken)
+    told = r"segmenter step 0 is not a finite number \(loss_mask = nan; image ids \[1\d, 1\d\], learning rate 5e-07\)"
+    with pytest.raises(TrainingError, match=told):
+        mask_rcnn.train(**where, config=tiny("running.log_steps=1"), seed=0, folder=tmp_path, device=CPU)
+    record = json.loads((tmp_path / "not_finite.json").read_text())
+    assert record.keys() == {"step", "lr", "losses", "image_ids"}
+    assert record["losses"]["loss_mask"] == "nan"
+    assert float(record["losses"]["loss_classifier"]) > 0
 
 
 @pytest.mark.usefixtures("late")
@@ -101,15 +154,13 @@ def test_late_looks_change_no_bit(where: dict[str, Path], tmp_path: Path, monkey
 def test_weights_that_an_update_broke_are_not_saved(
     where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = torch.nn.Linear(2, 2)
-    check_weights(model, step=1)
     real = loop._step
 
-    def breaks(turn: loop.Turn, *rest: Any, **named: Any) -> None:
-        real(turn, *rest, **named)
-        if turn.run.step == 2:
+    def breaks(run: loop.Run, *rest: Any, **named: Any) -> None:
+        real(run, *rest, **named)
+        if run.trainer.step == 1:
             with torch.no_grad():
-                next(turn.run.model.parameters())[0] = torch.nan
+                next(run.model.parameters())[0] = torch.nan
 
     monkeypatch.setattr(loop, "_step", breaks)
     config = tiny("running.checkpoint_steps=1")

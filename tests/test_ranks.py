@@ -62,6 +62,7 @@ def test_a_process_alone_needs_nothing() -> None:
         assert ranks.gather(3) == [3]
         assert ranks.agreed(None) is None
         assert ranks.agreed("SIGTERM") == "SIGTERM"
+        assert ranks.agreed(None, "the clock") == "the clock"
         assert ranks.on_first(lambda: 7) == 7
         assert ranks.own_part(5, "train.batch") == slice(0, 5)
         assert ranks.own_draws() == []
@@ -76,7 +77,7 @@ def test_what_processes_tell_each_other(tmp_path: Path) -> None:
 me = ranks.rank()
 inner = ranks.on_first(lambda: [ranks.size(), ranks.gather(me), ranks.share(me)])
 answer = [me, ranks.size(), ranks.is_first(), ranks.share(f"of {me}"), ranks.gather(me * me)]
-answer += [ranks.agreed(None), ranks.agreed("SIGUSR2" if me == 2 else None)]
+answer += [ranks.agreed(None, None), ranks.agreed("SIGUSR2" if me == 2 else None, "the clock")]
 part = ranks.own_part(6, "train.batch")
 answer += [ranks.mean(torch.tensor([float(me)])).item(), [part.start, part.stop], inner, ranks.own_draws()]
 try:

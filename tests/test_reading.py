@@ -109,9 +109,9 @@ def test_a_run_with_loaders_stops_at_a_notice_and_resumes_to_the_bit(
     training.train(**where, config=config, seed=0, folder=tmp_path / "whole", device=CPU)
     real = loop._step
 
-    def noticed(turn: loop.Turn, *rest: Any, **named: Any) -> None:
-        real(turn, *rest, **named)
-        if turn.run.step == 2:
+    def noticed(run: loop.Run, *rest: Any, **named: Any) -> None:
+        real(run, *rest, **named)
+        if run.trainer.step == 1:
             os.kill(os.getpid(), signal.SIGUSR2)
 
     monkeypatch.setattr(loop, "_step", noticed)

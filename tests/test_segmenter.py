@@ -433,9 +433,9 @@ def test_a_termination_notice_writes_a_checkpoint_and_the_run_goes_on(
     train(dataset, tmp_path / "whole", config)
     real = loop._step
 
-    def noticed_in_the_third(turn: loop.Turn, *rest: Any, **named: Any) -> None:
-        real(turn, *rest, **named)
-        if turn.run.step == 3:
+    def noticed_in_the_third(run: loop.Run, *rest: Any, **named: Any) -> None:
+        real(run, *rest, **named)
+        if run.trainer.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(loop, "_step", noticed_in_the_third)

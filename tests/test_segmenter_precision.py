@@ -124,15 +124,15 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_resumes_to_the_bit(
     train(where, tmp_path / "whole", config)
     real, scales = loop._step, []
 
-    def dies_in_the_fourth(turn: loop.Turn, *rest: Any, **named: Any) -> None:
-        before = [weight.clone() for weight in turn.run.model.parameters()]
-        real(turn, *rest, **named)
-        scales.append(turn.run.scaler.get_scale())
-        assert all(map(torch.equal, before, turn.run.model.parameters()))  # every step is skipped
-        if turn.run.step == 3:
+    def dies_in_the_third(run: loop.Run, *rest: Any, **named: Any) -> None:
+        before = [weight.clone() for weight in run.model.parameters()]
+        real(run, *rest, **named)
+        scales.append(run.trainer.scaler.get_scale())
+        assert all(map(torch.equal, before, run.model.parameters()))  # every step is skipped
+        if run.trainer.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_step", dies_in_the_fourth)
+    monkeypatch.setattr(loop, "_step", dies_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(where, tmp_path / "cut", config)
     assert scales == [2.0**39, 2.0**38, 2.0**37]
@@ -154,10 +154,10 @@ def test_fp16_learns_and_resumes_to_the_bit_where_no_step_is_skipped(
     assert curve(tmp_path / "whole")[-1] < 0.95 * curve(tmp_path / "whole")[0]
     real = loop._step
 
-    def dies(turn: loop.Turn, *rest: Any, **named: Any) -> None:
-        if turn.run.step == 3:
+    def dies(run: loop.Run, *rest: Any, **named: Any) -> None:
+        if run.trainer.step == 3:
             raise KeyboardInterrupt
-        real(turn, *rest, **named)
+        real(run, *rest, **named)
 
     monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -171,11 +171,10 @@ def test_fp16_learns_and_resumes_to_the_bit_where_no_step_is_skipped(
 def test_only_fp16_keeps_a_scale(where: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small("mask_rcnn_tiny", "running.checkpoint_steps=2")
 
-    def dies(turn: loop.Turn, *_: Any, **__: Any) -> None:
-        if turn.run.step == 2:
+    def dies(run: loop.Run, *_: Any, **__: Any) -> None:
+        if run.trainer.step == 2:
             raise KeyboardInterrupt
-        turn.run.curve.add({"loss": torch.zeros(())})
-        turn.run.step += 1
+        run.trainer.add({"loss": torch.zeros(())}, about=[])
 
     monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(KeyboardInterrupt):

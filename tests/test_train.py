@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from mal.config import Config
 from mal.data import shapes
 from mal.data.annotations import read, strip
 from mal.data.rois import TrainingRois
+from mal.engine import guard
+from mal.engine.guard import Guard
 from mal.engine.runtime import load_checkpoint
 from mal.errors import MalError, Stopped, TrainingError
 from mal.methods.mal import network as mal
-from mal.methods.mal.network import StepLosses
-from mal.methods.mal.train import _Curve, _Guard, loss_weights, lr_factor, total_steps, train_labeler
+from mal.methods.mal.train import _bad_loss, loss_weights, lr_factor, total_steps, train_labeler
 
 CPU = torch.device("cpu")
 
@@ -73,6 +75,18 @@ def test_a_run_stopped_twice_ends_with_the_bits_of_an_uninterrupted_one(compose,
     assert (tmp_path / "parts" / "checkpoint.pt").exists(), "it goes once there is a record"
 
 
+def test_a_run_begun_with_torchs_average_of_the_student_goes_on(compose, drawn, tmp_path):
+    config = smoke(compose, "train.steps=3")
+    train(config, drawn, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(replace(config, train=replace(config.train, stop_after=2)), drawn, tmp_path / "former")
+    former = load_checkpoint(tmp_path / "former" / "checkpoint.pt")
+    former["teacher"]["n_averaged"] = torch.tensor(2)
+    torch.save(former, tmp_path / "former" / "checkpoint.pt")
+    train(config, drawn, tmp_path / "former")
+    assert_same_bits(tmp_path / "whole", tmp_path / "former")
+
+
 def test_training_changes_the_student_and_the_teacher_lags(compose, drawn, tmp_path):
     train(smoke(compose), drawn, tmp_path)
     found = weights(tmp_path)
@@ -111,27 +125,18 @@ def test_a_loss_that_is_no_number_stops_training_and_saves_the_batch(compose, dr
     assert not (tmp_path / "labeler.pt").exists()
 
 
-def test_the_batch_of_a_bad_loss_is_found_steps_later(compose, drawn, tmp_path):
+def test_the_batch_of_a_bad_loss_is_found_steps_later(compose, drawn, tmp_path, monkeypatch):
     """On a GPU the host looks at the losses every few steps; the culprit is the first that is no number."""
     config = smoke(compose)
     coco = strip(read(drawn / "annotations.json", masks=False))
     rois = TrainingRois(coco, drawn / "images", config=config.roi, batch=8, pool_images=6, seed=0, workers=1)
-    guard, batches = _Guard(tmp_path), list(rois.batches(0, 4))
-    for total, batch in zip([0.5, math.inf, 0.4, math.nan], batches, strict=True):
-        guard.add(StepLosses(*(torch.tensor(total) for _ in range(4))), batch)
+    monkeypatch.setattr(guard, "AT_ONCE", ())
+    watch, batches = Guard(None, partial(_bad_loss, tmp_path), None), list(rois.batches(0, 4))
+    for step, (total, batch) in enumerate(zip([0.5, math.inf, 0.4, math.nan], batches, strict=True)):
+        watch.add(step, {name: torch.tensor(total) for name in ("total", "mil", "crf")}, batch)
     with pytest.raises(TrainingError, match="the loss is inf"):
-        guard.look()
+        watch.look()
     assert torch.equal(load_checkpoint(tmp_path / "bad_batch.pt")["ids"], batches[1].ids)
-    guard.look()  # nothing is left to say
-
-
-def test_a_curve_that_was_read_to_the_cpu_goes_on_where_the_losses_are(tmp_path):
-    """meta stands for a GPU: its tensors do not mix with the CPU's either."""
-    curve = _Curve(tmp_path / "curves.jsonl", 100)
-    curve.load_state_dict({"lines": [], "latest": {}, "sums": torch.ones(4), "count": 3})
-    curve.add(4, StepLosses(*(torch.ones((), device="meta") for _ in range(4))))
-    assert curve.state_dict()["sums"].device.type == "meta"
-    assert curve.state_dict()["count"] == 4
 
 
 @pytest.fixture

@@ -115,13 +115,14 @@ def on_first(work: Callable[[], Value]) -> Value:
     return value  # type: ignore[return-value]
 
 
-def agreed(reason: str | None) -> str | None:
-    """The reason that any process has, the lowest rank's first: so that all of them stop at the same step."""
+def agreed(*reasons: str | None) -> str | None:
+    """The first of these reasons that any process has (the lowest rank's): so all of them stop at the same step."""
     if size() == 1:
-        return reason
-    flag = torch.tensor([reason is not None], dtype=torch.uint8)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return next(filter(None, gather(reason))) if flag.item() else None
+        return next(filter(None, reasons), None)
+    flags = torch.tensor([reason is not None for reason in reasons], dtype=torch.uint8)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    which = flags.nonzero()[:, 0].tolist()
+    return next(filter(None, gather(reasons[which[0]]))) if which else None
 
 
 def mean(values: Tensor) -> Tensor:

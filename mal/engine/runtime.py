@@ -155,13 +155,6 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def not_finite_weights(model: torch.nn.Module) -> list[str]:
-    """Names of the parameters that hold infinities or NaN; a device is waited for once."""
-    names = [name for name, _ in model.named_parameters()]
-    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).tolist()
-    return [name for name, fine in zip(names, finite, strict=True) if not fine]
-
-
 def pick_device(name: str) -> torch.device:
     """`auto` is what the environment's MAL_DEVICE names, without it the first GPU where there is one, else the CPU.
 

@@ -108,6 +108,8 @@ class Teacher(nn.Module):
         super().__init__()
         self.module = deepcopy(student).requires_grad_(False).eval()
         self.momentum = momentum
+        # of torch's EMA, which runs begun earlier had
+        self.register_load_state_dict_pre_hook(lambda _, state, *__: state.pop("n_averaged", None))
 
     def forward(self, images: Tensor, sizes: Tensor, *, side: int) -> Tensor:
         """As the student's."""

@@ -1,9 +1,9 @@
-"""Phase 1: learn masks from boxes. The loop, its schedule, and what it takes to stop and go on with the same bits."""
+"""Phase 1: learn masks from boxes. A step, its schedule, and what is written in the end."""
 
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,17 @@ from mal.config import Config
 from mal.data.rois import RoiBatch, TrainingRois
 from mal.engine import ranks
 from mal.engine.compilation import compile_blocks
-from mal.engine.files import atomic_write
+from mal.engine.curves import Curve
+from mal.engine.guard import Guard
 from mal.engine.precision import allow_tf32, network_dtype
-from mal.engine.progress import Progress
-from mal.engine.runtime import (
-    StopSignals,
-    is_readable,
-    load_checkpoint,
-    not_finite_weights,
-    restore,
-    save_checkpoint,
-    seed_everything,
-)
-from mal.errors import Stopped, TrainingError
+from mal.engine.runtime import is_readable, save_checkpoint, seed_everything
+from mal.engine.trainer import Trainer, loss_scaler, set_rate, update
+from mal.errors import TrainingError
 from mal.methods.mal.augment import photometrics, photometrics_of_all
 from mal.methods.mal.network import MaskNetwork, Photometrics, StepLosses, Teacher, compute_losses, starting_network
 
-CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
-LOOK_EVERY = 10  # steps on a GPU between looks at the losses, each of which waits for all that was launched
+CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl; a GPU is waited for as often
+LOSSES = tuple(StepLosses.__dataclass_fields__)
 
 
 def train_labeler(
@@ -76,41 +69,26 @@ def train_labeler(
         return {"steps": steps, "boxes": rois.count, **learned}
     seed_everything(config.seed, "labeler")
     learner = build_learner(config, device)
-    curve, guard = _Curve(folder / "curves.jsonl", steps), _Guard(folder)
-    kept = {**learner.stateful(), "curve": curve}
-    done = _resume(kept, folder)
-    saved = time.monotonic()
-    with StopSignals() as signals, Progress("train labeler", total=steps, done=done) as progress:
-        for step, batch in enumerate(rois.batches(done, steps, part=part, pin=device.type == "cuda"), start=done):
-            seed_everything(config.seed, "step", step, *ranks.own_draws())  # stochastic depth and dropout
-            for group in learner.optimizer.param_groups:
-                group["lr"] = options.lr_per_image * options.batch * lr_factor(step, steps, config)
+    trainer = Trainer(
+        name="train labeler",
+        folder=folder,
+        total=steps,
+        seed=(config.seed, "step"),  # stochastic depth and dropout
+        state={"student": learner.student, "teacher": learner.teacher, "optimizer": learner.optimizer},
+        scaler=learner.scaler,
+        curve=Curve(folder / "curves.jsonl", CURVE_EVERY, lambda _, m: {"time": round(time.time(), 1), **m}, LOSSES),
+        guard=Guard(learner.student, partial(_bad_loss, folder), _bad_weights),
+        checkpoint_seconds=options.checkpoint_seconds,
+        stop_after=options.stop_after,
+    )
+    with trainer.steps(lambda done: rois.batches(done, steps, part=part, pin=device.type == "cuda")) as turns:
+        for step, batch in turns:
+            set_rate(learner.optimizer, options.lr_per_image * options.batch * lr_factor(step, steps, config))
             losses = training_step(learner, batch.to(device), config, weights=loss_weights(step, steps, config))
-            guard.add(losses, batch)
-            if device.type == "cpu" or (step + 1) % LOOK_EVERY == 0:
-                guard.look()
-            curve.add(step + 1, losses)
-            progress.advance(1, **curve.latest)
-            if step + 1 == steps:
-                break
-            reason = ranks.agreed("train.stop_after" if step + 1 - done == options.stop_after else signals.raised)
-            if reason or time.monotonic() - saved > options.checkpoint_seconds:
-                guard.look()
-                _guard_weights(learner.student)  # another process's bad loss spoils them too
-                if ranks.is_first():
-                    curve.flush()
-                    save_checkpoint(folder / "checkpoint.pt", _state(kept, step + 1))
-                saved = time.monotonic()
-            if reason:
-                raise Stopped(
-                    f"stopped after step {step + 1} of {steps} ({reason}); the same command goes on from there"
-                )
-    guard.look()
-    _guard_weights(learner.student)
+            trainer.add(vars(losses), about=batch)
     if ranks.is_first():
-        curve.flush()
         save_labeler(folder / "labeler.pt", learner.student, learner.teacher, config)
-    return {"steps": steps, "boxes": rois.count, **curve.latest}
+    return {"steps": steps, "boxes": rois.count, **trainer.curve.means}
 
 
 @dataclass
@@ -124,10 +102,6 @@ class Learner:
     network: nn.Module  # the student, or what averages its gradients over the processes
     photometrics: Photometrics
     dtype: torch.dtype  # what the networks compute in
-
-    def stateful(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {name: getattr(self, name) for name in ("student", "teacher", "optimizer", "scaler")}
 
 
 def build_learner(config: Config, device: torch.device) -> Learner:
@@ -153,7 +127,7 @@ def build_learner(config: Config, device: torch.device) -> Learner:
         for network in (student, teacher.module):
             compile_blocks(network.encoder.backbone)
         change = _on_the_device(torch.compile(partial(photometrics_of_all, config=config.augment), dynamic=False))
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    scaler = loss_scaler(device, dtype)
     return Learner(student, teacher, optimizer, scaler, ranks.synchronised(student), change, dtype)
 
 
@@ -224,62 +198,26 @@ def training_step(learner: Learner, batch: RoiBatch, config: Config, *, weights:
             )
             learner.scaler.scale(losses.total / len(micro)).backward()
         collected.append(losses)
-    learner.scaler.step(learner.optimizer)
-    learner.scaler.update()
+    update(learner.student, learner.optimizer, learner.scaler)
     learner.teacher.update(learner.student)
     mean = {k: torch.stack([getattr(c, k).detach() for c in collected]).mean() for k in vars(collected[0])}
     return StepLosses(**mean)
 
 
-@dataclass
-class _Guard:
-    """Finds the batch whose loss is no number, though the host looks only now and then."""
-
-    folder: Path
-    unseen: list[tuple[StepLosses, RoiBatch]] = field(default_factory=list)
-
-    def add(self, losses: StepLosses, rois: RoiBatch) -> None:
-        self.unseen.append((losses, rois))
-
-    def look(self) -> None:
-        """
-        Raises:
-            TrainingError: a loss since the last look is no number; the first such batch is saved.
-        """
-        unseen, self.unseen = self.unseen, []
-        if not unseen or (finite := torch.stack([losses.total for losses, _ in unseen]).isfinite().cpu()).all():
-            return
-        losses, rois = unseen[int(finite.long().argmin())]
-        path = self.folder / "bad_batch.pt"
-        save_checkpoint(path, {name: value.cpu() for name, value in vars(rois).items()})
-        raise TrainingError(
-            f"the loss is {losses.total.item()} (MIL {losses.mil.item()}, CRF {losses.crf.item()}); the batch of "
-            f"annotations {rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
-        )
+def _bad_loss(folder: Path, _step: int, losses: dict[str, float], rois: RoiBatch) -> TrainingError:
+    path = folder / "bad_batch.pt"
+    save_checkpoint(path, {name: value.cpu() for name, value in vars(rois).items()})
+    return TrainingError(
+        f"the loss is {losses['total']} (MIL {losses['mil']}, CRF {losses['crf']}); the batch of annotations "
+        f"{rois.ids.tolist()} is saved in {path}. Lower train.lr_per_image, or use train.precision=fp32"
+    )
 
 
-def _guard_weights(student: nn.Module) -> None:
-    """The losses of a step cannot tell what its update did, so nothing is saved unseen."""
-    if bad := not_finite_weights(student):
-        raise TrainingError(
-            f"the last steps left weights that are no numbers ({bad[0]} and {len(bad) - 1} more); lower "
-            "train.lr_per_image, or use train.precision=fp32"
-        )
-
-
-def _state(parts: dict[str, Any], step: int) -> dict[str, Any]:
-    return {"step": step, **{name: part.state_dict() for name, part in parts.items()}}
-
-
-def _resume(parts: dict[str, Any], folder: Path) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        return 0
-    state = load_checkpoint(path, parts=("step", *parts))
-    if isinstance(state["teacher"], dict):
-        state["teacher"].pop("n_averaged", None)  # of torch's EMA, which runs begun earlier had
-    restore(path, parts, state)
-    return state["step"]
+def _bad_weights(_step: int, names: list[str]) -> TrainingError:
+    return TrainingError(
+        f"the last steps left weights that are no numbers ({names[0]} and {len(names) - 1} more); lower "
+        "train.lr_per_image, or use train.precision=fp32"
+    )
 
 
 def _learned(folder: Path, steps: int) -> dict[str, float] | None:
@@ -288,40 +226,6 @@ def _learned(folder: Path, steps: int) -> dict[str, float] | None:
         last = json.loads((folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         if last["step"] != steps or not is_readable(folder / "labeler.pt"):
             return None
-        return {name: float(last[name]) for name in StepLosses.__dataclass_fields__}
+        return {name: float(last[name]) for name in LOSSES}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-
-
-class _Curve:
-    """Losses averaged over CURVE_EVERY steps, summed on the device until then; part of the checkpoint."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps = path, steps
-        self.latest: dict[str, float] = {}
-        self._lines: list[str] = []
-        self._names: list[str] = []
-        self._sums: torch.Tensor | None = None
-        self._count = 0
-
-    def add(self, step: int, losses: StepLosses) -> None:
-        self._names = list(vars(losses))
-        values = torch.stack(list(vars(losses).values()))
-        self._sums = values if self._sums is None else self._sums.to(values.device) + values  # read to the CPU
-        self._count += 1
-        if step % CURVE_EVERY == 0 or step == self.steps:
-            means = ranks.mean(self._sums / self._count)
-            self.latest = dict(zip(self._names, means.tolist(), strict=True))
-            self._lines.append(json.dumps({"step": step, "time": round(time.time(), 1), **self.latest}))
-            self._sums, self._count = None, 0
-
-    def flush(self) -> None:
-        with atomic_write(self.path) as file:
-            file.writelines(f"{line}\n" for line in self._lines)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"lines": self._lines, "latest": self.latest, "sums": self._sums, "count": self._count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._lines, self.latest = state["lines"], state["latest"]
-        self._sums, self._count = state["sums"], state["count"]

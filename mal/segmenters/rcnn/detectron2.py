@@ -7,9 +7,7 @@ mask targets and pasting are detectron2's own, and so the two check each other.
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
-from itertools import chain
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +20,11 @@ from torch import Tensor, nn
 
 from mal.data.annotations import encode_mask
 from mal.engine import ranks
+from mal.engine.trainer import set_rate
 from mal.errors import ConfigError
 from mal.segmenters import loop
 from mal.segmenters.config import OptimizerConfig, SegmenterConfig
 from mal.segmenters.data import Sample
-from mal.segmenters.finite import Noted, not_finite
 from mal.segmenters.layer_decay import layer_factors
 from mal.segmenters.network import Detect, Json, Network
 from mal.segmenters.optimizer import Factors
@@ -37,8 +35,8 @@ from mal.segmenters.rcnn.detectron2_model import BODY_LEVELS, is_cascade, lazy_m
 logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
-def train(*, config: SegmenterConfig, folder: Path, **arguments: Any) -> None:
-    """Train to folder/segmenter.pt by detectron2's trainer; the arguments are those of `loop.turns`.
+def train(*, config: SegmenterConfig, **arguments: Any) -> None:
+    """Train to folder/segmenter.pt by detectron2's trainer; the arguments are those of `loop.train`.
 
     Raises:
         AnnotationError, ConfigError, ImageError, WeightsError, TrainingError.
@@ -48,21 +46,21 @@ def train(*, config: SegmenterConfig, folder: Path, **arguments: Any) -> None:
             f"segmenter.backend=detectron2 trains in one process, but {ranks.size()} were started; start one, or use "
             "the backend that segmenter= names"
         )
-    turns = loop.turns(config=config, folder=folder, **arguments)
-    with closing(turns):
-        first = next(turns, None)
-        if first is None:
-            return
-        run, inputs = first.run, _Inputs(chain([first], turns))
-        trainer = SimpleTrainer(run.model, inputs, run.optimizer)
-        trainer.register_hooks([_Counting(run, clip=config.optimizer.clip)])
-        try:
-            trainer.train(run.step, first.total)
-        except FloatingPointError as error:  # of a loss, or of a proposal
-            turn = inputs.turn
-            noted = Noted(run.step, turn.lr, [sample.image_id for sample in turn.batch], {})
-            raise not_finite(noted, {}, folder=folder, reason=" ".join(str(error).split())) from error
-        next(turns, None)  # it saves the model
+    loop.train(config=config, losses=losses, drive=partial(_drive, config.optimizer.clip), **arguments)
+
+
+def _drive(clip: float | None, run: loop.Run, steps: loop.Steps) -> None:
+    """Take the steps with detectron2's trainer."""
+    inputs = _Inputs(run, steps)
+    trainer = SimpleTrainer(run.model, inputs, run.optimizer)
+    trainer.register_hooks([_Counting(run, inputs, clip=clip)])
+    ours = run.trainer
+    try:
+        trainer.train(ours.step, ours.total)
+    except FloatingPointError as error:  # of a loss, or of a proposal
+        why = " ".join(str(error).split())
+        raise loop.not_finite(run.rate, ours.folder, ours.step, {}, inputs.image_ids, why) from error
+    next(steps, None)  # what follows the last step
 
 
 def factors(config: OptimizerConfig) -> Factors:
@@ -72,14 +70,16 @@ def factors(config: OptimizerConfig) -> Factors:
 
 
 class _Inputs(Iterator[list[Json]]):
-    """detectron2's data loader: our turns, mapped to its input format. `turn` is the one it gave last."""
+    """detectron2's data loader: our steps, mapped to its input format. `image_ids` are of the batch it gave last."""
 
-    def __init__(self, turns: Iterator[loop.Turn]) -> None:
-        self.turns = turns
+    def __init__(self, run: loop.Run, steps: loop.Steps) -> None:
+        self.run, self.steps = run, steps
 
     def __next__(self) -> list[Json]:
-        self.turn = next(self.turns)
-        return [mapped(sample) for sample in self.turn.batch]
+        step, batch = next(self.steps)
+        set_rate(self.run.optimizer, self.run.rate(step))
+        self.image_ids = [sample.image_id for sample in batch]
+        return [mapped(sample) for sample in batch]
 
 
 def mapped(sample: Sample) -> Json:
@@ -102,8 +102,8 @@ def mapped(sample: Sample) -> Json:
 class _Counting(HookBase):
     """What our loop expects of a step, and the clipping of gradients."""
 
-    def __init__(self, run: loop.Run, *, clip: float | None) -> None:
-        self.run, self.clip = run, clip
+    def __init__(self, run: loop.Run, inputs: _Inputs, *, clip: float | None) -> None:
+        self.run, self.inputs, self.clip = run, inputs, clip
 
     def after_backward(self) -> None:
         if self.clip is not None:
@@ -111,10 +111,8 @@ class _Counting(HookBase):
 
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
-        self.run.curve.add(
-            {name: torch.tensor(value) for name, (value, _) in latest.items() if name.startswith("loss_")}
-        )
-        self.run.step += 1
+        losses = {name: torch.tensor(value) for name, (value, _) in latest.items() if name.startswith("loss_")}
+        self.run.trainer.add(losses, about=self.inputs.image_ids)
 
 
 def detector(model: Any, *, categories: list[int], config: SegmenterConfig) -> Detect:
