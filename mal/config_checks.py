@@ -120,7 +120,8 @@ def check(config: Config) -> None:
             raise ConfigError(f"{key}={value} must be {length} numbers from {low:g} to {high:g}")
     _check_relations(config)
     _check_data(config)
-    _check_row(config)
+    if isinstance(config.row, str):
+        raise ConfigError(f"row={config.row} names a row of an experiment's file; add experiment=NAME")
 
 
 def _check_keys(part: Any, place: str) -> None:
@@ -182,14 +183,3 @@ def _check_data(config: Config) -> None:
             f"data.labeler_train has name={other.name}, annotations={other.annotations}, images={other.images}; "
             "set all three, or none"
         )
-
-
-def _check_row(config: Config) -> None:
-    """A row of a table is what it says, or nothing: local.yaml and the command line outrank what a row chooses."""
-    for group, name in config.row.items():
-        chosen = config.data.labeler_train.name if group == "labeler_data" else attrgetter(group)(config).name
-        if chosen != name:
-            raise ConfigError(
-                f"this row of the table is of {group}={name}, but {group}={chosen} was chosen on the command line or "
-                f"among the overrides in local.yaml; leave {group} out there, or add {group}={name}"
-            )

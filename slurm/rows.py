@@ -1,9 +1,10 @@
 """The rows of a sweep as resolved configs. Hydra takes a quarter of a second for one; a sweep may have a thousand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,40 +32,51 @@ def as_sentences() -> Iterator[None]:
         raise CompactHydraException(f"error: {error}") from error
 
 
-def with_choices(loader: ConfigLoader, job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The overrides of each row, with what a table's row stands for (`row:` in its file) among them.
+def with_rows(
+    loader: ConfigLoader, rows: Mapping[str, Sequence[str]], jobs: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """Each job's overrides, `row=NAME` replaced by those that the experiment lists under that name.
 
-    A row chooses its data set and segmenter in its defaults, which those of local.yaml outrank; among the overrides it
-    has the last word.
+    A setting that the command gives as well (crf.kernel=7) is the command's. What a row chooses from a menu
+    (data=lvis) is what the row is, so that the command may not choose something else.
+
+    Args:
+        loader: of Hydra's context.
+        rows: name → overrides. Where there are none, `row=` stays, and is refused with the rest of the config.
+        jobs: one list a job.
 
     Raises:
-        ConfigError: the command chooses something else.
+        ConfigError: there is no such row, or the command chooses something else.
     """
     parser = OverridesParser.create(config_loader=loader)
-    chosen = [
-        {it.key_or_group: it.value() for it in parser.parse_overrides(list(overrides)) if _is_plain(it)}
-        for overrides in job_overrides
-    ]
-    wanted = [_choices(loader, str(here["row"])) if here.get("row") else {} for here in chosen]
-    for here, row in zip(chosen, wanted, strict=True):
-        for group, name in row.items():
-            if (other := here.get(group, name)) != name:
-                fitting = [str(a["row"]) for a, b in zip(chosen, wanted, strict=True) if b.get(group) == other]
-                rows = f", or choose those of it: row={','.join(dict.fromkeys(fitting))}" if fitting else ""
+    is_group = cache(lambda key: bool(loader.get_group_options(key)))
+
+    def parsed(overrides: Sequence[str]) -> dict[str, Any]:
+        return {it.key_or_group: it.value() for it in parser.parse_overrides(list(overrides)) if _is_plain(it)}
+
+    own = {name: dict(zip(parsed(overrides), overrides, strict=True)) for name, overrides in rows.items()}
+    menus = {name: {k: v for k, v in parsed(it).items() if is_group(k)} for name, it in rows.items()}
+    chosen = [parsed(job) for job in jobs]
+    found = []
+    for job, here in zip(jobs, chosen, strict=True):
+        name = str(here.get("row"))
+        if not rows or here.get("row") is None:
+            found.append(list(job))
+            continue
+        if name not in rows:
+            raise ConfigError(f"row={name} is not a row of this experiment; choose one of {', '.join(rows)}")
+        for group, option in menus[name].items():
+            if (other := here.get(group, option)) != option:
+                swept = dict.fromkeys(str(it.get("row")) for it in chosen)
+                fitting = [row for row in swept if menus.get(row, {}).get(group) == other]
+                choice = f", or choose those of it: row={','.join(fitting)}" if fitting else ""
                 raise ConfigError(
-                    f"row={here['row']} is of {group}={name}, but the command says {group}={other}: a table's rows "
-                    f"bring their own; leave {group}= out{rows}"
+                    f"row={name} is of {group}={option}, but the command says {group}={other}: a table's rows bring "
+                    f"their own; leave {group}= out{choice}"
                 )
-    return [
-        [*overrides, *(f"{group}={name}" for group, name in row.items() if group not in here)]
-        for overrides, here, row in zip(job_overrides, chosen, wanted, strict=True)
-    ]
-
-
-@cache
-def _choices(loader: ConfigLoader, row: str) -> dict[str, str]:
-    found = loader.repository.load_config(f"row/{row}")  # type: ignore[attr-defined]
-    return {} if found is None else dict(found.config.get("row") or {})
+        added = [override for key, override in own[name].items() if key not in here]
+        found.append([*added, *(override for override in job if not override.startswith("row="))])
+    return found
 
 
 def compose_rows(loader: ConfigLoader, sweep: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Config]:

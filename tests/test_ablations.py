@@ -7,11 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import mal.run
@@ -22,6 +17,7 @@ from mal.engine.graph import Stage, execute, in_order
 from mal.engine.store import Store
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
+from tests import sweeps
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 PROFILES = ("smoke", "demo", "mini", "paper")
@@ -44,16 +40,14 @@ Compose = Callable[..., Config]
 
 
 def jobs(experiment: str, profile: str, *more: str) -> list[list[str]]:
-    """The overrides of each row, as Hydra's own sweeper makes them of the experiment and the command line."""
-    ConfigStore.instance().store("schema", Config)
-    command = [f"experiment={experiment}", f"profile={profile}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        hydra = hydra_compose("config", command, return_hydra_config=True).hydra
-    assert hydra.mode.name == "MULTIRUN"
-    params = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
-    lines = [*(f"{key}={value}" for key, value in params.items()), *command, *more]
-    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)
-    return [list(job) for job in batch]
+    """The overrides of each row of an experiment."""
+    return sweeps.jobs(f"experiment={experiment}", f"profile={profile}", *more)
+
+
+def listed(experiment: str) -> dict[str, list[str]]:
+    """Name → overrides of the rows in an experiment's file."""
+    file = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    return OmegaConf.to_container(file.hydra.sweeper.rows)
 
 
 def swept(rows: list[list[str]], key: str) -> list[str]:
@@ -110,30 +104,26 @@ def test_the_rows_of_the_tables_are_the_papers(compose):
 
 
 def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
-    keys = {"mil_weight": "loss", "crf_weight": "loss", "zeta": "crf", "omega": "crf"}
-    centre = {"mil_weight": 4, "crf_weight": 0.5, "zeta": 0.5, "omega": 2}
-    rows = swept(jobs("fig7", "paper"), "row")
-    panels = {name: [float(row.rpartition("_")[2]) for row in rows if f"/{name}_" in row] for name in keys}
-    assert panels == {name: [v / 4, v / 2, v, 2 * v, 4 * v] for name, v in centre.items()}
-    for row in rows:
-        name, _, value = row.removeprefix("fig7/").rpartition("_")
-        file = OmegaConf.to_container(OmegaConf.load(CONF / "row" / f"{row}.yaml"))
-        assert file == {keys[name]: {name: float(value)}}
-    config = OmegaConf.structured(compose("experiment=fig7", "profile=paper", f"row={rows[-1]}"))
-    assert {name: config[group][name] for name, group in keys.items()} == centre | {"omega": 8}
+    centre = {"loss.mil_weight": 4, "loss.crf_weight": 0.5, "crf.zeta": 0.5, "crf.omega": 2}
+    rows = jobs("fig7", "paper")
+    panels = {key: [float(value) for value in swept(rows, key)] for key in centre}
+    assert panels == {key: [v / 4, v / 2, v, 2 * v, 4 * v] for key, v in centre.items()}
+    for name, ((setting, value),) in ((n, [it.split("=") for it in own]) for n, own in listed("fig7").items()):
+        assert name == f"{setting.rpartition('.')[2]}_{value}"
+    config = OmegaConf.structured(compose(*rows[-1]))
+    assert {key: OmegaConf.select(config, key) for key in centre} == centre | {"crf.omega": 8}
 
 
 @pytest.mark.parametrize(
     "profile", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mini", "paper"))]
 )
 def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
-    first, *others = jobs("sensitivity", profile)
-    unchanged = dict(flat(asdict(compose(*first))))
-    for job in others:
-        (row,) = swept([job], "row")
+    rows = dict(zip(listed("sensitivity"), jobs("sensitivity", profile), strict=True))
+    unchanged = dict(flat(asdict(compose(*rows.pop("unchanged")))))
+    for row, job in rows.items():
         config = dict(flat(asdict(compose(*job))))
         ((setting, value),) = {key: value for key, value in config.items() if value != unchanged[key]}.items()
-        assert row == f"sensitivity/{setting.rpartition('.')[2]}_{shown(value)}"
+        assert row == f"{setting.rpartition('.')[2]}_{shown(value)}"
 
 
 def test_an_experiment_says_which_models_stand_in_for_the_papers(compose, tmp_path):

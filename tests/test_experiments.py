@@ -3,16 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.errors import CompactHydraException
 
 from analysis.tables import paper_tables
 from mal.config import Config
@@ -24,6 +20,7 @@ from mal.errors import ConfigError
 from mal.request import Graph
 from mal.run import run
 from mal.segmenters.config_checks import check as check_segmenter
+from tests import sweeps
 from tests.paper_data import coco_and_lvis
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
@@ -33,24 +30,13 @@ Compose = Callable[..., Config]
 
 
 def overrides(experiment: str, profile: str) -> list[list[str]]:
-    """The overrides of each job, as Hydra's basic sweeper makes them of the experiment."""
-    ConfigStore.instance().store("schema", Config)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = [f"experiment={experiment}", f"profile={profile}"]
-        hydra = hydra_compose("config", chosen, return_hydra_config=True).hydra
-    assert hydra.mode.name == "MULTIRUN"
-    params = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
-    swept = [[f"{key}={value}" for value in values.replace(" ", "").split(",")] for key, values in params.items()]
-    return [[*chosen, *job] for job in product(*swept)]
+    """The overrides of each row of an experiment."""
+    return sweeps.jobs(f"experiment={experiment}", f"profile={profile}")
 
 
-def segmenter_files(job: list[str]) -> list[Path]:
-    """The segmenter's file of a job, which another part of the suite may not have brought yet."""
-    chosen = dict(override.split("=", 1) for override in job)
-    name = chosen.get("segmenter")
-    if name is None:
-        name = OmegaConf.load(CONF / "row" / f"{chosen['row']}.yaml").row.segmenter
-    return [CONF / "segmenter" / f"{name}.yaml"]
+def brought(job: list[str]) -> list[str]:
+    """What a row itself chooses and sets."""
+    return [it for it in job if it.startswith(("segmenter", "labeler_data="))]
 
 
 CROSSINGS = [
@@ -62,15 +48,9 @@ CROSSINGS = [
 
 @pytest.mark.parametrize(("experiment", "profile"), CROSSINGS)
 def test_every_row_composes_with_every_profile(compose, experiment, profile):
-    jobs = overrides(experiment, profile)
-    there = [job for job in jobs if all(path.exists() for path in segmenter_files(job))]
-    if there:  # composing takes a second; the paper's rows are all composed below
-        config = compose(*there[-1])
-        check_segmenter(config.segmenter)
-        assert (config.experiment, config.profile, config.compare) == (experiment, profile, [])
-    if len(there) < len(jobs):
-        absent = {path.stem for job in jobs for path in segmenter_files(job) if not path.exists()}
-        pytest.skip(f"not built yet: {', '.join(sorted(absent))}")
+    config = compose(*overrides(experiment, profile)[-1])  # composing takes a second; all are composed below
+    check_segmenter(config.segmenter)
+    assert (config.experiment, config.profile, config.compare) == (experiment, profile, [])
 
 
 def described(config: Config) -> tuple[Any, ...]:
@@ -79,30 +59,31 @@ def described(config: Config) -> tuple[Any, ...]:
 
 
 def test_the_rows_are_the_papers(compose):
-    assert [job[-1] for job in overrides("tab1_coco", "paper")] == [
-        "segmenter=solov2_r50",
-        "segmenter=solov2_r101_dcn",
-        "segmenter=solov2_x101_dcn",
-        "segmenter=cascade_convnext_s",
-        "segmenter=cascade_convnext_b",
-        "segmenter=mask2former_swin_s",
+    assert [brought(job) for job in overrides("tab1_coco", "paper")] == [
+        ["segmenter=solov2_r50"],
+        ["segmenter=solov2_r101_dcn"],
+        ["segmenter=solov2_x101_dcn"],
+        ["segmenter=cascade_convnext_s"],
+        ["segmenter=cascade_convnext_b"],
+        ["segmenter=mask2former_swin_s"],
     ]
     jobs = overrides("tab2_lvis", "paper")
-    assert [job[-1] for job in jobs] == [
-        "row=lvis_r50",
-        "row=lvis_r101",
-        "row=lvis_x101_32x4d",
-        "row=lvis_x101_64x4d",
-        "row=lvis_x101_32x4d_from_coco",
-        "row=lvis_x101_64x4d_from_coco",
-        "row=lvis_r50_dcn",
-        "row=lvis_r101_dcn",
+    assert [brought(job) for job in jobs] == [
+        ["segmenter=mask_rcnn_r50"],
+        ["segmenter=mask_rcnn_r101"],
+        ["segmenter=mask_rcnn_x101_32x4d"],
+        ["segmenter=mask_rcnn_x101_64x4d"],
+        ["segmenter=mask_rcnn_x101_32x4d", "labeler_data=coco"],
+        ["segmenter=mask_rcnn_x101_64x4d", "labeler_data=coco"],
+        ["segmenter=mask_rcnn_r50", "segmenter.dcn=true"],
+        ["segmenter=mask_rcnn_r101", "segmenter.dcn=true"],
     ]
     assert described(compose(*jobs[0])) == ("lvis", "mask_rcnn_r50", False, True, None, "mae_b")
     assert described(compose(*jobs[-2])) == ("lvis", "mask_rcnn_r50", True, True, None, "mae_b")
     assert described(compose(*jobs[5])) == ("lvis", "mask_rcnn_x101_64x4d", False, True, "coco", "mae_b")
     jobs = overrides("tab7_detection", "paper")
-    assert Counter(job[-1] for job in jobs) == {"segmenter.mask_head=false": 7, "segmenter.mask_head=true": 7}
+    heads = Counter(it.lower() for job in jobs for it in job if "mask_head" in it)
+    assert heads == {"segmenter.mask_head=false": 7, "segmenter.mask_head=true": 7}
     assert described(compose(*jobs[9])) == ("coco", "cascade_convnext_s", False, True, None, "mae_b")
 
 
@@ -118,11 +99,20 @@ def test_lvis_brings_its_test_settings_and_its_training_order_to_any_segmenter(c
     assert compose("data=lvis", "segmenter.test.score=0.01").segmenter.test.score == 0.01
 
 
-def test_a_row_whose_choices_were_overruled_is_refused(compose):
-    with pytest.raises(ConfigError, match=r"this row of the table is of data=lvis, but data=coco.*local\.yaml"):
-        compose("row=lvis_r50_dcn", "data=coco")
-    with pytest.raises(ConfigError, match="labeler_data=coco, but labeler_data=coco_mini"):
-        compose("row=lvis_x101_32x4d_from_coco", "labeler_data=coco_mini")
+def test_a_row_is_what_its_experiment_lists_under_that_name(compose):
+    asked = sweeps.jobs("experiment=tab2_lvis", "profile=paper", "row=lvis_r101_dcn", "seed=0,1")
+    assert [brought(job) for job in asked] == [["segmenter=mask_rcnn_r101", "segmenter.dcn=true"]] * 2
+    with pytest.raises(CompactHydraException, match=r"row=lvis_r18 is not a row of .*; choose one of .*lvis_r50"):
+        sweeps.jobs("experiment=tab2_lvis", "row=lvis_r18")
+    with pytest.raises(ConfigError, match=r"row=lvis_r50 names a row of an experiment's file; add experiment=NAME"):
+        compose("row=lvis_r50")
+
+
+def test_a_value_on_the_command_line_outranks_a_rows_and_a_choice_is_refused():
+    (job,) = sweeps.jobs("experiment=tab2_lvis", "profile=paper", "row=lvis_r50_dcn", "segmenter.dcn=false")
+    assert brought(job) == ["segmenter=mask_rcnn_r50", "segmenter.dcn=False"]
+    with pytest.raises(CompactHydraException, match="is of labeler_data=coco, but the command says labeler_data=coco_"):
+        sweeps.jobs("experiment=tab2_lvis", "row=lvis_x101_32x4d_from_coco", "labeler_data=coco_mini")
 
 
 @pytest.mark.parametrize(

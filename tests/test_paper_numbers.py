@@ -5,17 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from analysis.paper_numbers import (
     PAPER,
@@ -30,6 +23,7 @@ from analysis.paper_numbers import (
 )
 from mal import segmenters
 from mal.config import Config
+from tests import sweeps
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 TABLES = load()
@@ -167,27 +161,13 @@ def test_the_command_of_a_row_computes_that_row_at_its_scale(
 ):
     words = table.command(row).split()
     assert words[:3] == ["python", "experiments/run.py", "-m"]
-    lines = [*sweep(table.name), *words[3:]]
-    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)
-    jobs = [list(job) for job in batch]
-    assert len(jobs) == 1
-    config = compose(*jobs[0])
+    (job,) = sweeps.jobs(*words[3:])
+    config = compose(*job)
     assert row.ours is not None
     assert found(config, row.ours) == dict(row.ours)
     values = dict(dotted(dataclasses.asdict(config)))
     for settings in row.scale.values():
         assert {key: values[key] for key in settings} == dict(settings)
-
-
-@cache
-def sweep(experiment: str) -> list[str]:
-    """What the experiment's file sweeps over at the paper's scale; the command line has the last word."""
-    ConfigStore.instance().store("schema", Config)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        command = [f"experiment={experiment}", "profile=paper"]
-        hydra = hydra_compose("config", command, return_hydra_config=True).hydra
-    params: Any = OmegaConf.to_container(hydra.sweeper.params, resolve=True)
-    return [f"{key}={value}" for key, value in params.items()]
 
 
 def found(config: Config, wanted: Mapping[str, Any]) -> dict[str, Any]:

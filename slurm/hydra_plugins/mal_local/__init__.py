@@ -21,14 +21,12 @@ class LocalLauncher(BasicLauncher):
         """
         from mal.errors import Stopped  # here, because Hydra scans this file at every start
         from mal.run import say, sweep_ahead
-        from slurm.rows import as_sentences, compose_rows, with_choices
+        from slurm.rows import as_sentences, compose_rows
 
         assert self.hydra_context is not None
         assert self.config is not None
         with as_sentences():
-            loader = self.hydra_context.config_loader
-            job_overrides = with_choices(loader, job_overrides)
-            ahead = sweep_ahead(compose_rows(loader, self.config, job_overrides))
+            ahead = sweep_ahead(compose_rows(self.hydra_context.config_loader, self.config, job_overrides))
         if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, which have not met yet
             say(ahead)
         ended: list[JobReturn] = []

@@ -27,11 +27,10 @@ class SlurmLauncher(Launcher):
             CompactHydraException: a sentence that says what cannot work, and the way out.
         """
         # here, because Hydra scans this file at every start
-        from slurm.rows import as_sentences, compose_rows, with_choices
+        from slurm.rows import as_sentences, compose_rows
         from slurm.submit import launch
 
         with as_sentences():
-            loader = self.hydra_context.config_loader
-            rows = compose_rows(loader, self.config, with_choices(loader, job_overrides))
+            rows = compose_rows(self.hydra_context.config_loader, self.config, job_overrides)
             launch(rows, job_overrides, Path(str(self.config.hydra.sweep.dir)))
         return []
