@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # each layer imports from itself and from those before it; a room stands for all of its modules
 LAYERS = (
     "errors",
-    "segmenters.config",
+    "bounds",
+    "data.config encoders.config methods.mal.config segmenters.config",
     "config losses engine",
     "data",
     "encoders",

@@ -8,8 +8,8 @@ from test_encoders import entry, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mal.encoders import Encoder
 from mal.encoders.attention import attention_maps, attention_picture, check_query
+from mal.encoders.encoder import Encoder
 from mal.errors import ConfigError
 
 PLAIN = ["deit_s", "deit3_s", "mae_b", "dinov2_s", "dinov3_s", "siglip2_b", "eva02_s", "sam_b", "vit_nano"]

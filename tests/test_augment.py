@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from mal.config import AugmentConfig
 from mal.data.rois import PHOTOMETRIC_DRAWS
 from mal.methods.mal import augment
+from mal.methods.mal.config import AugmentConfig
 
 NEVER = AugmentConfig([0.4, 0.4, 0.2, 0.1], 0.0, 0.0, [0.1, 2.0], 0.0)
 ALWAYS = AugmentConfig([0.4, 0.4, 0.2, 0.1], 1.0, 1.0, [0.1, 2.0], 1.0)

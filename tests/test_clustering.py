@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_encoders import entry
 
-from mal.config import RoiConfig
 from mal.data import shapes
 from mal.data.annotations import decode_mask, read
+from mal.data.config import RoiConfig
 from mal.data.images import load_for
 from mal.data.rois import cut
-from mal.encoders import Encoder
+from mal.encoders.encoder import Encoder
 from mal.errors import AnnotationError
 from mal.metrics import clustering
 from mal.metrics.clustering import TokenSums, clustering_score, foreground_cells

@@ -7,11 +7,12 @@ import timm
 import torch
 from torch import nn
 
-from mal.config import AugmentConfig, EncoderConfig
 from mal.data.rois import PHOTOMETRIC_DRAWS
-from mal.encoders import Encoder
+from mal.encoders.config import EncoderConfig
+from mal.encoders.encoder import Encoder
 from mal.engine.compilation import compile_blocks, repeated_blocks
 from mal.methods.mal import augment
+from mal.methods.mal.config import AugmentConfig
 
 SMALL = {  # timm name → options that make it small
     "vit_tiny_patch16_224": {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mal.config import CrfConfig
+from mal.methods.mal.config import CrfConfig
 from mal.methods.mal.crf import mean_field, offsets, pairwise_kernel
 
 RELEASED = CrfConfig("two_label", 0.1, 1.0, 3, 1, True, 100, "student")

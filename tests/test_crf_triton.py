@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mal.config import CrfConfig
 from mal.errors import ConfigError
+from mal.methods.mal.config import CrfConfig
 from mal.methods.mal.crf import backend, mean_field
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
-from mal.config import DecoderConfig, FcConfig, QueryConfig
-from mal.encoders import Features
+from mal.encoders.encoder import Features
 from mal.errors import ConfigError
+from mal.methods.mal.config import DecoderConfig, FcConfig, QueryConfig
 from mal.methods.mal.decoders import DECODERS, gather
 from mal.methods.mal.decoders.query import QueryLayer, blocked_tokens, sine_places
 

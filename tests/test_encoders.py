@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from mal.config import EncoderConfig
-from mal.encoders import Encoder
+from mal.encoders.config import EncoderConfig
+from mal.encoders.encoder import Encoder
 from mal.encoders.normalise import IMAGENET_MEAN
 from mal.errors import WeightsError
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mal.config import DataConfig, SplitConfig
+from mal.data.config import DataConfig, SplitConfig
 from mal.data.sources import files_split
 from mal.engine.files import sha256
 from mal.engine.graph import in_order

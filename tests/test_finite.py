@@ -104,10 +104,10 @@ def test_a_segmenter_notes_the_images_and_losses_of_its_bad_batch(
         return real(model, batch) | {"loss_mask": torch.tensor(torch.nan, requires_grad=True)}
 
     real = mask_rcnn.losses
-    monkeypatch.setattr(mask_rcnn, "losses", broken)
+    monkeypatch.setattr(mask_rcnn, "NETWORK", replace(mask_rcnn.NETWORK, losses=broken))
     told = r"segmenter step 0 is not a finite number \(loss_mask = nan; image ids \[1\d, 1\d\], learning rate 5e-07\)"
     with pytest.raises(TrainingError, match=told):
-        mask_rcnn.train(**where, config=tiny("running.log_steps=1"), seed=0, folder=tmp_path, device=CPU)
+        training.train(**where, config=tiny("running.log_steps=1"), seed=0, folder=tmp_path, device=CPU)
     record = json.loads((tmp_path / "not_finite.json").read_text())
     assert record.keys() == {"step", "lr", "losses", "image_ids"}
     assert record["losses"]["loss_mask"] == "nan"

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mal.config import AugmentConfig
 from mal.data import shapes
 from mal.data.annotations import decode_mask, read, strip
 from mal.data.rois import PHOTOMETRIC_DRAWS, RoiBatch, TrainingRois
@@ -16,6 +15,7 @@ from mal.engine.runtime import seed_everything
 from mal.errors import Stopped
 from mal.methods.labelling import label_dataset
 from mal.methods.mal import augment
+from mal.methods.mal.config import AugmentConfig
 from mal.methods.mal.label import mal_labeler
 from mal.methods.mal.outlines import _at_once, _axis_by_axis
 from mal.methods.mal.train import build_learner, train_labeler, training_step

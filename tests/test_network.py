@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from mal.config import DecoderConfig, EncoderConfig
-from mal.encoders import Encoder, Features
+from mal.encoders.config import EncoderConfig
+from mal.encoders.encoder import Encoder, Features
 from mal.errors import ConfigError, WeightsError
+from mal.methods.mal.config import DecoderConfig
 from mal.methods.mal.decoders import STRIDES, AttentionDecoder, build_decoder, gather
 from mal.methods.mal.network import MaskNetwork, Teacher
 from tests.conftest import CONF

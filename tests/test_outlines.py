@@ -11,9 +11,10 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import LabelConfig, RoiConfig
+from mal.data.config import RoiConfig
 from mal.data.mask_formats import decode_mask, encode_mask, encode_runs
 from mal.data.rois import RoiBatch, geometry, label_windows
+from mal.methods.mal.config import LabelConfig
 from mal.methods.mal.outlines import _at_once, _axis_by_axis, edges_in_images, outlines
 from tests.test_boxes import paste
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mal.config import EncoderConfig
-from mal.encoders import Encoder
+from mal.encoders.config import EncoderConfig
+from mal.encoders.encoder import Encoder
 from mal.encoders.patches import PatchConvolution, cut_patches_by_products
 
 

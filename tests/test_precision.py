@@ -16,8 +16,8 @@ from mal.config import Config
 from mal.data import shapes
 from mal.data.annotations import read
 from mal.data.rois import RoiBatch, TrainingRois
-from mal.encoders import Encoder
 from mal.encoders.attention import attention_maps
+from mal.encoders.encoder import Encoder
 from mal.engine.precision import autocast, network_dtype
 from mal.engine.runtime import seed_everything
 from mal.methods.mal.network import StepLosses, build_network, compute_losses, predict

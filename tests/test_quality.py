@@ -11,12 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from experiments import fit_quality
-from mal.config import LabelConfig, RoiConfig
 from mal.data import shapes
 from mal.data.annotations import decode_mask, read, strip
+from mal.data.config import RoiConfig
 from mal.data.rois import RoiBatch, geometry, labelling_batches
 from mal.methods.baselines import box
 from mal.methods.labelling import image_labeler, label_dataset
+from mal.methods.mal.config import LabelConfig
 from mal.methods.mal.label import box_masks, mal_labeler
 from mal.methods.mal.network import build_network
 from mal.methods.mal.outlines import outlines

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mal.config import LabelConfig, LossConfig, RoiConfig
 from mal.data import boxes
+from mal.data.config import RoiConfig
 from mal.data.mask_formats import decode_mask
 from mal.data.rois import RoiBatch, TrainingRois, geometry, label_windows
 from mal.engine.precision import network_dtype
+from mal.methods.mal.config import LabelConfig, LossConfig
 from mal.methods.mal.label import box_masks
 from mal.methods.mal.network import compute_losses, halfway, predict
 from mal.methods.mal.outlines import outlines

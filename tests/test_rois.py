@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mal.config import RoiConfig
 from mal.data import rois
+from mal.data.config import RoiConfig
 from mal.errors import AnnotationError, ImageError
 
 CONFIG = RoiConfig(32, "released", 1.2, 0.3, "wrap", 0.5, 2, 16, 1e10)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from mal.config import RoiConfig
 from mal.data.annotations import read
+from mal.data.config import RoiConfig
 from mal.data.rois import TrainingRois
 
 RELEASED_MS = 21.0  # one training RoI of the released program on one core

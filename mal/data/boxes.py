@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mal.data.config import EXPANSIONS
 from mal.errors import ConfigError
 
 SIZE_EDGES = (32**2, 96**2)  # box area in image pixels: S < 32² <= M < 96² <= L (A.2 of the paper, COCO's edges)
 SIZE_NAMES = ("S", "M", "L")
-BORDERS = ("wrap", "clip", "reflect", "constant")
 REPEATS = ("nothing", "wrap", "reflect")  # what a window shows beyond the border that counts as the box again
-EXPANSIONS = ("paper", "released")
 DRAWS = 6  # uniform numbers that one expansion consumes
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import RoiConfig
 from mal.data import boxes
+from mal.data.config import RoiConfig
 from mal.data.images import load_for
 from mal.engine.loading import load
 from mal.engine.runtime import numpy_generator

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal.config import DataConfig
 from mal.data.annotations import CocoDict, check_images, file_name, read, read_images
 from mal.data.census import Census
+from mal.data.config import DataConfig
 from mal.data.image_folder import folder_fault
 from mal.data.images import load_for
 from mal.data.joins import join_labels

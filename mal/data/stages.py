@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mal.config import ShapesConfig
 from mal.data import shapes
 from mal.data.annotations import check_images, read, write
 from mal.data.box_checks import is_left_over
+from mal.data.config import ShapesConfig
 from mal.data.sources import Split, unreadable
 from mal.data.views import VIEWS
 from mal.engine import ranks

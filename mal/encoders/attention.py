@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mal.encoders import Encoder
+from mal.encoders.encoder import Encoder
 from mal.errors import ConfigError
 
 

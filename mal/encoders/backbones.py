@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mal.config import EncoderConfig
+from mal.encoders.config import EncoderConfig
 from mal.errors import ConfigError, WeightsError
 
 WAY_OUT = "give the weights as a file with encoder.checkpoint=FILE, or train from scratch with encoder.pretrained=false"

@@ -7,9 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mal.config import EncoderConfig
 from mal.encoders.backbones import build_backbone
 from mal.encoders.bilinear import resize
+from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.encoders.patches import cut_patches_by_products
 from mal.errors import ConfigError

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import RoiConfig
 from mal.data.annotations import CocoDict, decode_mask
 from mal.data.boxes import SIZE_NAMES, size_class
+from mal.data.config import RoiConfig
 from mal.data.rois import RoiBatch, labelling_batches
-from mal.encoders import Encoder
+from mal.encoders.encoder import Encoder
 from mal.engine import ranks
 from mal.engine.precision import allow_tf32, autocast
 from mal.engine.progress import Progress

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from mal.config import Config, DataConfig, SplitConfig
+from mal.config import Config
 from mal.config_checks import check
 from mal.context import Context
 from mal.data.annotations import read
+from mal.data.config import DataConfig, SplitConfig
 from mal.engine.files import atomic_write
 from mal.engine.graph import execute, in_order
 from mal.engine.history import in_words

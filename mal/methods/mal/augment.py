@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import AugmentConfig
+from mal.methods.mal.config import AugmentConfig
 
 
 def photometrics(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:

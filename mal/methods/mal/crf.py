@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import CrfConfig
 from mal.errors import ConfigError
+from mal.methods.mal.config import CrfConfig
 
 LOW, HIGH = 0.1, 0.9  # q is kept inside: a label is never certain, so neighbours can always overrule it
 EPSILON = 1e-6

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mal.config import CrfConfig
+from mal.methods.mal.config import CrfConfig
 
 TILE_ROWS, TILE_COLUMNS = 32, 128
 WARPS = 16

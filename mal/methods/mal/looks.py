@@ -10,8 +10,8 @@ from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.boxes import SIZE_NAMES
 from mal.data.rois import labelling_batches, usable
-from mal.encoders import Encoder
 from mal.encoders.attention import attention_maps, attention_picture, check_layers, check_query
+from mal.encoders.encoder import Encoder
 from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_csv
 from mal.engine.graph import Result, Stage, Workplace

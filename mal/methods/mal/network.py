@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mal.config import Config, CrfConfig, LossConfig
+from mal.config import Config
 from mal.data.rois import RoiBatch
-from mal.encoders import Encoder
 from mal.encoders.bilinear import resize
+from mal.encoders.encoder import Encoder
 from mal.encoders.normalise import normalise
 from mal.engine.compilation import compile_blocks
 from mal.engine.precision import autocast
 from mal.errors import ConfigError
+from mal.methods.mal.config import CrfConfig, LossConfig
 from mal.methods.mal.crf import mean_field
 from mal.methods.mal.decoders import build_decoder, gather
 from mal.methods.mal.labeler_file import read_labeler

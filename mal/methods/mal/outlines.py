@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.config import LabelConfig
 from mal.data.mask_formats import encode_runs
 from mal.data.mask_windows import area_inside, edges_in_images
 from mal.data.rois import RoiBatch
 from mal.methods.labelling import Label
+from mal.methods.mal.config import LabelConfig
 
 STRONGEST = 128  # reduction of one axis that a GPU's kernel of 48 KiB is asked for
 

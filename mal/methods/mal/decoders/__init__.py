@@ -6,8 +6,8 @@ A decoder is called with the encoder's `Features`, the crops' object sizes and t
 
 from torch import nn
 
-from mal.config import DecoderConfig
-from mal.encoders import Encoder
+from mal.encoders.encoder import Encoder
+from mal.methods.mal.config import DecoderConfig
 from mal.methods.mal.decoders.attention import AttentionDecoder
 from mal.methods.mal.decoders.pixels import STRIDES, gather
 from mal.methods.mal.decoders.plain import FullyConnectedDecoder, FullyConvolutionalDecoder

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mal.config import DecoderConfig
-from mal.encoders import Features
+from mal.encoders.encoder import Features
+from mal.methods.mal.config import DecoderConfig
 from mal.methods.mal.decoders.pixels import Groups, PixelHead, scale_layer
 
 

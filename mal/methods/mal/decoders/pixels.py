@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mal.config import DecoderConfig
-from mal.encoders import Features
 from mal.encoders.bilinear import resize
+from mal.encoders.encoder import Features
+from mal.methods.mal.config import DecoderConfig
 
 STRIDES = {"released": (32, 16, 8), "paper": (16, 8, 4)}  # crop side ÷ map side before V's doubling, for S, M, L
 Groups = list[tuple[Tensor, Tensor]]  # indices (n,) into the batch, logits (n, s, s)

@@ -9,10 +9,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mal.config import DecoderConfig
-from mal.encoders import Features
 from mal.encoders.bilinear import resize
+from mal.encoders.encoder import Features
 from mal.errors import ConfigError
+from mal.methods.mal.config import DecoderConfig
 from mal.methods.mal.decoders.pixels import Groups, PixelHead, scale_layer
 
 

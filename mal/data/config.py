@@ -1,0 +1,67 @@
+"""Settings of the data: files, procedural images, and the crops that methods see."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from mal.bounds import choice, number
+
+
+@dataclass
+class SplitConfig:
+    """One split's files. `annotations` and `images` are relative to `data.root` when that is set."""
+
+    annotations: str | None = None
+    images: str | None = None
+
+
+@dataclass
+class LabelerTrainConfig(SplitConfig):
+    """What the labeler learns from where that is another data set than the one it labels (Table 2's last rows)."""
+
+    name: str | None = None  # of that data set; tables say labeler mal:NAME
+    root: str | None = None  # null: data.root
+
+
+@dataclass
+class ShapesConfig:
+    """The procedural dataset: how many images, their side in pixels, the seed."""
+
+    train_images: int = number(400, 1, 1 << 24)
+    val_images: int = number(100, 1, 1 << 24)
+    size: int = number(256, 64, 4096)
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    format: str = choice("coco", ("shapes", "coco", "lvis"))
+    root: str | None = None
+    train: SplitConfig = field(default_factory=SplitConfig)
+    val: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig = field(default_factory=SplitConfig)  # images without annotations, for COCO's server
+    labeler_train: LabelerTrainConfig = field(default_factory=LabelerTrainConfig)  # unset: it learns from train
+    val_images: str = choice("all", ("all", "even", "odd"))  # which sorted val image ids the scores are measured on
+    on_bad_image: str = choice("error", ("error", "skip"))  # skip: reported by name and counted
+    class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images a class
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+
+
+EXPANSIONS = ("paper", "released")
+BORDERS = ("wrap", "clip", "reflect", "constant")
+
+
+@dataclass
+class RoiConfig:
+    size: int = number(MISSING, 16, 4096)  # side in pixels that a crop is resized to
+    expansion: str = choice(MISSING, EXPANSIONS)
+    theta: float = number(MISSING, 0, 10)
+    label_expansion: float = number(MISSING, 0, 10)  # × half the box's size, each side
+    border: str = choice(MISSING, BORDERS)
+    flip: float = number(MISSING, 0, 1)
+    min_side: float = number(MISSING, 0)  # a box is used only if w and h exceed this
+    min_area: float = MISSING  # training only: w · h strictly between these
+    max_area: float = MISSING
+    # training: what beyond the border shows the box again counts as this
+    repeats: str = choice("background", ("background", "foreground"))

@@ -1,0 +1,1 @@
+"""Image encoders: timm backbones, feature maps and attention maps."""
