@@ -73,8 +73,9 @@ class Config:
     dry_run: bool = False
     store: str = "results/runs"
     sweep: dict[str, dict[str, str]] = field(default_factory=dict)  # of an experiment: profile → what its rows vary
-    row: Any = None  # a row of an experiment, by its name: a sweep puts the row's overrides in its place. Configs
-    # written before rows stood in the experiments' files have a mapping here
+    # a row of an experiment, by its name, in whose place a sweep puts the row's overrides; configs written before rows
+    # stood in the experiments' files have a mapping here
+    row: Any = None
     compare: list[str] = field(default_factory=list)  # baseline labelers whose mask quality is shown beside
     roots: RootsConfig = field(default_factory=RootsConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -19,7 +19,7 @@ def check(config: Config) -> None:
     check_model(config.encoder)
     _check_relations(config)
     _check_data(config)
-    if isinstance(config.row, str):
+    if not isinstance(config.row, dict | None):
         raise ConfigError(f"row={config.row} names a row of an experiment's file; add experiment=NAME")
 
 

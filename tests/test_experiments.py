@@ -106,13 +106,15 @@ def test_a_row_is_what_its_experiment_lists_under_that_name(compose):
         sweeps.jobs("experiment=tab2_lvis", "row=lvis_r18")
     with pytest.raises(ConfigError, match=r"row=lvis_r50 names a row of an experiment's file; add experiment=NAME"):
         compose("row=lvis_r50")
+    with pytest.raises(ConfigError, match=r"row=1 names a row"):
+        compose("row=1")
 
 
 def test_a_value_on_the_command_line_outranks_a_rows_and_a_choice_is_refused():
     (job,) = sweeps.jobs("experiment=tab2_lvis", "profile=paper", "row=lvis_r50_dcn", "segmenter.dcn=false")
     assert brought(job) == ["segmenter=mask_rcnn_r50", "segmenter.dcn=False"]
     with pytest.raises(CompactHydraException, match="is of labeler_data=coco, but the command says labeler_data=coco_"):
-        sweeps.jobs("experiment=tab2_lvis", "row=lvis_x101_32x4d_from_coco", "labeler_data=coco_mini")
+        sweeps.jobs("experiment=tab2_lvis", "profile=paper", "row=lvis_x101_32x4d_from_coco", "labeler_data=coco_mini")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mal.config import Config
+from mal.config_checks import check
 from mal.context import Context
 from mal.data import shapes
 from mal.data.annotations import read, strip
@@ -36,6 +37,14 @@ def checkpoint(config: Config) -> dict[str, object]:
     torch.manual_seed(0)
     networks = {name: build_network(config).state_dict() for name in ("student", "teacher")}
     return {**networks, "config": OmegaConf.to_yaml(OmegaConf.structured(config))}
+
+
+def test_settings_written_when_a_row_was_a_mapping_are_read(config):
+    saved = OmegaConf.structured(config)
+    saved.row = {"data": "lvis", "segmenter": "mask_rcnn_r50"}
+    found = config_of({"config": OmegaConf.to_yaml(saved)}, source="labeler.pt")
+    assert replace(found, row=None) == config
+    check(found)
 
 
 def test_a_small_file_holds_the_network_in_half_precision(checkpoint, tmp_path):
