@@ -33,7 +33,8 @@ class Network:
             device; categories: ids, by label.
         lowered_parts: the submodules that may run in lower precision.
         factors: of the learning rate and the weight decay of each parameter.
-        trainer: trains in place of `loop.train`; takes what it takes but for the losses. For libraries that bring their own.
+        trainer: trains in place of `loop.train`, and takes what that takes but for the losses. For libraries that bring
+            their own.
         resizes_published: it gets images as they are stored where `config.weights` is published, and resizes them as
             its library does.
     """
