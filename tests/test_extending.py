@@ -36,11 +36,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed(file: Path, diff: str) -> None:
-    """Replace each line of a diff that goes by the one that comes."""
+    """Replace the lines of a diff that go by those that come, line by line or, where more come, as a whole."""
     whole = file.read_text(encoding="utf-8")
     gone = [line[1:] for line in diff.splitlines() if line.startswith("-")]
     come = [line[1:] for line in diff.splitlines() if line.startswith("+")]
-    for before, after in zip(gone, come, strict=True):
+    pairs = list(zip(gone, come, strict=True)) if len(gone) == len(come) else [("\n".join(gone), "\n".join(come))]
+    for before, after in pairs:
         assert whole.count(f"{before}\n") == 1, f"{file} has no line {before!r}"
         whole = whole.replace(f"{before}\n", f"{after}\n")
     file.write_text(whole, encoding="utf-8")
@@ -79,6 +80,17 @@ def test_a_method_is_a_folder_and_a_line(extended: Path) -> None:
         x, y, width, height = annotation["bbox"]
         assert x <= annotation["point"][0] <= x + width
         assert y <= annotation["point"][1] <= y + height
+
+
+@pytest.mark.slow
+def test_a_segmenter_is_a_module_a_record_and_a_config(extended: Path) -> None:
+    printed = run(extended, "labeler=ellipse", "segmenter=mask_rcnn_flat", "store=runs/flat")
+    assert "Segmenter mask_rcnn_flat" in printed
+    trained = list((extended / "runs" / "flat" / "train_segmenter").glob("*/run.json"))
+    assert len(trained) == 2
+    settings = json.loads(trained[0].read_text())["config"]["segmenter"]
+    assert settings["backend"] == "flat"
+    assert settings["heads"]["mask_targets"] == "binary"
 
 
 def test_the_page_names_files_that_are_there() -> None:
