@@ -1,4 +1,4 @@
-"""A cluster profile: what a stage's job asks SLURM for. One YAML file a cluster; clusters/generic.yaml explains it."""
+"""A cluster profile: what a stage's job asks SLURM for. One YAML file each; clusters/generic.yaml explains it."""
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

@@ -27,7 +27,7 @@ ENCODERS = {"_s": 0.6, "_b": 1.0, "_l": 3.5}
 
 # Phase 2: an image of a training step, which is half of the seconds that eight V100 need for sixteen.
 IMAGE_SECONDS = {
-    # MMDetection's MODEL_ZOO.md of 2018 (090d052d): .690, .825, .972 and 1.302 s a step
+    # MMDetection's MODEL_ZOO.md of 2018 (090d052d): .690, .825, .972 and 1.302 s per step
     "mask_rcnn_r50": 0.345,
     "mask_rcnn_r101": 0.413,
     "mask_rcnn_x101_32x4d": 0.486,

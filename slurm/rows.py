@@ -88,7 +88,7 @@ def compose_rows(loader: ConfigLoader, sweep: DictConfig, job_overrides: Sequenc
     Args:
         loader: of Hydra's context.
         sweep: the config of the sweep, with `hydra` in it.
-        job_overrides: one list a row.
+        job_overrides: one list per row.
 
     Raises:
         ConfigCompositionException, MissingMandatoryValue: from Hydra and OmegaConf.

@@ -9,7 +9,7 @@ from slurm.watch import states, status_lines
 
 
 def show(sweep: Sweep) -> None:
-    """Print a line a stage."""
+    """Print one line per stage."""
     print("\n".join(status_lines(sweep, states(sweep))))
 
 

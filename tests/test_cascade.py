@@ -447,7 +447,7 @@ def test_lowered_parts_are_parts_of_the_model(compose: Compose) -> None:
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("cascade.ious=[0.5,0.6]", "must have one entry a stage each"),
+        ("cascade.ious=[0.5,0.6]", "must have one entry per stage each"),
         ("cascade.ious=[0.5,0.6,1.7]", "must lie between 0 and 1"),
         ("cascade.box_stds=[[1.0],[1.0],[1.0]]", "each stage needs four positive numbers"),
     ],

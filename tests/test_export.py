@@ -231,7 +231,7 @@ def test_what_polygons_and_pngs_cannot_hold_is_counted(tmp_path):
     assert FORMATS["polygon"](coco, tmp_path / "b.json") == ["the holes of 1 masks are filled: polygons have none"]
     coco["annotations"].append({**coco["annotations"][0], "id": 99})  # the same mask twice: one hides the other
     assert FORMATS["png"](coco, tmp_path / "c") == [
-        "PNG holds one mask a pixel: 2 masks are partly and 1 wholly hidden by smaller ones"
+        "PNG holds one mask per pixel: 2 masks are partly and 1 wholly hidden by smaller ones"
     ]
 
 

@@ -60,7 +60,7 @@ def test_a_small_split_is_shown_whole_with_every_labelers_masks(tmp_path: Path) 
 def test_of_many_instances_equal_steps_of_the_ranking_are_shown() -> None:
     rng = np.random.default_rng(1)
     rows = pd.DataFrame({"iou": rng.choice([0.1, 0.2, 0.5, 0.9], 40)}, index=rng.permutation(40))
-    ranked = sorted(rows.index, key=lambda name: (-rows.at[name, "iou"], name))  # best first, ties by rising id
+    ranked = sorted(rows.index, key=lambda name: (-rows.at[name, "iou"], name))  # best first, ties sorted by id
     assert equal_steps(rows, 40) == ranked
     assert equal_steps(rows, 100) == ranked
     assert equal_steps(rows, 14) == ranked[::3]  # 0, 3, …, 39

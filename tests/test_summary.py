@@ -107,12 +107,12 @@ def test_retention_stands_in_the_row_of_the_pseudo_labels():
     assert found["MAL masks"]["retention [95 % interval]"] == "75.0% [65.0%, 80.0%]"
     assert found["human masks"]["mask AP"] == "0.400"
     assert found["human masks"]["retention [95 % interval]"] == "-"
-    assert "Segmenter mask_rcnn_tiny (8 epochs of 8 images a step) on 17 validation images" in text
+    assert "Segmenter mask_rcnn_tiny (8 epochs of 8 images per step) on 17 validation images" in text
 
 
 def test_a_schedule_in_steps_says_so():
     text = summary([score("h", 0.4, **HUMAN), segmenter(steps=500, epochs=None)])
-    assert "mask_rcnn_tiny (500 steps of 8 images a step)" in text
+    assert "mask_rcnn_tiny (500 steps of 8 images per step)" in text
 
 
 def test_every_supervision_is_divided_by_its_own_human_one():

@@ -44,7 +44,7 @@ class DataConfig:
     labeler_train: LabelerTrainConfig = field(default_factory=LabelerTrainConfig)  # unset: it learns from train
     val_images: str = choice("all", ("all", "even", "odd"))  # which sorted val image ids the scores are measured on
     on_bad_image: str = choice("error", ("error", "skip"))  # skip: reported by name and counted
-    class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images a class
+    class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images per class
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
 
 

@@ -77,7 +77,7 @@ def write_png(coco: CocoDict, out: Path) -> list[str]:
     for annotation in annotations:
         del annotation["segmentation"]
     write(out / INDEX, {**coco, "images": images, "annotations": annotations})
-    hidden = f"PNG holds one mask a pixel: {covered} masks are partly and {lost} wholly hidden by smaller ones"
+    hidden = f"PNG holds one mask per pixel: {covered} masks are partly and {lost} wholly hidden by smaller ones"
     return [hidden] if covered or lost else []
 
 

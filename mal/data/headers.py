@@ -1,4 +1,4 @@
-"""What the header of an image file says, without its pixels: a millisecond an image, not a decoding."""
+"""What the header of an image file says, without its pixels: about a millisecond per image, not a decoding."""
 
 import errno
 import warnings

@@ -57,7 +57,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 def joined(outlines: list[list[float]]) -> list[float]:
     """One polygon that holds all parts of an object: bridges of no width lead from part to part and back.
 
-    That is how YOLO's one polygon an object is written for objects in several parts (ultralytics/JSON2YOLO,
+    That is how YOLO's one polygon per object is written for objects in several parts (ultralytics/JSON2YOLO,
     `merge_multi_segment`). A rasteriser that counts crossings gives back the same pixels as for the parts.
 
     Args:

@@ -42,7 +42,7 @@ def census(path: Path, fingerprints: Fingerprints) -> Census:
 
     Raises:
         AnnotationError: it cannot be read or trusted, whatever its masks are like.
-        MalError: there is no such file.
+        MalError: there is not such a file.
     """
     found = remembered("census", VERSION, [path], lambda: take(_read(path)).plain(), fingerprints)
     return Census.restore(found)

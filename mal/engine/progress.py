@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, one line a minute elsewhere."""
+"""Progress of long work: a bar on a terminal, one line per minute elsewhere."""
 
 import sys
 import time

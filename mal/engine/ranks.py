@@ -1,4 +1,4 @@
-"""Several processes that compute one stage together, one a GPU: who is who, and what they tell each other.
+"""Several processes that compute one stage together, one per GPU: who is who, and what they tell each other.
 
 torchrun and SLURM (through submitit) put each process's rank into its environment. A process that was started alone is
 rank 0 of 1, for which everything here does nothing and costs nothing.
@@ -54,7 +54,7 @@ def joined(device: torch.device) -> Iterator[None]:
         local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= there:
             raise MalError(
-                f"process {local} of this machine has no GPU of its own: there are {there}; start one process a GPU"
+                f"process {local} of this machine has no GPU of its own: there are {there}; start one process per GPU"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)

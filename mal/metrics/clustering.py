@@ -92,7 +92,7 @@ def clustering_score(
         metrics: `clustering`, the mean over tokens with centres of their own crop (or image); `clustering_S`, `_M`,
             `_L` of crops by the box's area; `clustering_global`, with centres over all crops; `n`, `n_S`, `n_M`,
             `n_L`, and `n_left_out`.
-        instances: a row a crop (or image): its ids, `area` of the box, `size`, `tokens`, `foreground` tokens, `score`.
+        instances: one row per crop (or image): ids, `area` of the box, `size`, `tokens`, `foreground` tokens, `score`.
 
     Raises:
         AnnotationError: nothing can be scored.

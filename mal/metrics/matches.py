@@ -31,7 +31,7 @@ class MatchArrays(Matches):
         """Read what `save` wrote.
 
         Raises:
-            MalError: the file is absent or is no such file.
+            MalError: the file is absent or is not such a file.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:

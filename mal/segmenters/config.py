@@ -22,7 +22,7 @@ class PyramidConfig:
     options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
     stem: list[int] = field(default_factory=lambda: [32])  # tiny: channels of the stride-2 convolutions before it
     widths: list[int] = entries([32, 64, 128, 192], 4)  # tiny: channels at strides 4, 8, 16, 32
-    blocks: list[int] = entries([1, 1, 1, 1], 4)  # tiny: residual blocks a stage
+    blocks: list[int] = entries([1, 1, 1, 1], 4)  # tiny: residual blocks per stage
     # frozen (statistics and affine stay as loaded) | affine (only the statistics) | batch
     norm: str = choice("frozen", ("frozen", "affine", "batch"))
     stride_in_1x1: bool = False  # a bottleneck that halves does so in its first 1 × 1 convolution, as the first ResNets
@@ -45,10 +45,10 @@ class ProposalConfig:
     ratios: list[float] = sizes([0.5, 1.0, 2.0])  # height / width
     exact_anchors: bool = False  # whole strides apart, sides as they come, as in MMDetection and detectron2;
     # torchvision rounds the sides, and spreads the anchors of a map that was padded
-    before_nms: list[int] = entries([2000, 1000], 2)  # kept by score, a level
+    before_nms: list[int] = entries([2000, 1000], 2)  # kept by score, per level
     after_nms: list[int] = entries([2000, 1000], 2)
     nms: float = number(0.7, 0, 1)
-    sampled: int = number(256, 1, 1 << 16)  # anchors an image in the loss, at most half of them positive
+    sampled: int = number(256, 1, 1 << 16)  # anchors per image in the loss, at most half of them positive
     box_beta: float = number(1 / 9, 0, 100)  # where their box loss turns from square to linear; 0: it is L1
 
 
@@ -58,11 +58,11 @@ class HeadConfig:
 
     # whose initial weights, see `rcnn.heads_start`
     start: str = choice("mmdetection", ("mmdetection", "detectron2", "torchvision"))
-    sampled: int = number(512, 1, 1 << 16)  # RoIs an image in the loss
+    sampled: int = number(512, 1, 1 << 16)  # RoIs per image in the loss
     positive: float = number(0.25, 0, 1)  # share of them that may be positive
     box_cells: int = number(7, 1, 256)  # side of the grid an RoI is pooled to for its box and class
     mask_cells: int = number(14, 1, 256)  # the same for its mask, which comes out twice as fine
-    samples: int = number(2, 0, 16)  # each cell averages samples × samples points of the map; 0: about one a pixel
+    samples: int = number(2, 0, 16)  # each cell averages samples × samples points of the map; 0: about one per pixel
     aligned: bool = True  # a map's pixel i lies at i + 1/2, as in MMDetection and detectron2; torchvision has it at i
     box_width: int = number(1024, 1, 1 << 16)  # of the two fully connected layers
     # where the box loss turns from square to linear; 0: it is L1; a cascade has its own loss
@@ -76,7 +76,7 @@ class HeadConfig:
 
 @dataclass
 class CascadeConfig:
-    """Stages of Cascade R-CNN (Cai & Vasconcelos, 2018); one entry a stage."""
+    """Stages of Cascade R-CNN (Cai & Vasconcelos, 2018); one entry per stage."""
 
     ious: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7])  # from which a proposal is positive
     weights: list[float] = field(default_factory=lambda: [1.0, 0.5, 0.25])  # of the losses
@@ -181,7 +181,7 @@ class TestConfig:
     max_detections: int = number(100, 1, 1 << 20)  # an image
     mask_threshold: float = number(0.5, 0, 1)
     batch: int = number(8, 1, 1 << 20)
-    before_nms: int = number(500, 1, 1 << 20)  # matrix NMS: candidates an image, by score
+    before_nms: int = number(500, 1, 1 << 20)  # matrix NMS: candidates per image, by score
     sigma: float = number(2.0, 0, 1e6)  # matrix NMS: of its Gaussian, exp(−σ · IoU²)
     decayed_score: float = number(0.05, 0, 1)  # matrix NMS: what still scores this much afterwards is a detection
 

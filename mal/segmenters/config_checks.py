@@ -82,7 +82,7 @@ def _check_cascade(cascade: CascadeConfig) -> None:
     if not count or len(cascade.weights) != count or len(cascade.box_stds) != count:
         raise ConfigError(
             f"segmenter.cascade: ious={cascade.ious}, weights={cascade.weights} and box_stds={cascade.box_stds} must "
-            "have one entry a stage each, and at least one"
+            "have one entry per stage each, and at least one"
         )
     if not all(0 < iou < 1 for iou in cascade.ious) or min(cascade.weights) < 0:
         raise ConfigError(

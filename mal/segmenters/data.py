@@ -59,7 +59,7 @@ class Sample:
 
 
 def instances(coco: CocoDict) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The images to train on, by rising id, each with its annotations in the order of the file.
+    """The images to train on, sorted by id, each with its annotations in the order of the file.
 
     Crowds are left out, and boxes narrower than a pixel inside the image, and images with nothing left.
 

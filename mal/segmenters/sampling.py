@@ -58,7 +58,7 @@ def by_aspect(
     Args:
         tall: (N,) of the epoch's images, in random order.
         first: position of the epoch's first image in the run; batches begin at multiples of `batch`.
-        batch: images a step.
+        batch: images per step.
         mostly_tall: which kind is the common one, the same in every epoch.
         generator: shuffles the batches.
 

@@ -22,7 +22,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file; a wrapping `model` or `state_dict` is opened.
 
     Raises:
-        WeightsError: the file is absent, or is no such file.
+        WeightsError: the file is absent, or is not such a file.
     """
     path = Path(path)
     if not path.is_file():

@@ -29,7 +29,7 @@ WAY_OUT = (
 
 
 class Sam:
-    """SAM or SAM 2 with one box a prompt and one mask out (as its authors advise for boxes).
+    """SAM or SAM 2 with one box per prompt and one mask out (as its authors advise for boxes).
 
     Args:
         checkpoint: a name on the hub, or a local folder.

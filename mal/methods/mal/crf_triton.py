@@ -1,4 +1,4 @@
-"""The two-label mean field as Triton kernels: several iterations a launch, the state kept on the chip.
+"""The two-label mean field as Triton kernels: several iterations per launch, the state kept on the chip.
 
 `crf.mean_field` is the reference and says what is computed. An image is cut into tiles that overlap. A program takes
 one tile through `iterations` iterations by itself: with each of them the outermost pixels of the tile, whose

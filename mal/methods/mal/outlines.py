@@ -1,6 +1,6 @@
 """Mask probabilities of crops → masks of images, as run lengths.
 
-What needs every pixel is done where the network ran. One byte a pixel of the rectangle comes back, for all boxes of a
+What needs every pixel is done where the network ran. One byte per pixel of the rectangle comes back, for all boxes of a
 batch in one copy, which nobody waits for until the next batch is on its way.
 """
 

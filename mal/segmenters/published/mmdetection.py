@@ -2,7 +2,7 @@
 
 The network is the same in other words: background last instead of first, one box and mask less, sigmoid instead of
 2 · sigmoid in deformable convolutions. What its test does and torchvision's parts do not by themselves is set by
-`fitted`: RoIAlign with about one sample a pixel, anchors that are not rounded. Its ResNets of Caffe's style and its
+`fitted`: RoIAlign with about one sample per pixel, anchors that are not rounded. Its ResNets of Caffe's style and its
 ResNeXt-101 32x8d take BGR, which is turned round; how a file's model reads its images says `reading`.
 
 One difference stays: images are resized with antialiasing, which for an image that is enlarged, as nearly all of COCO's
