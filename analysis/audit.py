@@ -12,13 +12,14 @@ Then printed numbers that are those of a public zoo's models under other names (
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
 from analysis.paper_numbers import Claim, PaperNumbersError, PaperTable, Printed, find_cell, find_row, load
 from analysis.rendering import Table, markdown
+from analysis.sources import command
 from analysis.zoo import report as zoo_report
 
 AGREES, ROUNDING, CANNOT = "agrees", "within rounding", "cannot follow"
@@ -137,9 +138,7 @@ def _larger(place: str, claim: Claim, cell: Cell) -> Finding:
     gaps = {f"{a} > {b}": cell(a) - cell(b) for a, b in claim.cells}
     wrong = {pair: gap for pair, gap in gaps.items() if gap.value <= 0}
     impossible = [pair for pair, gap in wrong.items() if gap.high <= 0]
-    found = CANNOT if impossible else ROUNDING if wrong else AGREES
-    counted = f"{len(gaps) - len(wrong)} of {len(gaps)}"
-    return Finding(place, "all", counted, "-", found, "; ".join(f"not {pair}" for pair in impossible or wrong))
+    return _counted(place, "all", len(gaps), list(wrong), impossible)
 
 
 def _within(place: str, claim: Claim, cell: Cell) -> Finding:
@@ -149,10 +148,9 @@ def _within(place: str, claim: Claim, cell: Cell) -> Finding:
     outside = [name for name, i in found.items() if not low.value <= i.value <= high.value]
     bottom, top = Interval.of(low).low, Interval.of(high).high
     far = [name for name in outside if found[name].high < bottom or found[name].low > top]
-    named = "; ".join(f"not {name} ({float(found[name].value):g})" for name in far or outside)
-    kind = CANNOT if far else ROUNDING if outside else AGREES
-    counted = f"{len(found) - len(outside)} of {len(found)}"
-    return Finding(place, f"{low.text} to {high.text}", counted, "-", kind, named)
+    named = {name: f"{name} ({float(i.value):g})" for name, i in found.items()}
+    claimed = f"{low.text} to {high.text}"
+    return _counted(place, claimed, len(found), [named[name] for name in outside], [named[name] for name in far])
 
 
 def _opposite_order(place: str, claim: Claim, cell: Cell) -> Finding:
@@ -165,10 +163,15 @@ def _opposite_order(place: str, claim: Claim, cell: Cell) -> Finding:
         for i, j in wrong
         if all(gap.low > 0 or gap.high < 0 for gap in (first[i] - first[j], second[i] - second[j]))
     ]
-    found = CANNOT if sure else ROUNDING if wrong else AGREES
-    names = [f"{claim.cells[0][i]} and {claim.cells[0][j]}" for i, j in sure or wrong]
-    counted = f"{len(pairs) - len(wrong)} of {len(pairs)}"
-    return Finding(place, "all pairs", counted, "-", found, "; ".join(f"not {name}" for name in names))
+    named = {(i, j): f"{claim.cells[0][i]} and {claim.cells[0][j]}" for i, j in wrong}
+    return _counted(place, "all pairs", len(pairs), list(named.values()), [named[pair] for pair in sure])
+
+
+def _counted(place: str, claimed: str, count: int, wrong: list[str], impossible: list[str]) -> Finding:
+    """Of how many things a claim holds as printed; which do not, and which could not before rounding either."""
+    found = CANNOT if impossible else ROUNDING if wrong else AGREES
+    held = f"{count - len(wrong)} of {count}"
+    return Finding(place, claimed, held, "-", found, "; ".join(f"not {name}" for name in impossible or wrong))
 
 
 def _finding(place: str, printed: Printed, computed: Interval, remark: str = "") -> Finding:
@@ -223,15 +226,11 @@ def report(tables: Mapping[str, PaperTable]) -> list[Table]:
     ]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Print the audit."""
     argparse.ArgumentParser(prog="python -m analysis.audit", description=__doc__.splitlines()[0]).parse_args(arguments)
-    try:
-        print("\n".join(markdown(table) for table in report(load())))
-    except PaperNumbersError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print("\n".join(markdown(table) for table in report(load())))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ denominator, and those of different denominators are never averaged, nor shown w
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from analysis.lineage import lineage, over_seeds
 from analysis.records import Record, address
-from analysis.seeds import lineage, over_seeds
 
 TRAINED = "human masks"  # a segmenter trained on them, all else alike
 UNKNOWN = "unknown"  # the store lacks the denominator, and the record is older than the column that names it

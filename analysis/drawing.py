@@ -3,16 +3,18 @@
 import warnings
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its warnings on numpy 2
 from PIL import Image, ImageOps
 
+from analysis.records import Json
+from mal.data.image_names import file_name
+from mal.data.mask_formats import decode_mask, decode_runs
+
 PSEUDO, HUMAN = np.array([0.12, 0.47, 0.96]), np.array([0.98, 0.55, 0.08])
 TINT = 0.35  # share of a mask's colour
 LIME = (0, 255, 0)
-Json = dict[str, Any]
 
 
 def overlay(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
@@ -23,8 +25,8 @@ def overlay(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.nda
         colour: three values in [0, 1].
     """
     tinted = np.where(mask[..., None], (1 - TINT) * picture + TINT * 255 * colour, picture).round().astype(np.uint8)
-    inner = ~_grown(~mask)
-    tinted[_grown(mask) & ~mask] = 0
+    inner = ~grown(~mask)
+    tinted[grown(mask) & ~mask] = 0
     tinted[mask & ~inner] = 255
     return tinted
 
@@ -41,7 +43,7 @@ def draw_box(picture: np.ndarray, left: int, top: int, right: int, bottom: int) 
             picture[[y0, y1], x0 : x1 + 1] = colour
 
 
-def _grown(mask: np.ndarray) -> np.ndarray:
+def grown(mask: np.ndarray) -> np.ndarray:
     """A mask (H, W) bool and the pixels beside it; beyond the picture nothing is known, and nothing grows in."""
     grown = mask.copy()
     grown[1:] |= mask[:-1]
@@ -53,30 +55,14 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 def sample_mask(segmentation: Any, record: Json, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The mask at these rows and columns of its image: (rows, columns) bool. Only they are decoded."""
-    ends = np.cumsum(run_lengths(compressed(segmentation, record)["counts"]))
+    ends = np.cumsum(decode_runs(segmentation, height=record["height"], width=record["width"]))
     places = columns[None, :] * record["height"] + rows[:, None]
     return np.searchsorted(ends, places, side="right") % 2 == 1
 
 
-def run_lengths(counts: str | bytes) -> np.ndarray:
-    """Run lengths of a compressed RLE, background first: five bits a character, from the fourth number on differences
-    (maskApi.c, rleFrString)."""
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    stops = np.flatnonzero((codes & 32) == 0)
-    codes = codes[: stops[-1] + 1] if len(stops) else codes[:0]
-    starts = np.concatenate([[0], stops[:-1] + 1]) if len(stops) else stops
-    place = np.arange(len(codes)) - np.repeat(starts, stops - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts) if len(stops) else np.zeros(0, dtype=np.int64)
-    values -= ((codes[stops] & 16) > 0) * (np.int64(1) << (5 * (place[stops] + 1)))
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
-
-
 def decode(segmentation: Any, record: Json) -> np.ndarray:
-    """Polygons or RLE → (H, W) bool."""
-    return rle.decode(compressed(segmentation, record)).astype(bool)
+    """Polygons or RLE of an image → (H, W) bool."""
+    return decode_mask(segmentation, height=record["height"], width=record["width"])
 
 
 def compressed(segmentation: Any, record: Json) -> Json:
@@ -89,11 +75,6 @@ def compressed(segmentation: Any, record: Json) -> Json:
     return segmentation
 
 
-def file_name(record: Json) -> str:
-    """Where an image lies below the folder of images; LVIS v1 names it by the last two parts of its address."""
-    return record.get("file_name") or "/".join(urlsplit(record["coco_url"]).path.split("/")[-2:])
-
-
 def load_pixels(record: Json, images: Path) -> np.ndarray:
     """(H, W, 3) in [0, 1], turned by the EXIF tag only where the annotated size says so (as the labelers see it)."""
     return np.asarray(load_picture(record, images)) / 255
@@ -101,7 +82,7 @@ def load_pixels(record: Json, images: Path) -> np.ndarray:
 
 def load_picture(record: Json, images: Path) -> Image.Image:
     """The same in 8 bits a channel: an eighth of the memory, decoded once and cropped after."""
-    image = in_eight_bits(_load(record, images))
+    image = opened(record, images)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -113,10 +94,40 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((deep * np.float32(255 / max(1, int(deep.max())))).astype(np.uint8))
 
 
-def _load(record: Json, images: Path) -> Image.Image:
+def opened(record: Json, images: Path) -> Image.Image:
+    """An annotated image, turned by its EXIF tag only where the annotated size says so (as the labelers see it).
+
+    Grey of 16 bits is stretched to the image's brightest pixel: it may use twelve of them.
+
+    Raises:
+        OSError: it cannot be read, or its size is not the annotated one; from the header, before any pixel is decoded.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # aerial images are as large as that
-        with Image.open(images / file_name(record)) as stored:
-            stored.load()
-            fits = stored.size == (record["width"], record["height"])
-            return stored if fits else ImageOps.exif_transpose(stored)
+        warnings.simplefilter("ignore")  # about large images, which their labeler has read, and odd EXIF tags
+        try:
+            return _decoded(images / file_name(record), (record["width"], record["height"]))
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds for a broken file
+            raise OSError(str(error)) from error
+
+
+def _decoded(path: Path, annotated: tuple[int, int]) -> Image.Image:
+    stored = Image.open(path)
+    try:
+        fits = stored.size == annotated
+        turned = not fits and stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        if not fits and not turned:
+            width, height = stored.size
+            raise OSError(f"it has {width} × {height} pixels, and {annotated[0]} × {annotated[1]} were annotated")
+        stored.load()
+        image = ImageOps.exif_transpose(stored) if turned else stored
+        return in_eight_bits(image)
+    except BaseException:
+        stored.close()
+        raise
+
+
+def even_places(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` ranks at equal steps, the first and the last among them, each once."""
+    return sorted(set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())) if count else []

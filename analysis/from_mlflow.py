@@ -1,24 +1,22 @@
 """The records and small arrays of an MLflow server, as files in a store's layout: what tracking sent, back.
 
-The only file of analysis that imports mlflow. A mirror made before the arrays were sent has run.json and pictures only:
-remove the stages' mlflow.json and send them again (python -m mal.tracking sync).
+A mirror made before the arrays were sent has run.json and pictures only: remove the
+stages' mlflow.json and send them again (python -m mal.tracking sync).
 """
 
-import logging
 import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from analysis.records import UnreadableRecordError
+from mal.engine.mlflow_server import import_mlflow, own_artifacts, reason
+from mal.engine.tracking_address import is_server, resolve, shown, without_password
 
 RECORD = "run.json"
-ARTIFACTS = "mlflow-artifacts"  # beside the SQLite file
 # what mal/engine/tracking.py sends beside run.json and pictures; anything else on the server is not ours
 WANTED = re.compile(r"run\.json|instances\.csv|curves\.jsonl|attention\.npz|matches_\w+\.npz")
 NAME = re.compile(r"\w[\w.-]*")  # of a stage or key: one folder, below the target
@@ -45,11 +43,11 @@ def download(uri: str, target: Path, *, experiment: str = "mal") -> int:
         found = client.get_experiment_by_name(experiment)
         runs = {} if found is None else _finished(client, found.experiment_id)
     except Exception as error:  # mlflow, requests and sqlalchemy raise dozens of kinds
-        raise UnreadableRecordError(f"cannot read the tracking server {_shown(uri)}: {_reason(error, uri)}") from error
+        raise UnreadableRecordError(f"cannot read the tracking server {shown(uri)}: {reason(error)}") from error
     if not runs:
         raise UnreadableRecordError(
-            f"the tracking server {_shown(uri)} holds no finished stage in an experiment {experiment}; name another "
-            f"with --experiment, or send some with python -m mal.tracking sync --uri {_shown(uri)}"
+            f"the tracking server {shown(uri)} holds no finished stage in an experiment {experiment}; name another "
+            f"with --experiment, or send some with python -m mal.tracking sync --uri {shown(uri)}"
         )
     for (stage, key), run in sorted(runs.items()):
         if not (target / stage / key / RECORD).exists():
@@ -57,7 +55,7 @@ def download(uri: str, target: Path, *, experiment: str = "mal") -> int:
                 _copy(client, run, target / stage / key, database=database)
             except Exception as error:
                 raise UnreadableRecordError(
-                    f"cannot download {stage}/{key} from {_shown(uri)}: {_reason(error, uri)}; run the command again, "
+                    f"cannot download {stage}/{key} from {shown(uri)}: {reason(error)}; run the command again, "
                     "or read the store that was sent"
                 ) from error
     return len(runs)
@@ -89,7 +87,8 @@ def _pages(client: Any, experiment_id: str) -> Iterator[Any]:
 def _copy(client: Any, run: Any, folder: Path, *, database: Path | None) -> None:
     """Download a run's files next to where they belong, then give the folder its name."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = None if database is None else _beside(database, run)
+    beside = own_artifacts(database, run.info.run_id, run.info.artifact_uri)
+    beside = beside if beside and beside.is_dir() else None
     there = (
         (it.name for it in beside.iterdir()) if beside else (it.path for it in client.list_artifacts(run.info.run_id))
     )
@@ -109,53 +108,22 @@ def _copy(client: Any, run: Any, folder: Path, *, database: Path | None) -> None
         whole.rename(folder)
 
 
-def _beside(database: Path, run: Any) -> Path | None:
-    """The folder of a run's files beside its SQLite file, which MLflow looks for where the file was once."""
-    folder = database.parent / ARTIFACTS / run.info.run_id / "artifacts"
-    return folder if run.info.artifact_uri.endswith("/".join(folder.parts[-3:])) and folder.is_dir() else None
-
-
 def _client(uri: str) -> tuple[Any, Path | None]:
     """A client of a server that is there, and the path of its SQLite file; one that is not would be made, empty."""
-    path = None
-    match = re.fullmatch(r"sqlite:///(?P<path>[^?]+)(?P<query>\?.*)?", uri)
-    if match:
-        path = Path(match["path"]).resolve()
-        if not path.is_file():
-            raise UnreadableRecordError(f"there is no database {path.name} at {uri}; give the one that was sent to")
-        uri = f"sqlite:///{path}{match['query'] or ''}"
-    elif not uri.startswith(("http://", "https://")):
+    bare, secret = without_password(uri)
+    if not is_server(bare) and not bare.startswith("sqlite:///"):
         raise UnreadableRecordError(
             f"--mlflow {uri} is no address of a server; give sqlite:///FILE or http://HOST:PORT"
         )
-    if match := re.fullmatch(r"(https?://)([^/?#:@]+):([^/?#]+)@(.*)", uri):  # mlflow's own messages have the address
-        os.environ.update(MLFLOW_TRACKING_USERNAME=unquote(match[2]), MLFLOW_TRACKING_PASSWORD=unquote(match[3]))
-        uri = match[1] + match[4]
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")
-    os.environ.update(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default is minutes of retries
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+    address, path = resolve(bare)
+    if path is not None and not path.is_file():
+        raise UnreadableRecordError(f"there is no database {path.name} at {uri}; give the one that was sent to")
+    os.environ.update(secret, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import mlflow
+        mlflow = import_mlflow()
     except ImportError as error:
         raise UnreadableRecordError(
             "reading from a tracking server needs mlflow, which is not installed: pip install mlflow, or read a "
             "store's folder with --store"
         ) from error
-    return mlflow.MlflowClient(tracking_uri=uri), path
-
-
-def _shown(uri: str) -> str:
-    """The address without its password."""
-    return re.sub(r"(?<!sqlite)://[^\s\"']*@", "://…@", uri)
-
-
-def _reason(error: Exception, uri: str) -> str:
-    text = " ".join(str(error).split()).replace(uri, _shown(uri))
-    if "API request to" in text and (why := re.search(r"\[Errno -?\d+\] ([^\"')]+)|Read timed out", text)):
-        return f"it does not answer ({why[1] or 'time-out'})"
-    return text[:300] or type(error).__name__
+    return mlflow.MlflowClient(tracking_uri=address), path

@@ -19,7 +19,7 @@ likely are numbers of; the row ID_as_written, without printed numbers, is for wh
 (analysis/zoo.py) has the numbers of a public zoo that the paper repeats.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -28,12 +28,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mal.errors import MalError
+
 PAPER = Path(__file__).resolve().parents[1] / "results" / "paper"
 RELATIONS = ("value", "difference", "mean_difference", "largest", "smallest", "larger", "within", "opposite_order")
 Scale = Mapping[str, Mapping[str, Any]]  # stage → setting (dotted) → value
 
 
-class PaperNumbersError(Exception):
+class PaperNumbersError(MalError):
     """The files of the paper's numbers are missing or do not fit together."""
 
 
@@ -122,18 +124,6 @@ class PaperTable:
         return f"python experiments/run.py -m experiment={self.name} profile=paper{one}"
 
 
-@dataclass(frozen=True)
-class Number:
-    """One printed number, in full."""
-
-    table: int
-    row: str  # TABLE.ID
-    names: dict[str, str]
-    column: str
-    unit: str
-    printed: Printed
-
-
 @cache
 def load(folder: Path = PAPER) -> dict[str, PaperTable]:
     """All tables by name, in the paper's order.
@@ -147,16 +137,6 @@ def load(folder: Path = PAPER) -> dict[str, PaperTable]:
             f"{folder} holds no tab1.yaml …; analysis/ reads them from a checkout of the repository"
         )
     return {table.name: table for table in map(_read, paths)}
-
-
-def numbers(tables: Mapping[str, PaperTable]) -> Iterator[Number]:
-    """Every printed number of some tables."""
-    for table in tables.values():
-        for row in table.rows:
-            for column, printed in row.printed.items():
-                if printed is not None:
-                    unit = table.quantities[column].unit
-                    yield Number(table.number, f"{table.name}.{row.id}", row.names, column, unit, printed)
 
 
 def find_row(reference: str, table: PaperTable, tables: Mapping[str, PaperTable]) -> Row:

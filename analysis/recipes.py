@@ -6,26 +6,19 @@ say.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from analysis.records import Record, UnreadableRecordError, address
-from analysis.settings import flat
+from analysis.lineage import ancestors
+from analysis.records import Record, UnreadableRecordError
+from mal.engine.payload import flatten
+from mal.methods.mal.reads import FORMER
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 OWN_COLUMN = ("recipe", "roi.theta")  # set by a recipe, and said by a column of its own
-# what results were computed with that do not mention a newer setting (mal/stages/settings.py; a test compares)
-FORMER: dict[str, Any] = {
-    "roi.repeats": "background",
-    "loss.box_mask": "cell",
-    "crf.antialias": True,
-    "label.upsample": "direct",
-    "label.antialias": True,
-    "label.cut": True,
-}
 Settings = dict[str, Any]  # dotted name → value
 
 
@@ -90,20 +83,21 @@ def recipe(name: str, *, profile: str, data: str) -> Settings:
     Raises:
         UnreadableRecordError: a file of experiments/conf cannot be read.
     """
-    own = dict(flat(_composed("recipe", name)))
+    own = dict(flatten(_composed(CONF, "recipe", name)))
     whole = dict(own)
     for group, option in (
         ("data", data),
         ("profile", profile),
         ("data_recipe", f"{data}_{name}"),
-    ):  # config.yaml's order
-        whole |= {key: value for key, value in flat(_composed(group, option)) if key in own}
+    ):  # as config.yaml
+        whole |= {key: value for key, value in flatten(_composed(CONF, group, option)) if key in own}
     return whole
 
 
-def _composed(group: str, option: str) -> dict[str, Any]:
+@cache
+def _composed(conf: Path, group: str, option: str) -> dict[str, Any]:
     """A file of a config group that sets global values, over the files of its group that its defaults list names."""
-    path = CONF / group / f"{option}.yaml"
+    path = conf / group / f"{option}.yaml"
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")
@@ -113,36 +107,22 @@ def _composed(group: str, option: str) -> dict[str, Any]:
         own: Any = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:  # yaml and omegaconf have many kinds
         raise UnreadableRecordError(f"{path} cannot be read: {error}; mend it, or restore it") from error
-    whole: dict[str, Any] = {}
+    whole: Any = OmegaConf.create({})
     for entry in own.pop("defaults", ["_self_"]):
         if isinstance(entry, str):  # the others choose options of other groups, which the record names
-            whole = _merged(whole, own if entry == "_self_" else _composed(group, entry))
-    return whole
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = deepcopy(dict(below))
-    for key, value in above.items():
-        inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(inner, value) if both else deepcopy(value)  # type: ignore[arg-type]
-    return merged
+            whole = OmegaConf.merge(whole, own if entry == "_self_" else _composed(conf, group, entry))
+    return OmegaConf.to_container(whole)  # type: ignore[return-value]
 
 
 def _made_with(record: Record, known: Mapping[str, Record]) -> Iterator[tuple[str, Settings]]:
     """The labelling and the training of the labeler behind a result, nearest first: which, and its settings."""
-    queue, seen = [address(record)], set()
-    for name in queue:
-        here = record if name == queue[0] else known.get(name)
-        if here is None:
-            continue
-        kind = {"label": "label", "train_labeler": "train"}.get(
-            here["stage"].removesuffix("_train").removesuffix("_val")
-        )
+    seen = set()
+    for here in filter(None, ancestors(record, known).values()):
+        stage = here["stage"].removesuffix("_train").removesuffix("_val")
+        kind = {"label": "label", "train_labeler": "train"}.get(stage)
         if kind is not None and kind not in seen:
             seen.add(kind)
-            yield kind, _as_config(dict(flat(here["config"])))
-        queue += [other for other in here["inputs"].values() if other not in queue]
+            yield kind, _as_config(dict(flatten(here["config"])))
 
 
 def _as_config(settings: Settings) -> Settings:

@@ -1,27 +1,19 @@
-"""The records (run.json) of finished stages, their files, and the images that they are about."""
+"""The records (run.json) of finished stages."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-DEFAULT_STORE = Path("results/runs")
+from mal.errors import MalError
+
 Record = dict[str, Any]
 Json = dict[str, Any]
+PARTS = {"status": str, "stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict}
 
 
-class UnreadableRecordError(Exception):
+class UnreadableRecordError(MalError):
     """A store without results, or with one that cannot be read."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Photographs or drawings, and the file that describes them."""
-
-    annotations: Path  # COCO or LVIS, with human masks
-    images: Path  # folder
-    drawn: bool  # procedural: nobody's rights are touched
 
 
 def finished(store: Path) -> list[Record]:
@@ -30,32 +22,50 @@ def finished(store: Path) -> list[Record]:
     Raises:
         UnreadableRecordError: there is none, or one cannot be read.
     """
-    records = []
-    for path in sorted(store.glob("*/*/run.json")):
-        try:
-            records.append(_checked(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
-            raise UnreadableRecordError(f"{path} cannot be read: {error}; compute it again, or remove it") from error
+    try:
+        records = [read_record(path) for path in sorted(store.glob("*/*/run.json"))]
+    except UnreadableRecordError as error:
+        raise UnreadableRecordError(f"{error}; compute it again, or remove it") from error
     records = [record for record in records if record["status"] == "done"]
     if not records:
         raise UnreadableRecordError(f"the store {store} holds no finished run; `make demo` makes one")
     return records
 
 
-def _checked(record: Any) -> Record:
-    """Raises ValueError: this is no record of a stage."""
-    if not isinstance(record, dict) or "status" not in record:
-        raise ValueError("it is no record of a stage")
-    if record["status"] != "done":
-        return record
-    parts = {"stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict}
-    for name, kind in parts.items():
-        if not isinstance(record.get(name), kind):
-            raise ValueError(f"it has no usable '{name}'")
-    for name, entry in record["metrics"].items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
-            raise ValueError(f"its metric '{name}' has no value")
+def read_record(path: Path) -> Record:
+    """A run.json; if it is that of a finished stage it has its parts, and all metrics have values.
+
+    Raises:
+        UnreadableRecordError: it cannot be read, or is no record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise UnreadableRecordError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UnreadableRecordError(f"{path} cannot be read: it is not whole JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise UnreadableRecordError(f"{path} holds a {type(record).__name__}, not a record")
+    for name, kind in PARTS.items():
+        if not isinstance(record.get(name), kind) and (name == "status" or record["status"] == "done"):
+            raise UnreadableRecordError(f"{path} has no usable '{name}'")
+    for name, entry in record["metrics"].items() if record["status"] == "done" else ():
+        where = f"{path}: metric {name}"
+        if not isinstance(entry, dict) or "value" not in entry:
+            raise UnreadableRecordError(f"{where} has no value")
+        value, n = entry["value"], entry.get("n")
+        if not is_number(value, float) or not is_number(n, int):
+            raise UnreadableRecordError(f"{where} has value {value!r} and n {n!r}; a number and a count were expected")
     return record
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def is_number(value: Any, kind: type) -> bool:
+    """Whether a value is absent, or a number (`float`) or a whole one (`int`)."""
+    return value is None or (isinstance(value, int | kind) and not isinstance(value, bool))
 
 
 def address(record: Record) -> str:
@@ -66,35 +76,3 @@ def address(record: Record) -> str:
 def by_address(records: Iterable[Record]) -> dict[str, Record]:
     """stage/key → record."""
     return {address(record): record for record in records}
-
-
-def pictures(record: Record, known: Mapping[str, Record], store: Path) -> Pictures | None:
-    """The images that a result is about; None where they cannot be found on this machine.
-
-    Procedural images lie in the store. Those of a user's files lie where they lay when their boxes were read, if
-    they still do: two results of the same files have the same digests among their `sources`.
-
-    Args:
-        record: of a stage that reads a split: boxes_*, label_*, quality_*, detect_val, ap_val, …
-        known: all records, by address. store: folder that they are in.
-    """
-    for name in _ancestors(record, known):
-        if name.startswith(("shapes_train/", "shapes_val/")):  # the nearest: its own split before the labeler's
-            folder = store / name
-            return Pictures(folder / "annotations.json", folder / "images", drawn=True) if folder.is_dir() else None
-    for other in known.values():
-        places, sources = other.get("places"), other["sources"]
-        if places and sources and sources.items() <= record["sources"].items():
-            found = Pictures(Path(places["annotations"]), Path(places["images"]), drawn=False)
-            if found.annotations.is_file() and found.images.is_dir():
-                return found
-    return None
-
-
-def _ancestors(record: Record, known: Mapping[str, Record]) -> Iterable[str]:
-    """A record's address and those of all it comes from, nearest first; each once."""
-    queue = [address(record)]
-    for name in queue:
-        yield name
-        inputs = record["inputs"] if name == address(record) else known.get(name, {"inputs": {}})["inputs"]
-        queue += [other for other in inputs.values() if other not in queue]

@@ -6,9 +6,11 @@ A cell is plain text. What it means in a format is escaped there, so that a read
 import csv as csv_format
 import html as html_format
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 
 # what pdflatex's own input encoding has no character for → what it has
 LATEX = {
@@ -235,9 +237,27 @@ def html_text(text: str) -> str:
     return html_format.escape(one_line(text))
 
 
+def script_json(data: object) -> str:
+    """JSON that can stand inside a script element: nothing in it can end that, nor break UTF-8."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def part_of_page(package: str, name: str) -> str:
+    """A file of a package that a page is made of."""
+    return (files(package) / name).read_text(encoding="utf-8")
+
+
 def one_line(text: str) -> str:
     """Text without line breaks and other characters that cannot be seen: each stretch of them is one space."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text)
+
+
+def spread(values: list[float], pattern: str) -> str:
+    """The mean and, of several seeds, the lowest and the highest: `95.0% (94.1% … 95.7%)`."""
+    mean = pattern.format(sum(values) / len(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({pattern.format(min(values))} … {pattern.format(max(values))})"
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "html": html_page}

@@ -8,7 +8,9 @@ from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its w
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.drawing import HUMAN, PSEUDO, Json, compressed, draw_box, load_picture, overlay, sample_mask
+from analysis.drawing import HUMAN, PSEUDO, compressed, draw_box, even_places, load_picture, overlay, sample_mask
+from analysis.images import by_id
+from analysis.records import Json
 
 EXAMPLES = 10
 SMALLEST = 16  # pixels; in a smaller box there is nothing to see
@@ -34,8 +36,8 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
         `out`.
     """
     coco = json.loads(labels.read_bytes())
-    records = {image["id"]: image for image in coco["images"]}
-    truths = {} if human is None else {a["id"]: a for a in json.loads(human.read_bytes())["annotations"]}
+    records = by_id(coco["images"])
+    truths = {} if human is None else by_id(json.loads(human.read_bytes())["annotations"])
     rows: list[Row] = []
     for annotation in coco["annotations"]:
         if min(annotation["bbox"][2:]) < SMALLEST or annotation.get("iscrowd") or annotation.get("flagged"):
@@ -44,15 +46,13 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
         iou = 0.0 if truth is None else _iou(annotation, truth, records[annotation["image_id"]])
         rows.append((annotation, truth, iou))
     rows.sort(key=lambda row: -row[2])
-    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(examples, len(rows))).round().astype(int)]
+    chosen = [rows[i] for i in even_places(len(rows), examples)]
     columns, drawn = 3 if human is None else 4, {}
     for image_id in dict.fromkeys(annotation["image_id"] for annotation, _, _ in chosen):  # an image is decoded once
         picture = load_picture(records[image_id], images)
         for place, (annotation, truth, _) in enumerate(chosen):
             if annotation["image_id"] == image_id:
-                drawn[place] = _draw_row(
-                    picture, annotation, truth, records[image_id], columns=3 if human is None else 4
-                )
+                drawn[place] = _draw_row(picture, annotation, truth, records[image_id], columns=columns)
     _save(out, [drawn[place] for place in range(len(chosen))], chosen, columns=columns)
     return out
 

@@ -1,12 +1,47 @@
-"""Where an analysis command reads records from: a run store, or an MLflow server that mirrors one."""
+"""What the commands of analysis share: where they read records from, and how they end where that fails."""
 
 import argparse
 import atexit
-import os
+import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
-from analysis.records import DEFAULT_STORE
+from analysis.records import UnreadableRecordError
+from mal.engine.tracking_address import DEFAULT_STORE, experiment_name
+from mal.errors import MalError
+
+
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
+    """A command line that ends with 1 and a sentence where it meets an error of ours, else with 0."""
+
+    @wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            main(arguments)
+        except MalError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    return run
+
+
+@contextmanager
+def writing(folder: Path, *, option: str = "--out") -> Iterator[None]:
+    """A block that writes below a folder, which an option names.
+
+    Raises:
+        UnreadableRecordError: it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableRecordError(
+            f"cannot write below {folder}: {error.strerror or error}; name another folder with {option}"
+        ) from error
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of results; default: %(default)s")
     where.add_argument("--mlflow", metavar="URI", help="read the results from a tracking server or its SQLite file")
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "mal"
     parser.add_argument(
-        "--experiment", default=experiment, help="of --mlflow; default: $MLFLOW_EXPERIMENT_NAME, else mal"
+        "--experiment", default=experiment_name(), help="of --mlflow; default: $MLFLOW_EXPERIMENT_NAME, else mal"
     )
     parser.add_argument("--copy", type=Path, metavar="DIR", help="keep here what --mlflow downloads, for the next time")
 

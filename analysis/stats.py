@@ -15,24 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mal.metrics.bootstrap import Interval, image_weights
+
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 FLIPS_AT_ONCE = 1000  # bounds the working memory to this many × images
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the bounds of its interval, at `LEVEL`. An infinite bound: the data set no limit."""
-
-    value: float
-    low: float
-    high: float
-
-
-def image_weights(images: int, resamples: int, *, seed: int = 0) -> Counts:
-    """How often each image is drawn, with replacement, in each resample: (resamples, images), rows sum to `images`."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def percentile(value: float, samples: Floats) -> Interval:

@@ -2,20 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.columns import METHOD, PAPER_DATA, labeler_name, rank, supervision_name
 from analysis.denominators import Kept, by_score, kept_groups, must_be_said, names_of, usable
+from analysis.lineage import WEIGHTS, unlike, weights_of
 from analysis.recipes import departures, recipe_name, shown
-from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.rendering import Table, markdown_rows
-from analysis.seeds import spread
-from analysis.settings import WEIGHTS, weights_of
+from analysis.records import Record, address, by_address, finished
+from analysis.rendering import Table, markdown_rows, spread
+from analysis.sources import command
+from mal.engine.tracking_address import DEFAULT_STORE
 
-PAPER_DATA = ("coco", "lvis")
 # what tells results apart: columns, `settings` unlike the recipe's, and `key`, which differs where nothing else does
-IDENTITY = ("recipe", "encoder", "decoder", "theta", "segmenter", "settings", "seed", "key")
+IDENTITY = (*METHOD, "segmenter", "settings", "seed", "key")
 QUALITY = {
     "iou": "IoU",
     "iou_class": "IoU (class mean)",
@@ -33,15 +34,6 @@ CLUSTERING = {
     "clustering_M": "M",
     "clustering_L": "L",
     "clustering_global": "one pair of centres for all",
-}
-LABELERS = {
-    "mal": "MAL",
-    "box": "filled box",
-    "ellipse": "inscribed ellipse",
-    "grabcut": "GrabCut",
-    "sam": "SAM",
-    "file": "given file",
-    "gt": "human masks",
 }
 
 
@@ -116,7 +108,7 @@ def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
     An AP has a line for each of its denominators, which are named where they are not simply the human masks' AP.
     """
     kept, said = by_score(groups), must_be_said(names_of(groups))
-    header, identified = _identified([some[0].score for some in kept.values()], known, _supervision)
+    header, identified = _identified([some[0].score for some in kept.values()], known, _trained_on)
     rows = []
     for record, cells in identified:
         numbers = [_number(record, metric) for metric in AP]
@@ -152,7 +144,7 @@ def _over_seeds(groups: list[list[Kept]], known: dict[str, Record]) -> list[str]
     for group in groups:
         if len(group) > 1:
             several.setdefault(address(group[0].score), []).append(group)
-    header, named = _identified([some[0][0].score for some in several.values()], known, _supervision, but="seed")
+    header, named = _identified([some[0][0].score for some in several.values()], known, _trained_on, but="seed")
     rows = []
     for first, cells in named:
         for group in several[address(first)]:
@@ -175,31 +167,8 @@ def _over_seeds(groups: list[list[Kept]], known: dict[str, Record]) -> list[str]
     return ["Over seeds", table(["trained on", *header, *titles], rows)] if rows else []
 
 
-def _supervision(record: Record) -> str:
-    """What a segmenter was trained on, in words."""
-    columns = record["columns"]
-    if columns["supervision"] == "human":
-        return "human masks"
-    if columns["supervision"] == "boxes":
-        return "boxes, no mask head"
-    if columns["supervision"] == "published":
-        return published_name(columns)
-    if columns["labeler"] == "gt":
-        return "human masks, copied"
-    return labeler_name(columns["labeler"], "masks")
-
-
-def published_name(columns: Mapping[str, Any]) -> str:
-    """Published weights in words: their file, and the mask AP that is printed of them where that is of this data."""
-    file, printed = columns.get("published_file"), columns.get("printed_mask_ap")
-    name = "published weights" + (f" {file}" if file else "")
-    return name + (f" (printed mask AP .{round(10 * printed):03d})" if printed is not None else "")
-
-
-def labeler_name(labeler: str, of: str = "") -> str:
-    """A labeler in words; `mal:coco` is MAL trained on coco, not on the data that it labels."""
-    name, _, data = labeler.partition(":")
-    return " ".join(filter(None, (LABELERS.get(name, name), of, data and f"(labeler trained on {data})")))
+def _trained_on(record: Record) -> str:
+    return supervision_name(record["columns"])
 
 
 def _identified(
@@ -211,32 +180,22 @@ def _identified(
         The settings' names; the records in the table's order, each with the cells of its name and settings.
     """
     columns: list[str] = []
-
-    def values(record: Record) -> list[Any]:
-        return [identity(record, setting, known) for setting in columns]
-
+    cells = [[name(record)] for record in records]
     for setting in (setting for setting in IDENTITY if setting != but):
-        alike: dict[tuple[Any, ...], set[Any]] = {}
-        for record in records:
-            value = record["columns"].get("recipe") if setting == "recipe" else identity(record, setting, known)
-            alike.setdefault((name(record), *values(record)), set()).add(value)
-        if any(len(different) > 1 for different in alike.values()):
+        values = [identity(record, setting, known) for record in records]
+        by = [record["columns"].get("recipe") for record in records] if setting == "recipe" else values
+        if any(unlike([tuple(row) for row in cells], by)):
             columns.append(setting)
+            cells = [[*row, value] for row, value in zip(cells, values, strict=True)]
 
-    def rank(record: Record) -> tuple[Any, ...]:
-        labeler, names = record["columns"].get("labeler"), list(LABELERS)
-        place = names.index(labeler) if labeler in names else len(names)
-        sortable = [(value is not None, value) for value in values(record)]
-        return (
-            record["columns"].get("supervision") not in ("human", "boxes"),
-            place,
-            name(record),
-            sortable,
-            record["key"],
-        )
+    def place(pair: tuple[Record, list[Any]]) -> tuple[Any, ...]:
+        record, (title, *values) = pair
+        baseline = record["columns"].get("supervision") in ("human", "boxes")
+        sortable = [(value is not None, value) for value in values]
+        return not baseline, rank(record["columns"]), title, sortable, record["key"]
 
-    ordered = sorted(records, key=rank)
-    return columns, [(r, [name(r), *("" if value is None else str(value) for value in values(r))]) for r in ordered]
+    ordered = sorted(zip(records, cells, strict=True), key=place)
+    return columns, [(r, ["" if value is None else str(value) for value in row]) for r, row in ordered]
 
 
 def identity(record: Record, name: str, known: Mapping[str, Record]) -> Any:
@@ -267,17 +226,12 @@ def _interval(record: Record) -> str:
     return f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Print the tables of a store."""
     parser = argparse.ArgumentParser(prog="python -m analysis.summary", description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("results/runs"), help="folder of run.json files")
-    try:
-        records = finished(parser.parse_args(arguments).store)
-    except UnreadableRecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(summary(records))
-    return 0
+    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of run.json files")
+    print(summary(finished(parser.parse_args(arguments).store)))
 
 
 if __name__ == "__main__":

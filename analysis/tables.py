@@ -5,13 +5,13 @@ Writes OUT/tables/tab1_coco.md, .tex, .csv and .html, and so on for each table, 
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis.paper_numbers import PaperNumbersError, load
-from analysis.records import Record, UnreadableRecordError, finished
+from analysis.paper_numbers import load
+from analysis.records import Record, finished
 from analysis.rendering import FORMATS, Table
-from analysis.sources import add_options, opened
+from analysis.sources import add_options, command, opened, writing
 
 DEFAULT_OUT = Path("results/report")
 TESTDEV = Path("results/testdev.yaml")
@@ -44,7 +44,8 @@ def write(table: Table, folder: Path) -> list[Path]:
     return paths
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """Write the tables."""
     names = [table.name for table in load().values()]
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__.splitlines()[0])
@@ -53,18 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--testdev", type=Path, default=TESTDEV, help="what COCO's server said; default: %(default)s")
     options = parser.parse_args(arguments)
-    try:
-        store = opened(options)
+    store = opened(options)
+    with writing(options.out):
         for table in paper_tables(finished(store), store, testdev=options.testdev):
             if table.name in options.table:
                 print("\n".join(map(str, write(table, options.out / "tables"))))
-    except (UnreadableRecordError, PaperNumbersError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write into {options.out}: {error}; give another folder with --out", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -52,7 +52,18 @@ def comparisons(tables: Mapping[str, PaperTable], folder: Path = PAPER) -> list[
     Raises:
         PaperNumbersError: the file is missing, or names what there is not.
     """
-    return list(_compared(tables, _read(folder)))
+    found = []
+    for metric in METRICS:
+        for model in _read(folder)["models"]:
+            reference = model["cells"][metric]
+            row, _, quantity = reference.rpartition(".")
+            table = tables[row.partition(".")[0]]
+            printed = find_cell(reference, table, tables)
+            backbone = find_row(row, table, tables).names["backbone"].partition(" [")[0]  # without what we say of it
+            place = f"Table {table.number}, human masks, {table.quantities[quantity].title}"
+            zoo, deformable = str(model["printed"][metric]), bool(model["deformable"])
+            found.append(Comparison(place, backbone, printed.text, zoo, model["config"], deformable))
+    return found
 
 
 def report(tables: Mapping[str, PaperTable], folder: Path = PAPER) -> Table:
@@ -61,8 +72,7 @@ def report(tables: Mapping[str, PaperTable], folder: Path = PAPER) -> Table:
     Raises:
         PaperNumbersError: as above.
     """
-    raw = _read(folder)
-    found = list(_compared(tables, raw))
+    raw, found = _read(folder), comparisons(tables, folder)
     equal = [one for one in found if one.equal]
     wrong = [one for one in equal if one.named_deformable != one.deformable]
     gains = "; ".join(f"{backbone} {metric} +{gain}" for backbone, metric, gain in _gains(raw))
@@ -78,19 +88,6 @@ def report(tables: Mapping[str, PaperTable], folder: Path = PAPER) -> Table:
         ),
         text=frozenset({"where", "backbone, as printed", "the zoo's model", "verdict"}),
     )
-
-
-def _compared(tables: Mapping[str, PaperTable], raw: Mapping[str, Any]) -> Iterator[Comparison]:
-    for metric in METRICS:
-        for model in raw["models"]:
-            reference = model["cells"][metric]
-            row, _, quantity = reference.rpartition(".")
-            table = tables[row.partition(".")[0]]
-            printed = find_cell(reference, table, tables)
-            backbone = find_row(row, table, tables).names["backbone"].partition(" [")[0]  # without what we say of it
-            place = f"Table {table.number}, human masks, {table.quantities[quantity].title}"
-            zoo, deformable = str(model["printed"][metric]), bool(model["deformable"])
-            yield Comparison(place, backbone, printed.text, zoo, model["config"], deformable)
 
 
 def _gains(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

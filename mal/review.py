@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.review.page import LIMIT, write_review
 from mal.data.annotations import CocoDict, check_images, read, write
 from mal.data.mask_formats import encode_runs
 from mal.engine.faults import show
 from mal.engine.files import explain, sha256
 from mal.errors import AnnotationError, ConfigError, MalError
+from mal.pictures import LIMIT, write_review
 
 CHOICES = ("keep", "reject", "box")
 BY_HAND = "replaced by its filled box by hand"

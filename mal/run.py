@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from analysis.summary import summary
 from mal import segmenters
 from mal.config import Config
 from mal.config_checks import check
@@ -25,6 +24,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError
 from mal.methods.mal import looks
 from mal.methods.registry import find
+from mal.pictures import draw_attention, draw_sheet, summary
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -129,8 +129,6 @@ def preflight(config: Config, todo: list[Stage], device: torch.device) -> None:
 
 def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     """Print the run's table, and draw a sheet of its masks where it made any."""
-    from analysis.figures.attention import draw_attention  # matplotlib, which a dry run need not wait for
-
     say("\n" + summary([store.read(stage.name, stage.key) for stage in stages]))
     for stage in stages:
         if stage.name == "attention_val":
@@ -154,8 +152,6 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
 
 def _draw_masks(split: Split, labels: Path, out: Path) -> None:
     """A sheet of a split's masks, beside human ones where there are any."""
-    from analysis.sheet import draw_sheet  # matplotlib again
-
     with TemporaryDirectory() as folder:
         draw_sheet(labels, split.images, human=human_masks(split, Path(folder)), out=out)
 

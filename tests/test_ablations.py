@@ -10,10 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 import mal.run
-from analysis.paper.settings import flat
-from analysis.settings import shown
+from analysis.lineage import shown
 from mal.config import Config
 from mal.engine.graph import Stage, execute, in_order
+from mal.engine.payload import flatten
 from mal.engine.store import Store
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
@@ -119,9 +119,9 @@ def test_figure_7_varies_one_value_at_a_time_around_the_papers(compose):
 )
 def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
     rows = dict(zip(listed("sensitivity"), jobs("sensitivity", profile), strict=True))
-    unchanged = dict(flat(asdict(compose(*rows.pop("unchanged")))))
+    unchanged = dict(flatten(asdict(compose(*rows.pop("unchanged")))))
     for row, job in rows.items():
-        config = dict(flat(asdict(compose(*job))))
+        config = dict(flatten(asdict(compose(*job))))
         ((setting, value),) = {key: value for key, value in config.items() if value != unchanged[key]}.items()
         assert row == f"{setting.rpartition('.')[2]}_{shown(value)}"
 

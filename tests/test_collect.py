@@ -5,7 +5,6 @@ import io
 import json
 import math
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.collect import COLUMNS, BrokenRecordError, collect, main
+from analysis.collect import COLUMNS, collect, main
+from analysis.records import UnreadableRecordError
 
 HEADER = (
     "profile,data,labeler,recipe,encoder,decoder,theta,segmenter,supervision,seed,stage,metric,value,n,key,commit,"
@@ -180,7 +180,7 @@ def test_a_broken_record_is_named_and_nothing_is_printed_in_its_stead(
 def test_many_broken_records_are_one_sentence(store: Path) -> None:
     for path in store.glob("*/*/run.json"):
         path.write_text("{")
-    with pytest.raises(BrokenRecordError, match=r"ap/c+/run\.json .* \(and 3 more like it\)"):
+    with pytest.raises(UnreadableRecordError, match=r"ap/c+/run\.json .* \(and 3 more like it\)"):
         collect(store)
 
 
@@ -197,10 +197,9 @@ def test_without_csv_a_table_for_the_eye_has_every_column(store: Path, capsys: p
     assert len(lines) == 5
 
 
-def test_the_command_is_independent_of_the_suite_and_its_installation(store: Path, tmp_path: Path) -> None:
-    """It runs where only pandas is: nothing of mal is imported."""
-    shutil.copytree(Path(__file__).parents[1] / "analysis", tmp_path / "alone" / "analysis")
-    script = "import sys, analysis.collect as c; c.main(sys.argv[1:]); sys.exit('mal' in sys.modules)"
+def test_the_command_needs_no_torch(store: Path) -> None:
+    """It runs where only pandas is."""
+    script = "import sys, analysis.collect as c; c.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", script, "--store", str(store), "--csv", "-"]
-    done = subprocess.run(command, cwd=tmp_path / "alone", capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert list(csv.DictReader(io.StringIO(done.stdout))) == list(csv.DictReader(io.StringIO(EXPECTED)))

@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.columns import BELONGS
 from analysis.compare.__main__ import Question, main, report
 from analysis.compare.contenders import compared, contenders
 from analysis.compare.correlate import clustering_scores, correlation_lines
 from analysis.compare.resampled import ComparisonError, mask_ap, mask_iou
+from analysis.lineage import differing, settings_of
 from analysis.paper_numbers import load
-from analysis.records import UnreadableRecordError, by_address, finished
-from analysis.settings import BELONGS, differing, settings_of
+from analysis.records import by_address, finished
 from analysis.stats import holm
+from mal.errors import MalError
 
 IMAGES, EACH = 30, 4
 
@@ -288,7 +290,7 @@ def test_match_arrays_cut_off_are_named(lab: Laboratory) -> None:
         lab.score(encoder, 5, {k: v for k, v in lab.labeler(encoder, 0).items() if k != "key"}, "pseudo")
     path = lab.root / "ap_val/b/matches_segm.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UnreadableRecordError, match=r"ap_val/b/matches_segm\.npz holds no match arrays"):
+    with pytest.raises(MalError, match=r"ap_val/b/matches_segm\.npz holds no match arrays"):
         report(lab.root, Question("encoder", resamples=50))
 
 

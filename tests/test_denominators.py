@@ -144,7 +144,7 @@ def test_records_older_than_the_column_are_read() -> None:
 def test_a_record_with_the_column_and_one_without_it_are_seeds_of_one_thing() -> None:
     records = seeds({0: ["human"], 1: ["human"]})
     records[-1]["columns"] |= {"denominator": TRAINED}
-    from analysis.seeds import over_seeds
+    from analysis.lineage import over_seeds
 
     assert len(over_seeds([r for r in records if r["stage"] == "retention"], by_address(records))) == 1
 

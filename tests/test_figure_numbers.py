@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.drawing import even_places
 from analysis.figures.detections import matched, shown, to_show
 from analysis.figures.drawn import legend, sheet, styled
 from analysis.figures.overlap import covered_shares, overlap_bins
-from analysis.figures.photographs import even_places, fit
+from analysis.figures.photographs import fit
 from analysis.figures.quality import readable
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import bin_interval, bin_means, names, over_seeds_or_images
@@ -198,7 +199,7 @@ def test_results_of_other_instances_are_not_drawn_together():
 
     tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], read)
     assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
-    assert left_out == ("3 labelers scored on other instances than those shown",)
+    assert left_out == ["3 labelers scored on other instances than those shown"]
 
 
 # --- selection -----------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_of_a_sweeps_members_the_general_figures_show_the_one_that_most_is_built
     table = pd.DataFrame({"annotation_id": [1]})
     tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], lambda _: table)
     assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
-    assert left_out == ("1 labelers that fewer results are built on than on those shown",)
+    assert left_out == ["1 labelers that fewer results are built on than on those shown"]
 
 
 # --- which segmenter is shown ---------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import from_mlflow, sources
+from analysis import sources
+from mal.engine.tracking_address import shown
 
 STORED = {  # stage → its files beside run.json
     "quality_val": ["instances.csv"],
@@ -175,5 +176,4 @@ def test_a_store_is_read_where_it_lies_and_without_mlflow(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("password", ["secret", "se@cret", "se/cret", "se:cret"])
 def test_no_part_of_a_password_is_shown(password: str) -> None:
-    shown = from_mlflow._shown(f"http://me:{password}@127.0.0.1:9/path")
-    assert shown == "http://…@127.0.0.1:9/path"
+    assert shown(f"http://me:{password}@127.0.0.1:9/path") == "http://…@127.0.0.1:9/path"

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from analysis.ap import ap_from_matches, load_matches
 from analysis.intervals import RESAMPLES, interval
-from analysis.records import UnreadableRecordError
 from analysis.stats import image_weights
 from analysis.tables import paper_tables
+from mal.errors import MalError
+from mal.metrics.bootstrap import ap_from_matches
+from mal.metrics.matches import MatchArrays
 
 IMAGES = 12
 
@@ -42,7 +43,7 @@ def matches(path: Path) -> None:
 def test_an_aps_interval_is_that_of_resampled_aps_moved_by_twice_their_shift(tmp_path, metric, file, name):
     path = tmp_path / f"ap_val/k/matches_{file}.npz"
     matches(path)
-    loaded = load_matches(path)
+    loaded = MatchArrays.load(path)
     found = interval(record("ap_val", **{metric: 0.4}), metric, tmp_path)
     one_by_one = [ap_from_matches(loaded, w, metric=name) for w in image_weights(IMAGES, RESAMPLES)]
     shift = norm.ppf(np.mean(np.array(one_by_one) < 0.4))  # Efron (1981)
@@ -81,7 +82,7 @@ def test_what_has_no_arrays_has_no_interval(tmp_path):
 def test_broken_arrays_are_a_sentence(tmp_path, stage, metric, file):
     (tmp_path / stage / "k").mkdir(parents=True)
     (tmp_path / stage / "k" / file).write_text("half a file")
-    with pytest.raises(UnreadableRecordError, match=f"{file} .* again"):
+    with pytest.raises(MalError, match=f"{file} .* again"):
         interval(record(stage, **{metric: 0.4}), metric, tmp_path)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from paper_runs import NOWHERE, PAPERS, Runs, made, measured, of, part
 
+from analysis.lineage import lineage, over_seeds
 from analysis.paper.results import read_testdev
 from analysis.records import UnreadableRecordError, by_address
-from analysis.rendering import FORMATS
-from analysis.seeds import lineage, over_seeds, spread
+from analysis.rendering import FORMATS, spread
 from analysis.summary import summary
 from analysis.tables import main, paper_tables, write
 
@@ -538,7 +538,7 @@ def test_an_empty_store_a_broken_record_and_a_bad_folder_are_sentences(tmp_path,
     store = store_of(runs, tmp_path / "runs")
     (tmp_path / "file").write_text("")
     assert main(["--store", str(store), "--out", str(tmp_path / "file")]) == 1
-    assert "give another folder with --out" in capsys.readouterr().err
+    assert "name another folder with --out" in capsys.readouterr().err
     path = next(store.glob("*/*/run.json"))
     for text in ("{", "[]", '{"status": "done"}', json.dumps(runs.records[0] | {"metrics": {"iou": 0.5}})):
         path.write_text(text)

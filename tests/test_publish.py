@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.images import pictures
 from analysis.publish.__main__ import IMAGES, PublishError, ancestors, is_procedural, main, named, publish
 from analysis.publish.sanitise import clean, clean_record, leaks
-from analysis.records import by_address, finished, pictures
+from analysis.records import by_address, finished
 
 DRAWN, TAKEN = "d" * 16, "e" * 16  # keys of procedural results, and of those of photographs
 

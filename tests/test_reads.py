@@ -12,7 +12,7 @@ from mal.data import shapes
 from mal.data.annotations import read, strip
 from mal.engine.settings import names, settings
 from mal.methods.mal import looks
-from mal.methods.mal import stages as mal
+from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
 from mal.segmenters import backends, reads
 from mal.segmenters import training as segmenter_training

@@ -16,9 +16,9 @@ from test_summary import MAL, parsed, quality
 from analysis import recipes
 from analysis.recipes import common_departures, departures, recipe, recipe_name
 from analysis.records import by_address, finished
-from analysis.settings import flat
 from analysis.summary import summary
-from mal.methods.mal.stages import FORMER
+from mal.engine.payload import flatten
+from mal.methods.mal.reads import FORMER
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
@@ -39,13 +39,8 @@ def test_a_recipe_is_what_a_run_composes(name: str, profile: str) -> None:
             whole = OmegaConf.to_container(hydra_compose("config", overrides=overrides))
         found = recipe(name, profile=profile, data=data)
         assert {"label.threshold", "crf.zeta", "loss.mil_weight", "train.ema"} <= found.keys()
-        theirs = dict(flat(whole))  # type: ignore[arg-type]
+        theirs = dict(flatten(whole))  # type: ignore[arg-type]
         assert {key: theirs[key] for key in found} == found
-
-
-def test_the_former_values_are_those_that_keys_leave_out() -> None:
-    """analysis imports nothing of the suite, and so repeats what a labeler's record without a newer setting means."""
-    assert recipes.FORMER == FORMER
 
 
 def labelled(label: Record, *, data: str = "coco_mini", profile: str = "mini", **train: Any) -> list[Record]:
@@ -167,7 +162,7 @@ def test_no_two_published_labellings_have_one_name() -> None:
                 queue += [known[name] for name in one["inputs"].values() if name in known]
             labels = next(one for one in queue if one["stage"] in ("label_val", "label_train"))
             whole = {key: value for key, value in FORMER.items() if key.startswith("label.")}
-            whole |= dict(flat({"label": labels["config"]["label"]}))
+            whole |= dict(flatten({"label": labels["config"]["label"]}))
             columns = record["columns"]
             name = columns["profile"], columns["data"], recipe_name(record, known)
             ways.setdefault(name, set()).add(json.dumps(whole, sort_keys=True))

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from analysis.records import Pictures, UnreadableRecordError, by_address, finished, pictures
+from analysis.images import Pictures, pictures
+from analysis.records import UnreadableRecordError, by_address, finished
 
 
 def record(stage: str, key: str, inputs: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:

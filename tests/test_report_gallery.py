@@ -12,8 +12,9 @@ from PIL import Image
 
 from analysis.drawing import HUMAN
 from analysis.records import UnreadableRecordError, by_address, finished
-from analysis.report.gallery import build, mask_png, window
+from analysis.report.gallery import LONGEST, build, mask_png
 from analysis.report.instances import Selection, equal_steps, find, names, select
+from analysis.review.crops import window
 from tests.report_store import drawn_store, ellipse, write_images, write_labelled, write_record
 
 SOURCES = {"annotations": "a", "images": "i"}
@@ -134,13 +135,13 @@ def test_names_say_in_what_two_labelers_differ() -> None:
 
 
 def test_a_crop_is_the_box_and_a_quarter_of_it_on_each_side() -> None:
-    shown = window([100, 200, 40, 80], width=1000, height=1000)
+    shown = window([100, 200, 40, 80], width=1000, height=1000, longest=LONGEST)
     assert (shown.left, shown.top, shown.right, shown.bottom) == (90, 180, 151, 301)
     assert (shown.width, shown.height) == (61, 121)
 
 
 def test_a_crop_ends_at_the_image_and_is_shrunk_to_192_pixels() -> None:
-    shown = window([0, 0, 400, 800], width=400, height=800)
+    shown = window([0, 0, 400, 800], width=400, height=800, longest=LONGEST)
     assert (shown.left, shown.top, shown.right, shown.bottom) == (0, 0, 400, 800)
     assert (shown.width, shown.height) == (96, 192)
 
@@ -148,7 +149,7 @@ def test_a_crop_ends_at_the_image_and_is_shrunk_to_192_pixels() -> None:
 def test_a_mask_is_tinted_inside_opaque_at_its_edge_and_clear_outside() -> None:
     mask = np.zeros((40, 40), dtype=bool)
     mask[10:20, 12:24] = True
-    shown = window([0, 0, 40, 40], width=40, height=40)
+    shown = window([0, 0, 40, 40], width=40, height=40, longest=LONGEST)
     data = base64.b64decode(mask_png(mask, shown, HUMAN))
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
     assert pixels.shape == (40, 40, 4)
@@ -162,7 +163,7 @@ def test_a_mask_is_tinted_inside_opaque_at_its_edge_and_clear_outside() -> None:
 
 def test_a_mask_cut_by_the_crop_has_no_edge_there() -> None:
     mask = ellipse([0, 0, 96, 96])
-    shown = window([40, 40, 8, 8], width=96, height=96)  # all inside
+    shown = window([40, 40, 8, 8], width=96, height=96, longest=LONGEST)  # all inside
     alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(mask_png(mask, shown, HUMAN)))).convert("RGBA"))[..., 3]
     assert (alpha < 255).all()
     assert (alpha > 0).all()

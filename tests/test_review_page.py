@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from analysis.drawing import opened
 from analysis.review import page as review
-from analysis.review.crops import Window, crop_webp, mask_part, opened, outline_path, reasons, window
+from analysis.review.crops import Window, crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.page import write_review
 from analysis.review.ranking import covered, rank
 from mal.data.annotations import encode_mask

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats as theirs
 
-from analysis.ap import AREAS, Matches, ap_from_matches, ap_samples
 from analysis.stats import (
     ByImage,
     bias_corrected,
@@ -19,6 +18,8 @@ from analysis.stats import (
     seeds_interval,
     sign_flip_p,
 )
+from mal.metrics.bootstrap import ap_from_matches, ap_samples
+from mal.metrics.matches import AREAS, MatchArrays
 
 SETS = 500  # simulated data sets of a coverage
 
@@ -87,7 +88,7 @@ def test_the_bias_corrected_interval_undoes_a_shift_of_the_samples() -> None:
     assert (found.low, found.high) == pytest.approx((-0.7 - 1.96, -0.7 + 1.96), abs=0.06)
 
 
-def matches_of(rng: np.random.Generator, images: int, categories: int) -> Matches:
+def matches_of(rng: np.random.Generator, images: int, categories: int) -> MatchArrays:
     """Objects on 15 of 100 images, of which 7 of 10 are found with the higher scores, and false detections."""
     objects = rng.random((images, categories)) < 0.15
     true = np.argwhere(objects & (rng.random(objects.shape) < 0.7))
@@ -97,7 +98,7 @@ def matches_of(rng: np.random.Generator, images: int, categories: int) -> Matche
     state = np.repeat(np.array([1, 0], dtype=np.int8), [len(true), len(false)])
     order = np.lexsort((-score, image, category))
     where = np.argwhere(objects).T
-    return Matches(
+    return MatchArrays(
         np.arange(images), np.arange(categories), np.array([0.5]), image[order], category[order], score[order],
         np.broadcast_to(state[order], (len(AREAS), 1, len(order))), *where,
         np.ones((len(AREAS), len(where[0])), dtype=bool),

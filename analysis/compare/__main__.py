@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from analysis import sources
+from analysis.columns import BELONGS, COLUMNS
 from analysis.compare.changes import by_changes
 from analysis.compare.contenders import Comparison, Row, compared, contenders
 from analysis.compare.correlate import INTERVAL, SIGN, Points, clustering_scores, correlation_lines, paper_correlations
 from analysis.compare.resampled import ComparisonError, Measured, Runs, mask_ap, mask_iou, per_cent
 from analysis.denominators import by_score, in_words, kept_groups, must_be_said, usable
+from analysis.lineage import Settings, choices, chosen, differing, shown
 from analysis.paper_numbers import PaperNumbersError
 from analysis.recipes import common_departures
-from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.settings import BELONGS, COLUMNS, Settings, choices, chosen, differing, shown
+from analysis.records import Record, address, by_address, finished
+from analysis.sources import command
 from analysis.stats import Interval
 from analysis.summary import table
 
@@ -223,7 +225,8 @@ def _clustering(records: list[Record], known: Mapping[str, Record], values: Mapp
         return [*parts, f"The paper's own numbers: {error}"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--by", required=True, choices=[*BELONGS, CHANGES], help="what is compared")
@@ -241,20 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wanted = {name: values for name in [*COLUMNS, "seed"] if (values := getattr(options, name, None))}
     question = Question(options.by, options.baseline, wanted, options.where, options.along, options.resamples)
-    try:
-        text = report(sources.opened(options), question)
-        out = options.out / "tables" / f"compare_{options.by}.md"
+    text = report(sources.opened(options), question)
+    out = options.out / "tables" / f"compare_{options.by}.md"
+    with sources.writing(options.out):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
-    except UnreadableRecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write below {options.out}: {error.strerror}; give another --out", file=sys.stderr)
-        return 1
     print(text, end="")
     print(f"written to {out}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

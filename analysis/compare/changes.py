@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from analysis.columns import BELONGS, COLUMNS
 from analysis.compare.resampled import ComparisonError, Runs
+from analysis.lineage import ABSENT, Settings, differing, settings_of
 from analysis.records import Record, address
-from analysis.settings import ABSENT, BELONGS, COLUMNS, Settings, differing, settings_of
 
 UNCHANGED = "nothing"
 SEVERAL = "; "  # between the changes of a name
-ENTRIES = [name for name in COLUMNS if name in BELONGS and name != "theta"]  # menu entries: each sets many settings
+# menu entries: each sets many settings
+ENTRIES = [name for name, kind in COLUMNS.items() if name in BELONGS and kind == "str"]
 
 
 def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[str, Runs]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from analysis.compare.rankings import Stability, first_shares, stability
 from analysis.compare.resampled import ComparisonError, Measured, Runs, Sampled
+from analysis.lineage import choices, differing, settings_of, shown
 from analysis.records import Record, address
-from analysis.settings import choices, differing, settings_of, shown
 from analysis.stats import (
     ByImage,
     Floats,

@@ -5,13 +5,14 @@ prints.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.compare.rankings import FEWEST, Correlation, rank_correlation
-from analysis.paper_numbers import PaperNumbersError, load
+from analysis.lineage import WEIGHTS, Settings, differing, settings_of, weights_of
+from analysis.paper_numbers import load
 from analysis.records import Record
-from analysis.settings import WEIGHTS, Settings, differing, settings_of, weights_of
+from analysis.sources import command
 from analysis.summary import table
 
 KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
@@ -111,14 +112,10 @@ def paper_correlations() -> str:
     return "\n\n".join(parts)
 
 
-def main() -> int:
+@command
+def main(_: Sequence[str] | None) -> None:
     """Print the correlations of the paper's own numbers."""
-    try:
-        print(paper_correlations())
-    except PaperNumbersError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(paper_correlations())
 
 
 if __name__ == "__main__":

@@ -60,27 +60,6 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", seed
     return Correlation(kind, n, Interval(seen, low, high), _permutation_p(first, second, seen, kind, seed))
 
 
-def bootstrap_interval(
-    x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """The percentile bootstrap over points, for many points; with few it is far too short (see the top of the file).
-
-    A resample whose points are all equal in x or y could be anything: it counts as -1 and as 1.
-    """
-    from scipy import stats
-
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    chosen = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
-    samples = np.array(
-        [_correlations(stats.rankdata(x[i]), stats.rankdata(y[i])[None], kind)[0] for i in chosen], dtype=np.float64
-    )
-    undefined, tail = np.isnan(samples), (1 - LEVEL) / 2
-    low = np.quantile(np.where(undefined, -1.0, samples), tail)
-    high = np.quantile(np.where(undefined, 1.0, samples), 1 - tail)
-    whole = _correlations(stats.rankdata(x), stats.rankdata(y)[None], kind)[0]
-    return Interval(float(whole), float(low), float(high))
-
-
 def _permutation_p(x: Floats, y: Floats, seen: float, kind: str, seed: int) -> float:
     if len(x) <= ALL_ORDERS:
         orders = np.array(list(permutations(range(len(x)))))

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from analysis.ap import Matches, ap_samples, load_matches
+from analysis.intervals import read_instances
 from analysis.records import Record, UnreadableRecordError, address
 from analysis.stats import ByImage, Counts, Floats, image_weights, ratio
-
-PAIRED = ("image_ids", "category_ids", "gt_image", "gt_category", "gt_counted")
+from mal.metrics.bootstrap import PAIRED, ap_samples
+from mal.metrics.matches import MatchArrays
 
 
 class ComparisonError(UnreadableRecordError):
@@ -38,7 +37,10 @@ def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int
     Raises:
         ComparisonError: a file is missing, or the instances differ.
     """
-    tables = {name: {s: _instances(r, store) for s, r in group.items()} for name, group in runs.items()}
+    tables = {
+        name: {s: read_instances(store / address(r) / "instances.csv", index="annotation_id") for s, r in group.items()}
+        for name, group in runs.items()
+    }
     first = next(frame for group in tables.values() for frame in group.values())
     weights: Counts | None = None
     found: Measured = {}
@@ -57,16 +59,6 @@ def mask_iou(runs: Mapping[str, Runs], store: Path, *, resamples: int, seed: int
     return found
 
 
-def _instances(record: Record, store: Path) -> pd.DataFrame:
-    path = store / address(record) / "instances.csv"
-    try:
-        return pd.read_csv(path).set_index("annotation_id").sort_index()
-    except (OSError, ValueError, KeyError) as error:
-        raise ComparisonError(
-            f"{path} cannot be used ({error}); compute the stage again, or leave it out with a flag such as --seed"
-        ) from error
-
-
 def mask_ap(
     runs: Mapping[str, Runs],
     humans: Mapping[str, Mapping[str, Record]],
@@ -83,7 +75,7 @@ def mask_ap(
     Raises:
         ComparisonError: match arrays of other images.
     """
-    shared: Matches | None = None
+    shared: MatchArrays | None = None
     weights: Counts = np.ones((1, 0), dtype=np.int64)
     sampled: dict[str, Floats] = {}
     ap: Measured = {}
@@ -93,7 +85,7 @@ def mask_ap(
             denominators = {over: found[address(record)] for over, found in humans.items() if address(record) in found}
             for one in [record, *denominators.values()]:
                 if address(one) not in sampled:
-                    matches = load_matches(store / address(one) / "matches_segm.npz")
+                    matches = MatchArrays.load(store / address(one) / "matches_segm.npz")
                     if shared is None:
                         shared, images = matches, len(matches.image_ids)
                         drawn = image_weights(images, resamples, seed=seed)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures import KINDS, draw_all
-from analysis.records import UnreadableRecordError
-from analysis.sources import add_options, opened
+from analysis.sources import add_options, command, opened, writing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__)
     add_options(parser)
@@ -20,20 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--redistributable", action="store_true", help="only photographs that may be passed on (for committed figures)"
     )
     options = parser.parse_args(arguments)
-    try:
+    with writing(options.out):
         drawn = draw_all(opened(options), options.out, options.only, options.redistributable)
-    except UnreadableRecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write below {options.out}: {error}; name another folder with --out", file=sys.stderr)
-        return 1
     for figure in drawn:
         if figure.png is None:
             print(f"{figure.name} ({figure.title}): {figure.reason}")
         else:
             print(f"{figure.png} (.pdf, .txt)" + (f"\n    left out: {figure.reason}" if figure.reason else ""))
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import numpy as np
 
 from analysis.compare.changes import SEVERAL, UNCHANGED, by_changes
 from analysis.compare.contenders import Comparison, compared
-from analysis.compare.resampled import ComparisonError, Runs, mask_iou
+from analysis.compare.resampled import Runs, mask_iou
 from analysis.figures.drawn import PAGE, Sketch, sheet
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, RESAMPLES, file_part, is_mal, provenance
-from analysis.records import Record, UnreadableRecordError
+from analysis.records import Record
+from mal.errors import MalError
 
 ROW = 0.17  # inches of a change
 
@@ -26,7 +27,7 @@ def changes(results: Results) -> Iterator[Sketch]:
                 continue
             measured = mask_iou(runs, results.store, resamples=RESAMPLES, seed=0)
             found = compared(measured, baseline=UNCHANGED)
-        except (ComparisonError, UnreadableRecordError) as error:
+        except MalError as error:
             yield Sketch(of, None, left_out=(*left_out, str(error)))
             continue
         shown: list[Group] = [list(group.values()) for group in runs.values()]

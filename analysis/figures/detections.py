@@ -1,6 +1,6 @@
 """Figure 8: what a segmenter trained on human masks finds, beside the same one trained on MAL's masks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from analysis.denominators import TRAINED, denominator, published_file, weakest
-from analysis.drawing import compressed
-from analysis.figures.drawn import PAGE, Sketch, sheet
-from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
-from analysis.figures.results import LeftOut, Results
-from analysis.figures.series import COLOURS, file_part, is_mal, provenance
+from analysis.drawing import compressed, decode, even_places
+from analysis.figures.drawn import PAGE, sheet
+from analysis.figures.photographs import Photographs, fit, frame, outline, photographs, tint
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import COLOURS, Drawing, each, is_mal, provenance
 from analysis.records import Json, Record, address
 
 IMAGES = 5
@@ -34,29 +34,25 @@ class Pair:
     pseudo_detections: Record
 
 
-def detections(results: Results) -> Iterator[Sketch]:
+@each("retention", is_mal)
+def detections(groups: list[Group], results: Results) -> Drawing:
     """Human masks, detections after training on human masks, and after training on MAL's; a column an image."""
-    for (data, profile), groups in results.groups("retention", is_mal).items():
-        try:
-            pair = _pair(to_show(groups, results.known), results)
-            images = photographs(results, pair.human)
-            chosen = [sorted(images.records)[place] for place in even_places(len(images.records), IMAGES)]
-            figure = sheet(PAGE, 4.2)
-            grid = figure.subplots(3, IMAGES)
-            _fill(grid, chosen, pair, images, results)
-        except LeftOut as error:
-            yield Sketch(file_part(data, profile), None, left_out=(str(error),))
-            continue
-        columns = pair.pseudo["columns"]
-        rule = (
-            f"{columns['segmenter']} {_against(pair)} on the masks of MAL ({columns['encoder']})"
-            f"{_alike(pair)}{_instead(groups, columns['segmenter'])}. Rule: of {len(images.records)} validation images "
-            f"those at {len(chosen)} equal steps of their ids; detections of a score of at least {SCORE:g}, or where "
-            "there is none the best. A detection has the colour of the object whose human mask it overlaps most (IoU "
-            f"of at least {SAME:g}), or is white. "
-        )
-        caption = rule + provenance([[pair.pseudo], [pair.human]], f"{len(images.records)} images")
-        yield Sketch(file_part(data, profile), figure, caption + images.attribution(chosen), images.notes())
+    pair = _pair(to_show(groups, results.known), results)
+    images = photographs(results, pair.human)
+    chosen = [sorted(images.records)[place] for place in even_places(len(images.records), IMAGES)]
+    figure = sheet(PAGE, 4.2)
+    grid = figure.subplots(3, IMAGES)
+    _fill(grid, chosen, pair, images, results)
+    columns = pair.pseudo["columns"]
+    rule = (
+        f"{columns['segmenter']} {_against(pair)} on the masks of MAL ({columns['encoder']})"
+        f"{_alike(pair)}{_instead(groups, columns['segmenter'])}. Rule: of {len(images.records)} validation images "
+        f"those at {len(chosen)} equal steps of their ids; detections of a score of at least {SCORE:g}, or where "
+        "there is none the best. A detection has the colour of the object whose human mask it overlaps most (IoU "
+        f"of at least {SAME:g}), or is white. "
+    )
+    caption = rule + provenance([[pair.pseudo], [pair.human]], f"{len(images.records)} images")
+    return figure, caption + images.attribution(chosen), images.notes()
 
 
 def to_show(groups: Sequence[Sequence[Record]], known: Mapping[str, Record]) -> Record:
@@ -165,7 +161,7 @@ def _draw(axes: Axes, image: int, found: list[Json], truths: list[Json], images:
     places = matched(found, truths, record)
     masks = []
     for one, place in zip(found, places, strict=True):
-        mask = fit(rle.decode(compressed(one["segmentation"], record)).astype(bool), SIDE)
+        mask = fit(decode(one["segmentation"], record), SIDE)
         masks.append((mask, UNMATCHED if place is None else np.array(to_rgb(COLOURS[place % 6]))))
     masks.sort(key=lambda pair: -int(pair[0].sum()))
     for mask, colour in masks:

@@ -1,6 +1,5 @@
 """Figures 4 and 6: masks that MAL made, and the same beside human ones. Nothing is picked by hand."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +9,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import SubFigure
 from matplotlib.patches import Rectangle
 
-from analysis.drawing import HUMAN, PSEUDO, decode
-from analysis.figures.drawn import PAGE, Sketch, sheet
-from analysis.figures.photographs import Photographs, even_places, fit, frame, outline, photographs, tint
-from analysis.figures.results import Group, LeftOut, Results, by_id
-from analysis.figures.series import COLOURS, file_part, is_mal, labeler, provenance
+from analysis.drawing import HUMAN, PSEUDO, decode, even_places
+from analysis.figures.drawn import PAGE, sheet
+from analysis.figures.photographs import Photographs, fit, frame, outline, photographs, tint
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import COLOURS, Drawing, each, is_mal, labeler, provenance
+from analysis.images import by_id
 from analysis.recipes import recipe_name
 from analysis.records import Json, Record, address
+from analysis.sheet import SMALLEST, window
 
 ROWS, COLUMNS = 3, 5  # Figure 4: an odd number of images, so that the median is one of them
 STEPS, WORST = 9, 9  # Figure 6: instances at equal steps of the ranking, and those at its end
-SMALLEST = 16  # pixels; in a smaller box there is nothing to see
-WINDOW = 1.5  # side of a square crop, in the box's longer side
 SIDE = 400  # pixels of a picture in a figure, at most
 
 
@@ -35,68 +34,54 @@ class Ranked:
     images: Photographs
 
 
-def masks_made(results: Results) -> Iterator[Sketch]:
+@each("quality_val", is_mal)
+def masks_made(groups: list[Group], results: Results) -> Drawing:
     """Figure 4: images with all masks that MAL made in them, from the best image to the worst."""
-    for (data, profile), groups in results.groups("quality_val", is_mal).items():
-        try:
-            found = _ranked(groups[0], results)
-            means = found.table.groupby("image_id")[["iou"]].mean().reset_index()
-            means = means.sort_values(["iou", "image_id"], ascending=[False, True], ignore_index=True)
-            chosen = even_places(len(means), ROWS * COLUMNS)
-            figure = sheet(PAGE, 1.52 * ROWS)
-            grid = figure.subplots(ROWS, COLUMNS).ravel()
-            for axes in grid:
-                frame(axes)
-            special = {0: "best", chosen[-1]: "worst", chosen[len(chosen) // 2]: "median"}
-            for axes, place in zip(grid, chosen, strict=False):
-                _draw_masks(axes, found, int(means["image_id"][place]))
-                axes.set_title(f"{special.get(place, f'rank {place + 1}')}: {means['iou'][place]:.2f}")
-        except LeftOut as error:
-            yield Sketch(file_part(data, profile), None, left_out=(str(error),))
-            continue
-        rule = (
-            f"Masks that {_who(found.record, groups, results)} made of boxes. Rule: of {len(means)} validation "
-            f"images, those at {len(chosen)} equal steps of the ranking by the mean IoU of the image's masks with the "
-            "human ones (above each), best, median and worst among them. Colours tell instances apart. "
-        )
-        images = [int(means["image_id"][place]) for place in chosen]
-        caption = (
-            rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
-        )
-        yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
+    found = _ranked(groups[0], results)
+    means = found.table.groupby("image_id")[["iou"]].mean().reset_index()
+    means = means.sort_values(["iou", "image_id"], ascending=[False, True], ignore_index=True)
+    chosen = even_places(len(means), ROWS * COLUMNS)
+    figure = sheet(PAGE, 1.52 * ROWS)
+    grid = figure.subplots(ROWS, COLUMNS).ravel()
+    for axes in grid:
+        frame(axes)
+    special = {0: "best", chosen[-1]: "worst", chosen[len(chosen) // 2]: "median"}
+    for axes, place in zip(grid, chosen, strict=False):
+        _draw_masks(axes, found, int(means["image_id"][place]))
+        axes.set_title(f"{special.get(place, f'rank {place + 1}')}: {means['iou'][place]:.2f}")
+    rule = (
+        f"Masks that {_who(found.record, groups, results)} made of boxes. Rule: of {len(means)} validation "
+        f"images, those at {len(chosen)} equal steps of the ranking by the mean IoU of the image's masks with the "
+        "human ones (above each), best, median and worst among them. Colours tell instances apart. "
+    )
+    images = [int(means["image_id"][place]) for place in chosen]
+    caption = rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
+    return figure, caption, found.images.notes()
 
 
-def beside_human(results: Results) -> Iterator[Sketch]:
+@each("quality_val", is_mal)
+def beside_human(groups: list[Group], results: Results) -> Drawing:
     """Figure 6: boxes, MAL's masks and human masks, from the best to the worst, and the largest disagreements."""
-    for (data, profile), groups in results.groups("quality_val", is_mal).items():
-        try:
-            found = _ranked(groups[0], results)
-            sides = np.array([min(found.labels[i]["bbox"][2:]) for i in found.table["annotation_id"]])
-            table = found.table[sides >= SMALLEST].reset_index(drop=True)
-            if table.empty:
-                raise LeftOut(
-                    f"{address(found.record)}: no box of {SMALLEST} × {SMALLEST} pixels has a mask of its own"
-                )
-            worst = list(range(max(len(table) - WORST, (len(table) + 1) // 2), len(table)))
-            steps = even_places(len(table) - len(worst), STEPS)
-            figure = sheet(PAGE, 5.1)
-            parts = np.asarray(figure.subfigures(2, 1, hspace=0.02))
-            _block(parts[0], f"at equal steps of the ranking of {len(table)} instances", table.iloc[steps], found)
-            _block(parts[1], "largest disagreements", table.iloc[worst], found)
-        except LeftOut as error:
-            yield Sketch(file_part(data, profile), None, left_out=(str(error),))
-            continue
-        rule = (
-            f"Masks that {_who(found.record, groups, results)} made of boxes (blue) beside human ones (orange). "
-            f"Rule: of the {len(table)} validation instances with a box of at least {SMALLEST} × {SMALLEST} pixels, "
-            f"ranked by IoU, those at {len(steps)} equal steps (above), but for the {len(worst)} of lowest IoU, which "
-            "are all shown (below). "
-        )
-        images = [int(image) for image in table.iloc[steps + worst]["image_id"]]
-        caption = (
-            rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
-        )
-        yield Sketch(file_part(data, profile), figure, caption, found.images.notes())
+    found = _ranked(groups[0], results)
+    sides = np.array([min(found.labels[i]["bbox"][2:]) for i in found.table["annotation_id"]])
+    table = found.table[sides >= SMALLEST].reset_index(drop=True)
+    if table.empty:
+        raise LeftOut(f"{address(found.record)}: no box of {SMALLEST} × {SMALLEST} pixels has a mask of its own")
+    worst = list(range(max(len(table) - WORST, (len(table) + 1) // 2), len(table)))
+    steps = even_places(len(table) - len(worst), STEPS)
+    figure = sheet(PAGE, 5.1)
+    parts = np.asarray(figure.subfigures(2, 1, hspace=0.02))
+    _block(parts[0], f"at equal steps of the ranking of {len(table)} instances", table.iloc[steps], found)
+    _block(parts[1], "largest disagreements", table.iloc[worst], found)
+    rule = (
+        f"Masks that {_who(found.record, groups, results)} made of boxes (blue) beside human ones (orange). "
+        f"Rule: of the {len(table)} validation instances with a box of at least {SMALLEST} × {SMALLEST} pixels, "
+        f"ranked by IoU, those at {len(steps)} equal steps (above), but for the {len(worst)} of lowest IoU, which "
+        "are all shown (below). "
+    )
+    images = [int(image) for image in table.iloc[steps + worst]["image_id"]]
+    caption = rule + provenance([[found.record]], f"{len(found.table)} instances") + found.images.attribution(images)
+    return figure, caption, found.images.notes()
 
 
 def _who(record: Record, groups: list[Group], results: Results) -> str:
@@ -154,9 +139,10 @@ def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> 
         image = found.images.records[row["image_id"]]
         label, human = found.labels[row["annotation_id"]], found.images.humans[row["annotation_id"]]
         pixels = found.images.pixels(row["image_id"])
-        window, (left, top) = _window(label["bbox"], pixels.shape)
-        crop = fit(pixels[window], SIDE)
-        share = len(crop) / len(pixels[window])
+        left, top, wide, high = window(label["bbox"], pixels.shape[1::-1])
+        part_of = slice(top, top + high), slice(left, left + wide)
+        crop = fit(pixels[part_of], SIDE)
+        share = len(crop) / len(pixels[part_of])
         column[0].imshow(crop)
         x, y, width, height = label["bbox"]
         corner = ((x - left) * share - 0.5, (y - top) * share - 0.5)
@@ -164,18 +150,6 @@ def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> 
         column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="k", linewidth=0.7))
         column[0].set_title(f"IoU {row['iou']:.2f}", fontsize=6.5)
         for axes, one, colour in ((column[1], label, PSEUDO), (column[2], human, HUMAN)):
-            mask = fit(decode(one["segmentation"], image)[window], SIDE)
+            mask = fit(decode(one["segmentation"], image)[part_of], SIDE)
             axes.imshow(tint(crop, mask, colour))
             outline(axes, mask, colour)
-
-
-def _window(box: list[float], shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[int, int]]:
-    """A square window round a box (x, y, w, h), moved and cut to lie inside the image, and its left and top."""
-    x, y, width, height = box
-    side = int(np.ceil(max(width, height) * WINDOW))
-    slices, corner = [], []
-    for low, length, limit in ((y, height, shape[0]), (x, width, shape[1])):
-        start = max(0, min(round(low + length / 2 - side / 2), limit - side))
-        slices.append(slice(start, min(limit, start + side)))
-        corner.append(start)
-    return (slices[0], slices[1]), (corner[1], corner[0])

@@ -1,20 +1,19 @@
 """Mask quality against occlusion: how much of a box other boxes of the image cover."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 
-from analysis.figures.drawn import COLUMN, Sketch, legend, sheet
+from analysis.figures.drawn import COLUMN, legend, sheet
 from analysis.figures.quality import draw_lines, readable
-from analysis.figures.results import LeftOut, Results
-from analysis.figures.series import bands, file_part, provenance
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import Drawing, bands, each, provenance
 from analysis.records import Json, Record, address
 
 SHARES = (0, 0.1, 0.25, 0.5, 0.75)  # lower ends of the bins, each open below; a bin of none at all stands before them
 
 
-def iou_by_overlap(results: Results) -> Iterator[Sketch]:
+@each("quality_val")
+def iou_by_overlap(groups: list[Group], results: Results) -> Drawing:
     """IoU against the share of the box that other boxes of the image cover."""
 
     def read(record: Record) -> pd.DataFrame:
@@ -25,31 +24,27 @@ def iou_by_overlap(results: Results) -> Iterator[Sketch]:
             raise LeftOut(f"{address(record)}: its labels have no box for annotation {min(absent)}")
         return table.assign(bin=overlap_bins(table["annotation_id"].map(covered).to_numpy()))
 
+    tables, left_out = readable(groups, read)
     count = len(SHARES) + 1
     titles = ["none", *(f"{a:g}–{b:g}".replace("0.", ".") for a, b in zip(SHARES, (*SHARES[1:], 1), strict=True))]
-    for (data, profile), groups in results.groups("quality_val").items():
-        tables, left_out = readable(groups, read)
-        if not tables:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        first = np.bincount(tables[0][1][0]["bin"], minlength=count)
-        shown = np.flatnonzero(first)
-        for frame in (frame for _, frames in tables for frame in frames):
-            frame["bin"] = np.searchsorted(shown, frame["bin"])
-        figure = sheet(COLUMN, 2.4)
-        axes = figure.subplots()
-        draw_lines(axes, np.arange(len(shown)), tables, results, len(shown))
-        axes.set_xticks(range(len(shown)), [f"{titles[place]}\n{first[place]}" for place in shown])
-        axes.set_xlabel("share of the box covered by other boxes / instances")
-        axes.set_ylabel("mean IoU")
-        legend(figure, axes)
-        caption = (
-            "Mean IoU with the human mask against the share of the box's area that the image's other annotated boxes "
-            "cover together (crowds do not count); which of two objects is in front is not known. Below each bin: "
-            f"how many instances. {bands([g for g, _ in tables])} "
-            + provenance([g for g, _ in tables], f"{len(tables[0][1][0])} instances")
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    first = np.bincount(tables[0][1][0]["bin"], minlength=count)
+    shown = np.flatnonzero(first)
+    for frame in (frame for _, frames in tables for frame in frames):
+        frame["bin"] = np.searchsorted(shown, frame["bin"])
+    figure = sheet(COLUMN, 2.4)
+    axes = figure.subplots()
+    draw_lines(axes, np.arange(len(shown)), tables, results, len(shown))
+    axes.set_xticks(range(len(shown)), [f"{titles[place]}\n{first[place]}" for place in shown])
+    axes.set_xlabel("share of the box covered by other boxes / instances")
+    axes.set_ylabel("mean IoU")
+    legend(figure, axes)
+    caption = (
+        "Mean IoU with the human mask against the share of the box's area that the image's other annotated boxes "
+        "cover together (crowds do not count); which of two objects is in front is not known. Below each bin: "
+        f"how many instances. {bands([g for g, _ in tables])} "
+        + provenance([g for g, _ in tables], f"{len(tables[0][1][0])} instances")
+    )
+    return figure, caption, left_out
 
 
 def covered_shares(annotations: list[Json]) -> dict[int, float]:

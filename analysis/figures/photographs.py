@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from analysis import licences
-from analysis.drawing import file_name, load_pixels
-from analysis.figures.results import LeftOut, Results, by_id, read_json
-from analysis.licences import Licence
+from analysis.drawing import load_pixels
+from analysis.figures.results import LeftOut, Results, read_json
+from analysis.images import Licence, by_id, licence_of
 from analysis.records import Json, Record
+from mal.data.image_names import file_name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Photographs:
         """
         try:
             return load_pixels(self.records[image], self.folder)
-        except (OSError, KeyError) as error:
+        except OSError as error:
             raise LeftOut(f"image {image} cannot be read ({type(error).__name__})") from error
 
     def notes(self) -> tuple[str, ...]:
@@ -75,8 +75,8 @@ def photographs(results: Results, record: Record) -> Photographs:
     coco = read_json(found.annotations)
     if not isinstance(coco, dict) or not {"images", "annotations"} <= coco.keys():
         raise LeftOut(f"{found.annotations.name} lists no images and annotations")
-    images, named = coco["images"], licences.by_id(coco)
-    rights = {image["id"]: licences.licence_of(image, named) for image in images}
+    images, named = coco["images"], by_id(coco.get("licenses", []))
+    rights = {image["id"]: licence_of(image, named) for image in images}
     everything = found.drawn or not results.redistributable
     kept = [image for image in images if everything or rights[image["id"]].free]
     if not kept:
@@ -124,8 +124,3 @@ def frame(axes: Axes) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def even_places(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of `count` ranks at equal steps, the first and the last among them, each once."""
-    return sorted(set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())) if count else []

@@ -1,20 +1,22 @@
 """Mask quality beyond its mean: by the size of the box, and at the boundary."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from analysis.figures.drawn import COLUMN, PAGE, Sketch, legend, sheet
-from analysis.figures.results import Group, LeftOut, Results
+from analysis.columns import line
+from analysis.figures.drawn import COLUMN, PAGE, legend, sheet
+from analysis.figures.results import Group, LeftOut, Results, Tables, read_groups
 from analysis.figures.series import (
     COLOURS,
     SETTINGS,
+    Drawing,
     alpha,
     bands,
-    file_part,
+    each,
     looks,
     names,
     over_seeds_or_images,
@@ -26,96 +28,82 @@ BINS = 10  # of equal count
 FEWEST = 20  # instances of a bin, below which a mean says little
 TICKS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)  # pixels
 PANELS = (("iou", "IoU", "lower left"), ("boundary_iou", "boundary IoU", "upper right"))
-Tables = list[tuple[Group, list[pd.DataFrame]]]
 
 
-def iou_by_size(results: Results) -> Iterator[Sketch]:
+@each("quality_val")
+def iou_by_size(groups: list[Group], results: Results) -> Drawing:
     """IoU against the square root of the box's area, in bins of equal count."""
-    for (data, profile), groups in results.groups("quality_val").items():
-        tables, left_out = readable(groups, results.instances)
-        if not tables:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        sides = np.sqrt(np.concatenate([table["area"] for table in tables[0][1]]))
-        count = max(1, min(BINS, len(tables[0][1][0]) // FEWEST))
-        edges = np.quantile(sides, np.linspace(0, 1, count + 1))
-        for frame in (frame for _, frames in tables for frame in frames):
-            frame["bin"] = _bins(np.sqrt(frame["area"]), edges)
-        figure = sheet(COLUMN, 2.3)
-        axes = figure.subplots()
-        places = _middles(sides, _bins(sides, edges), count)
-        draw_lines(axes, places, tables, results, count)
-        _size_axis(axes, places)
-        axes.set_ylabel("mean IoU")
-        legend(figure, axes)
-        n = len(tables[0][1][0])
-        caption = (
-            f"Mean IoU with the human mask against the box's size, in {count} bins of equal count "
-            f"(about {n // count} boxes each), at each bin's mean size. {bands([g for g, _ in tables])} "
-            + provenance([g for g, _ in tables], f"{n} instances")
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    tables, left_out = readable(groups, results.instances)
+    sides = np.sqrt(np.concatenate([table["area"] for table in tables[0][1]]))
+    count = max(1, min(BINS, len(tables[0][1][0]) // FEWEST))
+    edges = np.quantile(sides, np.linspace(0, 1, count + 1))
+    for frame in (frame for _, frames in tables for frame in frames):
+        frame["bin"] = bins_of(np.sqrt(frame["area"]), edges)
+    figure = sheet(COLUMN, 2.3)
+    axes = figure.subplots()
+    places = middles(sides, bins_of(sides, edges), count)
+    draw_lines(axes, places, tables, results, count)
+    _size_axis(axes, places)
+    axes.set_ylabel("mean IoU")
+    legend(figure, axes)
+    n = len(tables[0][1][0])
+    caption = (
+        f"Mean IoU with the human mask against the box's size, in {count} bins of equal count "
+        f"(about {n // count} boxes each), at each bin's mean size. {bands([g for g, _ in tables])} "
+        + provenance([g for g, _ in tables], f"{n} instances")
+    )
+    return figure, caption, left_out
 
 
-def iou_and_boundary(results: Results) -> Iterator[Sketch]:
+@each("quality_val")
+def iou_and_boundary(groups: list[Group], results: Results) -> Drawing:
     """What share of the masks reaches an IoU, and a boundary IoU."""
+    tables, left_out = readable(groups, results.instances)
     levels = np.linspace(0, 1, 101)
-    for (data, profile), groups in results.groups("quality_val").items():
-        tables, left_out = readable(groups, results.instances)
-        if not tables:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        figure = sheet(PAGE, 2.3)
-        panels = figure.subplots(1, 2, sharey=True)
-        shown = [group for group, _ in tables]
-        for axes, (column, title, place) in zip(panels, PANELS, strict=True):
-            for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
-                colour, faint = look["color"], alpha(look)
-                each = np.array([(frame[column].to_numpy()[:, None] >= levels).mean(axis=0) for frame in frames])
-                mean = np.mean([frame[column].mean() for frame in frames])
-                look = {key: value for key, value in look.items() if key != "marker"}
-                axes.plot(levels, each.mean(axis=0), label=f"{name}: {mean:.3f}", **look)
-                if len(each) > 1:
-                    axes.fill_between(levels, each.min(axis=0), each.max(axis=0), color=colour, alpha=faint, lw=0)
-            axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=f"{title} at least")
-            axes.legend(title=f"mean {title}", loc=place, alignment="left", title_fontsize=6.5)
-        panels[0].set_ylabel("share of the masks")
-        caption = (
-            "Share of the masks whose IoU (left) and boundary IoU (right; the parts within 2 % of the image's diagonal "
-            "of the contours) with the human mask reaches a value; the area below a curve is the mean in the legend. "
-            "Bands: the range of the seeds. " + provenance(shown, f"{len(tables[0][1][0])} instances")
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    figure = sheet(PAGE, 2.3)
+    panels = figure.subplots(1, 2, sharey=True)
+    shown = [group for group, _ in tables]
+    for axes, (column, title, place) in zip(panels, PANELS, strict=True):
+        for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+            colour, faint = look["color"], alpha(look)
+            each = np.array([(frame[column].to_numpy()[:, None] >= levels).mean(axis=0) for frame in frames])
+            mean = np.mean([frame[column].mean() for frame in frames])
+            look = {key: value for key, value in look.items() if key != "marker"}
+            axes.plot(levels, each.mean(axis=0), label=f"{name}: {mean:.3f}", **look)
+            if len(each) > 1:
+                axes.fill_between(levels, each.min(axis=0), each.max(axis=0), color=colour, alpha=faint, lw=0)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=f"{title} at least")
+        axes.legend(title=f"mean {title}", loc=place, alignment="left", title_fontsize=6.5)
+    panels[0].set_ylabel("share of the masks")
+    caption = (
+        "Share of the masks whose IoU (left) and boundary IoU (right; the parts within 2 % of the image's diagonal "
+        "of the contours) with the human mask reaches a value; the area below a curve is the mean in the legend. "
+        "Bands: the range of the seeds. " + provenance(shown, f"{len(tables[0][1][0])} instances")
+    )
+    return figure, caption, left_out
 
 
 def readable(
     groups: list[Group], read: Callable[[Record], pd.DataFrame], *, same: bool = True
-) -> tuple[Tables, tuple[str, ...]]:
+) -> tuple[Tables, list[str]]:
     """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
 
     With `same`, all are of the same instances: those on which most kinds of labelers are scored. Of labelers with the
     same encoder, decoder, recipe and θ (the members of a sweep, say) the one that most results are built on is shown,
     and at most one for each colour.
+
+    Raises:
+        LeftOut: there is none.
     """
-    found: Tables = []
-    left_out = []
-    for group in groups:
-        kept, frames = [], []
-        for record in group:
-            try:
-                frames.append(read(record))
-                kept.append(record)
-            except LeftOut as error:
-                left_out.append(str(error))
-        if kept:
-            found.append((kept, frames))
+    found, left_out = read_groups(groups, read)
     if other := len(found) - len(found := _same_instances(found) if same else found):
         left_out.append(f"{other} labelers scored on other instances than those shown")
     if hidden := len(found) - len(found := _one_each(found)):
         left_out.append(f"{hidden} labelers that fewer results are built on than on those shown")
-    order = {"mal": 0, "sam": 1, "file": 2, "grabcut": 3, "ellipse": 4, "box": 5, "gt": 6}
-    found.sort(key=lambda entry: order.get(entry[0][0]["columns"].get("labeler", "").partition(":")[0], 9))
-    return found, tuple(left_out)
+    found.sort(key=lambda entry: line(entry[0][0]["columns"]))
+    if not found:
+        raise LeftOut(*left_out)
+    return found, left_out
 
 
 def _same_instances(found: Tables) -> Tables:
@@ -146,12 +134,12 @@ def draw_lines(axes: Axes, places: np.ndarray, tables: Tables, results: Results,
         axes.fill_between(places, low, high, color=look["color"], alpha=alpha(look), linewidth=0)
 
 
-def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """The bin of each value, from 0; the first and the last are open."""
     return np.searchsorted(edges[1:-1], np.asarray(values), side="right")
 
 
-def _middles(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
+def middles(values: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
     return np.array([values[bins == place].mean() if (bins == place).any() else np.nan for place in range(count)])
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records import Json, Pictures, Record, address, by_address, pictures
-from analysis.seeds import over_seeds
+from analysis.images import Pictures, pictures
+from analysis.lineage import ancestors, over_seeds
+from analysis.records import Record, address, by_address
 
-Group = list[Record]  # the same thing under other seeds, by rising seed
+Group = list[Record]  # the same thing under other seeds, sorted by seed
+Tables = list[tuple[Group, list[pd.DataFrame]]]
 PARTS = {"stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict, "sources": dict}
 INSTANCES = {"annotation_id", "image_id", "area", "size", "iou", "boundary_iou", "flagged"}
 
@@ -57,16 +59,9 @@ class Results:
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
-    def ancestors(self, record: Record) -> set[str]:
-        """Addresses of all that a record comes from."""
-        found: set[str] = set()
-        waiting = list(record["inputs"].values())
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += self.known[name]["inputs"].values() if name in self.known else []
-        return found
+    def ancestors(self, record: Record) -> list[str]:
+        """Addresses of all that a record comes from, nearest first."""
+        return [*ancestors(record, self.known)][1:]
 
     def groups(
         self, stage: str, wanted: Callable[[Record], bool] = lambda _: True
@@ -163,6 +158,23 @@ class Results:
             raise LeftOut(f"{address(record)}: {name} cannot be read ({error})") from error
 
 
+def read_groups(groups: Iterable[Group], read: Callable[[Record], pd.DataFrame]) -> tuple[Tables, list[str]]:
+    """The groups with a table for each seed, and sentences about what cannot be read."""
+    found: Tables = []
+    left_out = []
+    for group in groups:
+        kept, frames = [], []
+        for record in group:
+            try:
+                frames.append(read(record))
+                kept.append(record)
+            except LeftOut as error:
+                left_out.append(str(error))
+        if kept:
+            found.append((kept, frames))
+    return found, left_out
+
+
 def read_json(path: Path) -> Any:
     """A JSON file.
 
@@ -176,8 +188,3 @@ def read_json(path: Path) -> Any:
         raise LeftOut(f"{place} is not in this store; published results hold no masks of photographs") from None
     except (OSError, ValueError) as error:
         raise LeftOut(f"{place} cannot be read ({type(error).__name__})") from error
-
-
-def by_id(rows: Iterable[Json]) -> dict[int, Json]:
-    """COCO's entries by their ids."""
-    return {row["id"]: row for row in rows}

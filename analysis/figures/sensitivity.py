@@ -11,7 +11,8 @@ from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, MARKERS, bands, file_part, is_mal, names, over_seeds_or_images, provenance
 from analysis.figures.sweeps import Sweep, sweeps
 from analysis.intervals import interval
-from analysis.records import UnreadableRecordError, address
+from analysis.records import address
+from mal.errors import MalError
 
 PANELS = {  # title → where the labeler's config has it, and the paper's value (§4.2)
     "α_mil": (("loss", "mil_weight"), 4.0),
@@ -116,7 +117,7 @@ def _ap(group: Group, results: Results) -> Ends:
         return float(np.mean(values)), min(values), max(values)
     try:
         found = interval(group[0], "mask_ap", results.store)
-    except UnreadableRecordError as error:
+    except MalError as error:
         raise LeftOut(str(error)) from error
     if found is None:
         raise LeftOut(f"{address(group[0])}: its matches_segm.npz is not in the store")

@@ -1,42 +1,40 @@
 """Groups of runs as series of a plot: what they are called, how they look, how sure they are."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from analysis.figures.results import Group, Results
+from analysis.columns import LABELERS, METHOD, labeler_name, method_of
+from analysis.figures.drawn import Sketch
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
 from analysis.records import Record
-from analysis.seeds import lineage
-from analysis.settings import Settings, differing, settings_of
 from analysis.stats import LEVEL, image_weights
-from analysis.summary import labeler_name
 
 # Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-BASELINES = {  # grey, told apart by dashes and markers
-    "box": ("#8a8a8a", (0, (1, 1)), "s"),
-    "ellipse": ("#8a8a8a", (0, (4, 2)), "o"),
-    "grabcut": ("#8a8a8a", (0, (4, 1, 1, 1)), "^"),
-    "gt": ("#444444", "solid", "*"),
-}
-SETTINGS = ("recipe", "encoder", "decoder", "theta", "segmenter")
+SETTINGS = (*METHOD, "segmenter")
 OWN = ("labeler", "supervision", *SETTINGS)  # columns, which a name says in words
 RESAMPLES = 1000
 Look = dict[str, Any]
+Drawing = tuple[Figure, str, Sequence[str]]
+Draw = Callable[[list[Group], Results], Drawing]
+Sketches = Callable[[Results], Iterator[Sketch]]
 
 
 def looks(groups: Sequence[Group]) -> list[Look]:
     """Keyword arguments of `Axes.plot` for each group: baselines in grey, everything else in a colour of its own."""
     found, place = [], 0
     for group in groups:
-        labeler = group[0]["columns"].get("labeler")
-        if labeler in BASELINES and "segmenter" not in group[0]["columns"]:
-            colour, line, marker = BASELINES[labeler]
-            found.append({"color": colour, "linestyle": line, "marker": marker})
+        own = LABELERS.get(group[0]["columns"].get("labeler"))
+        if own and own.look and "segmenter" not in group[0]["columns"]:
+            colour, dashes, marker = own.look
+            found.append({"color": colour, "linestyle": dashes, "marker": marker})
         else:
             dashes = "solid" if place < len(COLOURS) else (0, (5, 1))
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(COLOURS)]
@@ -47,7 +45,7 @@ def looks(groups: Sequence[Group]) -> list[Look]:
 
 def alpha(look: Look) -> float:
     """How opaque the band of a line is: of the greys, which lie over each other, less."""
-    return 0.1 if look["color"] in {colour for colour, *_ in BASELINES.values()} else 0.18
+    return 0.1 if look["color"] in {own.look[0] for own in LABELERS.values() if own.look} else 0.18
 
 
 def labeler(record: Record) -> str:
@@ -57,7 +55,7 @@ def labeler(record: Record) -> str:
 
 def is_mal(record: Record) -> bool:
     """Whether a result is MAL's; `mal:coco` is MAL too."""
-    return str(record["columns"].get("labeler", "")).partition(":")[0] == "mal"
+    return method_of(record["columns"]) == "mal"
 
 
 def names(groups: Sequence[Group], results: Results, subject: Callable[[Record], str] = labeler) -> list[str]:
@@ -69,23 +67,10 @@ def names(groups: Sequence[Group], results: Results, subject: Callable[[Record],
         if setting == "recipe" and len({value for value in values if value is not None}) > 1:
             # where it names a series it must not name two methods
             values = [recipe_name(group[0], results.known) for group in groups]
-        found = _told_apart(found, values, "θ {}" if setting == "theta" else "{}")
+        found = told_apart(found, values, "θ {}" if setting == "theta" else "{}")
     found = _with_changes(found, [settings_of(group[0], results.known) for group in groups])
-    found = _told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")
+    found = told_apart(found, [lineage(group[0], results.known) for group in groups], "#{}")
     return [name if len(g) == 1 else f"{name} ({len(g)} seeds)" for name, g in zip(found, groups, strict=True)]
-
-
-def _told_apart(found: list[str], values: list[Any], pattern: str) -> list[str]:
-    """Append a value where those of the same name differ in it."""
-    alike: dict[str, list[Any]] = {}
-    for name, value in zip(found, values, strict=True):
-        alike.setdefault(name, []).append(value)
-    return [
-        f"{name}, {pattern.format(value)}"
-        if value is not None and any(other != value for other in alike[name])
-        else name
-        for name, value in zip(found, values, strict=True)
-    ]
 
 
 def _with_changes(found: Sequence[str], settings: Sequence[Settings]) -> list[str]:
@@ -189,3 +174,24 @@ def provenance(groups: Sequence[Group], counts: str) -> str:
 def file_part(data: str, profile: str) -> str:
     """What tells the files of several data sets and scales apart."""
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in (data, profile))
+
+
+def each(stage: str, wanted: Callable[[Record], bool] = lambda _: True) -> Callable[[Draw], Sketches]:
+    """A figure of each data set and profile among a stage's results, or why there is none.
+
+    It decorates what makes of their groups a figure, its caption, and sentences about what is left out of it, or
+    raises LeftOut with such sentences.
+    """
+
+    def decorate(draw: Draw) -> Sketches:
+        def sketches(results: Results) -> Iterator[Sketch]:
+            for (data, profile), groups in results.groups(stage, wanted).items():
+                try:
+                    figure, caption, left_out = draw(groups, results)
+                    yield Sketch(file_part(data, profile), figure, caption, tuple(left_out))
+                except LeftOut as error:
+                    yield Sketch(file_part(data, profile), None, left_out=error.args)
+
+        return sketches
+
+    return decorate

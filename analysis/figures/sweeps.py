@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.figures.results import Group, Results
+from analysis.lineage import ancestors, lineage
 from analysis.records import Json, Record, address
-from analysis.seeds import lineage
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _same_seeds(pairs: list[tuple[float, Group]]) -> list[tuple[float, Group]]:
 
 def _setting(record: Record, results: Results, at: str, path: tuple[str, ...]) -> Any:
     """What a record, or the nearest it comes from, has at a path of its config; None where there is no such stage."""
-    origins = [record, *(results.known[n] for n in sorted(results.ancestors(record)) if n in results.known)]
+    origins = filter(None, ancestors(record, results.known).values())
     part: Any = next((origin["config"] for origin in origins if origin["stage"] == at), None)
     for name in path:
         part = part.get(name) if isinstance(part, dict) else None

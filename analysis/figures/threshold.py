@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.drawn import COLUMN, PAGE, Sketch, legend, sheet
-from analysis.figures.quality import readable
-from analysis.figures.results import LeftOut, Results
+from analysis.figures.quality import BINS, FEWEST, bins_of, middles, readable
+from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import (
     COLOURS,
     MARKERS,
+    Drawing,
     bands,
+    each,
     file_part,
     is_mal,
     looks,
@@ -24,8 +26,6 @@ from analysis.figures.sweeps import sweeps
 from analysis.records import Record, address
 
 SIZES = {"all sizes": "SML", "small": "S", "medium": "M", "large": "L"}
-BINS = 10  # of equal count
-FEWEST = 20  # instances of a bin, below which a mean says little
 
 
 def iou_by_threshold(results: Results) -> Iterator[Sketch]:
@@ -66,7 +66,8 @@ def iou_by_threshold(results: Results) -> Iterator[Sketch]:
         yield Sketch(file_part(data, profile), figure, caption, tuple(left_out))
 
 
-def iou_by_score(results: Results) -> Iterator[Sketch]:
+@each("quality_val", is_mal)
+def iou_by_score(groups: list[Group], results: Results) -> Drawing:
     """IoU against the score that a labeler gives its masks, in bins of equal count."""
 
     def read(record: Record) -> pd.DataFrame:
@@ -78,38 +79,30 @@ def iou_by_score(results: Results) -> Iterator[Sketch]:
             raise LeftOut(f"{address(record)}: its masks have no scores")
         return table
 
-    for (data, profile), groups in results.groups("quality_val", is_mal).items():
-        tables, left_out = readable(groups, read, same=False)
-        if not tables:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        figure = sheet(COLUMN, 2.5)
-        axes = figure.subplots()
-        shown = [group for group, _ in tables]
-        for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
-            scores = np.concatenate([frame["score"] for frame in frames])
-            count = max(1, min(BINS, len(frames[0]) // FEWEST))
-            edges = np.quantile(scores, np.linspace(0, 1, count + 1))[1:-1]
-            parts = []
-            for frame in frames:
-                bins = np.searchsorted(edges, frame["score"], side="right")
-                parts.append((frame["iou"].to_numpy(), bins, frame["image_id"].to_numpy()))
-            mean, low, high = over_seeds_or_images(parts, count)
-            bins = np.searchsorted(edges, scores, side="right")
-            places = [scores[bins == place].mean() if (bins == place).any() else np.nan for place in range(count)]
-            axes.plot(places, mean, label=name, **look)
-            axes.fill_between(places, low, high, color=look["color"], alpha=0.18, linewidth=0)
-        axes.set(xlabel="score of a mask", ylabel="mean IoU")
-        bottom = min(axes.get_xlim()[0], axes.get_ylim()[0])
-        axes.plot([bottom, 1], [bottom, 1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
-        axes.set(xlim=(bottom, 1), ylim=(bottom, 1))
-        legend(figure, axes)
-        caption = (
-            "Mean IoU with the human mask against the mask's score (the mean probability of its pixels), in bins of "
-            "equal count, at each bin's mean score. Dashed: score = IoU. "
-            f"{bands(shown)} {provenance(shown, f'{len(tables[0][1][0])} instances')}"
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    tables, left_out = readable(groups, read, same=False)
+    figure = sheet(COLUMN, 2.5)
+    axes = figure.subplots()
+    shown = [group for group, _ in tables]
+    for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
+        scores = np.concatenate([frame["score"] for frame in frames])
+        count = max(1, min(BINS, len(frames[0]) // FEWEST))
+        edges = np.quantile(scores, np.linspace(0, 1, count + 1))
+        parts = [(f["iou"].to_numpy(), bins_of(f["score"], edges), f["image_id"].to_numpy()) for f in frames]
+        mean, low, high = over_seeds_or_images(parts, count)
+        places = middles(scores, bins_of(scores, edges), count)
+        axes.plot(places, mean, label=name, **look)
+        axes.fill_between(places, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.set(xlabel="score of a mask", ylabel="mean IoU")
+    bottom = min(axes.get_xlim()[0], axes.get_ylim()[0])
+    axes.plot([bottom, 1], [bottom, 1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+    axes.set(xlim=(bottom, 1), ylim=(bottom, 1))
+    legend(figure, axes)
+    caption = (
+        "Mean IoU with the human mask against the mask's score (the mean probability of its pixels), in bins of "
+        "equal count, at each bin's mean score. Dashed: score = IoU. "
+        f"{bands(shown)} {provenance(shown, f'{len(tables[0][1][0])} instances')}"
+    )
+    return figure, caption, left_out
 
 
 def _single(thresholds: Any) -> float | None:

@@ -1,13 +1,15 @@
 """Losses over the steps of training: of labelers, and of segmenters by what they were trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.drawn import PAGE, Sketch, legend, sheet
-from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import COLOURS, Look, alpha, file_part, labeler, looks, names, provenance
+from analysis.columns import line
+from analysis.figures.drawn import PAGE, legend, sheet
+from analysis.figures.results import Group, LeftOut, Results, read_groups
+from analysis.figures.series import COLOURS, Drawing, Look, alpha, each, labeler, looks, names, provenance
 from analysis.records import Record
 
 PARTS = {  # of a labeler's log → the title of its panel
@@ -17,69 +19,70 @@ PARTS = {  # of a labeler's log → the title of its panel
     "foreground": "refined share of the box",
 }
 ACROSS = 3  # panels beside each other
-Curves = list[tuple[Group, list[pd.DataFrame]]]
 
 
-def of_labelers(results: Results) -> Iterator[Sketch]:
+@each("train_labeler")
+def of_labelers(groups: list[Group], results: Results) -> Drawing:
     """MIL and CRF loss, their weighted sum, and the share of foreground, a panel each."""
-    for (data, profile), groups in results.groups("train_labeler").items():
-        curves, left_out = _curves(groups[: len(COLOURS)], results)
-        if hidden := len(groups) - len(COLOURS):
-            left_out += (f"{hidden} labelers that fewer results are built on",) if hidden > 0 else ()
-        if not curves:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        parts = {part: title for part, title in PARTS.items() if all(part in f for _, fs in curves for f in fs)}
-        figure = sheet(PAGE, 1.9)
-        shown = [group for group, _ in curves]
-        for axes, (part, title) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
-            for name, look, (_, frames) in zip(names(shown, results), looks(shown), curves, strict=True):
-                _line(axes, frames, part, name, look)
-            axes.set(title=title, xlabel="step")
-            axes.set_ylim(bottom=0)
-        legend(figure, axes)
-        caption = (
-            "What labelers logged while they learned from boxes: each point is the mean over the steps since the last. "
-            "Bands: the range of the seeds. " + provenance(shown, _batches(shown[0][0], "RoIs"))
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    curves, left_out = read_groups(groups[: len(COLOURS)], results.curves)
+    if (hidden := len(groups) - len(COLOURS)) > 0:
+        left_out.append(f"{hidden} labelers that fewer results are built on")
+    if not curves:
+        raise LeftOut(*left_out)
+    parts = {part: title for part, title in PARTS.items() if all(part in f for _, fs in curves for f in fs)}
+    figure = sheet(PAGE, 1.9)
+    shown = [group for group, _ in curves]
+    for axes, (part, title) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
+        for name, look, (_, frames) in zip(names(shown, results), looks(shown), curves, strict=True):
+            _line(axes, frames, part, name, look)
+        axes.set(title=title, xlabel="step")
+        axes.set_ylim(bottom=0)
+    legend(figure, axes)
+    caption = (
+        "What labelers logged while they learned from boxes: each point is the mean over the steps since the last. "
+        "Bands: the range of the seeds. " + provenance(shown, _batches(shown[0][0], "RoIs"))
+    )
+    return figure, caption, left_out
 
 
-def of_segmenters(results: Results) -> Iterator[Sketch]:
+@each("train_segmenter")
+def of_segmenters(groups: list[Group], results: Results) -> Drawing:
     """The training loss, a panel a segmenter, a line a kind of masks that it was trained on."""
-    for (data, profile), groups in results.groups("train_segmenter").items():
-        panels: dict[str, list[Group]] = {}
-        for group in groups:
-            panels.setdefault(group[0]["columns"]["segmenter"], []).append(group)
-        rows = -(-len(panels) // ACROSS)
-        figure = sheet(PAGE, 1.75 * rows + 0.2)
-        grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
-        shown: list[Group] = []
-        left_out: tuple[str, ...] = ()
-        for axes, (segmenter, members) in zip(grid, sorted(panels.items()), strict=False):
-            members.sort(key=lambda group: ORDER.get(_trained_on(group[0]), len(ORDER)))
-            curves, missing = _curves(members, results)
-            left_out += missing
-            kept = [group for group, _ in curves]
-            for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
-                _line(axes, frames, "loss", name, _look(group, kept))
-            axes.set(title=segmenter, xlabel="step")
-            axes.legend(loc="upper right")
-            shown += kept
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        if not shown:
-            yield Sketch(file_part(data, profile), None, left_out=left_out)
-            continue
-        caption = (
-            "Training loss of segmenters, each against the masks that it was trained on: a lower loss on simpler masks "
-            "(filled boxes) says nothing about their truth. Bands: the range of the seeds. "
-            + provenance(shown, f"{sum(map(len, shown))} trainings")
-        )
-        yield Sketch(file_part(data, profile), figure, caption, left_out)
+    panels: dict[str, list[Group]] = {}
+    for group in groups:
+        panels.setdefault(group[0]["columns"]["segmenter"], []).append(group)
+    rows = -(-len(panels) // ACROSS)
+    figure = sheet(PAGE, 1.75 * rows + 0.2)
+    grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
+    shown: list[Group] = []
+    left_out: list[str] = []
+    for axes, (segmenter, members) in zip(grid, sorted(panels.items()), strict=False):
+        members.sort(key=lambda group: _place(group[0]["columns"]))
+        curves, missing = read_groups(members, results.curves)
+        left_out += missing
+        kept = [group for group, _ in curves]
+        for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
+            _line(axes, frames, "loss", name, _look(group, kept))
+        axes.set(title=segmenter, xlabel="step")
+        axes.legend(loc="upper right")
+        shown += kept
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    if not shown:
+        raise LeftOut(*left_out)
+    caption = (
+        "Training loss of segmenters, each against the masks that it was trained on: a lower loss on simpler masks "
+        "(filled boxes) says nothing about their truth. Bands: the range of the seeds. "
+        + provenance(shown, f"{sum(map(len, shown))} trainings")
+    )
+    return figure, caption, left_out
 
 
-ORDER = {name: place for place, name in enumerate(("human masks", "MAL", "SAM", "GrabCut", "inscribed ellipse"))}
+def _place(columns: Mapping[str, Any]) -> int:
+    """Where a segmenter's line stands among others: on human masks first, then by the labeler, on boxes alone last."""
+    if columns.get("supervision") == "human" or columns.get("labeler") == "gt":
+        return -1
+    return line(columns)
 
 
 def _look(group: Group, kept: list[Group]) -> Look:
@@ -95,22 +98,6 @@ def _look(group: Group, kept: list[Group]) -> Look:
 def _trained_on(record: Record) -> str:
     supervision = record["columns"].get("supervision")
     return {"human": "human masks", "boxes": "boxes, no mask head"}.get(supervision) or labeler(record)
-
-
-def _curves(groups: list[Group], results: Results) -> tuple[Curves, tuple[str, ...]]:
-    found: Curves = []
-    left_out: tuple[str, ...] = ()
-    for group in groups:
-        kept, frames = [], []
-        for record in group:
-            try:
-                frames.append(results.curves(record))
-                kept.append(record)
-            except LeftOut as error:
-                left_out += (str(error),)
-        if kept:
-            found.append((kept, frames))
-    return found, left_out
 
 
 def _line(axes: Axes, frames: list[pd.DataFrame], part: str, name: str, look: Look) -> None:

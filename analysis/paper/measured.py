@@ -7,7 +7,7 @@ from analysis.intervals import interval
 from analysis.paper.results import Group, Result, Results
 from analysis.paper_numbers import Printed, Quantity
 from analysis.records import Record
-from analysis.seeds import spread
+from analysis.rendering import spread
 
 NOTHING = "-"
 ABSENT = (NOTHING, "the AP with human masks is missing")  # what computing the row again would mend

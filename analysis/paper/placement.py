@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.lineage import apart_from, settings_of
 from analysis.paper.results import Group, Results
 from analysis.paper.rows import KINDS, Kind, columns_of, row_of, why_not_comparable
 from analysis.paper_numbers import PaperTable
 from analysis.records import Record
-from analysis.settings import apart_from, settings_of
 
 BESIDE = "At the paper's scale and on its data, but none of its rows"
 

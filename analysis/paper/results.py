@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from analysis.denominators import kept_groups
+from analysis.lineage import ancestors, over_seeds
 from analysis.records import Record, UnreadableRecordError, address, by_address
-from analysis.seeds import over_seeds
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,7 @@ class Results:
 
     def ancestors(self, record: Record) -> dict[str, Record | None]:
         """A record and all that it comes from, by address; None where the store has not its record."""
-        found: dict[str, Record | None] = {address(record): record}
-        queue = [record]
-        for one in queue:
-            for name in one["inputs"].values():
-                if name not in found:
-                    found[name] = self.known.get(name)
-                    queue += [self.known[name]] if name in self.known else []
-        return found
+        return ancestors(record, self.known)
 
     def _qualities(self) -> dict[str, Record]:
         return {name: r for r in self.stage("quality_val") if (name := self._labelling(r))}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.columns import METHOD, method_of
+from analysis.lineage import weights_of
 from analysis.paper.names import (
     DATA,
     DECODERS,
@@ -15,12 +17,11 @@ from analysis.paper.names import (
     bare,
 )
 from analysis.paper.results import Group, Results
-from analysis.paper.settings import flat
 from analysis.paper_numbers import PaperTable, Row
 from analysis.records import Record
-from analysis.settings import weights_of
+from mal.engine.payload import flatten
 
-LABELER = ("labeler", "recipe", "encoder", "decoder", "theta")  # settings that a result with human masks has not
+LABELER = ("labeler", *METHOD)  # settings that a result with human masks has not
 USUAL = {"decoder": "attention", "theta": 1.2}  # the paper's choices, which only Tables 3 and 5 vary
 
 
@@ -96,7 +97,7 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
             if ancestor is None:
                 found[f"the store has no record of {name}, whose scale is therefore unknown"] = None
                 continue
-            config = dict(flat(ancestor["config"]))
+            config = dict(flatten(ancestor["config"]))
             for key, value in row.scale[stage].items():
                 if config.get(key) != value:
                     found[f"{stage} has {key}={config.get(key)}, not {value}"] = None
@@ -105,8 +106,8 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
 
 def _by_mal(record: Record, *, elsewhere: bool = False) -> bool:
     """Whether labels are MAL's; `elsewhere`: trained on another data set, too."""
-    labeler = record["columns"].get("labeler", "")
-    return labeler == "mal" or (elsewhere and labeler.startswith("mal:"))
+    columns = record["columns"]
+    return method_of(columns) == "mal" and (elsewhere or columns["labeler"] == "mal")
 
 
 def _by_humans(record: Record) -> bool:

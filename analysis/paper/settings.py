@@ -1,16 +1,15 @@
 """Which settings tell results apart: a column of the record first, else the dotted keys of the configs behind it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.columns import METHOD
 from analysis.denominators import published_file
-from analysis.paper.results import Group, Results
+from analysis.lineage import settings_behind, weights_of
+from analysis.paper.results import Group, Result, Results
 from analysis.recipes import departures, shown
-from analysis.records import Record
-from analysis.seeds import SEEDED
-from analysis.settings import weights_of
 
-COLUMNS = ("recipe", "labeler", "encoder", "decoder", "theta", "segmenter")
+COLUMNS = tuple(dict.fromkeys(["recipe", "labeler", *METHOD, "segmenter"]))
 MOST = 6  # differing keys that are listed where fewer tell all results apart; of more the number is said
 
 
@@ -40,7 +39,7 @@ def apart(groups: Sequence[Group], results: Results) -> list[str]:
     """For each of some groups that a table names alike: the settings in which they differ, with its values."""
     if len(groups) == 1:
         return [""]
-    every = [dict(_settings(group, results)) for group in groups]
+    every = [_settings(group[0], results) for group in groups]
     names = sorted({name for settings in every for name in settings})
     differing = [name for name in names if len({repr(settings.get(name)) for settings in every}) > 1]
     said = _telling(differing, every)
@@ -61,35 +60,13 @@ def _telling(differing: Sequence[str], every: Sequence[Mapping[str, Any]]) -> li
     return found
 
 
-def _settings(group: Group, results: Results) -> Iterator[tuple[str, Any]]:
-    result = group[0]
-    yield from _of_all(result.record, results, "")
-    if result.retention is not None:
-        human = results.known.get(result.retention["inputs"]["human"])
-        if human is not None:
-            yield from _of_all(human, results, "human:")
-
-
-def _of_all(record: Record, results: Results, prefix: str) -> Iterator[tuple[str, Any]]:
-    """stage.setting → value of a record and of all that it comes from, without the run's seed."""
-    for name, ancestor in results.ancestors(record).items():
-        stage = f"{prefix}{name.split('/')[0]}"
-        if ancestor is None:
-            yield stage, name.split("/")[1]  # its key stands for all that the store does not know of it
-            continue
-        config = {k: v for k, v in ancestor["config"].items() if k != "seed" or ancestor["stage"] not in SEEDED}
-        yield f"{stage}.version", ancestor.get("version")
-        yield from ((f"{stage}.{key}", value) for key, value in flat(config))
-        yield from ((f"{stage}.sources.{key}", value[:8]) for key, value in (ancestor.get("sources") or {}).items())
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested config; a list is a value."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _settings(result: Result, results: Results) -> dict[str, Any]:
+    """All that is behind a result, and behind the AP with human masks that it is divided by."""
+    found = dict(settings_behind(result.record, results.known))
+    human = None if result.retention is None else results.known.get(result.retention["inputs"]["human"])
+    if human is not None:
+        found |= {f"human:{name}": value for name, value in settings_behind(human, results.known)}
+    return {name: value[:8] if ".sources." in name else value for name, value in found.items()}
 
 
 def _short(value: Any) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis import sources
+from analysis.columns import COLUMNS
+from analysis.lineage import ancestors, chosen
 from analysis.publish.sanitise import clean, clean_record, leaks
-from analysis.records import Record, UnreadableRecordError, address, by_address, finished
-from analysis.settings import COLUMNS, chosen
+from analysis.records import Json, Record, UnreadableRecordError, address, by_address, finished
+from analysis.sources import command, writing
 
 NUMBERS = {  # stage → files that hold numbers alone: of any data
     "quality_val": ["instances.csv"],
@@ -24,15 +26,9 @@ NUMBERS = {  # stage → files that hold numbers alone: of any data
     "train_labeler": ["curves.jsonl"],
     "train_segmenter": ["curves.jsonl"],
 }
-PICTURED = (
-    "shapes_val",
-    "label_val",
-    "detect_val",
-    "attention_val",
-)  # have more than numbers: of procedural data alone
+PICTURED = ("shapes_val", "label_val", "detect_val", "attention_val")  # not numbers alone: of procedural data alone
 IMAGES = 24  # the first, by id
 SCORE = 0.3  # lowest, of a published prediction
-Json = dict[str, Any]
 
 
 class PublishError(UnreadableRecordError):
@@ -74,24 +70,12 @@ def publish(records: Iterable[Record], everything: Sequence[Record], store: Path
     return [into / name for name in names]
 
 
-def ancestors(record: Record, known: Mapping[str, Record]) -> list[str]:
-    """A record's address and those of all it comes from, each once; some may be absent from the store."""
-    queue = [address(record)]
-    for name in queue:
-        here = record if name == queue[0] else known.get(name)
-        queue += [other for other in (here["inputs"].values() if here else ()) if other not in queue]
-    return queue
-
-
 def is_procedural(record: Record, known: Mapping[str, Record]) -> bool:
     """Whether every image behind a result was drawn by us: it comes from shapes_*, and from no file of images."""
-    names = ancestors(record, known)
-    if any(name not in known for name in names[1:]):
+    behind = ancestors(record, known)
+    if any(it is None or {"annotations", "images"} & (it.get("sources") or {}).keys() for it in behind.values()):
         return False
-    behind = [record, *(known[name] for name in names[1:])]
-    if any({"annotations", "images"} & (it.get("sources") or {}).keys() for it in behind):
-        return False
-    return any(name.startswith(("shapes_train/", "shapes_val/")) for name in names)
+    return any(name.startswith(("shapes_train/", "shapes_val/")) for name in behind)
 
 
 def _copy(record: Record, source: Path, target: Path, *, drawn: bool) -> None:
@@ -159,7 +143,8 @@ def named(records: Sequence[Record], keys: Sequence[str]) -> list[Record]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.publish", description=__doc__.splitlines()[0])
     parser.add_argument("keys", nargs="*", metavar="KEY", help="the start of a key, of stage/key, or a stage's name")
@@ -169,25 +154,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources.add_options(parser)
     options = parser.parse_args(arguments)
     wanted = {name: values for name in [*COLUMNS, "seed"] if (values := getattr(options, name))}
-    try:
-        if not options.keys and not wanted:
-            raise PublishError("say what to publish: keys, or filters such as --profile demo --data shapes")
-        store = sources.opened(options)
-        everything = finished(store)
-        records = named(everything, options.keys) if options.keys else everything
-        records = chosen(records, by_address(everything), wanted, ())
-        if not records:
-            raise PublishError("no finished result fits; python -m mal.store list shows what there is")
+    if not options.keys and not wanted:
+        raise PublishError("say what to publish: keys, or filters such as --profile demo --data shapes")
+    store = sources.opened(options)
+    everything = finished(store)
+    records = named(everything, options.keys) if options.keys else everything
+    records = chosen(records, by_address(everything), wanted, ())
+    if not records:
+        raise PublishError("no finished result fits; python -m mal.store list shows what there is")
+    with writing(options.into, option="--into"):
         folders = publish(records, everything, store, options.into)
-    except UnreadableRecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write {options.into}: {error.strerror}; give another --into", file=sys.stderr)
-        return 1
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     print(f"{len(folders)} stages in {options.into}, {size / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.paper_numbers import PaperNumbersError
-from analysis.records import UnreadableRecordError
-from analysis.sources import add_options, opened
+from analysis.sources import add_options, command, opened, writing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
     add_options(parser)
@@ -21,16 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from analysis.report.page import write_page  # with all that draws, which help need not wait for
 
-    try:
+    with writing(options.out):
         page = write_page(opened(options), options.out, redistributable=options.redistributable)
-    except (UnreadableRecordError, PaperNumbersError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write below {options.out}: {error}; name another folder with --out", file=sys.stderr)
-        return 1
     print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,20 +3,19 @@
 import base64
 import io
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from analysis.drawing import HUMAN, PSEUDO, decode, load_pixels
-from analysis.licences import by_id, licence_of
+from analysis.drawing import HUMAN, PSEUDO, decode, grown, load_picture
+from analysis.images import by_id, licence_of
+from analysis.records import Json
 from analysis.report.instances import Labelled, Selection, read_json
+from analysis.review.crops import Window, crop_webp, window
 
 LIMIT = 1000  # instances in a page
 LONGEST = 192  # pixels of a crop's longer side; larger ones are shrunk
-MARGIN = 0.25  # of the box's size, shown around it
 FILL, LINE = 110, 255  # opacity of a mask and its contour, of 255
-Json = dict[str, Any]
 
 
 @dataclass
@@ -30,18 +29,6 @@ class Gallery:
     def count(self) -> int:
         """Instances in it."""
         return sum(len(part["items"]) for part in self.sets)
-
-
-@dataclass(frozen=True)
-class Window:
-    """A crop of an image, in its pixels, and the size it is shown at."""
-
-    left: int
-    top: int
-    right: int  # exclusive
-    bottom: int
-    width: int  # of the picture in the page
-    height: int
 
 
 def build(selections: list[Selection]) -> Gallery:
@@ -65,31 +52,13 @@ def build(selections: list[Selection]) -> Gallery:
     return gallery
 
 
-def window(bbox: list[float], width: int, height: int) -> Window:
-    """The crop around a box.
-
-    Args:
-        bbox: x, y, w, h in pixels. width, height: the image's.
-
-    Returns:
-        The box and a quarter of its size on each side, within the image; shown with a longer side of at most 192.
-    """
-    x, y, w, h = bbox
-    left, top = max(0, int(x - MARGIN * w)), max(0, int(y - MARGIN * h))
-    right, bottom = min(width, int(x + (1 + MARGIN) * w) + 1), min(height, int(y + (1 + MARGIN) * h) + 1)
-    scale = min(1.0, LONGEST / max(right - left, bottom - top))
-    return Window(
-        left, top, right, bottom, max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top)))
-    )
-
-
 def mask_png(mask: np.ndarray, shown: Window, colour: np.ndarray) -> str:
     """The part of a mask (H, W) bool that a window shows, as PNG in base64: tinted inside, with an opaque contour."""
     part = Image.fromarray(mask[shown.top : shown.bottom, shown.left : shown.right].astype(np.uint8) * 255)
     small = np.asarray(part.resize((shown.width, shown.height), Image.Resampling.BOX)) > 127
     inner = small
     for _ in range(2 if max(small.shape) > LONGEST // 2 else 1):  # a finer line is lost where the page shrinks the crop
-        inner = _eroded(inner)
+        inner = ~grown(~inner)
     image = Image.fromarray(small.astype(np.uint8) + (small & ~inner), "P")
     image.putpalette([0, 0, 0, *(2 * [round(255 * channel) for channel in colour])])
     buffer = io.BytesIO()
@@ -97,17 +66,11 @@ def mask_png(mask: np.ndarray, shown: Window, colour: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) bool without the pixels at its edge; the picture's own border is no edge."""
-    padded = np.pad(mask, 1, mode="edge")
-    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-
-
 def _part(selection: Selection) -> tuple[Json, list[str]]:
     """One split's entry of the page's data, and the names of images that cannot be read."""
     split, human = selection.split, selection.human
-    images, licences = {image["id"]: image for image in human["images"]}, by_id(human)
-    truths = {annotation["id"]: annotation for annotation in human["annotations"]}
+    images, licences = by_id(human["images"]), by_id(human.get("licenses", []))
+    truths = by_id(human["annotations"])
     guesses = [_guesses(labelled, selection.ids) for labelled in split.labelled]
     items: dict[int, Json] = {}
     unread = []
@@ -117,14 +80,14 @@ def _part(selection: Selection) -> tuple[Json, list[str]]:
     for image_id, names in by_image.items():
         image = images[image_id]
         try:
-            pixels = load_pixels(image, split.pictures.images)
+            picture = load_picture(image, split.pictures.images)
         except OSError:
             unread.append(str(image.get("file_name") or image["id"]))
             continue
         credit = "" if split.pictures.drawn else licence_of(image, licences).credit
         for name in names:
             masks = [guess.get(name) for guess in guesses]
-            items[name] = _item(truths[name], image, pixels, split.labelled, masks) | {"credit": credit}
+            items[name] = _item(truths[name], image, picture, split.labelled, masks) | {"credit": credit}
     categories = {entry["id"]: entry["name"] for entry in human["categories"]}
     used = {item["category"] for item in items.values()}
     return {
@@ -142,9 +105,9 @@ def _guesses(labelled: Labelled, ids: list[int]) -> dict[int, Json]:
     return {annotation["id"]: annotation for annotation in coco["annotations"] if annotation["id"] in wanted}
 
 
-def _item(truth: Json, image: Json, pixels: np.ndarray, sets: list[Labelled], masks: list[Json | None]) -> Json:
+def _item(truth: Json, image: Json, picture: Image.Image, sets: list[Labelled], masks: list[Json | None]) -> Json:
     """One instance: its crop, its box as shares of the crop, the human mask and each labeler's with its scores."""
-    shown = window(truth["bbox"], image["width"], image["height"])
+    shown = window(truth["bbox"], image["width"], image["height"], longest=LONGEST)
     x, y, w, h = truth["bbox"]
     across, down = shown.right - shown.left, shown.bottom - shown.top
     row = sets[0].scores.loc[truth["id"]].to_dict()
@@ -157,7 +120,7 @@ def _item(truth: Json, image: Json, pixels: np.ndarray, sets: list[Labelled], ma
         "width": shown.width,
         "height": shown.height,
         "box": [round(100 * v, 2) for v in ((x - shown.left) / across, (y - shown.top) / down, w / across, h / down)],
-        "crop": _crop(pixels, shown),
+        "crop": crop_webp(picture, shown, quality=75, method=4),
         "human": mask_png(decode(truth["segmentation"], image), shown, HUMAN),
         "masks": [
             None if guess is None else mask_png(decode(guess["segmentation"], image), shown, PSEUDO) for guess in masks
@@ -170,15 +133,6 @@ def _item(truth: Json, image: Json, pixels: np.ndarray, sets: list[Labelled], ma
 
 def _score(labelled: Labelled, name: int, column: str) -> float | None:
     return round(float(labelled.scores[column].loc[name]), 4) if name in labelled.scores.index else None
-
-
-def _crop(pixels: np.ndarray, shown: Window) -> str:
-    """The window of an image (H, W, 3) in [0, 1] as WebP in base64."""
-    part = np.clip(255 * pixels[shown.top : shown.bottom, shown.left : shown.right], 0, 255).round().astype(np.uint8)
-    image = Image.fromarray(part).resize((shown.width, shown.height), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=75, method=4)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _rights(selection: Selection) -> list[str]:

@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from analysis.columns import LABELERS, PAPER_DATA, labeler_name, learns, rank, supervision_name
 from analysis.denominators import Kept, by_score, in_words, kept_groups, must_be_said, names_of, usable
-from analysis.intervals import RESAMPLES, interval
+from analysis.intervals import RESAMPLES, interval, read_instances
+from analysis.lineage import over_seeds
 from analysis.records import Record, address
-from analysis.rendering import Table
-from analysis.report.instances import names, rank, read_scores
-from analysis.seeds import over_seeds, spread
+from analysis.rendering import Table, spread
+from analysis.report.instances import names, order
 from analysis.stats import Interval, mean_interval
-from analysis.summary import LABELERS, PAPER_DATA, labeler_name, published_name
 
 OVER = "divided by the AP of"
-BASELINES = ("box", "ellipse")  # what a labeler that learned nothing gets
+FLOORS = [name for name, labeler in LABELERS.items() if labeler.floor]
 
 
 @dataclass
@@ -72,7 +73,7 @@ def quality(records: Sequence[Record], known: Mapping[str, Record], store: Path)
 
     A gain is of the same instances of the same files; there is none where the store lacks that baseline of theirs.
     """
-    ordered = sorted(records, key=rank)
+    ordered = sorted(records, key=order)
     frames = {address(record): _instances(record, store) for record in ordered}
     scored = []
     plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
@@ -80,12 +81,12 @@ def quality(records: Sequence[Record], known: Mapping[str, Record], store: Path)
         frame, gains = frames[address(record)], {}
         if frame is None:
             continue
-        for baseline in BASELINES:
+        for baseline in FLOORS:
             for other in ordered:
                 beside = frames[address(other)]
                 if (
                     other["columns"]["labeler"] == baseline
-                    and record["columns"]["labeler"] not in BASELINES
+                    and record["columns"]["labeler"] not in FLOORS
                     and _same_files(record, other)
                     and beside is not None
                     and beside.index.equals(frame.index)
@@ -108,7 +109,7 @@ def shown(estimate: Interval, *, signed: bool = False, percent: bool = False) ->
 def _instances(record: Record, store: Path) -> pd.DataFrame | None:
     """instances.csv by annotation; None where the store lacks it."""
     path = store / address(record) / "instances.csv"
-    return read_scores(path) if path.is_file() else None
+    return read_instances(path, index="annotation_id") if path.is_file() else None
 
 
 def _same_files(first: Record, second: Record) -> bool:
@@ -142,10 +143,11 @@ def _mask_findings(scored: list[Scored], known: Mapping[str, Record]) -> list[st
     """A sentence for each labeler that was trained, all its seeds together."""
     by_address = {address(one.record): one for one in scored}
     others = "; ".join(
-        f"{one.name} {one.iou.value:.3f}" for one in scored if one.record["columns"]["labeler"] in BASELINES
+        f"{one.name} {one.iou.value:.3f}" for one in scored if one.record["columns"]["labeler"] in FLOORS
     )
     found = []
-    for group in over_seeds([one.record for one in scored if one.record["inputs"] and _trained(one.record)], known):
+    trained = [one.record for one in scored if one.record["inputs"] and learns(one.record["columns"])]
+    for group in over_seeds(trained, known):
         each = [by_address[address(record)] for record in group]
         what = labeler_name(group[0]["columns"]["labeler"])
         count = group[0]["metrics"]["iou"]["n"]
@@ -181,7 +183,7 @@ def _kept(groups: list[list[Kept]], known: Mapping[str, Record]) -> list[str]:
     found, overs = [], names_of(groups)
     for group, over in zip(groups, overs, strict=True):
         columns = group[0].score["columns"]
-        if columns["supervision"] != "pseudo" or not _trained(group[0].score):
+        if columns["supervision"] != "pseudo" or not learns(columns):
             continue
         parts = []
         for one in group:
@@ -197,11 +199,6 @@ def _kept(groups: list[list[Kept]], known: Mapping[str, Record]) -> list[str]:
     return found
 
 
-def _trained(record: Record) -> bool:
-    """Whether the result is of a labeler that learned from boxes."""
-    return record["columns"].get("labeler", "").partition(":")[0] not in ("", "gt", "box", "ellipse", "grabcut", "file")
-
-
 def _stored(record: Record, metric: str) -> Interval:
     value, low, high = (record["metrics"][f"{metric}{part}"]["value"] for part in ("", "_low", "_high"))
     return Interval(value, low, high)
@@ -210,12 +207,13 @@ def _stored(record: Record, metric: str) -> Interval:
 def _quality_table(headline: Headline, scored: list[Scored]) -> Table:
     rows = []
     for one in scored:
-        gains = [shown(one.gains[b], signed=True) if b in one.gains else "-" for b in BASELINES]
-        rows.append((one.name, shown(one.iou), *gains, str(one.record["metrics"]["iou"]["n"]), str(one.images)))
+        more = [shown(one.gains[b], signed=True) if b in one.gains else "-" for b in FLOORS]
+        rows.append((one.name, shown(one.iou), *more, str(one.record["metrics"]["iou"]["n"]), str(one.images)))
+    gains = [f"gain on {LABELERS[b].title} [95 %]" for b in FLOORS]
     return Table(
         name=_id("headline-iou", headline),
         title=f"Mask IoU on the validation images, {headline.data}, profile {headline.profile}",
-        header=("labeler", "IoU [95 %]", *(f"gain on {LABELERS[b]} [95 %]" for b in BASELINES), "instances", "images"),
+        header=("labeler", "IoU [95 %]", *gains, "instances", "images"),
         rows=tuple(rows),
         notes=(f"Intervals: percentile bootstrap over images, {RESAMPLES} resamples; gains are paired by instance.",),
     )
@@ -229,19 +227,15 @@ def _ap_table(headline: Headline, groups: list[list[Kept]], known: Mapping[str, 
         alike.setdefault((record["columns"]["segmenter"], record["columns"]["seed"]), []).append(record)
     named: dict[str, str] = {}
     for same in alike.values():  # what else two of them differ in is said
-        words = names(same, [_supervision(record)[1] for record in same], known)
+        words = names(same, [supervision_name(record["columns"]) for record in same], known)
         named |= {address(record): name for record, name in zip(same, words, strict=True)}
 
-    def order(record: Record) -> tuple[str, int, str, int]:
-        return (
-            record["columns"]["segmenter"],
-            _supervision(record)[0],
-            named[address(record)],
-            record["columns"]["seed"],
-        )
+    def place(record: Record) -> tuple[str, int, str, int]:
+        columns = record["columns"]
+        return columns["segmenter"], _place(columns), named[address(record)], columns["seed"]
 
     rows = []
-    for record in sorted(scores, key=order):
+    for record in sorted(scores, key=place):
         columns = record["columns"]
         aps = [_ap(record, metric, store) for metric in ("mask_ap", "box_ap")]
         for one in kept[address(record)]:
@@ -280,15 +274,11 @@ def _ap_table(headline: Headline, groups: list[list[Kept]], known: Mapping[str, 
     )
 
 
-def _supervision(record: Record) -> tuple[int, str]:
-    """What a segmenter was trained on, in words, and its place in a table."""
-    columns = record["columns"]
+def _place(columns: Mapping[str, Any]) -> int:
+    """Where a segmenter stands in a table, by what it was trained on."""
     if columns["supervision"] != "pseudo":
-        words = {"human": "human masks", "boxes": "boxes, no mask head", "published": published_name(columns)}
-        return 0, words.get(columns["supervision"], columns["supervision"])
-    if columns["labeler"] == "gt":
-        return 1, "human masks, copied"
-    return 2 + rank(record)[0], labeler_name(columns["labeler"], "masks")
+        return 0
+    return 1 if columns["labeler"] == "gt" else 2 + rank(columns)
 
 
 def _ap(record: Record, metric: str, store: Path) -> str:

@@ -4,16 +4,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.licences import by_id, licence_of
-from analysis.records import Pictures, Record, UnreadableRecordError, address, pictures
-from analysis.summary import IDENTITY, LABELERS, identity, labeler_name
-
-Json = dict[str, Any]
+from analysis.columns import labeler_name, rank
+from analysis.drawing import even_places
+from analysis.images import Pictures, by_id, licence_of, pictures
+from analysis.intervals import read_instances
+from analysis.lineage import told_apart
+from analysis.records import Json, Record, UnreadableRecordError, address
+from analysis.summary import IDENTITY, identity
 
 
 @dataclass(frozen=True)
@@ -92,24 +92,7 @@ def select(splits: Iterable[Split], limit: int, *, redistributable: bool) -> lis
 def equal_steps(rows: pd.DataFrame, count: int) -> list[int]:
     """Annotation ids of at most `count` rows at equal steps of the IoU ranking, best first; ties by rising id."""
     ranked = rows.sort_index().sort_values("iou", ascending=False, kind="stable")
-    if not count or ranked.empty:
-        return []
-    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
-    return [int(name) for name in ranked.index[places]]
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """instances.csv of a quality_* stage, indexed by annotation_id.
-
-    Raises:
-        UnreadableRecordError: it is cut off, or something else.
-    """
-    try:
-        return pd.read_csv(path).set_index("annotation_id").sort_index()
-    except (OSError, ValueError, KeyError) as error:
-        raise UnreadableRecordError(
-            f"{path} cannot be read: {error}; compute it again, or remove its folder"
-        ) from error
+    return [int(ranked.index[place]) for place in even_places(len(ranked), count)]
 
 
 def read_json(path: Path) -> Json:
@@ -138,7 +121,7 @@ def _allowed(human: Json, where: Pictures, redistributable: bool) -> tuple[set[i
     if where.drawn or not redistributable:
         return {image["id"] for image in human["images"]}, {}
     keep, forbidden = set(), dict[str, int]()
-    licences = by_id(human)
+    licences = by_id(human.get("licenses", []))
     for image in human["images"]:
         licence = licence_of(image, licences)
         if licence.free:
@@ -155,22 +138,20 @@ def _files(record: Record, store: Path) -> tuple[Path, Path] | None:
     return (labels, scores) if labels.is_file() and scores.is_file() else None
 
 
-def rank(record: Record) -> tuple[int, str, str, str]:
-    """Where a labeler's result stands among others: MAL first, then in the order of `LABELERS`; by rising seed."""
-    order, labeler = list(LABELERS), record["columns"]["labeler"]
-    name = labeler.partition(":")[0]
-    place = order.index(name) if name in order else len(order)
-    return place, labeler, str(record["columns"].get("seed", "")), record["key"]
+def order(record: Record) -> tuple[int, str, str, str]:
+    """Where a labeler's result stands among others: MAL first; sorted by seed."""
+    columns = record["columns"]
+    return rank(columns), columns["labeler"], str(columns.get("seed", "")), record["key"]
 
 
 def _labelled(records: list[Record], known: Mapping[str, Record], store: Path) -> list[Labelled]:
-    ordered = sorted(records, key=rank)
+    ordered = sorted(records, key=order)
     sets = []
     plain = [labeler_name(record["columns"]["labeler"]) for record in ordered]
     for record, name in zip(ordered, names(ordered, plain, known), strict=True):
         files = _files(record, store)
         assert files is not None, "find() keeps only records whose files exist"
-        sets.append(Labelled(name, files[0], read_scores(files[1])))
+        sets.append(Labelled(name, files[0], read_instances(files[1], index="annotation_id")))
     return sets
 
 
@@ -178,14 +159,8 @@ def names(records: list[Record], shown: list[str], known: Mapping[str, Record]) 
     """Names, each with every setting in which two of that name differ, and the key where nothing else does."""
     for setting in ("profile", *IDENTITY):
         values = [identity(record, setting, known) for record in records]
-        alike: dict[str, set[Any]] = {}
-        for name, record, value in zip(shown, records, values, strict=True):
-            alike.setdefault(name, set()).add(record["columns"].get("recipe") if setting == "recipe" else value)
-        what = "" if setting == "settings" else f"{setting} "
-        shown = [
-            f"{name}, {what}{value}" if len(alike[name]) > 1 and value is not None else name
-            for name, value in zip(shown, values, strict=True)
-        ]
+        by = [record["columns"].get("recipe") for record in records] if setting == "recipe" else values
+        shown = told_apart(shown, values, "{}" if setting == "settings" else f"{setting} {{}}", by=by)
     return shown
 
 

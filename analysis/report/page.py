@@ -2,17 +2,16 @@
 
 import base64
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from analysis.figures import Drawn, draw_all
 from analysis.records import Record, by_address, finished
-from analysis.rendering import Table, html, html_text
+from analysis.rendering import Table, html, html_text, part_of_page, script_json
 from analysis.report.gallery import LIMIT, Gallery, build
 from analysis.report.headline import Headline, headlines
 from analysis.report.instances import find, select
-from analysis.report.provenance import provenance, script_json
+from analysis.report.provenance import provenance
 from analysis.summary import summary
 from analysis.tables import paper_tables
 
@@ -41,10 +40,10 @@ def write_page(store: Path, out: Path, *, redistributable: bool = False, limit: 
     gallery = build(select(splits, limit, redistributable=redistributable))
     gallery.left_out += absent
     links = not redistributable or store.resolve().is_relative_to(out.resolve())
-    page = Template(_part("page.html")).substitute(
+    page = Template(part_of_page("analysis.report", "page.html")).substitute(
         title=TITLE,
-        style=_part("style.css"),
-        script=_part("elements.js") + _part("gallery.js"),
+        style=part_of_page("analysis.report", "style.css"),
+        script=part_of_page("analysis.report", "elements.js") + part_of_page("analysis.report", "gallery.js"),
         subtitle=_subtitle(records),
         summary="\n".join(map(_headline, headlines(known, store))),
         tables=_tables(paper_tables(records, store), summary(records)),
@@ -57,10 +56,6 @@ def write_page(store: Path, out: Path, *, redistributable: bool = False, limit: 
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _part(name: str) -> str:
-    return (files("analysis.report") / name).read_text(encoding="utf-8")
 
 
 def _subtitle(records: Sequence[Record]) -> str:
@@ -141,4 +136,6 @@ def _gallery(gallery: Gallery, redistributable: bool) -> str:
         left_out += (
             "<p>Only images that may be passed on are shown; whom to name stands below each when it is open.</p>"
         )
-    return Template(_part("gallery.html")).substitute(left_out=left_out, data=script_json(gallery.sets))
+    return Template(part_of_page("analysis.report", "gallery.html")).substitute(
+        left_out=left_out, data=script_json(gallery.sets)
+    )

@@ -1,41 +1,19 @@
 """What made the numbers: every stage's commit, packages, hardware, seconds, key and seed, with links to its files."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from analysis.columns import COLUMNS, RUN
 from analysis.recipes import recipe_name
 from analysis.records import Record, address, by_address
 from analysis.rendering import html_text
 
 LINKED = (".json", ".csv", ".png", ".jsonl", ".txt", ".log")
 UNLINKED = ("stage.json", "mlflow.json")  # the store's and the tracking's own bookkeeping
-SETTINGS = (
-    "labeler",
-    "recipe",
-    "encoder",
-    "decoder",
-    "theta",
-    "segmenter",
-    "supervision",
-    "published_file",
-    "denominator",
-)
-HEADER = (
-    "key",
-    "profile",
-    "data",
-    "settings",
-    "seed",
-    "commit",
-    "machine",
-    "seconds",
-    "memory, GiB",
-    "started",
-    "files",
-)
+SETTINGS = (*(name for name in COLUMNS if name not in RUN), "published_file", "denominator")
+HEADER = ("key", *RUN, "settings", "seed", "commit", "machine", "seconds", "memory, GiB", "started", "files")
 
 
 def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool) -> str:
@@ -128,8 +106,3 @@ def _links(record: Record, store: Path, out: Path) -> str:
 def relative(path: Path, out: Path) -> str:
     """A path as seen from the page's folder, with forward slashes."""
     return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
-
-
-def script_json(data: object) -> str:
-    """JSON that can stand inside a script element: nothing in it can end that."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -5,18 +5,15 @@ Everything is done by box. An image of 100 megapixels with 200 boxes is decoded 
 
 import base64
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from analysis.drawing import compressed, file_name, in_eight_bits, run_lengths
+from analysis.records import Json
+from mal.data.mask_formats import decode_runs
 
 LONGEST = 160  # pixels of a crop's longer side; larger ones are shrunk
 MARGIN = 0.25  # of the box's size, shown around it
@@ -24,7 +21,6 @@ FAR = 0.12  # of the box's side: a mask that stays this far from it does not rea
 NARROW, WIDE = 0.25, 0.97  # shares of its box that few objects stay below, or exceed
 COVERED = 0.4  # of a box by a smaller one, which often lies in front
 PART = 0.02  # of a mask: smaller parts are not counted
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,72 +40,36 @@ class Window:
         return (x - self.left) * self.width / across, (y - self.top) * self.height / down
 
 
-def window(bbox: list[float], width: int, height: int) -> Window:
-    """The box x, y, w, h and a quarter of its size on each side, within an image of `width` × `height` pixels."""
+def window(bbox: list[float], width: int, height: int, *, longest: int = LONGEST) -> Window:
+    """The box x, y, w, h and a quarter of its size on each side, within an image of `width` × `height` pixels, shown
+    with a longer side of at most `longest`."""
     x, y, w, h = bbox
     left, top = (
         min(max(0, int(start)), side - 1) for start, side in ((x - MARGIN * w, width), (y - MARGIN * h, height))
     )
     right = max(left + 1, min(width, int(x + (1 + MARGIN) * w) + 1))
     bottom = max(top + 1, min(height, int(y + (1 + MARGIN) * h) + 1))
-    scale = min(1.0, LONGEST / max(right - left, bottom - top))
+    scale = min(1.0, longest / max(right - left, bottom - top))
     size = [max(1, round(scale * length)) for length in (right - left, bottom - top)]
     return Window(left, top, right, bottom, *size)
 
 
-@contextmanager
-def opened(record: Json, images: Path) -> Iterator[Image.Image]:
-    """An annotated image, turned by its EXIF tag only where the annotated size says so (as the labelers see it).
-
-    Grey of 16 bits is stretched to the image's brightest pixel: it may use twelve of them.
-
-    Raises:
-        OSError: it cannot be read, or its size is not the annotated one; from the header, before any pixel is decoded.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about large images, which their labeler has read, and odd EXIF tags
-        try:
-            image = _decoded(images / file_name(record), (record["width"], record["height"]))
-        except (MemoryError, OSError):
-            raise
-        except Exception as error:  # Pillow raises a dozen kinds for a broken file
-            raise OSError(str(error)) from error
-    with image:
-        yield image
-
-
-def _decoded(path: Path, annotated: tuple[int, int]) -> Image.Image:
-    stored = Image.open(path)
-    try:
-        fits = stored.size == annotated
-        turned = not fits and stored.size[::-1] == annotated and stored.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        if not fits and not turned:
-            width, height = stored.size
-            raise OSError(f"it has {width} × {height} pixels, and {annotated[0]} × {annotated[1]} were annotated")
-        stored.load()
-        image = ImageOps.exif_transpose(stored) if turned else stored
-        return in_eight_bits(image)
-    except BaseException:
-        stored.close()
-        raise
-
-
-def crop_webp(image: Image.Image, part: Window) -> str:
-    """A window of an image as WebP in base64."""
+def crop_webp(image: Image.Image, part: Window, *, quality: int = 70, method: int = 3) -> str:
+    """A window of an image as WebP in base64. quality: 0 to 100. method: effort, 0 to 6."""
     region = image.crop((part.left, part.top, part.right, part.bottom))
     if region.has_transparency_data:
         region = region.convert("RGBA")
         region = Image.alpha_composite(Image.new("RGBA", region.size, "white"), region)
     small = region.convert("RGB").resize((part.width, part.height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=70, method=3)
+    small.save(buffer, "WEBP", quality=quality, method=method)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def mask_part(segmentation: Any, record: Json, part: Window) -> np.ndarray:
     """The part of a mask (polygons, or RLE of either kind) that a window shows, at the size it is shown: bool."""
     height = record["height"]
-    ends = np.cumsum(run_lengths(compressed(segmentation, record)["counts"]))
+    ends = np.cumsum(decode_runs(segmentation, height=height, width=record["width"]))
     count = len(ends) // 2
     limits = part.left * height, part.right * height  # run lengths count down the columns
     starts = ends[0 : 2 * count : 2].clip(*limits) - limits[0]

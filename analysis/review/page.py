@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.rendering import html_text
-from analysis.review.crops import crop_webp, mask_part, opened, outline_path, reasons, window
+from analysis.drawing import opened
+from analysis.images import by_id
+from analysis.records import Json
+from analysis.rendering import html_text, part_of_page, script_json
+from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import Ranking, covered, rank
+from mal.engine.files import atomic_write
 
 LIMIT = 5000  # masks in a page: some 25 MB
 PART = 50  # masks whose pictures are one piece of JSON, parsed when the first of them is shown
-Json = dict[str, Any]
 ORDERS = {
     "quality": "by predicted IoU with the mask a human would draw",
     "score": "by score, the labeler's mean probability inside the mask; a predicted IoU is not in this file",
@@ -39,14 +39,15 @@ def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMI
         `out`.
 
     Raises:
-        OSError: a file cannot be read or written.
+        OSError: a file cannot be read.
+        MalError: it cannot be written.
     """
     content = labels.read_bytes()
     coco = json.loads(content)
     ranking = rank(coco["annotations"], limit)
     pictures = _pictures(ranking, coco, images)
     parts = [
-        f'<script type="application/json" class="part">{_script_json(pictures[start : start + PART])}</script>'
+        f'<script type="application/json" class="part">{script_json(pictures[start : start + PART])}</script>'
         for start in range(0, len(pictures), PART)
     ]
     about = {
@@ -57,15 +58,16 @@ def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMI
         # ids as text: a script's numbers are exact up to 2⁵³ only
         "items": [[str(a["id"]), str(a["category_id"]), ranking.value(a)] for a in ranking.annotations],
     }
-    page = Template(_file("analysis.review", "review.html")).substitute(
+    page = Template(part_of_page("analysis.review", "review.html")).substitute(
         title=html_text(f"Masks to look at first: {labels.name}"),
-        style=_file("analysis.report", "style.css") + _file("analysis.review", "review.css"),
+        style=part_of_page("analysis.report", "style.css") + part_of_page("analysis.review", "review.css"),
         subtitle=html_text(_subtitle(ranking)),
-        about=_script_json(about),
+        about=script_json(about),
         parts="\n".join(parts),
-        script=_file("analysis.report", "elements.js") + _file("analysis.review", "review.js"),
+        script=part_of_page("analysis.report", "elements.js") + part_of_page("analysis.review", "review.js"),
     )
-    _write(out, page)
+    with atomic_write(out, "wb") as file:
+        file.write(page.encode("utf-8", "replace"))
     return out
 
 
@@ -81,7 +83,7 @@ def _subtitle(ranking: Ranking) -> str:
 
 def _pictures(ranking: Ranking, coco: Json, images: Path) -> list[Json]:
     """Of each ranked annotation what its card shows. An image is decoded once for all its boxes."""
-    records = {image["id"]: image for image in coco["images"]}
+    records = by_id(coco["images"])
     shares = covered(coco["annotations"])
     by_image: dict[Any, list[int]] = {}
     for place, annotation in enumerate(ranking.annotations):
@@ -121,26 +123,3 @@ def _card(annotation: Json, record: Json, share: float) -> Json:
         "path": outline_path(mask),
         "why": why,
     }
-
-
-def _script_json(data: object) -> str:
-    """JSON that can stand inside a script element: nothing in it can end that, nor break UTF-8."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _file(package: str, name: str) -> str:
-    return (files(package) / name).read_text(encoding="utf-8")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that takes its name once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

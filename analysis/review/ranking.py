@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-Json = dict[str, Any]
+from analysis.records import Json
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,14 @@ class Server:
         if self._client is not None:
             return
         try:
-            mlflow = _import_mlflow()
+            mlflow = import_mlflow()
             with locked(self._lock):
                 if self.database:
                     _create_database(self.database, mlflow)
                 client = mlflow.MlflowClient(tracking_uri=self.uri)
                 experiment = client.get_experiment_by_name(self.experiment) or self._create_experiment(client)
         except Exception as error:  # mlflow, requests, sqlalchemy and the disk raise dozens of kinds
-            raise MalError(f"cannot use the tracking server {shown(self.uri)}: {self.reason(error)}") from error
+            raise MalError(f"cannot use the tracking server {shown(self.uri)}: {reason(error)}") from error
         if experiment.lifecycle_stage != "active":
             raise MalError(
                 f"the experiment {self.experiment} of {shown(self.uri)} is deleted; restore it in MLflow, or name "
@@ -162,14 +162,14 @@ class Server:
 
     def log_params(self, run: Any, params: Mapping[str, str]) -> None:
         """Set those that the run has not got; they are immutable."""
-        entities = _import_mlflow().entities
+        entities = import_mlflow().entities
         new = [entities.Param(*it) for it in params.items() if it[0] not in run.data.params]
         for start in range(0, len(new), PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=new[start : start + PARAMS_PER_CALL])
 
     def log_metrics(self, run: Any, points: Sequence[payload.Point]) -> None:
         """Add points; one that is there already stays one."""
-        metric = _import_mlflow().entities.Metric
+        metric = import_mlflow().entities.Metric
         for start in range(0, len(points), METRICS_PER_CALL):
             chunk = points[start : start + METRICS_PER_CALL]
             metrics = [metric(it.name, it.value, it.milliseconds, it.step) for it in chunk]
@@ -177,7 +177,7 @@ class Server:
 
     def set_tags(self, run: Any, tags: Mapping[str, str]) -> None:
         """Set or replace tags."""
-        entities = _import_mlflow().entities
+        entities = import_mlflow().entities
         self._client.log_batch(run.info.run_id, tags=[entities.RunTag(*it) for it in tags.items()])
 
     def put_file(self, run: Any, path: Path) -> None:
@@ -196,13 +196,6 @@ class Server:
         else:
             self._client.set_terminated(run.info.run_id, status, ended)
 
-    def reason(self, error: Exception) -> str:
-        """What went wrong, in one line."""
-        text = shown(" ".join(str(error).split()))
-        if "API request to" in text and (why := re.search(r"\[Errno -?\d+\] ([^\"')]+)|Read timed out", text)):
-            return f"it does not answer ({why[1] or 'time-out'})"
-        return text[:400] or type(error).__name__
-
     def _create_experiment(self, client: Any) -> Any:
         artifacts = None if self.database is None else (self.database.parent / ARTIFACTS).as_uri()
         try:
@@ -212,6 +205,14 @@ class Server:
             if experiment is None:
                 raise
             return experiment
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = shown(" ".join(str(error).split()))
+    if "API request to" in text and (why := re.search(r"\[Errno -?\d+\] ([^\"')]+)|Read timed out", text)):
+        return f"it does not answer ({why[1] or 'time-out'})"
+    return text[:400] or type(error).__name__
 
 
 def own_artifacts(database: Path | None, run_id: str, uri: str) -> Path | None:
@@ -250,7 +251,7 @@ def _create_database(path: Path, mlflow: Any) -> None:
     new.replace(path)
 
 
-def _import_mlflow() -> Any:
+def import_mlflow() -> Any:
     """mlflow, without its usage telemetry, its chatter, and its default of minutes of retries."""
     if "mlflow" not in sys.modules:
         os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GIT_PYTHON_REFRESH="quiet")

@@ -3,23 +3,38 @@
 With these arrays on disk, AP can be recomputed for any resampling of the images without a mask or an IoU.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.ap import AREAS, FALSE, IGNORED, TRUE, Matches
 from mal.engine.files import atomic_write
 from mal.errors import MalError
 
-__all__ = ["AREAS", "FALSE", "IGNORED", "THRESHOLDS", "TRUE", "MatchArrays", "match"]
-
+AREAS = {"all": (0.0, 1e10), "S": (0.0, 32.0**2), "M": (32.0**2, 96.0**2), "L": (96.0**2, 1e10)}
+TRUE, FALSE, IGNORED = 1, 0, -1
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
-class MatchArrays(Matches):
-    """`Matches` that are written, and read with a sentence of ours where there are none."""
+@dataclass(frozen=True)
+class MatchArrays:
+    """The matches of one set of detections with one set of objects, at each area range of `AREAS` and each threshold.
+
+    D detections lie by category, then image, then falling score; G objects in any order. A = len(AREAS).
+    """
+
+    image_ids: NDArray[np.int64]  # (N,), rising
+    category_ids: NDArray[np.int64]  # (K,), rising
+    thresholds: NDArray[np.float64]  # (T,) IoU
+    det_image: NDArray[np.int64]  # (D,) index into image_ids
+    det_category: NDArray[np.int64]  # (D,) index into category_ids
+    det_score: NDArray[np.float64]  # (D,)
+    det_state: NDArray[np.int8]  # (A, T, D): TRUE, FALSE or IGNORED (matches a crowd, is of another size, …)
+    gt_image: NDArray[np.int64]  # (G,)
+    gt_category: NDArray[np.int64]  # (G,)
+    gt_counted: NDArray[np.bool_]  # (A, G): not a crowd, and of this size
 
     def save(self, path: str | Path) -> None:
         """Write the arrays as a compressed npz, atomically."""
@@ -34,9 +49,9 @@ class MatchArrays(Matches):
             MalError: the file is absent or is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise MalError(f"{path} holds no match arrays ({error}); evaluate again to write them") from error
 
 

@@ -5,14 +5,13 @@ import glob
 import shutil
 from pathlib import Path
 
-from analysis.review.page import write_review
-from analysis.sheet import draw_sheet
 from mal.data.annotations import CocoDict, file_name, write
 from mal.data.export import FOLDERS, FORMATS, planned_files
 from mal.data.flags import flag_sentence
 from mal.engine.files import digest, explain
 from mal.errors import ConfigError
 from mal.own.outputs import Output
+from mal.pictures import draw_sheet, write_review
 
 CALL_DIGITS = 12  # of the digest that names a call's folder of shards
 

@@ -10,49 +10,15 @@ from mal.engine.files import read_json
 from mal.engine.graph import Result, Stage, Workplace
 from mal.engine.precision import network_dtype
 from mal.engine.runtime import load_checkpoint
-from mal.engine.settings import Reads, settings
+from mal.engine.settings import settings
 from mal.methods.labelling import ShardLabeler
 from mal.methods.mal.crf import backend
 from mal.methods.mal.label import mal_labeler
 from mal.methods.mal.network import load_networks, starting_network
+from mal.methods.mal.reads import DECODERS, FORMER, LABELLING, TRAINING
 from mal.methods.mal.shipped import labeler_path
 from mal.methods.mal.train import train_labeler
 from mal.methods.spec import Labels, Method
-
-# What training reads. The encoder's checkpoint and `train.start` are files, known by their content; the precision is
-# that of the device.
-TRAINING: Reads = {
-    "": "seed",
-    "encoder": "name timm pretrained levels fuse width freeze_norm mean std options",
-    "decoder": "name width pool key_layers upsample_before scale key_gain strides",
-    "roi": "size expansion theta border flip min_side min_area max_area repeats",
-    "augment": "jitter jitter_p grey_p blur_sigma blur_p",
-    "loss": "mil smooth mil_weight crf_weight mil_warmup crf_warmup box_mask stride",
-    "crf": "form zeta omega kernel dilation centre iterations image antialias",
-    "train": "batch accumulate epochs steps lr_per_image warmup final_lr betas eps weight_decay ema pool_images",
-}
-DECODERS: dict[str, Reads] = {  # and this, of the decoder that it has
-    "fc": {"fc": "hidden pool side"},
-    "query": {"query": "layers heads queries ffn combine"},
-}
-LABELLING: Reads = {"label": "network flip threshold upsample antialias cut"}
-FORMER: Json = {
-    "roi.repeats": "background",
-    "loss.box_mask": "cell",
-    "crf.antialias": True,
-    "label.upsample": "direct",
-    "label.antialias": True,
-    "label.cut": True,
-}
-HOW = {  # how the work is done, not what it gives
-    "train.checkpoint_seconds",
-    "train.stop_after",
-    "train.workers",
-    "train.compile",
-    "crf.backend",
-    "label.batch",
-    "label.shard_images",
-}
 
 
 def train(context: Context) -> Stage:

@@ -1,0 +1,22 @@
+"""The one door to `analysis`: the tables, pictures and pages with which a run or a command ends."""
+
+from pathlib import Path
+
+from analysis.review.page import LIMIT, write_review
+from analysis.summary import summary
+
+__all__ = ["LIMIT", "draw_attention", "draw_sheet", "summary", "write_review"]
+
+
+def draw_attention(arrays: Path, out: Path) -> Path:
+    """See analysis/figures/attention.py."""
+    from analysis.figures import attention  # matplotlib, which a dry run need not wait for
+
+    return attention.draw_attention(arrays, out)
+
+
+def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = 10) -> Path:
+    """See analysis/sheet.py."""
+    from analysis import sheet  # matplotlib again
+
+    return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples)
