@@ -13,8 +13,6 @@ from mal.engine.payload import flatten
 Settings = dict[str, str]
 ABSENT = "absent"  # stands for a setting that a result does not have
 WEIGHTS = {"trained": "trained by MAL", "given": "as given", "random": "with random weights"}
-# stages whose `seed` is the run's; any other stage's is the data's
-SEEDED = ("train_labeler", "train_segmenter", "retention", "clustering_val", "attention_val")
 # columns that tell no two results apart: keys hold no profile, and old records no denominator, which is an input
 UNTOLD = ("seed", "profile", "denominator")
 
@@ -91,8 +89,9 @@ def settings_of(record: Record, known: Mapping[str, Record]) -> Settings:
 
 
 def _seedless(record: Record) -> dict[str, Any]:
+    """A stage's settings without the run's seed, which is among its columns; any other seed is the data's."""
     config = record.get("config", {})
-    return {k: v for k, v in config.items() if k != "seed"} if record["stage"] in SEEDED else config
+    return {k: v for k, v in config.items() if k != "seed"} if "seed" in record.get("columns", {}) else config
 
 
 def weights_of(record: Record) -> str:

@@ -45,12 +45,12 @@ def read_record(path: Path) -> Record:
     except ValueError as error:
         raise UnreadableRecordError(f"{path} cannot be read: it is not whole JSON: {error}") from error
     if not isinstance(record, dict):
-        raise UnreadableRecordError(f"{path} holds a {type(record).__name__}, not a record")
+        raise UnreadableRecordError(f"{path} cannot be read: it holds a {type(record).__name__}, not a record")
     for name, kind in PARTS.items():
         if not isinstance(record.get(name), kind) and (name == "status" or record["status"] == "done"):
-            raise UnreadableRecordError(f"{path} has no usable '{name}'")
+            raise UnreadableRecordError(f"{path} cannot be read: it has no usable '{name}'")
     for name, entry in record["metrics"].items() if record["status"] == "done" else ():
-        where = f"{path}: metric {name}"
+        where = f"{path} cannot be read: its metric {name}"
         if not isinstance(entry, dict) or "value" not in entry:
             raise UnreadableRecordError(f"{where} has no value")
         value, n = entry["value"], entry.get("n")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 from analysis.columns import line
 from analysis.figures.drawn import COLUMN, PAGE, legend, sheet
@@ -134,7 +135,7 @@ def draw_lines(axes: Axes, places: np.ndarray, tables: Tables, results: Results,
         axes.fill_between(places, low, high, color=look["color"], alpha=alpha(look), linewidth=0)
 
 
-def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def bins_of(values: ArrayLike, edges: np.ndarray) -> np.ndarray:
     """The bin of each value, from 0; the first and the last are open."""
     return np.searchsorted(edges[1:-1], np.asarray(values), side="right")
 

@@ -8,7 +8,17 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import COLOURS, MARKERS, bands, file_part, is_mal, names, over_seeds_or_images, provenance
+from analysis.figures.series import (
+    COLOURS,
+    MARKERS,
+    bands,
+    draw_band,
+    file_part,
+    is_mal,
+    names,
+    over_seeds_or_images,
+    provenance,
+)
 from analysis.figures.sweeps import Sweep, sweeps
 from analysis.intervals import interval
 from analysis.records import address
@@ -80,9 +90,7 @@ def _panel(
             except LeftOut as error:
                 left_out.append(str(error))
         if points:
-            x, y, low, high = np.array(points).T
-            axes.plot(x, y, color=colour, marker=marker, label=title)
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            draw_band(axes, points, color=colour, marker=marker, label=title)
     values = sorted({value for sweep in several for value in sweep.values})
     if values and min(values) > 0:
         axes.set_xscale("log", base=2)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.columns import LABELERS, METHOD, labeler_name, method_of
@@ -145,6 +146,13 @@ def over_seeds_or_images(
         return each.mean(axis=0), each.min(axis=0), each.max(axis=0)
     values, bins, images = tables[0]
     return each[0], *bin_interval(values, bins, count, images)
+
+
+def draw_band(axes: Axes, points: Sequence[tuple[float, float, float, float]], **look: Any) -> None:
+    """A line with its band: (place, value, lower end, upper end) of each point."""
+    x, y, low, high = np.array(points).T
+    axes.plot(x, y, **look)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
 
 
 def bands(groups: Sequence[Group]) -> str:

@@ -14,6 +14,7 @@ from analysis.figures.series import (
     MARKERS,
     Drawing,
     bands,
+    draw_band,
     each,
     file_part,
     is_mal,
@@ -48,9 +49,7 @@ def iou_by_threshold(results: Results) -> Iterator[Sketch]:
             for axes, sizes in zip(panels, SIZES.values(), strict=True):
                 points = [(value, *_mean(frames, sizes)) for value, frames in tables.items()]
                 if points := [point for point in points if np.isfinite(point[1])]:
-                    x, y, low, high = np.array(points).T
-                    axes.plot(x, y, color=colour, marker=marker, label=title)
-                    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+                    draw_band(axes, points, color=colour, marker=marker, label=title)
         if not shown:
             yield Sketch(file_part(data, profile), None, left_out=tuple(left_out))
             continue

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from analysis.denominators import Kept, usable
 from analysis.intervals import interval
+from analysis.lineage import ancestors
 from analysis.paper.results import Group, Result, Results
 from analysis.paper_numbers import Printed, Quantity
 from analysis.records import Record
@@ -137,7 +138,7 @@ def commits(group: Group, results: Results) -> str:
     found: dict[str, None] = {}
     for result in group:
         for start in (result.record, result.retention):
-            for ancestor in ({} if start is None else results.ancestors(start)).values():
+            for ancestor in ({} if start is None else ancestors(start, results.known)).values():
                 made = (ancestor or {}).get("provenance") or {}
                 if made.get("commit"):
                     found[made["commit"][:8] + ("+" if made.get("diff") else "")] = None

@@ -81,16 +81,12 @@ class Results:
                 return address(record)
         return None
 
-    def ancestors(self, record: Record) -> dict[str, Record | None]:
-        """A record and all that it comes from, by address; None where the store has not its record."""
-        return ancestors(record, self.known)
-
     def _qualities(self) -> dict[str, Record]:
         return {name: r for r in self.stage("quality_val") if (name := self._labelling(r))}
 
     def _labelling(self, record: Record) -> str:
         """What says which masks a result is about: the labeler's training, how it labelled, and for which images."""
-        for name, ancestor in self.ancestors(record).items():
+        for name, ancestor in ancestors(record, self.known).items():
             if ancestor is not None and name.startswith(("label_train/", "label_val/")):
                 labeler = ancestor["inputs"].get("labeler", "")
                 images = record["config"].get("images")

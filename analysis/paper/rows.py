@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.columns import METHOD, method_of
-from analysis.lineage import weights_of
+from analysis.lineage import ancestors, weights_of
 from analysis.paper.names import (
     DATA,
     DECODERS,
@@ -90,7 +90,7 @@ def _unlike_scale(row: Row, group: Group, results: Results) -> dict[str, None]:
     """How results were trained at another scale than the row's, in words; each once."""
     found: dict[str, None] = {}
     for result in group:
-        for name, ancestor in results.ancestors(result.record).items():
+        for name, ancestor in ancestors(result.record, results.known).items():
             stage = name.split("/")[0]
             if stage not in row.scale:
                 continue

@@ -21,7 +21,7 @@ from typing import Any
 from mal.engine import payload
 from mal.engine.files import digest, read_json, write_json
 from mal.engine.mirror import NOTE, Mirror, start_mirror, watch
-from mal.engine.mlflow_server import METRICS_PER_CALL, Server, locked
+from mal.engine.mlflow_server import METRICS_PER_CALL, Server, locked, reason
 from mal.engine.store import QUEUED, RECORD, Store
 from mal.engine.tracking_address import (
     DEFAULT_EXPERIMENT,
@@ -93,7 +93,7 @@ class Sender:
                 self._send(stage, key)
                 sent, in_a_row = sent + 1, 0
             except Exception as error:  # mlflow, requests, sqlalchemy and the disk raise dozens of kinds
-                failures.append(f"{stage}/{key}: {self.server.reason(error)}")
+                failures.append(f"{stage}/{key}: {reason(error)}")
                 in_a_row += 1
             if in_a_row == FAILURES_IN_A_ROW:
                 if not self.server.answers():
@@ -116,7 +116,7 @@ class Sender:
             return self.server.create(f"sweep {name}", mirror=uuid.uuid4().hex, tags=tags).info.run_id
         except Exception as error:
             address = shown(self.server.uri)
-            raise MalError(f"cannot use the tracking server {address}: {self.server.reason(error)}") from error
+            raise MalError(f"cannot use the tracking server {address}: {reason(error)}") from error
 
     def _is_pending(self, stage: str, key: str, *, last: bool) -> bool:
         """Whether a stage has something that the server has not, by what mlflow.json and the files' times say."""
