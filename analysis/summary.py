@@ -91,7 +91,7 @@ def _segmenters(records: list[Record], scores: list[Record]) -> str:
         if record["stage"] == "train_segmenter":
             plan = record["config"]["segmenter"]["schedule"]
             length = f"{plan['epochs']:g} epochs" if plan["steps"] is None else f"{plan['steps']} steps"
-            schedules[record["columns"]["segmenter"]] = f" ({length} of {plan['batch']} images a step)"
+            schedules[record["columns"]["segmenter"]] = f" ({length} of {plan['batch']} images per step)"
     names = sorted({record["columns"]["segmenter"] for record in scores})
     return "Segmenter " + ", ".join(name + schedules.get(name, "") for name in names)
 

@@ -1,8 +1,10 @@
 """Imports point one way, and heavy or optional packages stay behind one door."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,8 @@ LAYERS = (
     "run label check review store tracking",
     "autolabel",
 )
-METHODS = sorted(
-    path.parent.name for path in (ROOT / "mal" / "methods").glob("*/__init__.py")
-)  # no one imports another
+# no one imports another
+METHODS = sorted(path.parent.name for path in (ROOT / "mal" / "methods").glob("*/__init__.py"))
 DOORS = {  # the only files that may import it
     "mlflow": {"mal/engine/mlflow_server.py"},
     "detectron2": {"mal/segmenters/rcnn/detectron2.py"},
@@ -166,6 +167,19 @@ def test_the_entry_has_no_logic():
         "mal.engine.tracking_address",
     }
     assert len(entry.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_no_function_or_class_is_there_for_tests_alone():
+    code = {name: path.read_text(encoding="utf-8") for name, path in (EVERYTHING | sources("slurm")).items()}
+    words = Counter(word for text in code.values() for word in re.findall(r"\w+", text))
+    found_by_hydra = {"SlurmLauncher", "LocalLauncher", "RowSweeper"}
+    defined = Counter(
+        node.name
+        for text in code.values()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, times in defined.items() if words[name] <= times} - found_by_hydra == set()
 
 
 def test_every_package_is_declared():
