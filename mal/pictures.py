@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.review.page import LIMIT, write_review
+from analysis.review.ranking import LIMIT
 from analysis.summary import summary
 
 __all__ = ["LIMIT", "draw_attention", "draw_sheet", "summary", "write_review"]
@@ -20,3 +20,10 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
     from analysis import sheet  # matplotlib again
 
     return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples)
+
+
+def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMIT) -> Path:
+    """See analysis/review/page.py."""
+    from analysis.review import page  # the reader of masks loads matplotlib
+
+    return page.write_review(labels, images, out, limit)

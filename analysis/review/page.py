@@ -12,10 +12,9 @@ from analysis.images import by_id
 from analysis.records import Json
 from analysis.rendering import html_text, part_of_page, script_json
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
-from analysis.review.ranking import Ranking, covered, rank
+from analysis.review.ranking import LIMIT, Ranking, covered, rank
 from mal.engine.files import atomic_write
 
-LIMIT = 5000  # masks in a page: some 25 MB
 PART = 50  # masks whose pictures are one piece of JSON, parsed when the first of them is shown
 ORDERS = {
     "quality": "by predicted IoU with the mask a human would draw",

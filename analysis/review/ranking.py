@@ -9,6 +9,8 @@ import numpy as np
 
 from analysis.records import Json
 
+LIMIT = 5000  # masks in a page: some 25 MB
+
 
 @dataclass(frozen=True)
 class Ranking:

@@ -18,7 +18,7 @@ from mal.engine.graph import Result, Stage, Workplace
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
-from mal.segmenters import inference, published, reads, training
+from mal.segmenters import published, reads
 from mal.segmenters.backends import BACKENDS
 from mal.segmenters.published import Found
 from mal.segmenters.published.setting import asked
@@ -54,6 +54,8 @@ class Segmenters:
             sources["backbone"] = context.fingerprints.file(config.segmenter.checkpoint)
 
         def work(place: Workplace) -> Result:
+            from mal.segmenters import training  # and torchvision, which a dry run need not wait for
+
             pseudo = None if labels is None else place.inputs["labels"] / "labels.json"
             training.train(
                 annotations=readable(split, place, pseudo),
@@ -106,6 +108,8 @@ class Segmenters:
         read = settings(config, reads.PREDICTION)
 
         def work(place: Workplace) -> Result:
+            from mal.segmenters import inference
+
             results = inference.predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
                 annotations=readable(split, place),
@@ -127,6 +131,8 @@ class Segmenters:
         read = settings(config, reads.PREDICTION)
 
         def work(place: Workplace) -> Result:
+            from mal.segmenters import inference
+
             results = inference.predict(
                 checkpoint=place.inputs["segmenter"] / "segmenter.pt",
                 annotations=split.annotations,
