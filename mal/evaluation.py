@@ -7,7 +7,7 @@ from mal.data.annotations import read
 from mal.data.sources import Split
 from mal.data.stages import readable
 from mal.engine.files import read_json, write_csv
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 from mal.metrics import bootstrap
 from mal.metrics.ap import average_precision
 from mal.metrics.masks import mask_quality, select_images
@@ -20,10 +20,10 @@ def quality(context: Context, split: Split, labels: Stage) -> Stage:
     """IoU of the masks against human ones."""
     which = context.config.data.val_images if split.name == "val" else "all"
 
-    def work(place: Workplace) -> Result:
-        predicted = read_json(place.inputs["labels"] / "labels.json")
+    def work(workdir: Workdir) -> Result:
+        predicted = read_json(workdir.inputs["labels"] / "labels.json")
         metrics, instances = mask_quality(predicted, select_images(split.human(), which))
-        write_csv(place.folder / "instances.csv", instances)
+        write_csv(workdir.folder / "instances.csv", instances)
         counts = {
             name: int(metrics[f"n{name.removeprefix('iou')}"])
             for name in metrics
@@ -49,15 +49,15 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None) 
     settings |= {"federated": True} if federated else {}
     kinds = (("segm", "mask"), ("bbox", "box")) if config.segmenter.mask_head else (("bbox", "box"),)
 
-    def work(place: Workplace) -> Result:
+    def work(workdir: Workdir) -> Result:
         masks = config.segmenter.mask_head
-        human = select_images(read(readable(split, place), masks=masks), which)
+        human = select_images(read(readable(split, workdir), masks=masks), which)
         kept = {image["id"] for image in human["images"]}
         listed = {category["id"] for category in human["categories"]}
         # a category that only the training images list has no object there: nothing learned it
         results = [
             r
-            for r in read_json(place.inputs["predictions"] / "predictions.json")
+            for r in read_json(workdir.inputs["predictions"] / "predictions.json")
             if r["image_id"] in kept and (agnostic or r["category_id"] in listed)
         ]
         metrics: dict[str, float] = {}
@@ -70,7 +70,7 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None) 
                 class_agnostic=agnostic,
                 federated=federated,
             )
-            matches.save(place.folder / f"matches_{kind}.npz")
+            matches.save(workdir.folder / f"matches_{kind}.npz")
             metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
         return Result(metrics, {"": len(kept)})
 
@@ -83,8 +83,8 @@ def retention(context: Context, pseudo: Stage, human: Stage) -> Stage:
     """Mask AP with pseudo-labels ÷ mask AP with human masks, and its paired bootstrap interval over images."""
     settings = {"resamples": context.config.evaluate.bootstrap, "seed": context.config.seed}
 
-    def work(place: Workplace) -> Result:
-        both = [MatchArrays.load(place.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
+    def work(workdir: Workdir) -> Result:
+        both = [MatchArrays.load(workdir.inputs[name] / "matches_segm.npz") for name in ("pseudo", "human")]
         interval = bootstrap.retention(*both, resamples=settings["resamples"], seed=settings["seed"])
         figures = {"retention": interval.value, "retention_low": interval.low, "retention_high": interval.high}
         finite = all(map(math.isfinite, figures.values()))  # not where the human-mask AP is 0

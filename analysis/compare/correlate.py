@@ -18,8 +18,9 @@ from analysis.summary import table
 KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
 SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."
 INTERVAL = (
-    "The interval is that of encoders like these (test inversion, analysis/rankings.py), of a correlation that can lie "
-    "between -1 and 1: see its width. p tries every order. Neither knows how well each single number is measured."
+    "The interval is that of encoders like these (test inversion, analysis/compare/rankings.py), of a correlation that "
+    "can lie between -1 and 1: see its width. p tries every order. Neither knows how well each single number is "
+    "measured."
 )
 Points = dict[str, float]  # encoder → number
 

@@ -11,7 +11,7 @@ from mal.data.sources import Split, unreadable
 from mal.data.views import VIEWS
 from mal.engine import ranks
 from mal.engine.files import read_json
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 
 Json = dict[str, Any]
 
@@ -21,9 +21,9 @@ def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
     count = options.train_images if split == "train" else options.val_images
     settings: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
 
-    def work(place: Workplace) -> Result:
-        shapes.generate(place.folder, **settings)
-        return Result({"annotations": len(read_json(place.folder / "annotations.json")["annotations"])}, {"": count})
+    def work(workdir: Workdir) -> Result:
+        shapes.generate(workdir.folder, **settings)
+        return Result({"annotations": len(read_json(workdir.folder / "annotations.json")["annotations"])}, {"": count})
 
     return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
 
@@ -37,11 +37,11 @@ def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, worke
         workers: threads that look for those.
     """
 
-    def work(place: Workplace) -> Result:
+    def work(workdir: Workdir) -> Result:
         coco = VIEWS[name](read(split.annotations, masks=False))  # whether its masks will do is the census's matter
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
-        write(place.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)
+        write(workdir.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)
         places = {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
         metrics: dict[str, float] = {name: len(coco["annotations"]), "unreadable_images": len(bad)}
         return Result(metrics, {"": len(coco["images"])}, places if split.drawn is None else {})
@@ -50,11 +50,11 @@ def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, worke
     return Stage(f"{name}_{split.name}", 1, settings, work, split.inputs, sources, columns)
 
 
-def readable(split: Split, place: Workplace, labels: Path | None = None) -> Path:
+def readable(split: Split, workdir: Workdir, labels: Path | None = None) -> Path:
     """A split's annotations, or their labels, as a file without the images that `data.on_bad_image=skip` skips: AP
     does not count them. Of human ones, without what tools leave behind: no mask, and a box of no area."""
     annotations = split.annotations if labels is None else labels
-    boxes = place.inputs.get("boxes")
+    boxes = workdir.inputs.get("boxes")
     bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
     empty = labels is None and split.census is not None and split.census.left_over > 0
     if not bad and not empty:
@@ -62,6 +62,6 @@ def readable(split: Split, place: Workplace, labels: Path | None = None) -> Path
     coco = read(annotations, masks=False)
     images = [image for image in coco["images"] if image["id"] not in bad]
     kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and is_left_over(a))]
-    file = place.folder / "readable.json"
+    file = workdir.folder / "readable.json"
     ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
     return file

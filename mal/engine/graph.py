@@ -20,7 +20,7 @@ Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workdir:
     """Where a stage works."""
 
     folder: Path  # its own; what a killed run left is still there
@@ -55,7 +55,7 @@ class Stage:
     name: str
     version: int
     config: dict[str, Any]
-    work: Callable[[Workplace], Result]
+    work: Callable[[Workdir], Result]
     inputs: dict[str, "Stage"] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
@@ -123,12 +123,12 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
             # gc keeps the inputs meanwhile
             begun = {"config": stage.config, "inputs": stage.input_addresses, "sources": stage.sources}
             write_json(folder / "stage.json", begun, indent=1)
-        place = Workplace(
+        workdir = Workdir(
             folder=folder,
             inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},
             device=device,
         )
-        result = stage.work(place) if stage.shared else ranks.on_first(lambda: stage.work(place))
+        result = stage.work(workdir) if stage.shared else ranks.on_first(lambda: stage.work(workdir))
         if ranks.is_first():  # the record asks git, and reads package versions
             record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
         ranks.on_first(lambda: store.finish(stage.name, stage.key, record))

@@ -10,10 +10,10 @@ from mal.config import Config
 from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.sources import Split
-from mal.engine.graph import Stage, Workplace
+from mal.engine.graph import Stage, Workdir
 from mal.methods.labelling import Fallback, ShardLabeler, filled_box
 
-Maker = Callable[[Workplace, CocoDict], ShardLabeler]  # a stage's folders, and the view → what labels its shards
+Maker = Callable[[Workdir, CocoDict], ShardLabeler]  # a stage's folders, and the view → what labels its shards
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from mal.data.annotations import write
 from mal.data.sources import Split
 from mal.engine import ranks
 from mal.engine.files import read_json
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 from mal.methods.labelling import label_dataset
 from mal.methods.spec import Method
 
@@ -15,18 +15,18 @@ def label(context: Context, split: Split, method: Method) -> Stage:
     config, labels = context.config, method.labels(context, split)
     settings: Json = {"labeler": method.name, "on_bad_image": config.data.on_bad_image, **labels.settings}
 
-    def work(place: Workplace) -> Result:
-        coco = read_json(place.inputs[method.view] / f"{method.view}.json")
+    def work(workdir: Workdir) -> Result:
+        coco = read_json(workdir.inputs[method.view] / f"{method.view}.json")
         labelled = label_dataset(
             coco,
             split.images,
-            labels.make(place, coco),
-            folder=place.folder,
+            labels.make(workdir, coco),
+            folder=workdir.folder,
             shard_images=config.label.shard_images,
             fallback=method.fallback,
             name=f"label {split.name} ({method.name})",
         )
-        ranks.on_first(lambda: write(place.folder / "labels.json", labelled))
+        ranks.on_first(lambda: write(workdir.folder / "labels.json", labelled))
         count = len(labelled["annotations"])
         flagged = sum(a.get("flagged", False) for a in labelled["annotations"])
         return Result({"labels": count, "flagged": flagged}, {"": count})

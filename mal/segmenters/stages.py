@@ -14,7 +14,7 @@ from mal.data.stages import readable
 from mal.data.submission import write_submission
 from mal.engine import ranks
 from mal.engine.files import write_json
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
@@ -53,17 +53,17 @@ class Segmenters:
         if config.segmenter.checkpoint:
             sources["backbone"] = context.fingerprints.file(config.segmenter.checkpoint)
 
-        def work(place: Workplace) -> Result:
+        def work(workdir: Workdir) -> Result:
             from mal.segmenters import training  # and torchvision, which a dry run need not wait for
 
-            pseudo = None if labels is None else place.inputs["labels"] / "labels.json"
+            pseudo = None if labels is None else workdir.inputs["labels"] / "labels.json"
             training.train(
-                annotations=readable(split, place, pseudo),
+                annotations=readable(split, workdir, pseudo),
                 images=split.images,
                 config=self._trained(),
                 seed=config.seed,
-                folder=place.folder,
-                device=place.device,
+                folder=workdir.folder,
+                device=workdir.device,
             )
             return Result()
 
@@ -92,8 +92,8 @@ class Segmenters:
         chosen = {"segmenter": settings(config, read, former=reads.FORMER)}
         chosen["segmenter"]["precision"] = str(network_dtype(config.precision, self.context.device))
 
-        def work(place: Workplace) -> Result:
-            published.write(self._as_given(), found=found, folder=place.folder)
+        def work(workdir: Workdir) -> Result:
+            published.write(self._as_given(), found=found, folder=workdir.folder)
             return Result()
 
         sources = {"weights": self.context.fingerprints.file(found.file)}
@@ -107,19 +107,19 @@ class Segmenters:
         split = context.required_val
         read = settings(config, reads.PREDICTION)
 
-        def work(place: Workplace) -> Result:
+        def work(workdir: Workdir) -> Result:
             from mal.segmenters import inference
 
             results = inference.predict(
-                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
-                annotations=readable(split, place),
+                checkpoint=workdir.inputs["segmenter"] / "segmenter.pt",
+                annotations=readable(split, workdir),
                 images=split.images,
                 config=config,
-                device=place.device,
+                device=workdir.device,
             )
             if segmenter.name == PUBLISHED:
                 results = published.known(results, read_annotations(split.annotations, masks=False))
-            ranks.on_first(lambda: write_json(place.folder / "predictions.json", results))
+            ranks.on_first(lambda: write_json(workdir.folder / "predictions.json", results))
             return Result({"predictions": len(results)})
 
         inputs = {"segmenter": segmenter, **split.inputs, **context.skipped(split)}
@@ -130,20 +130,20 @@ class Segmenters:
         config = self._config_of(segmenter)
         read = settings(config, reads.PREDICTION)
 
-        def work(place: Workplace) -> Result:
+        def work(workdir: Workdir) -> Result:
             from mal.segmenters import inference
 
             results = inference.predict(
-                checkpoint=place.inputs["segmenter"] / "segmenter.pt",
+                checkpoint=workdir.inputs["segmenter"] / "segmenter.pt",
                 annotations=split.annotations,
                 images=split.images,
                 config=config,
-                device=place.device,
+                device=workdir.device,
             )
             by = segmenter.columns.get("labeler", "published" if segmenter.name == PUBLISHED else "human")
-            algorithm = f"{segmenter.columns['segmenter']}-{by}-{place.folder.name[:8]}"
+            algorithm = f"{segmenter.columns['segmenter']}-{by}-{workdir.folder.name[:8]}"
             packed = ranks.on_first(
-                lambda: write_submission(results, place.folder, images=split.annotations, algorithm=algorithm)
+                lambda: write_submission(results, workdir.folder, images=split.annotations, algorithm=algorithm)
             )
             return Result({"predictions": len(results), "megabytes": packed.stat().st_size / 1e6})
 

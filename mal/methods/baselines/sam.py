@@ -110,7 +110,7 @@ def labels(context: Context, _: Split) -> Labels:
     checkpoint = context.config.labeler.checkpoint
     weights = weight_files(checkpoint)
     return Labels(
-        make=lambda place, _: image_labeler(Sam(checkpoint, place.device).masks),
+        make=lambda workdir, _: image_labeler(Sam(checkpoint, workdir.device).masks),
         settings={} if weights else {"checkpoint": checkpoint},
         sources={path.name: context.fingerprints.file(path) for path in weights},
     )

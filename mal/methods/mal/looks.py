@@ -14,7 +14,7 @@ from mal.encoders.attention import attention_maps, attention_picture, check_laye
 from mal.encoders.encoder import Encoder
 from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_csv
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import allow_tf32, autocast, network_dtype
 from mal.engine.runtime import load_checkpoint, seed_everything
 from mal.engine.settings import Reads, settings
@@ -44,18 +44,18 @@ class EncoderSource:
     def inputs(self) -> dict[str, Stage]:
         return {} if self.labeler is None else {"labeler": self.labeler}
 
-    def load(self, place: Workplace) -> Encoder:
+    def load(self, workdir: Workdir) -> Encoder:
         """The encoder on the stage's device, in evaluation mode.
 
         Raises:
             ConfigError, WeightsError.
         """
         if self.labeler is not None:
-            checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
-            encoder = load_networks(checkpoint, self.config, place.device)[0].get_submodule("encoder")
+            checkpoint = load_checkpoint(workdir.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
+            encoder = load_networks(checkpoint, self.config, workdir.device)[0].get_submodule("encoder")
             assert isinstance(encoder, Encoder)
             return encoder
-        return pretrained(self.config).to(place.device).eval()
+        return pretrained(self.config).to(workdir.device).eval()
 
 
 def encoder_source(context: Context, which: str) -> EncoderSource:
@@ -114,21 +114,21 @@ def clustering(context: Context) -> Stage:
     source = encoder_source(context, config.clustering.encoder)
     found = {**source.settings, "source": config.clustering.source, "images": config.data.val_images}
 
-    def work(place: Workplace) -> Result:
-        human = _readable(select_images(split.human(), config.data.val_images), place)
+    def work(workdir: Workdir) -> Result:
+        human = _readable(select_images(split.human(), config.data.val_images), workdir)
         metrics, instances = clustering_score(
             human,
             split.images,
-            source.load(place),
+            source.load(workdir),
             config=config.roi,
             source=config.clustering.source,
             batch=config.label.batch,
             workers=config.train.workers,
-            device=place.device,
+            device=workdir.device,
             dtype=network_dtype(config.train.precision, device),
         )
         if ranks.is_first():
-            write_csv(place.folder / "instances.csv", instances)
+            write_csv(workdir.folder / "instances.csv", instances)
         counts = {f"clustering_{size}": int(metrics[f"n_{size}"]) for size in SIZE_NAMES if f"n_{size}" in metrics}
         figures = {k: v for k, v in metrics.items() if k.startswith("clustering")}
         return Result({**figures, "left_out": metrics["n_left_out"]}, {"": int(metrics["n"]), **counts})
@@ -146,23 +146,23 @@ def attention(context: Context) -> Stage:
     found = {**source.settings, **settings(config.attention, ATTENTION)}
     found["roi"] = {**found["roi"], "min_area": config.roi.min_area, "max_area": config.roi.max_area}
 
-    def work(place: Workplace) -> Result:
-        coco = _readable(read_json(place.inputs["boxes"] / "boxes.json"), place)
-        encoder, dtype = source.load(place), network_dtype(config.train.precision, place.device)
-        allow_tf32(place.device, dtype)
+    def work(workdir: Workdir) -> Result:
+        coco = _readable(read_json(workdir.inputs["boxes"] / "boxes.json"), workdir)
+        encoder, dtype = source.load(workdir), network_dtype(config.train.precision, workdir.device)
+        allow_tf32(workdir.device, dtype)
         ids, pixels, pictures = [], [], []
         for annotations, rois in labelling_batches(
             _examples(coco, config), split.images, config=config.roi, batch=1, workers=0
         ):
-            with autocast(place.device, dtype):
-                maps = attention_maps(encoder, rois.pixels.to(place.device).float() / 255, config.attention.layers)
+            with autocast(workdir.device, dtype):
+                maps = attention_maps(encoder, rois.pixels.to(workdir.device).float() / 255, config.attention.layers)
             prefix = getattr(encoder.backbone, "num_prefix_tokens", 0)
             shown = [attention_picture(m, prefix=prefix, query=config.attention.query) for m in maps.values()]
             ids.append(annotations[0]["id"])
             pixels.append(rois.pixels[0].permute(1, 2, 0).numpy())
             pictures.append(torch.cat(shown).cpu().numpy())
         layers = np.array(config.attention.layers)
-        with atomic_write(place.folder / "attention.npz", "wb") as file:
+        with atomic_write(workdir.folder / "attention.npz", "wb") as file:
             np.savez_compressed(
                 file, pixels=np.stack(pixels), maps=np.stack(pictures), layers=layers, ids=np.array(ids)
             )
@@ -172,9 +172,9 @@ def attention(context: Context) -> Stage:
     return Stage("attention_val", 1, found, work, inputs, dict(split.sources) | source.sources, source.columns)
 
 
-def _readable(coco: CocoDict, place: Workplace) -> CocoDict:
+def _readable(coco: CocoDict, workdir: Workdir) -> CocoDict:
     """Without the images that `data.on_bad_image=skip` found unreadable."""
-    bad = set(read_json(place.inputs["boxes"] / "boxes.json").get("unreadable_images", ()))
+    bad = set(read_json(workdir.inputs["boxes"] / "boxes.json").get("unreadable_images", ()))
     if not bad:
         return coco
     return {
@@ -194,4 +194,4 @@ def _examples(coco: CocoDict, config: Config) -> CocoDict:
     if not annotations:
         raise AnnotationError("no validation box is large enough to show attention on; lower roi.min_area")
     places = np.linspace(0, len(annotations) - 1, min(config.attention.examples, len(annotations))).round().astype(int)
-    return {**coco, "annotations": [annotations[place] for place in places]}
+    return {**coco, "annotations": [annotations[index] for index in places]}

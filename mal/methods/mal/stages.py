@@ -7,7 +7,7 @@ from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.sources import Split
 from mal.engine.files import read_json
-from mal.engine.graph import Result, Stage, Workplace
+from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.runtime import load_checkpoint
 from mal.engine.settings import settings
@@ -36,9 +36,9 @@ def train(context: Context) -> Stage:
     if config.train.start:
         sources["start"] = context.fingerprints.file(labeler_path(config.train.start))
 
-    def work(place: Workplace) -> Result:
-        coco = read_json(place.inputs["boxes"] / "boxes.json")
-        figures = train_labeler(coco, split.images, config, folder=place.folder, device=place.device)
+    def work(workdir: Workdir) -> Result:
+        coco = read_json(workdir.inputs["boxes"] / "boxes.json")
+        figures = train_labeler(coco, split.images, config, folder=workdir.folder, device=workdir.device)
         return Result(figures, {"": int(figures["boxes"])})
 
     inputs = {"boxes": context.view(split, MAL.view)}
@@ -52,10 +52,10 @@ def labels(context: Context, _: Split) -> Labels:
     found = settings(config, LABELLING, former=FORMER) | {"label_expansion": config.roi.label_expansion}
     found["precision"] = str(network_dtype(config.train.precision, context.device))
 
-    def make(place: Workplace, coco: CocoDict) -> ShardLabeler:
-        checkpoint = load_checkpoint(place.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
-        networks = load_networks(checkpoint, config, place.device, crops=len(coco["annotations"]))
-        return mal_labeler(networks, config, place.device)
+    def make(workdir: Workdir, coco: CocoDict) -> ShardLabeler:
+        checkpoint = load_checkpoint(workdir.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))
+        networks = load_networks(checkpoint, config, workdir.device, crops=len(coco["annotations"]))
+        return mal_labeler(networks, config, workdir.device)
 
     elsewhere = context.labeler_train.dataset  # MAL, trained on that
     named = {} if elsewhere is None else {"labeler": f"{MAL.name}:{elsewhere}"}
