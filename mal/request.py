@@ -54,10 +54,15 @@ class Graph:
         trained = self.method is not None and self.method.train is not None
         return trained or any(look.enabled and look.encoder == "trained" for look in looked)
 
+    @property
+    def splits(self) -> list[Split]:
+        """What is labelled."""
+        return [split for split in (self.train, self.val) if split is not None]
+
     def labelled(self) -> Iterator[tuple[Split, Method]]:
         """The splits of the run and who labels each: the labeler, and on validation images those that it is compared
         with."""
-        for split in filter(None, (self.train, self.val)):
+        for split in self.splits:
             compared = self.compared if needs.compares(split, self.config) else []
             for method in self._named(split, compared):
                 if method.has(self.config, split.name):
@@ -72,9 +77,9 @@ class Graph:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
         if self.trains_nothing:
             return [self.context.view(self.context.required_val, "boxes")]
-        learned = self.context.labeler_train if self.learns else None
+        learned = [self.context.labeler_train] if self.learns else []
         view = "boxes" if self.method is None else self.method.view
-        return [self.context.view(split, view) for split in filter(None, (self.train, self.val, learned))]
+        return [self.context.view(split, view) for split in [*self.splits, *learned]]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
@@ -102,8 +107,7 @@ class Graph:
         """The splits for which the labeler has masks."""
         if self.trains_nothing or self.method is None:
             return []
-        splits = filter(None, (self.train, self.val))
-        return [split for split in splits if self.method.has(self.config, split.name)]
+        return [split for split in self.splits if self.method.has(self.config, split.name)]
 
     def _score(self, segmenter: Stage) -> Stage:
         """AP of a segmenter's predictions."""
@@ -140,7 +144,7 @@ class Graph:
             notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
         for split in self._files():
             notes += needs.notes(split, self.config)
-        for split in filter(None, (self.train, self.val)):
+        for split in self.splits:
             if not split.has_masks and split.census is not None:
                 notes.append(needs.without_masks(split) + self._lost_without_masks(split))
         notes += self._label_remarks()
@@ -159,8 +163,7 @@ class Graph:
 
     def _label_remarks(self) -> list[str]:
         """What must be said of the labels of each split, as their method says it."""
-        splits = list(filter(None, (self.train, self.val)))
-        remarks = [method.remark(self.context, split) for split in splits for method in self._named(split)]
+        remarks = [method.remark(self.context, split) for split in self.splits for method in self._named(split)]
         return [remark for remark in remarks if remark]
 
     def _named(self, split: Split, compared: list[Method] | None = None) -> list[Method]:
@@ -189,7 +192,7 @@ class Graph:
         config = self.config
         for split in self._files():
             needs.check_boxes(split)
-        for split in filter(None, (self.train, self.val)):
+        for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"
                 needs.check_masks(split, purpose=purpose, way_out="or choose another labeler")

@@ -1,6 +1,7 @@
 """COCO and LVIS instance files: read, check, strip to boxes, write."""
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def write(path: str | Path, coco: CocoDict) -> None:
         raise AnnotationError(f"{path} is not written: {place}, which JSON does not have; correct the value") from error
     with atomic_write(path) as file:
         file.write(text)
+
+
+def only_images(coco: CocoDict, kept: Container[int]) -> CocoDict:
+    """The part of a file that concerns some of its images, by their ids; the file is left as it is."""
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] in kept],
+        "annotations": [annotation for annotation in coco["annotations"] if annotation["image_id"] in kept],
+    }
 
 
 def annotations_by_image(coco: CocoDict) -> dict[int, list[dict[str, Any]]]:

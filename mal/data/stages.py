@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mal.data import shapes
-from mal.data.annotations import check_images, read, write
+from mal.data.annotations import CocoDict, check_images, only_images, read, write
 from mal.data.box_checks import is_left_over
 from mal.data.config import ShapesConfig
 from mal.data.sources import Split, unreadable
@@ -55,13 +55,22 @@ def readable(split: Split, workdir: Workdir, labels: Path | None = None) -> Path
     does not count them. Of human ones, without what tools leave behind: no mask, and a box of no area."""
     annotations = split.annotations if labels is None else labels
     boxes = workdir.inputs.get("boxes")
-    bad = set(read_json(boxes / "boxes.json").get("unreadable_images", ())) if boxes else set()
+    bad = unreadable_images(read_json(boxes / "boxes.json")) if boxes else set()
     empty = labels is None and split.census is not None and split.census.left_over > 0
     if not bad and not empty:
         return annotations
-    coco = read(annotations, masks=False)
-    images = [image for image in coco["images"] if image["id"] not in bad]
-    kept = [a for a in coco["annotations"] if a["image_id"] not in bad and not (empty and is_left_over(a))]
+    coco = without_images(read(annotations, masks=False), bad)
+    kept = [a for a in coco["annotations"] if not (empty and is_left_over(a))]
     file = workdir.folder / "readable.json"
-    ranks.on_first(lambda: write(file, {**coco, "images": images, "annotations": kept}))
+    ranks.on_first(lambda: write(file, {**coco, "annotations": kept}))
     return file
+
+
+def unreadable_images(seen: CocoDict) -> set[int]:
+    """The ids of the images that `data.on_bad_image=skip` found unreadable, as a view lists them."""
+    return set(seen.get("unreadable_images", ()))
+
+
+def without_images(coco: CocoDict, bad: set[int]) -> CocoDict:
+    """A file without some of its images, by their ids, and without what is annotated on them."""
+    return only_images(coco, {image["id"] for image in coco["images"]} - bad) if bad else coco

@@ -5,7 +5,6 @@ must name too (tests/test_reads.py holds that), and say with what value its resu
 a setting: keys that mean the same must stay the same, so they do not mention it then.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +32,7 @@ def _settings(config: Any, reads: Reads, former: Mapping[str, Any], place: str) 
     for part, inside in reads.items():
         if isinstance(inside, str):
             owner, below = (config, place) if part == "" else (getattr(config, part), f"{place}{part}.")
-            values = {name: _plain(getattr(owner, name)) for name in inside.split()}
+            values = {name: getattr(owner, name) for name in inside.split()}
             kept = {k: v for k, v in values.items() if f"{below}{k}" not in former or v != former[f"{below}{k}"]}
             if part == "":
                 found |= kept
@@ -42,10 +41,6 @@ def _settings(config: Any, reads: Reads, former: Mapping[str, Any], place: str) 
         else:
             found[part] = _settings(getattr(config, part), inside, former, f"{place}{part}.")
     return found
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def names(reads: Reads, place: str = "") -> set[str]:

@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd  # a second; imported where a table is made
 
-from mal.data.annotations import CocoDict
+from mal.data.annotations import CocoDict, only_images
 from mal.data.box_findings import SMALLEST_SIDE
 from mal.data.boxes import SIZE_NAMES, size_class
 from mal.data.census import images_of
@@ -117,12 +117,7 @@ def select_images(coco: CocoDict, which: str) -> CocoDict:
         return coco
     if which not in ("even", "odd"):
         raise AnnotationError(f"images cannot be selected by {which!r}; choose all, even or odd")
-    kept = images_of(coco, which)
-    return {
-        **coco,
-        "images": [image for image in coco["images"] if image["id"] in kept],
-        "annotations": [annotation for annotation in coco["annotations"] if annotation["image_id"] in kept],
-    }
+    return only_images(coco, images_of(coco, which))
 
 
 def is_scored(annotation: dict[str, Any]) -> bool:

@@ -40,6 +40,7 @@ class Run:
 
 
 Steps = Iterator[tuple[int, list[Sample]]]
+Drive = Callable[[Run, Steps], None]
 
 
 def train(
@@ -53,8 +54,7 @@ def train(
     build: Build,
     losses: Losses,
     factors: Factors = usual_factors,
-    progress: str = "train segmenter",
-    drive: Callable[[Run, Steps], None] | None = None,
+    drive: Drive | None = None,
 ) -> None:
     """Train to folder/segmenter.pt, going on from folder/checkpoint.pt where there is one.
 
@@ -99,7 +99,7 @@ def train(
     rate = partial(learning_rate, total=total, optimizer=config.optimizer, schedule=config.schedule)
     running = config.running
     trainer = Trainer(
-        name=progress,
+        name="train segmenter",
         folder=folder,
         total=total,
         seed=(seed, "segmenter step"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mal.engine.precision import network_dtype
 from mal.segmenters.config import OptimizerConfig, SegmenterConfig
 from mal.segmenters.layer_decay import layer_factors
-from mal.segmenters.loop import Losses
+from mal.segmenters.loop import Drive, Losses
 from mal.segmenters.optimizer import Factors
 from mal.segmenters.precision import lower_precision
 
@@ -33,8 +33,8 @@ class Network:
             device; categories: ids, by label.
         lowered_parts: the submodules that may run in lower precision.
         factors: of the learning rate and the weight decay of each parameter.
-        trainer: trains in place of `loop.train`, and takes what that takes but for the losses. For libraries that bring
-            their own.
+        drive: config → what takes the steps of `loop.train` itself, for libraries that bring a trainer of their own; it
+            raises ConfigError where that cannot train.
         resizes_published: it gets images as they are stored where `config.weights` is published, and resizes them as
             its library does.
     """
@@ -44,7 +44,7 @@ class Network:
     detector: Callable[..., Detect]
     lowered_parts: Callable[[SegmenterConfig], list[str]]
     factors: Callable[[OptimizerConfig], Factors] = layer_factors
-    trainer: Callable[..., None] | None = None
+    drive: Callable[[SegmenterConfig], Drive] | None = None
     resizes_published: bool = False
 
     def lowered(self, model: nn.Module, config: SegmenterConfig, *, device: torch.device) -> nn.Module:

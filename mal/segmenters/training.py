@@ -1,6 +1,5 @@
 """From a COCO file to a trained segmenter, whatever the backend."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +18,7 @@ def train(
         AnnotationError, ConfigError, ImageError, WeightsError, TrainingError.
     """
     network = segmenters.find(config)
-    trainer = network.trainer or partial(loop.train, losses=network.losses)
-    trainer(
+    loop.train(
         annotations=annotations,
         images=images,
         config=config,
@@ -28,5 +26,7 @@ def train(
         folder=folder,
         device=device,
         build=lambda classes: network.lowered(network.build(config, classes=classes), config, device=device),
+        losses=network.losses,
         factors=network.factors(config.optimizer),
+        drive=None if network.drive is None else network.drive(config),
     )

@@ -10,6 +10,7 @@ from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.boxes import SIZE_NAMES
 from mal.data.rois import labelling_batches, usable
+from mal.data.stages import unreadable_images, without_images
 from mal.encoders.attention import attention_maps, attention_picture, check_layers, check_query
 from mal.encoders.encoder import Encoder
 from mal.engine import ranks
@@ -115,7 +116,8 @@ def clustering(context: Context) -> Stage:
     found = {**source.settings, "source": config.clustering.source, "images": config.data.val_images}
 
     def work(workdir: Workdir) -> Result:
-        human = _readable(select_images(split.human(), config.data.val_images), workdir)
+        human = select_images(split.human(), config.data.val_images)
+        human = without_images(human, unreadable_images(read_json(workdir.inputs["boxes"] / "boxes.json")))
         metrics, instances = clustering_score(
             human,
             split.images,
@@ -147,7 +149,8 @@ def attention(context: Context) -> Stage:
     found["roi"] = {**found["roi"], "min_area": config.roi.min_area, "max_area": config.roi.max_area}
 
     def work(workdir: Workdir) -> Result:
-        coco = _readable(read_json(workdir.inputs["boxes"] / "boxes.json"), workdir)
+        boxes = read_json(workdir.inputs["boxes"] / "boxes.json")
+        coco = without_images(boxes, unreadable_images(boxes))
         encoder, dtype = source.load(workdir), network_dtype(config.train.precision, workdir.device)
         allow_tf32(workdir.device, dtype)
         ids, pixels, pictures = [], [], []
@@ -170,18 +173,6 @@ def attention(context: Context) -> Stage:
 
     inputs = {"boxes": context.view(split, "boxes"), **source.inputs, **split.inputs}
     return Stage("attention_val", 1, found, work, inputs, dict(split.sources) | source.sources, source.columns)
-
-
-def _readable(coco: CocoDict, workdir: Workdir) -> CocoDict:
-    """Without the images that `data.on_bad_image=skip` found unreadable."""
-    bad = set(read_json(workdir.inputs["boxes"] / "boxes.json").get("unreadable_images", ()))
-    if not bad:
-        return coco
-    return {
-        **coco,
-        "images": [image for image in coco["images"] if image["id"] not in bad],
-        "annotations": [a for a in coco["annotations"] if a["image_id"] not in bad],
-    }
 
 
 def _examples(coco: CocoDict, config: Config) -> CocoDict:

@@ -35,18 +35,18 @@ from mal.segmenters.rcnn.detectron2_model import BODY_LEVELS, is_cascade, lazy_m
 logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
-def train(*, config: SegmenterConfig, **arguments: Any) -> None:
-    """Train to folder/segmenter.pt by detectron2's trainer; the arguments are those of `loop.train`.
+def drive(config: SegmenterConfig) -> loop.Drive:
+    """See `Network.drive`.
 
     Raises:
-        AnnotationError, ConfigError, ImageError, WeightsError, TrainingError.
+        ConfigError: there are several processes.
     """
     if ranks.size() > 1:
         raise ConfigError(
             f"segmenter.backend=detectron2 trains in one process, but {ranks.size()} were started; start one, or use "
             "the backend that segmenter= names"
         )
-    loop.train(config=config, losses=losses, drive=partial(_drive, config.optimizer.clip), **arguments)
+    return partial(_drive, config.optimizer.clip)
 
 
 def _drive(clip: float | None, run: loop.Run, steps: loop.Steps) -> None:
@@ -196,4 +196,4 @@ def lowered_parts(config: SegmenterConfig) -> list[str]:
     ]
 
 
-NETWORK = Network(build, losses, detector, lowered_parts, factors, trainer=train)
+NETWORK = Network(build, losses, detector, lowered_parts, factors, drive)
