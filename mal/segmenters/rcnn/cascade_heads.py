@@ -1,8 +1,6 @@
 """Cascade R-CNN's RoI heads (Cai & Vasconcelos, 2018): each stage refines the boxes of the one before, and is trained
 to a higher IoU. Boxes are xyxy in pixels of the resized image throughout."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,21 +13,9 @@ from mal.engine import ranks
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.rcnn.parts import roi_pool
 from mal.segmenters.rcnn.roi_heads import Target, mask_loss
+from mal.segmenters.rcnn.roi_sampling import Sampled, sample_rois
 
 Maps = dict[str, Tensor]
-
-
-@dataclass
-class Sampled:
-    """RoIs a stage is trained on; a list has one tensor an image."""
-
-    boxes: list[Tensor]  # (r, 4)
-    labels: list[Tensor]  # (r,), 0 for the background
-    matched: list[Tensor]  # (r,), index of the target; meaningless for the background
-    own: list[Tensor]  # (r,) bool: a target's own box, not a proposal
-
-    def positive(self, values: list[Tensor]) -> list[Tensor]:
-        return [value[labels > 0] for value, labels in zip(values, self.labels, strict=True)]
 
 
 class BoxPredictor(nn.Module):
@@ -84,16 +70,7 @@ class CascadeStage(RoIHeads):
 
     def sample(self, proposals: list[Tensor], targets: list[Target]) -> Sampled:
         """Match proposals and the targets' own boxes to the targets at this stage's IoU; draw some of them."""
-        boxes = [target["boxes"].to(given.dtype) for given, target in zip(proposals, targets, strict=True)]
-        candidates = self.add_gt_proposals(proposals, boxes)
-        matched, labels = self.assign_targets_to_proposals(candidates, boxes, [target["labels"] for target in targets])
-        drawn = self.subsample(labels)
-        own = [index >= len(given) for index, given in zip(drawn, proposals, strict=True)]
-        rois, labels, matched = (
-            [value[index] for value, index in zip(values, drawn, strict=True)]
-            for values in (candidates, labels, matched)
-        )
-        return Sampled(boxes=rois, labels=labels, matched=matched, own=own)
+        return sample_rois(self, proposals, targets)
 
     def classify(self, features: Maps, boxes: list[Tensor], shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Class logits (Σr, classes + 1) and encoded boxes (Σr, 4 or 4 · classes)."""

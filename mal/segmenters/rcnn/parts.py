@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from mal.data.annotations import encode_mask
@@ -71,7 +73,21 @@ class ExactAnchors(AnchorGenerator):
 
     torchvision rounds corners to whole pixels, and divides the image's side by the map's: a last map of 13 cells on an
     image of 800 pixels gets anchors 61 pixels apart instead of 64.
+
+    Args:
+        sides: of the anchors, by level. ratios: of height / width, by level.
+        strides: of the levels, in pixels.
     """
+
+    def __init__(
+        self,
+        sides: tuple[tuple[float, ...], ...],
+        ratios: tuple[tuple[float, ...], ...],
+        *,
+        strides: tuple[int, ...] = (*STRIDES, 2 * STRIDES[-1]),
+    ) -> None:
+        super().__init__(sides, ratios)
+        self.strides = strides
 
     def generate_anchors(
         self, scales: Any, aspect_ratios: Any, dtype: torch.dtype = torch.float32, device: Any = None
@@ -83,7 +99,7 @@ class ExactAnchors(AnchorGenerator):
         return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
 
     def grid_anchors(self, grid_sizes: Any, strides: Any) -> list[Tensor]:  # noqa: ARG002 - torchvision's strides
-        return super().grid_anchors(grid_sizes, [[stride, stride] for stride in (*STRIDES, 2 * STRIDES[-1])])
+        return super().grid_anchors(grid_sizes, [[stride, stride] for stride in self.strides])
 
 
 def anchor_generator(config: SegmenterConfig) -> AnchorGenerator:
@@ -124,21 +140,65 @@ class RegionProposals(RegionProposalNetwork):
         weight = ranks.weight(len(drawn), device=scores.device)
         return weight * scores, weight * boxes
 
+    def scored(self, images: ImageList, maps: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Proposals (p, 4) of each image with their scores (p,) in [0, 1]; torchvision hands on the boxes alone.
 
-def region_proposals(config: SegmenterConfig) -> RegionProposalNetwork:
-    """The region proposal network over the pyramid (Ren et al., 2015); an anchor is positive from an IoU of .7."""
-    proposals, anchors = config.proposals, anchor_generator(config)
+        Args:
+            images: their sizes before and with padding. maps: the levels, (B, C, h, w).
+        """
+        levels = list(maps.values())
+        objectness, deltas = self.head(levels)
+        anchors = self.anchor_generator(images, levels)
+        counts = [level[0].numel() for level in objectness]
+        flat, flat_deltas = concat_box_prediction_layers(objectness, deltas)
+        boxes = self.box_coder.decode(flat_deltas.detach(), anchors).view(len(anchors), -1, 4)
+        return self.filter_proposals(boxes, flat, images.image_sizes, counts)
+
+
+def region_proposals(config: SegmenterConfig) -> RegionProposals:
+    """The region proposal network over the pyramid of a segmenter."""
+    proposals = config.proposals
+    return proposal_network(
+        anchor_generator(config),
+        channels=config.pyramid.channels,
+        sampled=proposals.sampled,
+        before_nms=proposals.before_nms,
+        after_nms=proposals.after_nms,
+        nms=proposals.nms,
+        box_beta=proposals.box_beta,
+    )
+
+
+def proposal_network(
+    anchors: AnchorGenerator,
+    *,
+    channels: int,
+    sampled: int,
+    before_nms: list[int],
+    after_nms: list[int],
+    nms: float,
+    box_beta: float,
+) -> RegionProposals:
+    """A region proposal network (Ren et al., 2015); an anchor is positive from an IoU of .7, negative below .3.
+
+    Args:
+        channels: of every level.
+        sampled: anchors per image in the loss, at most half of them positive.
+        before_nms: proposals kept by score in (training, test), per level. after_nms: per image.
+        nms: IoU from which the lower of two proposals of a level is dropped.
+        box_beta: see `RegionProposals`.
+    """
     return RegionProposals(
         anchors,
-        RPNHead(config.pyramid.channels, anchors.num_anchors_per_location()[0]),
+        RPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
-        batch_size_per_image=proposals.sampled,
+        batch_size_per_image=sampled,
         positive_fraction=0.5,
-        pre_nms_top_n=dict(zip(("training", "testing"), proposals.before_nms, strict=True)),
-        post_nms_top_n=dict(zip(("training", "testing"), proposals.after_nms, strict=True)),
-        nms_thresh=proposals.nms,
-        box_beta=proposals.box_beta,
+        pre_nms_top_n=dict(zip(("training", "testing"), before_nms, strict=True)),
+        post_nms_top_n=dict(zip(("training", "testing"), after_nms, strict=True)),
+        nms_thresh=nms,
+        box_beta=box_beta,
     )
 
 
@@ -197,13 +257,33 @@ def coco_results(
             masks = np.asarray((pasted[:, 0] >= threshold).numpy())
         else:
             masks = paste(found["masks"][:, 0], boxes, height=height, width=width, threshold=threshold)
+    scored = (boxes, found["scores"], found["labels"] - 1)
+    return as_results(int(entry["id"]), *scored, masks=masks, categories=categories)
+
+
+def as_results(
+    image_id: int,
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    masks: NDArray[np.bool_] | None,
+    categories: list[int],
+) -> list[Json]:
+    """One image's detections as COCO results.
+
+    Args:
+        boxes: (d, 4) xyxy in pixels of the image. scores: (d,). labels: (d,) from 0.
+        masks: (d, height, width), or none for boxes alone.
+        categories: ids, by label.
+    """
     results = []
     for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
         result = {
-            "image_id": int(entry["id"]),
-            "category_id": categories[int(found["labels"][index]) - 1],
+            "image_id": image_id,
+            "category_id": categories[int(labels[index])],
             "bbox": [left, top, right - left, bottom - top],
-            "score": float(found["scores"][index]),
+            "score": float(scores[index]),
         }
         if masks is not None:
             result["segmentation"] = encode_mask(masks[index])
