@@ -99,7 +99,7 @@ def test_only_masks_hold_objects(monkeypatch):
     # Left unpainted, an image differs at its masks and, but for the lens's blur of a few pixels, nowhere else.
     monkeypatch.setattr(shapes, "NOISE", (0.0, 0.0))
     painted, objects = shapes.draw(5, size=SIZE, seed=SEED, split="train")
-    monkeypatch.setattr(shapes, "_paint", lambda *_: None)
+    monkeypatch.setattr(shapes, "paint", lambda *_: None)
     bare, _ = shapes.draw(5, size=SIZE, seed=SEED, split="train")
     difference = np.abs(painted.astype(float) - bare).mean(axis=2)
     covered = np.logical_or.reduce([shape.visible for shape in objects])

@@ -25,8 +25,9 @@ class LabelerTrainConfig(SplitConfig):
 
 @dataclass
 class ShapesConfig:
-    """The procedural dataset: how many images, their side in pixels, the seed."""
+    """The procedural datasets: which, how many images, their side in pixels, the seed."""
 
+    kind: str = choice("shapes", ("shapes", "parts"))
     train_images: int = number(400, 1, 1 << 24)
     val_images: int = number(100, 1, 1 << 24)
     size: int = number(256, 64, 4096)

@@ -6,6 +6,7 @@ that shows most of the way. A test pins the mean IoU of the filled box, of the i
 they are on COCO.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mal.engine.files import atomic_write
 from mal.engine.progress import Progress
 from mal.engine.runtime import numpy_generator
 
-CATEGORIES = ("striped", "checkered", "spotted")  # by texture: a star of each is as likely as a blob
+TEXTURES = ("striped", "checkered", "spotted", "plain")
+CATEGORIES = TEXTURES[:3]  # by texture: a star of each is as likely as a blob
 OBJECTS = (4, 7)  # tried per image, both inclusive; hidden ones are dropped
 SIDES = ((17, 31), (36, 92), (104, 160))  # side of a square as large as the box of S, M, L, before occlusion; pixels
 SHARES = (0.30, 0.40, 0.30)  # of S, M and L among the objects tried
@@ -60,59 +62,87 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
     Raises:
         MalError: the disk is full or the folder cannot be written.
     """
-    coco: dict[str, Any] = {
-        "info": {"description": f"procedural shapes, split {split}, seed {seed}, {size} x {size}"},
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CATEGORIES, 1)],
-    }
+    coco = empty_file(f"procedural shapes, split {split}, seed {seed}, {size} x {size}", CATEGORIES, "shape")
     with Progress(f"shapes {split}", total=images, unit="image") as progress:
         for index in range(images):
             pixels, shapes = draw(index, size=size, seed=seed, split=split)
-            name = f"{index + 1:06}.png"
-            with atomic_write(folder / "images" / name, "wb") as file:
-                file.write(cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes())
-            coco["images"].append({"id": index + 1, "file_name": name, "width": size, "height": size})
+            coco["images"].append(write_image(folder, index, pixels))
             for shape in shapes:
                 identity = {"id": len(coco["annotations"]) + 1, "image_id": index + 1}
-                coco["annotations"].append(identity | _annotation(shape))
+                coco["annotations"].append(identity | annotation(shape.visible, shape.category))
             progress.advance()
     write(folder / "annotations.json", coco)
+
+
+def empty_file(description: str, categories: Sequence[str], supercategory: str) -> dict[str, Any]:
+    """A COCO file that holds its categories so far."""
+    named = [{"id": i, "name": name, "supercategory": supercategory} for i, name in enumerate(categories, 1)]
+    return {"info": {"description": description}, "images": [], "annotations": [], "categories": named}
+
+
+def write_image(folder: Path, index: int, pixels: np.ndarray) -> dict[str, Any]:
+    """Write `folder`/images/NNNNNN.png and give what a COCO file says of it.
+
+    Args:
+        index: of the image, from 0; its id and its name count from 1.
+        pixels: (height, width, 3) uint8 RGB.
+    """
+    name = f"{index + 1:06}.png"
+    with atomic_write(folder / "images" / name, "wb") as file:
+        file.write(cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes())
+    height, width = pixels.shape[:2]
+    return {"id": index + 1, "file_name": name, "width": width, "height": height}
 
 
 def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, list[Shape]]:
     """Image `index` of a split, (size, size, 3) uint8 RGB, and its objects, the farthest first."""
     rng = numpy_generator("shapes", size, seed, split, index)
+    shapes, canvas, ring = scene(rng, size, categories=len(CATEGORIES))
+    for shape in shapes:
+        paint(rng, canvas, shape, ring)
+    return photograph(rng, canvas), shapes
+
+
+def scene(rng: np.random.Generator, size: int, *, categories: int) -> tuple[list[Shape], np.ndarray, np.ndarray]:
+    """What an image is painted from.
+
+    Returns:
+        the objects, the farthest first; the ground (size, size, 3) float32 RGB in [0, 1], to be painted on; the ring of
+        colours (1024, 3) that it has in common with the objects.
+    """
     ring = _colour_ring(rng.uniform(0.05, 0.95, (PALETTE, 3)))
-    placed = [_place(rng, size) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
+    placed = [_place(rng, size, categories) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
     shapes = _occlude(sorted(placed, key=lambda item: -item[0]), size)
     field = _clouds(rng, size, size, period=size / 4)
-    canvas = _colour(ring, rng.uniform() + BACKGROUND_RANGE * field)
-    for shape in shapes:
-        _paint(rng, canvas, shape, ring)
+    return shapes, _colour(ring, rng.uniform() + BACKGROUND_RANGE * field), ring
+
+
+def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """A painting (size, size, 3), blurred by a lens and grained by a sensor, as uint8."""
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(*BLUR))
     grain = np.float32(rng.uniform(*NOISE))
     canvas = canvas + grain * rng.standard_normal(canvas.shape, dtype=np.float32)
-    return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8), shapes
+    return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _annotation(shape: Shape) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(shape.visible.any(axis=1)), np.flatnonzero(shape.visible.any(axis=0))
+def annotation(mask: np.ndarray, category: int) -> dict[str, Any]:
+    """A mask (size, size) with its tight box and its area, of a category by its index."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return {
-        "category_id": shape.category + 1,
+        "category_id": category + 1,
         "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-        "area": int(np.count_nonzero(shape.visible)),
+        "area": int(np.count_nonzero(mask)),
         "iscrowd": 0,
-        "segmentation": encode_mask(shape.visible),
+        "segmentation": encode_mask(mask),
     }
 
 
-def _place(rng: np.random.Generator, size: int) -> tuple[float, int, np.ndarray]:
+def _place(rng: np.random.Generator, size: int, categories: int) -> tuple[float, int, np.ndarray]:
     """Depth (large: far), category, and the corners (K, 2) xy in pixels of an object's silhouette."""
     low, high = SIDES[rng.choice(len(SIDES), p=SHARES)]
     side = min(np.exp(rng.uniform(np.log(low), np.log(high))), LARGEST * size)
-    category = int(rng.integers(len(CATEGORIES)))
+    category = int(rng.integers(categories))
     outline = (_star, _bracket, _blob)[rng.integers(3)](rng)
     stretch = np.exp(rng.uniform(-0.3, 0.3))
     angle = rng.uniform(0, 2 * np.pi)
@@ -173,8 +203,12 @@ def _occlude(placed: list[tuple[float, int, np.ndarray]], size: int) -> list[Sha
     return shapes[::-1]
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.ndarray) -> None:
-    """Texture an object into the canvas (size, size, 3), darker towards its contour as round things are."""
+def paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.ndarray) -> None:
+    """Texture an object into the canvas (size, size, 3), darker towards its contour as round things are.
+
+    Args:
+        shape: its category is that of its pattern, as an index into TEXTURES.
+    """
     rows, columns = np.flatnonzero(shape.whole.any(axis=1)), np.flatnonzero(shape.whole.any(axis=0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     whole, visible = shape.whole[window], shape.visible[window]
@@ -192,7 +226,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float,
 
     Args:
         scale: size in pixels of what is covered; clouds and pattern grow with it.
-        kind: of the pattern, as an index into CATEGORIES.
+        kind: of the pattern, as an index into TEXTURES.
 
     Returns:
         (height, width) float32 in [0, 1].
@@ -205,8 +239,10 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float,
         mix = _step(np.sin(along))
     elif kind == 1:
         mix = _step(2 * np.sin(along) * np.sin(across))
-    else:
+    elif kind == 2:
         mix = _step(np.cos(along) + np.cos(across) - 0.5)
+    else:
+        mix = np.full_like(along, 0.5)
     return PATTERN * mix + (1 - PATTERN) * _clouds(rng, height, width, period=scale / 2)
 
 

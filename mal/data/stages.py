@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mal.data import shapes
+from mal.data import parts, shapes
 from mal.data.annotations import CocoDict, check_images, only_images, read, write
 from mal.data.box_checks import is_left_over
 from mal.data.config import ShapesConfig
@@ -14,15 +14,18 @@ from mal.engine.files import read_json
 from mal.engine.graph import Result, Stage, Workdir
 
 Json = dict[str, Any]
+DRAWN = {"shapes": shapes.generate, "parts": parts.generate}  # data.shapes.kind → who draws it
 
 
 def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
     """Procedural images with exact masks."""
     count = options.train_images if split == "train" else options.val_images
-    settings: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+    drawing: Json = {"images": count, "size": options.size, "seed": options.seed, "split": split}
+    # results of shapes are older than there being a choice
+    settings = drawing if options.kind == "shapes" else {**drawing, "kind": options.kind}
 
     def work(workdir: Workdir) -> Result:
-        shapes.generate(workdir.folder, **settings)
+        DRAWN[options.kind](workdir.folder, **drawing)
         return Result({"annotations": len(read_json(workdir.folder / "annotations.json")["annotations"])}, {"": count})
 
     return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
