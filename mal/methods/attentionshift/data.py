@@ -1,0 +1,195 @@
+"""Images and their points, as the network sees them in training and at test time."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from mal.data.annotations import CocoDict, annotations_by_image
+from mal.data.images import load_for
+from mal.engine.runtime import numpy_generator
+from mal.errors import AnnotationError
+from mal.methods.attentionshift.network_config import ScaleConfig
+from mal.methods.attentionshift.querying import Points
+from mal.segmenters.data import resize
+
+
+@dataclass
+class Sample:
+    """One image, and the points of its objects.
+
+    Attributes:
+        image: (3, h, w) uint8 RGB, resized.
+        further: (m, 2) x and y in pixels, of each object: what a file gives beyond its first point.
+    """
+
+    image: Tensor
+    points: Points
+    further: list[Tensor]
+    image_id: int
+
+    def to(self, device: torch.device) -> Self:
+        """The sample on a device; from page-locked memory the copy runs beside what comes next."""
+        xy, labels = (each.to(device, non_blocking=True) for each in (self.points.xy, self.points.labels))
+        return replace(
+            self,
+            image=self.image.to(device, non_blocking=True),
+            points=replace(self.points, xy=xy, labels=labels),
+            further=[each.to(device, non_blocking=True) for each in self.further],
+        )
+
+    def pin_memory(self) -> Self:
+        """The sample in page-locked memory; torch's loaders call this by name."""
+        return replace(self, image=self.image.pin_memory())
+
+
+class Categories:
+    """A file's categories, sorted by id: label i is the i-th."""
+
+    def __init__(self, coco: CocoDict) -> None:
+        found = sorted(coco["categories"], key=lambda category: int(category["id"]))
+        self.ids = [int(category["id"]) for category in found]
+        self.names = [str(category.get("name", category["id"])) for category in found]
+
+    def labels(self) -> dict[int, int]:
+        """Category id → label."""
+        return {identity: label for label, identity in enumerate(self.ids)}
+
+    def labels_of(self, coco: CocoDict, *, source: str) -> dict[int, int]:
+        """Another file's category ids → labels, by the categories' names.
+
+        Raises:
+            AnnotationError: an object of the file has a category of a name that is not among these.
+        """
+        used = {int(annotation["category_id"]) for annotation in coco["annotations"]}
+        known = {name: label for label, name in enumerate(self.names)}
+        theirs = {int(category["id"]): str(category.get("name", category["id"])) for category in coco["categories"]}
+        if unknown := sorted(theirs.get(identity, str(identity)) for identity in used if theirs.get(identity) not in known):
+            raise AnnotationError(
+                f"{source} has objects of {', '.join(unknown[:5])}, which the network was not trained on; it knows "
+                f"{', '.join(self.names[:20])}: rename the categories, or train on them"
+            )
+        return {identity: known[name] for identity, name in theirs.items() if name in known}
+
+
+class TrainingImages(Dataset[Sample]):
+    """Samples by (draw, index), as `segmenters.data.order` gives them: the same pair, the same sample, everywhere.
+
+    Crowds are left out, and images with nothing else.
+
+    Args:
+        coco: a points view.
+        images: folder of its images.
+        most: the number of point tokens.
+
+    Raises:
+        AnnotationError: nothing is left, or an image has more points than there are tokens.
+    """
+
+    def __init__(self, coco: CocoDict, images: Path, *, scale: ScaleConfig, seed: int, most: int) -> None:
+        self.entries = objects_of(coco, most=most)
+        if not self.entries:
+            raise AnnotationError("no image has a point of an object that is not a crowd: nothing to train on")
+        self.categories = Categories(coco)
+        self.labels = self.categories.labels()
+        self.images, self.scale, self.seed = images, scale, seed
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, at: tuple[int, int]) -> Sample:
+        draw, index = at
+        entry, annotations = self.entries[index]
+        generator = numpy_generator(self.seed, "attentionshift augment", draw, index)
+        short = int(generator.choice(self.scale.short_sides))
+        flip = generator.random() < self.scale.flip
+        sample = shown(entry, annotations, self.images, self.labels, short=short, long=self.scale.long_side)
+        return flipped(sample) if flip else sample
+
+
+def objects_of(coco: CocoDict, *, most: int) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The images that have objects other than crowds, sorted by id, each with these in the order of the file.
+
+    Raises:
+        AnnotationError: an image has more than `most`.
+    """
+    by_image, found = annotations_by_image(coco), []
+    unreadable = set(coco.get("unreadable_images", ()))
+    for image in sorted(coco["images"], key=lambda image: image["id"]):
+        objects = [annotation for annotation in by_image[image["id"]] if not annotation.get("iscrowd", 0)]
+        if len(objects) > most:
+            raise AnnotationError(
+                f"image {image['id']} ({image['file_name']}) has {len(objects)} points, and the network {most} tokens "
+                f"for them; set attentionshift.tokens.count={len(objects)} or more"
+            )
+        if objects and image["id"] not in unreadable:
+            found.append((image, objects))
+    return found
+
+
+def shown(
+    entry: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    images: Path,
+    labels: dict[int, int],
+    *,
+    short: int,
+    long: int,
+) -> Sample:
+    """An image with the short side at `short`, or smaller where the long one would exceed `long`.
+
+    Args:
+        entry: of the image. annotations: of its objects, with `point` and perhaps `points`.
+        labels: category id → label.
+    """
+    image = resize(load_for(entry, images), short=short, long=long)
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    scale = torch.tensor([size[1] / entry["width"], size[0] / entry["height"]])
+    all_points = [annotation.get("points") or [annotation["point"]] for annotation in annotations]
+    placed = [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) * scale for each in all_points]
+    xy = torch.stack([each[0] for each in placed]) if placed else torch.zeros(0, 2)
+    numbers = torch.tensor([labels[int(a["category_id"])] for a in annotations], dtype=torch.int64)
+    return Sample(image, Points(xy, numbers, size), [each[1:] for each in placed], int(entry["id"]))
+
+
+def flipped(sample: Sample) -> Sample:
+    """Left to right."""
+    width = sample.points.size[1]
+
+    def mirrored(xy: Tensor) -> Tensor:
+        return torch.stack([width - xy[:, 0], xy[:, 1]], dim=1)
+
+    points = replace(sample.points, xy=mirrored(sample.points.xy))
+    return replace(
+        sample, image=sample.image.flip(-1), points=points, further=[mirrored(each) for each in sample.further]
+    )
+
+
+def batched(images: list[Tensor], *, multiple: int, fill: tuple[float, ...]) -> Tensor:
+    """(3, h, w) uint8 of any sizes → (B, 3, H, W) in [0, 1], padded at the right and the bottom.
+
+    Args:
+        multiple: of which H and W are the smallest that hold all images.
+        fill: the padding's colour; the mean that the network subtracts, so that it is 0 there.
+    """
+    height, width = (-(-max(int(each.shape[axis]) for each in images) // multiple) * multiple for axis in (-2, -1))
+    colour = torch.tensor(fill, dtype=torch.float32, device=images[0].device)
+    whole = colour[None, :, None, None].repeat(len(images), 1, height, width)
+    for slot, image in zip(whole, images, strict=True):
+        slot[:, : image.shape[-2], : image.shape[-1]] = image.float() / 255
+    return whole
+
+
+def mask_to_image(probabilities: Tensor, size: tuple[int, int], entry: dict[str, Any]) -> Tensor:
+    """Maps over a padded image (n, H, W) → over the image itself (n, height, width).
+
+    Args:
+        size: (height, width) of the image in the padded one.
+    """
+    inside = probabilities[:, None, : size[0], : size[1]]
+    whole = F.interpolate(inside, size=(entry["height"], entry["width"]), mode="bilinear", align_corners=False)
+    return whole[:, 0]

@@ -1,0 +1,184 @@
+"""Learning masks from points: the ViT, what reads its tokens and the detector, all at once."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from mal.config import Config
+from mal.data.annotations import CocoDict
+from mal.engine import ranks
+from mal.engine.curves import Curve
+from mal.engine.guard import Guard
+from mal.engine.precision import allow_tf32, network_dtype
+from mal.engine.runtime import save_checkpoint, seed_everything
+from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
+from mal.errors import TrainingError
+from mal.methods.attentionshift.data import Sample, TrainingImages
+from mal.methods.attentionshift.network import AttentionShift
+from mal.methods.attentionshift.network_config import LearningConfig
+from mal.segmenters.data import order
+from mal.segmenters.reading import read_ahead
+
+CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
+LOSSES = ("tokens", "places", "mil", "rpn_objectness", "rpn_boxes", "classes", "boxes", "mask")
+WAY_OUT = "Lower attentionshift.learning.lr, set attentionshift.learning.clip, or use train.precision=fp32"
+
+
+def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device: torch.device) -> dict[str, float]:
+    """Train on a points view to folder/attentionshift.pt, going on from folder/checkpoint.pt where there is one.
+
+    The same arguments give the same bits on a CPU, however often the run was killed: order and augmentation follow
+    (seed, epoch, index), and what a step draws follows (seed, step). Several processes get equal parts of each batch.
+
+    Args:
+        images: folder of the image files.
+
+    Returns:
+        Figures of the run: steps, images, the last mean losses.
+
+    Raises:
+        AnnotationError: see `TrainingImages`.
+        ConfigError: the batch cannot be shared equally by the processes; or see `AttentionShift`.
+        TrainingError: a loss is not a finite number, or a weight.
+        WeightsError.
+        Stopped: by a signal or after `train.stop_after` steps; the checkpoint is written.
+    """
+    settings, running = config.attentionshift, config.train
+    learning = settings.learning
+    part = ranks.own_part(learning.batch, "attentionshift.learning.batch")
+    dataset = TrainingImages(coco, images, scale=settings.scale, seed=config.seed, most=settings.tokens.count)
+    steps = total_steps(learning, len(dataset))
+    if finished(folder / "attentionshift.pt"):
+        return {"steps": steps, "images": len(dataset)}
+    seed_everything(config.seed, "attentionshift")
+    dtype = network_dtype(running.precision, device)
+    allow_tf32(device, dtype)
+    network = AttentionShift(config, classes=len(dataset.categories.ids)).to(device)
+    optimizer = build_optimizer(network, learning)
+    trainer = Trainer(
+        name="train attentionshift",
+        folder=folder,
+        total=steps,
+        seed=(config.seed, "attentionshift step"),  # anchors, RoIs, prototypes, points
+        state={"network": network, "optimizer": optimizer},
+        scaler=loss_scaler(device, dtype),
+        curve=Curve(folder / "curves.jsonl", CURVE_EVERY, lambda _, means: {"loss": sum(means.values()), **means}, ("loss",)),
+        guard=Guard(network, _bad_loss, _bad_weights),
+        checkpoint_seconds=running.checkpoint_seconds,
+        stop_after=running.stop_after,
+    )
+
+    def batches(first: int) -> Iterator[list[Sample]]:
+        size = learning.batch
+        positions = order(len(dataset), seed=config.seed, first=first * size, stop=steps * size)
+        sampler = iter(lambda: list(islice(positions, size))[part], [])
+        return read_ahead(dataset, sampler, workers=running.workers, pin=device.type == "cuda")
+
+    with trainer.steps(batches) as turns:
+        shared = ranks.synchronised(network.lowered(dtype, device))
+        for step, batch in turns:
+            set_rate(optimizer, learning.lr * rate_factor(step, steps, learning))
+            network.train()
+            moved = [sample.to(device) for sample in batch]
+            trainer.add(training_step(shared, moved, optimizer, trainer.scaler, learning), about=_ids(batch))
+    if ranks.is_first():
+        save_checkpoint(
+            folder / "attentionshift.pt",
+            {
+                "network": network.state_dict(),
+                "categories": vars(dataset.categories),
+                "config": OmegaConf.to_yaml(OmegaConf.structured(config)),
+            },
+        )
+    return {"steps": steps, "images": len(dataset), **trainer.curve.means}
+
+
+def training_step(
+    network: nn.Module,
+    batch: list[Sample],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    learning: LearningConfig,
+) -> dict[str, torch.Tensor]:
+    """One optimiser step on a batch, in micro-batches; the mean losses."""
+    micro = max(1, min(learning.accumulate // ranks.size(), len(batch)))
+    parts = [batch[start::micro] for start in range(micro)]
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, torch.Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        with ranks.averaging(network, on=number == micro):
+            losses = network(part)
+            scaler.scale(torch.stack(list(losses.values())).sum() / micro).backward()
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0) + loss.detach() / micro
+    update(network, optimizer, scaler, clip=learning.clip)
+    return sums
+
+
+def total_steps(learning: LearningConfig, images: int) -> int:
+    """Optimiser steps of the whole run: `steps`, or epochs × images ÷ batch."""
+    if learning.steps is not None:
+        return learning.steps
+    assert learning.epochs is not None  # checked with the config
+    return max(1, round(learning.epochs * images / learning.batch))
+
+
+def rate_factor(step: int, steps: int, learning: LearningConfig) -> float:
+    """Of the learning rate: a linear warm-up, and a drop at each milestone."""
+    factor = learning.gamma ** sum(step >= milestone * steps for milestone in learning.milestones)
+    if step < learning.warmup_steps:
+        factor *= learning.warmup_start + (1 - learning.warmup_start) * step / learning.warmup_steps
+    return factor
+
+
+def build_optimizer(network: AttentionShift, learning: LearningConfig) -> torch.optim.Optimizer:
+    """AdamW in groups that carry `factor`, by which each step multiplies the learning rate.
+
+    Blocks learn the slower the nearer they lie to the image: `layer_decay` to the power of the blocks above, the
+    embedding of patches one more. Vectors, biases, tokens and positions do not decay.
+    """
+    blocks = len(network.vit.vit.blocks)
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            factor = learning.layer_decay ** (blocks + 1 - _layer(name, blocks))
+            alike.setdefault((factor, float(_decays(name, parameter))), []).append(parameter)
+    groups = [
+        {"params": parameters, "factor": factor, "weight_decay": learning.weight_decay * decay}
+        for (factor, decay), parameters in sorted(alike.items(), reverse=True)
+    ]
+    betas = (learning.betas[0], learning.betas[1])
+    return torch.optim.AdamW(groups, lr=learning.lr, betas=betas, fused=True)
+
+
+def _layer(name: str, blocks: int) -> int:
+    """0: what embeds patches; 1 to `blocks`: the ViT's; one more: all else."""
+    if name.startswith("vit.vit.blocks."):
+        return 1 + int(name.split(".")[3])
+    return 0 if name.startswith(("vit.vit.", "vit.stem.")) else blocks + 1
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not name.endswith(("tokens", "positions", "token", "pos_embed"))
+
+
+def _ids(batch: list[Sample]) -> list[int]:
+    return [sample.image_id for sample in batch]
+
+
+def _bad_loss(step: int, losses: dict[str, float], image_ids: list[int]) -> TrainingError:
+    wrong = ", ".join(f"{name} = {value}" for name, value in losses.items() if value != value or abs(value) == float("inf"))
+    return TrainingError(
+        f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {WAY_OUT}"
+    )
+
+
+def _bad_weights(step: int, names: list[str]) -> TrainingError:
+    return TrainingError(
+        f"step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its losses "
+        f"are; they were not saved. {WAY_OUT}"
+    )
