@@ -1,0 +1,1 @@
+"""AttentionShift: instance masks learned from points; docs/method/attentionshift.md has the facts."""
