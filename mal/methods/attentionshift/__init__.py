@@ -1,2 +1,3 @@
 """AttentionShift (Liao et al., "AttentionShift: Iteratively Estimated Part-Based Attention Map for Pointly Supervised
-Instance Segmentation", CVPR 2023): instance masks from one point per object. One file per step of the method."""
+Instance Segmentation", CVPR 2023): instance masks learned from points. One file per step of the method;
+docs/method/attentionshift.md has the facts."""

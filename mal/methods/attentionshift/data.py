@@ -47,13 +47,18 @@ class Sample:
         return replace(self, image=self.image.pin_memory())
 
 
+@dataclass
 class Categories:
     """A file's categories, sorted by id: label i is the i-th."""
 
-    def __init__(self, coco: CocoDict) -> None:
+    ids: list[int]
+    names: list[str]
+
+    @classmethod
+    def of(cls, coco: CocoDict) -> Self:
         found = sorted(coco["categories"], key=lambda category: int(category["id"]))
-        self.ids = [int(category["id"]) for category in found]
-        self.names = [str(category.get("name", category["id"])) for category in found]
+        names = [str(category.get("name", category["id"])) for category in found]
+        return cls([int(category["id"]) for category in found], names)
 
     def labels(self) -> dict[int, int]:
         """Category id → label."""
@@ -94,7 +99,7 @@ class TrainingImages(Dataset[Sample]):
         self.entries = objects_of(coco, most=most)
         if not self.entries:
             raise AnnotationError("no image has a point of an object that is not a crowd: nothing to train on")
-        self.categories = Categories(coco)
+        self.categories = Categories.of(coco)
         self.labels = self.categories.labels()
         self.images, self.scale, self.seed = images, scale, seed
 

@@ -17,6 +17,7 @@ from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
+from mal.methods.attentionshift.checkpoint import FILE
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
 from mal.methods.attentionshift.network_config import LearningConfig
@@ -29,7 +30,7 @@ WAY_OUT = "Lower attentionshift.learning.lr, set attentionshift.learning.clip, o
 
 
 def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device: torch.device) -> dict[str, float]:
-    """Train on a points view to folder/attentionshift.pt, going on from folder/checkpoint.pt where there is one.
+    """Train on a points view to `checkpoint.FILE` in a folder, going on from folder/checkpoint.pt where there is one.
 
     The same arguments give the same bits on a CPU, however often the run was killed: order and augmentation follow
     (seed, epoch, index), and what a step draws follows (seed, step). Several processes get equal parts of each batch.
@@ -52,7 +53,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
     part = ranks.own_part(learning.batch, "attentionshift.learning.batch")
     dataset = TrainingImages(coco, images, scale=settings.scale, seed=config.seed, most=settings.tokens.count)
     steps = total_steps(learning, len(dataset))
-    if finished(folder / "attentionshift.pt"):
+    if finished(folder / FILE):
         return {"steps": steps, "images": len(dataset)}
     seed_everything(config.seed, "attentionshift")
     dtype = network_dtype(running.precision, device)
@@ -87,7 +88,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
             trainer.add(training_step(shared, moved, optimizer, trainer.scaler, learning), about=_ids(batch))
     if ranks.is_first():
         save_checkpoint(
-            folder / "attentionshift.pt",
+            folder / FILE,
             {
                 "network": network.state_dict(),
                 "categories": vars(dataset.categories),

@@ -1,0 +1,45 @@
+"""A trained network in a file, and out of it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mal.config import Config
+from mal.engine.precision import allow_tf32, network_dtype
+from mal.engine.runtime import load_checkpoint
+from mal.errors import WeightsError
+from mal.methods.attentionshift.data import Categories
+from mal.methods.attentionshift.network import AttentionShift
+
+FILE = "attentionshift.pt"
+
+
+@dataclass
+class Trained:
+    """A network in evaluation mode, and the categories that it learned."""
+
+    network: AttentionShift
+    categories: Categories
+
+
+def load(path: Path, config: Config, device: torch.device) -> Trained:
+    """
+    Raises:
+        MalError: the file is absent or cannot be read.
+        WeightsError: it is of a network with other settings.
+    """
+    state: dict[str, Any] = load_checkpoint(path, parts=("network", "categories", "config"))
+    categories = Categories(**state["categories"])
+    network = AttentionShift(config, classes=len(categories.ids), load=False)
+    try:
+        network.load_state_dict(state["network"])
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} was trained with other settings than this run has: {str(error).splitlines()[0]}; label with the "
+            "settings it was trained with, or train again"
+        ) from error
+    dtype = network_dtype(config.train.precision, device)
+    allow_tf32(device, dtype)
+    return Trained(network.eval().to(device).lowered(dtype, device), categories)

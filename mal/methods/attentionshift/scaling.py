@@ -1,0 +1,45 @@
+"""Maps brought to a range, to pixels, and made smaller by erosion."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mal.encoders.bilinear import resize
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """(…, H, W) → each map brought to 0…1; a constant map becomes 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return torch.where(high > low, (maps - low) / torch.where(high > low, high - low, 1), 0)
+
+
+def over_max(maps: Tensor) -> Tensor:
+    """(…, H, W) → each map divided by its maximum; a map without a positive value becomes 0."""
+    high = maps.amax((-2, -1), keepdim=True)
+    return torch.where(high > 0, maps / torch.where(high > 0, high, 1), 0)
+
+
+def upsample(maps: Tensor, patch: int) -> Tensor:
+    """(n, h, w) → (n, h·patch, w·patch), bilinear, corners not aligned."""
+    height, width = maps.shape[-2:]
+    if not len(maps):
+        return maps.new_zeros(0, height * patch, width * patch)
+    return resize(maps[None], (height * patch, width * patch))[0]
+
+
+def eroded(masks: Tensor, size: int, *, patch: int) -> Tensor:
+    """Binary erosion by a square; the border of the map does not erode.
+
+    Args:
+        masks: (n, H, W) bool.
+        size: the square's side in pixels at patches of 16; at other patches it is scaled with them and made odd.
+
+    Returns:
+        (n, H, W) bool.
+    """
+    if not masks.numel():
+        return masks
+    side = 2 * int(size * patch / 16 / 2) + 1
+    outside = (~masks)[:, None].to(torch.float32)
+    tall = F.max_pool2d(outside, (side, 1), stride=1, padding=(side // 2, 0))  # pads with −∞
+    return F.max_pool2d(tall, (1, side), stride=1, padding=(0, side // 2))[:, 0] == 0
