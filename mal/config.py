@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from mal.bounds import number
 from mal.data.config import DataConfig, RoiConfig
 from mal.encoders.config import EncoderConfig
+from mal.methods.attentionshift.config import AttentionShiftConfig
 from mal.methods.mal.config import (
     AttentionConfig,
     AugmentConfig,
@@ -35,7 +36,7 @@ class RootsConfig:
 
 @dataclass
 class LabelerConfig:
-    name: str = MISSING  # mal | box | ellipse | grabcut | gt | file | sam | none
+    name: str = MISSING  # mal | attentionshift | box | ellipse | grabcut | gt | file | sam | none
     file: str | None = None  # of labeler=file: COCO file with masks of the training images
     val_file: str | None = None  # … of the validation images
     checkpoint: str = "facebook/sam-vit-base"  # of labeler=sam: a name on the Hugging Face hub, or a local folder
@@ -88,6 +89,7 @@ class Config:
     crf: CrfConfig = field(default_factory=CrfConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
+    attentionshift: AttentionShiftConfig = field(default_factory=AttentionShiftConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)

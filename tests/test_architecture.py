@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors",
     "bounds",
-    "data.config encoders.config methods.mal.config methods.attentionshift.config "
-    "methods.attentionshift.detector_config methods.attentionshift.network_config methods.attentionshift.settings "
-    "segmenters.config",
+    "data.config encoders.config methods.mal.config methods.attentionshift.config segmenters.config",
     "config losses engine",
     "data",
     "encoders",

@@ -8,7 +8,7 @@ import torch
 
 from mal.errors import ConfigError
 from mal.methods.attentionshift.boxes import candidate_boxes, cells_inside
-from mal.methods.attentionshift.config import BoxesConfig
+from mal.methods.attentionshift.config.steps import BoxesConfig
 from mal.methods.attentionshift.mil import mil_loss
 from mal.methods.attentionshift.rollout import rolled_out
 from mal.methods.attentionshift.scaling import min_max, over_max, upsample

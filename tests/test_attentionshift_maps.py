@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mal.methods.attentionshift.config import MapsConfig, MaskPointsConfig, RawPointsConfig
+from mal.methods.attentionshift.config.steps import MapsConfig, MaskPointsConfig, RawPointsConfig
 from mal.methods.attentionshift.maps import InstanceMaps, instance_maps
 from mal.methods.attentionshift.raw_points import attention_points, crop_of, raw_points
 from mal.methods.attentionshift.scaling import eroded, upsample

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mal.methods.attentionshift.config import PartsConfig, ShiftConfig, StepsConfig
+from mal.methods.attentionshift.config.steps import PartsConfig, ShiftConfig, StepsConfig
 from mal.methods.attentionshift.kmeans import kmeans
 from mal.methods.attentionshift.parts import find_parts, merged
 from mal.methods.attentionshift.scaling import upsample

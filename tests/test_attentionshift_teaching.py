@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mal.methods.attentionshift.config import StepsConfig
+from mal.methods.attentionshift.config.steps import StepsConfig
 from mal.methods.attentionshift.mask_points import mask_points
 from mal.methods.attentionshift.mil import mil_loss
 from mal.methods.attentionshift.scaling import min_max, upsample

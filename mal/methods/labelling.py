@@ -134,6 +134,19 @@ def filled_box(annotation: dict[str, Any], image_size: tuple[int, int]) -> MaskW
     return MaskWindow(np.ones((max(bottom - top, 1), max(right - left, 1)), dtype=bool), left, top)
 
 
+def at_points(annotation: dict[str, Any], image_size: tuple[int, int]) -> MaskWindow:
+    """The pixels that an annotation's points lie on as its mask.
+
+    Args:
+        image_size: height and width.
+    """
+    columns, rows = np.floor(np.array(annotation["points"])).astype(int).T
+    left, top = int(columns.min()), int(rows.min())
+    mask = np.zeros((rows.max() - top + 1, columns.max() - left + 1), dtype=bool)
+    mask[rows - top, columns - left] = True
+    return MaskWindow(mask, left, top)
+
+
 def _labelled(
     annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int], fallback: Fallback
 ) -> dict[str, Any]:
@@ -142,7 +155,8 @@ def _labelled(
     height, width = image_size
     if label is not None and label["area"] > 0:
         return _with_box({**kept, **label}, height=height, width=width)
-    reason = "the box is too small, or its image cannot be read" if label is None else "the mask is empty"
+    unseen = "the box is too small, or its image cannot be read" if "bbox" in annotation else "its image cannot be read"
+    reason = unseen if label is None else "the mask is empty"
     filled = label_of(fallback(annotation, image_size), height=height, width=width)
     return _with_box({**kept, **filled, "flagged": True, "flag_reason": reason}, height=height, width=width)
 

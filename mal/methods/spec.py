@@ -55,6 +55,8 @@ class Method:
         view: what of the annotations its stages may read, one of `mal.data.views.VIEWS`.
         train: the stage in which it learns, for methods that do; a labeler.pt comes out.
         trainings: the names of its stages of training, which a cluster gives resources to.
+        detect: the stage in which its own detector finds objects in the validation images, for methods that have one;
+            a predictions.json in COCO's results format comes out.
         shared: several processes share its labelling.
         human: it copies human masks, so its splits must have them.
         has: whether it has masks for a split, by the split's name.
@@ -70,6 +72,7 @@ class Method:
     view: str = "boxes"
     train: Callable[[Context], Stage] | None = None
     trainings: tuple[str, ...] = ()
+    detect: Callable[[Context], Stage] | None = None
     shared: bool = False
     human: bool = False
     has: Callable[[Config, str], bool] = _everywhere

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mal.methods.attentionshift.config import BoxesConfig
+from mal.methods.attentionshift.config.steps import BoxesConfig
 from mal.methods.attentionshift.scaling import min_max
 
 

@@ -13,7 +13,7 @@ from mal.data.annotations import CocoDict, annotations_by_image
 from mal.data.images import load_for
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError
-from mal.methods.attentionshift.network_config import ScaleConfig
+from mal.methods.attentionshift.config.network import ScaleConfig
 from mal.methods.attentionshift.querying import Points
 from mal.segmenters.data import resize
 
@@ -148,14 +148,13 @@ def shown(
     """An image with the short side at `short`, or smaller where the long one would exceed `long`.
 
     Args:
-        entry: of the image. annotations: of its objects, with `point` and perhaps `points`.
+        entry: of the image. annotations: of its objects, with `points`.
         labels: category id → label.
     """
     image = resize(load_for(entry, images), short=short, long=long)
     size = (int(image.shape[-2]), int(image.shape[-1]))
     scale = torch.tensor([size[1] / entry["width"], size[0] / entry["height"]])
-    all_points = [annotation.get("points") or [annotation["point"]] for annotation in annotations]
-    placed = [torch.tensor(each, dtype=torch.float32).reshape(-1, 2) * scale for each in all_points]
+    placed = [torch.tensor(a["points"], dtype=torch.float32) * scale for a in annotations]
     xy = torch.stack([each[0] for each in placed]) if placed else torch.zeros(0, 2)
     numbers = torch.tensor([labels[int(a["category_id"])] for a in annotations], dtype=torch.int64)
     return Sample(image, Points(xy, numbers, size), [each[1:] for each in placed], int(entry["id"]))

@@ -17,7 +17,7 @@ from torchvision.ops import generalized_box_iou_loss
 from mal.engine import ranks
 from mal.engine.precision import autocast
 from mal.errors import ConfigError
-from mal.methods.attentionshift.detector_config import DetectorConfig
+from mal.methods.attentionshift.config.detector import DetectorConfig
 from mal.methods.attentionshift.heads import BoxHead, MaskHead, pooled
 from mal.methods.attentionshift.mae_start import start_from_mae
 from mal.methods.attentionshift.mask_loss import point_mask_loss

@@ -11,7 +11,7 @@ from mal.encoders.backbones import build_backbone, read_weights
 from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.errors import ConfigError
-from mal.methods.attentionshift.network_config import TokensConfig
+from mal.methods.attentionshift.config.network import TokensConfig
 from mal.methods.attentionshift.stem import Stem
 from mal.segmenters.weights import refuse
 
@@ -69,10 +69,10 @@ class PointViT(nn.Module):
                 f"encoder={encoder.name} is no plain ViT with one class token, whose attention carries AttentionShift's "
                 "point tokens; use encoder=vit_nano, deit_s or mae_b"
             )
-        if config.blocks != sorted(set(config.blocks)) or config.blocks[-1] != len(self.vit.blocks):
+        if config.blocks != sorted(config.blocks) or config.blocks[-1] != len(self.vit.blocks):
             raise ConfigError(
-                f"attentionshift.tokens.blocks={config.blocks} must rise and end with {len(self.vit.blocks)}, this "
-                "encoder's last block"
+                f"attentionshift.tokens.blocks={config.blocks} must not fall and must end with {len(self.vit.blocks)}, "
+                "this encoder's last block"
             )
         self.vit.norm = nn.Identity()
         self.config, self.patch = config, int(self.vit.patch_embed.patch_size[0])
@@ -98,14 +98,13 @@ class PointViT(nn.Module):
         """
         size = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
         x = torch.cat([self._patches(images, size), self._points(len(images))], dim=1)
-        maps, attention, first = [], [], len(self.vit.blocks) - depth
+        maps, attention, first = {}, [], len(self.vit.blocks) - depth
         for number, block in enumerate(self.vit.blocks, start=1):
             x, looked = self._block(block, x, show=number > first)
             if looked is not None:
                 attention.append(looked)
-            if number in self.config.blocks:
-                maps.append(x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size))
-        return Seen(maps, x[:, 1 + size[0] * size[1] :], attention)
+            maps[number] = x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size)
+        return Seen([maps[number] for number in self.config.blocks], x[:, 1 + size[0] * size[1] :], attention)
 
     def _patches(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 1 + h·w, C): the class token and the patches, with their positions."""

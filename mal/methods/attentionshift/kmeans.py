@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.methods.attentionshift.boxes import cells_inside
-from mal.methods.attentionshift.config import ShiftConfig
+from mal.methods.attentionshift.config.steps import ShiftConfig
 from mal.methods.attentionshift.shift import seeds
 from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 

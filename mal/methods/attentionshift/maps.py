@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from mal.methods.attentionshift.boxes import cells_inside
-from mal.methods.attentionshift.config import MapsConfig
+from mal.methods.attentionshift.config.steps import MapsConfig
 from mal.methods.attentionshift.scaling import min_max, over_max, upsample
 from mal.methods.attentionshift.similarity import cosines, patch_rows
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mal.methods.attentionshift.config import PartsConfig
+from mal.methods.attentionshift.config.steps import PartsConfig
 from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 
 TIE = 1e-6  # patches this close to a part map's maximum are peaks too: rounding separates equal ones by less

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from mal.methods.attentionshift.network_config import QueryingConfig
+from mal.methods.attentionshift.config.network import QueryingConfig
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from mal.methods.attentionshift.config import MaskPointsConfig, RawPointsConfig
+from mal.methods.attentionshift.config.steps import MaskPointsConfig, RawPointsConfig
 from mal.methods.attentionshift.maps import InstanceMaps
 from mal.methods.attentionshift.scaling import eroded
 

@@ -1,16 +1,26 @@
 """Patch embeddings from the first stages of a trained convolutional network, for ViTs too small to learn their own."""
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mal.encoders.backbones import build_backbone
+from mal.encoders.backbones import build_backbone, read_weights
 from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.errors import ConfigError
-from mal.methods.attentionshift.network_config import StemConfig
+from mal.methods.attentionshift.config.network import StemConfig
+from mal.segmenters.weights import refuse
+
+
+SHIPPED = Path(__file__).parent / "stem.safetensors"  # made by experiments/attentionshift_stem.py
+
+
+def stem_path(name: str) -> Path:
+    """The file that a name stands for."""
+    return SHIPPED if name == "shipped" else Path(name)
 
 
 class Stem(nn.Module):
@@ -35,8 +45,7 @@ class Stem(nn.Module):
         known = EncoderConfig(
             name=str(config.timm),
             timm=str(config.timm),
-            pretrained=config.pretrained,
-            checkpoint=config.checkpoint,
+            pretrained=config.pretrained and config.checkpoint is None,
             options=config.options,
         )
         self.body, _ = build_backbone(known, image_size=(224, 224))
@@ -48,6 +57,8 @@ class Stem(nn.Module):
             )
         self.index, self.stack = strides.index(config.stride), patch // config.stride
         self.body.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
+        if config.checkpoint is not None:
+            self._load(stem_path(config.checkpoint))
         self.frozen = config.frozen
         if self.frozen:
             self.body.requires_grad_(False)
@@ -67,6 +78,20 @@ class Stem(nn.Module):
             )
         cells = F.pixel_unshuffle(self.norm(cells), self.stack)
         return self.linear(cells.flatten(2).transpose(1, 2))
+
+    def _load(self, path: Path) -> None:
+        """The body's weights from a file, which may hold more of the network."""
+        state, own = read_weights(path), self.body.state_dict()
+        faults = {
+            "missing": [key for key in own if key not in state],
+            "of another shape": [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+                for key, value in own.items()
+                if key in state and state[key].shape != value.shape
+            ],
+        }
+        refuse(faults, source=path, model="stem's network", way_out="give the file of attentionshift.tokens.stem.timm")
+        self.body.load_state_dict({key: state[key].to(value.dtype) for key, value in own.items()})
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; a frozen body's batch norms keep using their loaded statistics."""

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from mal.methods.attentionshift.boxes import candidate_boxes
-from mal.methods.attentionshift.config import StepsConfig
+from mal.methods.attentionshift.config.steps import StepsConfig
 from mal.methods.attentionshift.kmeans import kmeans
 from mal.methods.attentionshift.maps import InstanceMaps, instance_maps
 from mal.methods.attentionshift.mask_points import LabelledPoints, labelled, mask_points

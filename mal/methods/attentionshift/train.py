@@ -20,7 +20,7 @@ from mal.errors import TrainingError
 from mal.methods.attentionshift.checkpoint import FILE
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
-from mal.methods.attentionshift.network_config import LearningConfig
+from mal.methods.attentionshift.config.network import LearningConfig
 from mal.segmenters.data import order
 from mal.segmenters.reading import read_ahead
 

@@ -13,7 +13,9 @@ class StemConfig:
     timm: str | None = None  # a convolutional network of timm's; null: the ViT's own patches of pixels
     stride: int = number(8, 1, 64)  # of the map that is taken
     pretrained: bool = True
-    checkpoint: str | None = None  # safetensors or torch file of its weights; replaces the download
+    # safetensors or torch file of its weights, of the whole network or as far as it is used; replaces the download.
+    # shipped: the first stages of an ImageNet MobileNetV2, which come with the program
+    checkpoint: str | None = None
     frozen: bool = True  # its weights stay as loaded
     mean: list[float] | None = numbers(None, 3)
     std: list[float] | None = numbers(None, 3, low=1e-6)
@@ -23,7 +25,7 @@ class StemConfig:
 @dataclass
 class TokensConfig:
     count: int = number(100, 1, 1 << 14)  # T, point tokens (R); no image may have more points
-    # whose maps the detector sees, counted from 1, rising; the last is the encoder's last (R)
+    # whose maps the detector sees, counted from 1, not falling; the last is the encoder's last (R)
     blocks: list[int] = sizes([4, 6, 8, 12], 4)
     patch_mixing: bool = True  # false: patches attend to themselves alone
     stem: StemConfig = field(default_factory=StemConfig)

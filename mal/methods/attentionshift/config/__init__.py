@@ -1,16 +1,16 @@
-"""All settings of AttentionShift, as a run's config has them."""
+"""All settings of AttentionShift, as a run's config has them: one part per part of the method."""
 
 from dataclasses import dataclass, field
 
-from mal.methods.attentionshift.config import StepsConfig
-from mal.methods.attentionshift.detector_config import DetectorConfig
-from mal.methods.attentionshift.network_config import (
+from mal.methods.attentionshift.config.detector import DetectorConfig
+from mal.methods.attentionshift.config.network import (
     LabellingConfig,
     LearningConfig,
     QueryingConfig,
     ScaleConfig,
     TokensConfig,
 )
+from mal.methods.attentionshift.config.steps import StepsConfig
 
 
 @dataclass

@@ -1,0 +1,156 @@
+"""AttentionShift's stages: points → network → labels, and its own detector's predictions."""
+
+from pathlib import Path
+
+import torch
+
+from mal.config import Config
+from mal.context import Context, Json
+from mal.data.annotations import CocoDict
+from mal.data.sources import Split
+from mal.data.stages import readable
+from mal.engine import ranks
+from mal.engine.files import read_json, write_json
+from mal.engine.graph import Result, Stage, Workdir
+from mal.engine.precision import network_dtype
+from mal.engine.settings import settings
+from mal.errors import ConfigError
+from mal.methods.attentionshift.reads import DETECTION, LABELLING, TRAINING
+from mal.methods.labelling import ShardLabeler, at_points
+from mal.methods.spec import Labels, Method
+
+# torchvision and timm, which a dry run need not wait for, are imported where a stage works
+
+
+def train(context: Context) -> Stage:
+    """ViT, token heads and detector learn from the training points."""
+    config, split = context.config, context.labeler_train
+    found = settings(config, TRAINING)
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    sources = dict(split.sources)
+    for name, checkpoint in (("encoder", config.encoder.checkpoint), ("stem", _stem_file(config))):
+        if checkpoint:
+            sources[name] = context.fingerprints.file(checkpoint)
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.attentionshift import train as training
+
+        coco = read_json(workdir.inputs["points"] / "points.json")
+        figures = training.train(coco, split.images, config, folder=workdir.folder, device=workdir.device)
+        return Result(figures, {"": int(figures["images"])})
+
+    inputs = {"points": context.view(split, "points")}
+    columns = {**context.columns(split), "labeler": "attentionshift", **_columns(config)}
+    return Stage("train_attentionshift", 1, found, work, inputs, sources, columns, shared=True)
+
+
+def labels(context: Context, _: Split) -> Labels:
+    """Masks of the network that was trained."""
+    config = context.config
+    found = settings(config, LABELLING)
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+
+    def make(workdir: Workdir, _: CocoDict) -> ShardLabeler:
+        from mal.methods.attentionshift import label
+        from mal.methods.attentionshift.checkpoint import FILE, load
+
+        return label.labeler(load(workdir.inputs["network"] / FILE, config, workdir.device), config, workdir.device)
+
+    elsewhere = context.labeler_train.dataset
+    named = {} if elsewhere is None else {"labeler": f"attentionshift:{elsewhere}"}
+    return Labels(make, found, {"network": train(context)}, columns={**_columns(config), **named}, seeded=True)
+
+
+def detect(context: Context) -> Stage:
+    """What its own detector finds on the validation images, without any points, in COCO's results format."""
+    config, split, trained = context.config, context.required_val, train(context)
+    found = settings(config, DETECTION)
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.attentionshift.checkpoint import FILE, load
+        from mal.methods.attentionshift.predict import predict
+
+        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        annotations = readable(split, workdir)
+        results = predict(network, config, annotations=annotations, images=split.images, device=workdir.device)
+        ranks.on_first(lambda: write_json(workdir.folder / "predictions.json", results))
+        return Result({"predictions": len(results)})
+
+    inputs = {"network": trained, **split.inputs, **context.skipped(split)}
+    return Stage("detect_attentionshift", 1, found, work, inputs, dict(split.sources), trained.columns, shared=True)
+
+
+def check(config: Config) -> None:
+    """
+    Raises:
+        ConfigError: a setting that does not go with another.
+    """
+    own = config.attentionshift
+    learning, scale = own.learning, own.scale
+    if (learning.epochs is None) == (learning.steps is None):
+        raise ConfigError(
+            "set exactly one of attentionshift.learning.epochs and attentionshift.learning.steps (the other to null)"
+        )
+    for name in ("epochs", "steps"):
+        value = getattr(learning, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"attentionshift.learning.{name}={value} must be positive")
+    if learning.batch % learning.accumulate:
+        raise ConfigError(
+            f"attentionshift.learning.batch={learning.batch} is not divisible by attentionshift.learning.accumulate="
+            f"{learning.accumulate}"
+        )
+    if len(scale.test_long_sides) not in (1, len(scale.test_short_sides)):
+        raise ConfigError(
+            f"attentionshift.scale.test_long_sides has {len(scale.test_long_sides)} sides for "
+            f"{len(scale.test_short_sides)} in test_short_sides; give one for each, or one for all"
+        )
+    if own.steps.mask_points.supervision == "mask" and own.steps.shift.method != "shift":
+        raise ConfigError(
+            "attentionshift.steps.mask_points.supervision=mask learns from whole masks, which "
+            f"steps.shift.method={own.steps.shift.method} has no part in; leave that at shift"
+        )
+
+
+def preflight(config: Config, _: torch.device, names: set[str]) -> None:
+    """
+    Raises:
+        ConfigError, WeightsError: the network cannot be built, or its weights cannot be had.
+    """
+    if "train_attentionshift" in names:
+        from mal.methods.attentionshift.network import AttentionShift
+
+        AttentionShift(config, classes=1)
+
+
+def _stem_file(config: Config) -> Path | None:
+    from mal.methods.attentionshift.stem import stem_path
+
+    stem = config.attentionshift.tokens.stem
+    return stem_path(stem.checkpoint) if stem.timm is not None and stem.checkpoint is not None else None
+
+
+def _columns(config: Config) -> Json:
+    """What a table says of it, beside data and seed."""
+    steps = config.attentionshift.steps
+    return {
+        "recipe": config.recipe,
+        "encoder": config.encoder.name,
+        "key_points": steps.shift.method,
+        "taught_by": f"{steps.mask_points.source} {steps.mask_points.supervision}",
+    }
+
+
+ATTENTIONSHIFT = Method(
+    "attentionshift",
+    labels,
+    view="points",
+    train=train,
+    trainings=("train_attentionshift",),
+    detect=detect,
+    shared=True,
+    fallback=at_points,
+    check=check,
+    preflight=preflight,
+)
