@@ -192,6 +192,9 @@ class Graph:
         config = self.config
         for split in self._files():
             needs.check_boxes(split)
+        for split, method in [] if self.trains_nothing else self.labelled():
+            if method.view == "boxes":
+                needs.check_all_boxes(split, labeler=method.name)
         for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"
