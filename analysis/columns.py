@@ -33,6 +33,7 @@ LABELERS = {
     "box": Labeler("filled box", 5, learns=False, floor=True, look=(GREY, (0, (1, 1)), "s")),
     "ellipse": Labeler("inscribed ellipse", 4, learns=False, floor=True, look=(GREY, (0, (4, 2)), "o")),
     "grabcut": Labeler("GrabCut", 3, learns=False, look=(GREY, (0, (4, 1, 1, 1)), "^")),
+    "disc": Labeler("disc at the point", 7, learns=False, look=(GREY, (0, (1, 2)), "D")),
     "sam": Labeler("SAM", 1),
     "file": Labeler("given file", 2, learns=False),
     "gt": Labeler("human masks", 6, learns=False, look=("#444444", "solid", "*")),

@@ -108,7 +108,7 @@ def report(
 def look(path: Path, folder: Path, *, lvis: bool = False, skip: bool = False) -> tuple[Census | None, list[Finding]]:
     """The census of a file, None where it cannot be read or trusted, and all findings about it and its images."""
     try:
-        coco = read(path, masks=False)
+        coco = read(path, masks=False, boxes=False)
     except AnnotationError as error:
         return None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
     census = take(coco)

@@ -36,10 +36,13 @@ class RootsConfig:
 
 @dataclass
 class LabelerConfig:
-    name: str = MISSING  # mal | attentionshift | box | ellipse | grabcut | gt | file | sam | none
+    name: str = MISSING  # mal | attentionshift | box | ellipse | grabcut | disc | gt | file | sam | none
     file: str | None = None  # of labeler=file: COCO file with masks of the training images
     val_file: str | None = None  # … of the validation images
     checkpoint: str = "facebook/sam-vit-base"  # of labeler=sam: a name on the Hugging Face hub, or a local folder
+    # of labeler=disc: a share of the image's shorter side. A tenth had the best mean IoU of .04 … .3 on the training
+    # images of shapes (.33), parts (.33) and coco_mini (.22) alike, with points of kind `inside`
+    radius: float = number(0.1, 0, 1)
 
 
 @dataclass

@@ -22,7 +22,9 @@ def quality(context: Context, split: Split, labels: Stage) -> Stage:
 
     def work(workdir: Workdir) -> Result:
         predicted = read_json(workdir.inputs["labels"] / "labels.json")
-        metrics, instances = mask_quality(predicted, select_images(split.human(), which))
+        human, unseen = select_images(split.human(), which), set(predicted.get("without_point", ()))
+        compared = [annotation for annotation in human["annotations"] if annotation["id"] not in unseen]
+        metrics, instances = mask_quality(predicted, {**human, "annotations": compared})
         write_csv(workdir.folder / "instances.csv", instances)
         counts = {
             name: int(metrics[f"n{name.removeprefix('iou')}"])

@@ -23,6 +23,20 @@ def check_boxes(split: Split) -> None:
                 raise AnnotationError(f"{split.annotations}: {finding.text}")
 
 
+def check_all_boxes(split: Split, *, labeler: str) -> None:
+    """Refuse objects of points alone where a labeler needs their boxes.
+
+    Raises:
+        AnnotationError: how many.
+    """
+    if split.census is not None and split.census.boxless:
+        raise AnnotationError(
+            f"{split.annotations}: {split.census.boxless} of {number(split.census.annotations, 'annotation')} have a "
+            f"point and no box, and labeler {labeler} needs boxes; give them, or choose a labeler that learns from "
+            "points, such as labeler=disc"
+        )
+
+
 def check_masks(split: Split, *, purpose: str, way_out: str = WITHOUT) -> None:
     """Refuse a file that lacks some of its human masks, or whose masks are not what they should be.
 

@@ -90,7 +90,7 @@ class Graph:
             labels = label(context, split, method)
             stages.append(evaluation.quality(context, split, labels) if needs.compares(split, config) else labels)
         if self.method is not None and self.method.detect is not None and needs.compares(self.val, config):
-            stages.append(evaluation.voc(context, self.method.detect(context)))
+            stages.append(evaluation.score(context, self.method.detect(context)))  # voc soon
         if self._trains_segmenters():
             trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
@@ -194,6 +194,9 @@ class Graph:
         config = self.config
         for split in self._files():
             needs.check_boxes(split)
+        for split, method in [] if self.trains_nothing else self.labelled():
+            if method.view == "boxes":
+                needs.check_all_boxes(split, labeler=method.name)
         for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"

@@ -66,14 +66,16 @@ def test_an_encoder_is_one_file(extended: Path) -> None:
 
 @pytest.mark.slow
 def test_a_method_is_a_folder_and_a_line(extended: Path) -> None:
-    printed = run(extended, "labeler=disc", "store=runs/disc")
-    assert re.search(r"^\| disc +\| +0\.\d+", printed, re.MULTILINE)
-    assert re.search(r"^\| disc masks +\|", printed, re.MULTILINE), "a segmenter was trained on them"
-    store = extended / "runs" / "disc"
+    printed = run(extended, "labeler=square", "store=runs/square")
+    assert re.search(r"^\| square +\| +0\.\d+", printed, re.MULTILINE)
+    assert re.search(r"^\| square masks +\|", printed, re.MULTILINE), "a segmenter was trained on them"
+    store = extended / "runs" / "square"
     (points,) = store.glob("points_train/*/points.json")
     (labels,) = store.glob("label_train/*/labels.json")
     seen = json.loads(points.read_text())["annotations"]
-    assert all(annotation.keys() <= {"id", "image_id", "category_id", "iscrowd", "point"} for annotation in seen)
+    assert all(
+        annotation.keys() <= {"id", "image_id", "category_id", "iscrowd", "point", "points"} for annotation in seen
+    )
     labelled = json.loads(labels.read_text())["annotations"]
     assert len(labelled) == len(seen)
     for annotation in labelled:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal.data.annotations import encode_mask, read, write
-from mal.data.points import inside_point
+from mal.data.drawn_points import drawn_point
 from mal.data.views import VIEWS
 from mal.errors import AnnotationError
 from mal.methods.registry import METHODS
@@ -48,7 +48,8 @@ def test_a_methods_view_holds_no_mask_and_no_area(method) -> None:
 
 def test_the_points_view_holds_a_point_and_no_box() -> None:
     (annotation,) = VIEWS["points"](coco(point=[9, 5.5]))["annotations"]
-    assert annotation == {"id": 7, "image_id": 1, "category_id": 3, "iscrowd": 0, "point": [9.0, 5.5]}
+    kept = {"id": 7, "image_id": 1, "category_id": 3, "iscrowd": 0}
+    assert annotation == {**kept, "point": [9.0, 5.5], "points": [[9.0, 5.5]]}
 
 
 @pytest.mark.parametrize("point", [[30, 5], [5, 20], [-0.1, 3], [1], "5,5", [True, 2], [None, 2], [float("nan"), 1]])
@@ -62,11 +63,17 @@ def test_an_object_with_neither_point_nor_mask_is_refused() -> None:
         VIEWS["points"](coco(segmentation=None))
 
 
+def inside(mask: np.ndarray, box: list[float]) -> tuple[float, float]:
+    annotation = {"id": 1, "image_id": 1, "bbox": box, "segmentation": encode_mask(mask)}
+    point = drawn_point(annotation, "inside", height=mask.shape[0], width=mask.shape[1])
+    assert point is not None
+    return point
+
+
 def test_a_point_is_drawn_at_the_middle_or_on_the_nearest_pixel_of_the_mask() -> None:
-    full = encode_mask(np.ones((20, 30), dtype=bool))
-    assert inside_point(full, [5, 4, 20, 12], height=20, width=30) == (15, 10)
+    assert inside(np.ones((20, 30), dtype=bool), [5, 4, 20, 12]) == (15, 10)
     # the hole of the ring covers rows 7 to 12: rows 6 and 13 are as near, and the first is taken
-    assert inside_point(encode_mask(RING), [5, 4, 20, 12], height=20, width=30) == (14.5, 6.5)
+    assert inside(RING, [5, 4, 20, 12]) == (14.5, 6.5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12))
@@ -75,9 +82,9 @@ def test_a_drawn_point_lies_on_the_mask(seed: int, height: int, width: int) -> N
     box = [0.0, 0.0, float(width), float(height)]
     if not mask.any():
         with pytest.raises(AnnotationError, match="empty mask"):
-            inside_point(encode_mask(mask), box, height=height, width=width)
+            inside(mask, box)
         return
-    x, y = inside_point(encode_mask(mask), box, height=height, width=width)
+    x, y = inside(mask, box)
     assert mask[int(y), int(x)]
     rows, columns = np.nonzero(mask)
     nearest = np.hypot(columns + 0.5 - width / 2, rows + 0.5 - height / 2).min()
@@ -89,5 +96,5 @@ def test_a_view_of_a_real_file_is_a_file_of_its_own(coco_mini: Path, tmp_path: P
     seen = VIEWS["points"](read(annotations, masks=False))
     write(tmp_path / "points.json", seen)
     kept = json.loads((tmp_path / "points.json").read_text())
-    assert words(kept["annotations"]) == {"id", "image_id", "category_id", "iscrowd", "point"}
+    assert words(kept["annotations"]) == {"id", "image_id", "category_id", "iscrowd", "point", "points"}
     assert len(kept["annotations"]) == len(read(annotations, masks=False)["annotations"])

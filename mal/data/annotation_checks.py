@@ -12,6 +12,7 @@ from typing import Any
 from mal.data.box_checks import BORDER_TOLERANCE, OUTSIDE, box_fault, box_of, is_left_over, overhang
 from mal.data.image_names import file_name, name_fault
 from mal.data.mask_formats import mask_fault
+from mal.data.own_points import is_boxless
 from mal.engine.faults import Fault, Problem, describe, show
 from mal.errors import AnnotationError
 
@@ -21,7 +22,7 @@ MANY = 4  # boxes that do not fit their images, from which on they may be writte
 LARGEST_IMAGE = 178_956_970  # pixels: Pillow opens no larger one, and masks are made at the size that is claimed
 
 
-def check(coco: Any, *, source: str | Path, masks: bool) -> None:
+def check(coco: Any, *, source: str | Path, masks: bool, boxes: bool = True) -> None:
     """Refuse what is not a usable COCO or LVIS instance file.
 
     Allowed because real files have it: boxes of no width or height, boxes up to a pixel over the border, crowds, gaps
@@ -31,11 +32,12 @@ def check(coco: Any, *, source: str | Path, masks: bool) -> None:
         coco: the JSON value of a file.
         source: its name, for the errors.
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
+        boxes: whether every annotation must have a box; else one with points of its own and no mask needs none.
 
     Raises:
         AnnotationError: all that is wrong, by kind of fault: how many entries have it, the first few, the way out.
     """
-    found = problems(coco, masks=masks)
+    found = problems(coco, masks=masks, boxes=boxes)
     if found:
         raise AnnotationError(describe(found, source))
 
@@ -53,12 +55,12 @@ def check_image_list(coco: Any, *, source: str | Path) -> None:
         raise AnnotationError(describe(found, source))
 
 
-def problems(coco: Any, *, masks: bool) -> list[Problem]:
+def problems(coco: Any, *, masks: bool, boxes: bool = True) -> list[Problem]:
     """All that is wrong with a COCO or LVIS instance file, in the order of its lists; empty where `check` accepts it.
 
     Args:
         coco: the JSON value of a file.
-        masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
+        masks, boxes: see `check`.
     """
     found = _layout_problem(coco)
     if found is not None:
@@ -71,7 +73,7 @@ def problems(coco: Any, *, masks: bool) -> list[Problem]:
             "masks are needed here; give the file with the masks (COCO calls it instances_*.json)"
         )
         return [*categories.problems, *images.problems, Problem("boxes only", "", "", text)]
-    checks = _Annotations(coco["annotations"], images, categories, masks=masks)
+    checks = _Annotations(coco["annotations"], images, categories, masks=masks, boxes=boxes)
     annotations = _Entries("annotations", coco["annotations"], checks.fault)
     return [*categories.problems, *images.problems, *annotations.problems]
 
@@ -133,8 +135,11 @@ class _Entries:
 class _Annotations:
     """The checks of an annotation, which need the images and categories it refers to."""
 
-    def __init__(self, annotations: list[Any], images: _Entries, categories: _Entries, *, masks: bool) -> None:
-        self.annotations, self.images, self.categories, self.masks = annotations, images, categories, masks
+    def __init__(
+        self, annotations: list[Any], images: _Entries, categories: _Entries, *, masks: bool, boxes: bool
+    ) -> None:
+        self.annotations, self.images, self.categories = annotations, images, categories
+        self.masks, self.boxes = masks, boxes
 
     def fault(self, annotation: dict[str, Any]) -> Fault | None:
         key = annotation.get("image_id")
@@ -146,14 +151,15 @@ class _Annotations:
 
     def _fault_in(self, annotation: dict[str, Any], image: dict[str, Any]) -> Fault | None:
         width, height, bbox = image["width"], image["height"], annotation.get("bbox")
-        found = box_fault(bbox, width, height)
+        boxless = not self.boxes and is_boxless(annotation)
+        found = None if boxless else box_fault(bbox, width, height)
         if found is not None:
             around = None if bbox else box_of(annotation.get("segmentation"))
             more = "" if around is None else f"its polygons' box is {show(around)}"
             if found.kind == OUTSIDE:
                 more = self._boxes[2]
             return Fault(found.kind, f"{found.text}; {more}") if more else found
-        if overhang(annotation["bbox"], width, height) > BORDER_TOLERANCE:
+        if not boxless and overhang(annotation["bbox"], width, height) > BORDER_TOLERANCE:
             return self._overhang_fault(annotation["bbox"], width, height)
         category = annotation.get("category_id")
         if not self.categories.knows(category) and not self.categories.doubts(category):

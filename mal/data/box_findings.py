@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask as rle
 from mal.data.annotation_checks import CocoDict
 from mal.data.box_checks import is_left_over
 from mal.data.mask_kinds import MASK, Verdict, extent
+from mal.data.own_points import is_boxless
 from mal.engine.findings import MISLEADS, NOTE, STOPS, Finding, some
 
 SMALLEST_SIDE = 2  # pixels; boxes not wider and higher than this are neither labelled nor scored (docs/method/mal.md)
@@ -28,6 +30,12 @@ def box_findings(coco: CocoDict, kinds: list[Verdict]) -> list[Finding]:
     Args:
         kinds: `verdicts` on the same file.
     """
+    boxed = [not is_boxless(annotation) for annotation in coco["annotations"]]
+    if not any(boxed):
+        return []
+    if not all(boxed):
+        coco = {**coco, "annotations": list(compress(coco["annotations"], boxed))}
+        kinds = list(compress(kinds, boxed))
     boxes = np.array([annotation["bbox"] for annotation in coco["annotations"]], dtype=np.float64)
     by_id = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
     sizes = np.array([by_id[a["image_id"]] for a in coco["annotations"]], dtype=np.float64)  # width, height

@@ -12,10 +12,11 @@ from mal.data.annotation_checks import CocoDict, file_name
 from mal.data.box_checks import is_left_over
 from mal.data.box_findings import SMALLEST_SIDE, box_findings
 from mal.data.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, verdicts
+from mal.data.own_points import is_boxless
 from mal.data.remarks import remarks
 from mal.engine.findings import NOTE, Finding, number, some
 
-VERSION = 2  # of what is counted; raised with every change, so that a remembered census is counted anew
+VERSION = 3  # of what is counted; raised with every change, so that a remembered census is counted anew
 MOSTLY = 0.9  # share of the masks from which on "nearly all" of them are crowds
 SEEN = 500  # images whose headers a run looks at
 SELECTIONS = ("all", "even", "odd")
@@ -51,6 +52,7 @@ class Census:
     broken: int  # a segmentation that is no mask
     crowds_unmasked: int  # crowds without a mask
     bad_areas: int
+    boxless: int  # of points alone: neither a box nor a mask
     first_unmasked: list[str] = field(default_factory=list)
     first_broken: list[str] = field(default_factory=list)
     first_bad_area: list[str] = field(default_factory=list)
@@ -129,17 +131,17 @@ def take(coco: CocoDict) -> Census:
         area = annotation.get("area", 0)
         if type(area) not in (int, float) or not 0 <= area < float("inf"):
             note("bad_areas", annotation, f"area is {area!r}")
+        tally["boxless"] += is_boxless(annotation)
         if crowd or (kind == ABSENT and is_left_over(annotation)):
             continue
-        _, _, width, height = annotation["bbox"]
-        shown = kind in GIVEN and width > SMALLEST_SIDE and height > SMALLEST_SIDE
+        shown = kind in GIVEN and min(annotation["bbox"][2:]) > SMALLEST_SIDE
         for which in ("all", "odd" if annotation["image_id"] in odd else "even"):
             objects[which] += 1
             scored[which] += shown
     images = {"all": len(names), "even": len(names) - len(odd), "odd": len(odd)}
     used = Counter(annotation["category_id"] for annotation in coco["annotations"])
     fields = ("masks", "repeats", "crowds", "crowd_masks", "brush_masks", "usable", "left_over", "unmasked", "broken",
-              "crowds_unmasked", "bad_areas")  # fmt: skip
+              "crowds_unmasked", "bad_areas", "boxless")  # fmt: skip
     return Census(
         images=len(coco["images"]),
         annotations=len(coco["annotations"]),
@@ -190,7 +192,9 @@ def lvis_problem(coco: CocoDict) -> str | None:
 def words(census: Census) -> str:
     """What a split holds, in one line."""
     c = census
-    start = f"{number(c.annotations, 'box', 'boxes')} on {number(c.images, 'image')}"
+    kinds = [number(c.annotations - c.boxless, "box", "boxes")] if c.annotations > c.boxless else []
+    kinds += [f"{number(c.boxless, 'object')} of points alone"] if c.boxless else []
+    start = f"{' and '.join(kinds)} on {number(c.images, 'image')}"
     parts = [start, *_mask_words(c)]
     if c.broken:
         parts.append(f"{c.broken} with a segmentation that is no mask")

@@ -34,6 +34,16 @@ class ShapesConfig:
     seed: int = 0
 
 
+POINT_KINDS = ("inside", "box_centre", "centroid", "uniform", "quasi_centre")
+
+
+@dataclass
+class PointsConfig:
+    """Where an object's point is, for methods that learn from points, if the file gives none of its own."""
+
+    kind: str = choice("inside", POINT_KINDS)  # drawn_points.py
+
+
 @dataclass
 class DataConfig:
     name: str = MISSING
@@ -47,6 +57,7 @@ class DataConfig:
     on_bad_image: str = choice("error", ("error", "skip"))  # skip: reported by name and counted
     class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images per class
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
 
 
 EXPANSIONS = ("paper", "released")

@@ -1,77 +1,101 @@
-"""A point for each object: as a file gives it, or drawn from the human mask by a named protocol."""
+"""The points view: one to many points for each object, as a file gives them or drawn from the human mask."""
 
+import sys
 from typing import Any
 
-import numpy as np
-
-from mal.data.mask_windows import decode_window
+from mal.data.box_checks import is_absent
+from mal.data.drawn_points import drawn_point
+from mal.data.own_points import Point, own_points
+from mal.engine.faults import Fault, Problem, describe
+from mal.engine.findings import number, some
 from mal.errors import AnnotationError
 
-Point = tuple[float, float]  # x, y in pixels of the image; pixel i covers [i, i + 1)
+KEPT = ("id", "image_id", "category_id", "iscrowd")
 
 
-def point_of(annotation: dict[str, Any], *, height: int, width: int) -> Point:
-    """An annotation's own `point`, [x, y]; without one, `inside_point` of its mask.
+def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "the file") -> dict[str, Any]:
+    """The points view: of each annotation its id, image, category, whether it is a crowd, and its points.
 
-    Args:
-        height, width: of its image.
-
-    Raises:
-        AnnotationError: the point is no point of the image, or there is neither a point nor a mask.
-    """
-    given = annotation.get("point")
-    if given is None:
-        if not annotation.get("segmentation"):
-            raise AnnotationError(
-                f"annotation {annotation['id']} has neither a point nor a mask to draw one from; give it "
-                '"point": [x, y] in pixels'
-            )
-        return inside_point(annotation["segmentation"], annotation["bbox"], height=height, width=width)
-    numbers = isinstance(given, list) and len(given) == 2 and all(type(value) in (int, float) for value in given)
-    if not numbers or not (0 <= given[0] < width and 0 <= given[1] < height):
-        raise AnnotationError(
-            f"annotation {annotation['id']} has point={given}; it must be [x, y] in pixels, inside its image of "
-            f"{width} × {height}"
-        )
-    return float(given[0]), float(given[1])
-
-
-def inside_point(segmentation: Any, bbox: list[float], *, height: int, width: int) -> Point:
-    """The centre of the box, or where the mask does not cover it the centre of the nearest pixel of the mask.
-
-    Args:
-        segmentation: polygons or RLE. bbox: xywh.
-
-    Raises:
-        AnnotationError: the mask is empty or cannot be read.
-    """
-    x, y = bbox[0] + bbox[2] / 2, bbox[1] + bbox[3] / 2
-    window = decode_window(segmentation, height=height, width=width)
-    rows, columns = np.nonzero(window.mask)
-    if not len(rows):
-        raise AnnotationError("no point can be drawn from an empty mask; correct it, or give the point")
-    rows, columns = rows + window.top, columns + window.left
-    if ((rows == int(y)) & (columns == int(x))).any():
-        return x, y
-    nearest = int(np.argmin((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2))
-    return float(columns[nearest]) + 0.5, float(rows[nearest]) + 0.5
-
-
-def points_only(coco: dict[str, Any]) -> dict[str, Any]:
-    """The points view: of each annotation its id, image, category, whether it is a crowd, and its point.
+    An object's own points come first; where it has none, one is drawn from its mask (`box_centre`: from its box).
 
     Args:
         coco: a COCO file that `annotations.read` gave, with points or masks.
+        kind: how points are drawn: `box_centre`, or of `drawn_points.PROTOCOLS`.
+        source: the file's name, for the errors.
+
+    Returns:
+        A new file. Annotations keep their order and have `points`, all of them in their order, and `point`, the first.
+        Objects for which `quasi_centre` has no point are absent, and their ids listed in `without_point`.
 
     Raises:
-        AnnotationError: see `point_of`.
+        AnnotationError: points that are none of their image, objects with neither points nor a mask, or no object left.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
-    annotations = []
+    annotations, problems, without, drawn = [], [], [], 0
     for annotation in coco["annotations"]:
         height, width = sizes[annotation["image_id"]]
-        kept = {key: annotation[key] for key in ("id", "image_id", "category_id", "iscrowd") if key in annotation}
-        annotations.append({**kept, "point": list(point_of(annotation, height=height, width=width))})
-    return {key: coco[key] for key in ("info", "licenses", "images", "categories") if key in coco} | {
-        "annotations": annotations
-    }
+        found = own_points(annotation, height=height, width=width)
+        if isinstance(found, list) and not found:
+            drawn += 1
+            found = _drawn(annotation, kind, height=height, width=width)
+        if isinstance(found, Fault):
+            problems.append(Problem(found.kind, "annotations", str(annotation["id"]), found.text))
+        elif not found:
+            without.append(annotation["id"])
+        else:
+            points = [list(point) for point in found]
+            kept = {key: annotation[key] for key in KEPT if key in annotation}
+            annotations.append({**kept, "point": points[0], "points": points})
+    if problems:
+        raise AnnotationError(describe(problems, source))
+    if not annotations:
+        raise AnnotationError(f"{source}: by data.points.kind={kind} no object has a point; choose another kind")
+    view = {key: coco[key] for key in ("info", "licenses", "images", "categories") if key in coco}
+    view |= {"annotations": annotations} | ({"without_point": without} if without else {})
+    for remark in _remarks(view, kind, drawn=drawn, total=len(coco["annotations"])):
+        print(f"note: {source}: {remark}", file=sys.stderr, flush=True)
+    return view
+
+
+def _drawn(annotation: dict[str, Any], kind: str, *, height: int, width: int) -> list[Point] | Fault:
+    key = annotation["id"]
+    needed = "bbox" if kind == "box_centre" else "segmentation"
+    if is_absent(annotation.get(needed)) or "bbox" not in annotation:
+        lacks = "a box to draw one" if needed == "bbox" else "a mask to draw one"
+        hidden = ", for none of its keypoints is visible," if annotation.get("keypoints") else ""
+        text = f"annotation {key} has neither a point{hidden} nor {lacks} from; give it"
+        return Fault("neither a point nor a mask", f'{text} "point": [x, y] in pixels')
+    try:
+        point = drawn_point(annotation, kind, height=height, width=width)
+    except AnnotationError as error:
+        return Fault("a mask that no point can be drawn from", f"annotation {key}: {error}")
+    return [] if point is None else [point]
+
+
+def _remarks(view: dict[str, Any], kind: str, *, drawn: int, total: int) -> list[str]:
+    """What is odd about the points of a file, and yet usable."""
+
+    def of(count: int, total: int) -> str:
+        return f"{count} of {number(total, 'object')} {'has' if count == 1 else 'have'}"
+
+    said = []
+    if 0 < drawn < total:
+        said.append(
+            f"{of(drawn, total)} no point of their own; theirs are drawn from the masks (data.points.kind={kind})"
+        )
+    if without := len(view.get("without_point", ())):
+        said.append(
+            f"{of(without, total)} no mask so near to the centre of the box that data.points.kind={kind} had a point "
+            "for it: no method sees these, and nothing is compared with their masks"
+        )
+    places: dict[tuple[Any, ...], int] = {}
+    same = []
+    for annotation in view["annotations"]:
+        first = places.setdefault((annotation["image_id"], *annotation["point"]), annotation["id"])
+        same += [f"{first} and {annotation['id']}"] if first != annotation["id"] else []
+    if same:
+        said.append(
+            f"{of(len(same), total)} the point of another one on the same image (annotations {some(same)}): all are "
+            "kept; remove those that are there twice"
+        )
+    return said

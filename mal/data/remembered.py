@@ -49,4 +49,4 @@ def census(path: Path, fingerprints: Fingerprints) -> Census:
 
 
 def _read(path: Path) -> CocoDict:
-    return read(path, masks=False)
+    return read(path, masks=False, boxes=False)

@@ -46,7 +46,7 @@ class Split:
 
     def human(self) -> CocoDict:
         """The file with those of its annotations that have a human mask."""
-        return with_masks(read(self.annotations, masks=False))
+        return with_masks(read(self.annotations, masks=False, boxes=False))
 
 
 def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:

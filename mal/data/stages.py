@@ -31,17 +31,20 @@ def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
     return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
 
 
-def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, workers: int) -> Stage:
+def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, workers: int, points: str) -> Stage:
     """What a method may see of a split, as a file of its own: what it cannot read, it cannot cheat with.
 
     Args:
         name: of `views.VIEWS`; the file is called so, too.
         skip_unreadable: images that cannot be decoded are listed in the file, instead of stopping the run later.
         workers: threads that look for those.
+        points: how they are drawn for the view of that name (`points.points_only`).
     """
+    drawing = {"kind": points, "source": str(split.annotations)} if name == "points" else {}
 
     def work(workdir: Workdir) -> Result:
-        coco = VIEWS[name](read(split.annotations, masks=False))  # whether its masks will do is the census's matter
+        # whether its masks will do is the census's matter
+        coco = VIEWS[name](read(split.annotations, masks=False, boxes=not drawing), **drawing)
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
         write(workdir.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)
@@ -49,8 +52,11 @@ def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, worke
         metrics: dict[str, float] = {name: len(coco["annotations"]), "unreadable_images": len(bad)}
         return Result(metrics, {"": len(coco["images"])}, places if split.drawn is None else {})
 
-    sources, settings = dict(split.sources), {"skip_unreadable": skip_unreadable}
-    return Stage(f"{name}_{split.name}", 1, settings, work, split.inputs, sources, columns)
+    settings: Json = {"skip_unreadable": skip_unreadable}
+    if drawing and points != "inside":  # results of that kind are older than there being a choice
+        settings["points"] = points
+    version = 2 if name == "points" else 1  # they hold several points each
+    return Stage(f"{name}_{split.name}", version, settings, work, split.inputs, dict(split.sources), columns)
 
 
 def readable(split: Split, workdir: Workdir, labels: Path | None = None) -> Path:

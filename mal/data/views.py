@@ -75,7 +75,7 @@ def _numbers(value: Any) -> int:
     return sum(counts) if all(counts) else 0
 
 
-VIEWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {  # by what a method learns from
+VIEWS: dict[str, Callable[..., dict[str, Any]]] = {  # by what a method learns from: a file → what may be seen of it
     "boxes": strip,
     "points": points_only,
 }

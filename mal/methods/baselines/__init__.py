@@ -1,6 +1,6 @@
 """What MAL is compared with: masks without learning, of a foundation model, of other programs, of people."""
 
-from mal.methods.baselines import box, ellipse, file, grabcut, gt, sam
+from mal.methods.baselines import box, disc, ellipse, file, grabcut, gt, sam
 from mal.methods.labelling import ImageLabeler, image_labeler
 from mal.methods.spec import Labels, Method
 
@@ -14,6 +14,7 @@ METHODS = (
     of_images("box", box.masks),
     of_images("ellipse", ellipse.masks),
     of_images("grabcut", grabcut.masks),
+    disc.METHOD,
     gt.METHOD,
     file.METHOD,
     sam.METHOD,
