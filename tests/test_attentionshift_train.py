@@ -1,0 +1,201 @@
+"""AttentionShift learns from points alone: in every precision, whatever interrupts it, from whatever points."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mal.data.annotations import read, write
+from mal.data.parts import CATEGORIES, generate
+from mal.data.views import VIEWS
+from mal.engine.runtime import load_checkpoint, seed_everything
+from mal.engine.trainer import loss_scaler
+from mal.errors import AnnotationError, Stopped
+from mal.methods.attentionshift import label
+from mal.methods.attentionshift.checkpoint import FILE, load
+from mal.methods.attentionshift.data import TrainingImages, batched, flipped, mask_to_image, shown
+from mal.methods.attentionshift.network import AttentionShift
+from mal.methods.attentionshift.train import LOSSES, build_optimizer, rate_factor, train, training_step
+from mal.segmenters.data import order
+
+CPU = torch.device("cpu")
+CLASSES = len(CATEGORIES)
+SMOKE = ("labeler=attentionshift", "profile=smoke", "data=parts", "train.workers=0")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    generate(folder, images=6, size=96, seed=3, split="train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def points(drawn: Path) -> dict:
+    return VIEWS["points"](read(drawn / "annotations.json", masks=False))
+
+
+def config_of(compose, *more: str):
+    return compose(*SMOKE, *more)
+
+
+def test_points_follow_their_image_through_resizing_flipping_and_padding(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
+    pixels[20:24, 60:64] = 255  # the point lies at its middle
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    entry = {"id": 1, "file_name": "a.png", "height": 40, "width": 80}
+    annotations = [{"id": 1, "category_id": 5, "points": [[62.0, 22.0], [10.0, 30.0]]}]
+    sample = shown(entry, annotations, tmp_path, {5: 0}, short=80, long=1000)
+    assert sample.points.size == (80, 160)
+    for each, column in ((sample, 124.0), (flipped(sample), 36.0)):
+        x, y = each.points.xy[0].tolist()
+        assert (x, y) == (column, 44.0)
+        assert each.image[0, int(y) - 2 : int(y) + 2, int(x) - 2 : int(x) + 2].min() > 200
+    assert sample.further[0].tolist() == [[20.0, 60.0]]
+    assert flipped(sample).further[0].tolist() == [[140.0, 60.0]]
+    whole = batched([sample.image, sample.image[:, :30, :40]], multiple=32, fill=(0.1, 0.2, 0.3))
+    assert whole.shape == (2, 3, 96, 160)
+    assert whole[0, :, 95, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert whole[1, :, 29, 40].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    back = mask_to_image(torch.ones(1, 96, 160), sample.points.size, entry)
+    assert back.shape == (1, 40, 80)
+
+
+def test_it_never_sees_a_box_or_a_mask(points: dict, drawn: Path, compose) -> None:
+    assert all(set(a) == {"id", "image_id", "category_id", "iscrowd", "point", "points"} for a in points["annotations"])
+    config = config_of(compose)
+    found = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    sample = found[(0, 0)]
+    assert set(vars(sample)) == {"image", "points", "further", "image_id"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("recipe=released",),
+        ("attentionshift.steps.shift.method=kmeans",),
+        ("attentionshift.steps.mask_points.supervision=mask",),
+        ("attentionshift.steps.mask_points.source=attention",),
+        ("attentionshift.tokens.patch_mixing=true", "attentionshift.tokens.stem.timm=null"),
+    ],
+    ids=["best", "released", "kmeans", "masks", "attention", "pixels"],
+)
+def test_three_steps_in_every_precision(points: dict, drawn: Path, compose, precision: str, more: tuple) -> None:
+    config = config_of(compose, *more)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    first = []
+    for kind in {torch.float32, dtype}:
+        seed_everything(0, "test")
+        network = AttentionShift(config, classes=CLASSES).lowered(kind, CPU).train()
+        optimizer = build_optimizer(network, config.attentionshift.learning)
+        scaler = loss_scaler(CPU, kind)
+        for step in range(3):
+            seed_everything(0, step)
+            batch = [images[(step, 2 * step)], images[(step, 2 * step + 1)]]
+            losses = training_step(network, batch, optimizer, scaler, config.attentionshift.learning)
+            assert set(losses) == set(LOSSES)
+            assert all(bool(value.isfinite()) for value in losses.values()), losses
+            if step == 0:
+                first.append(losses)
+                if kind == torch.float32:
+                    without = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+                    assert without == []
+    smooth = ("tokens", "places", "rpn_objectness")  # what no draw and no threshold comes before
+    for name in smooth:
+        assert float(first[-1][name]) == pytest.approx(float(first[0][name]), rel=0.05, abs=0.02)
+
+
+def test_a_killed_training_ends_in_the_same_bits(points: dict, drawn: Path, compose, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    config = config_of(compose, "attentionshift.learning.steps=3")
+    train(points, drawn / "images", config, folder=whole, device=CPU)
+    with pytest.raises(Stopped):
+        halted = config_of(compose, "attentionshift.learning.steps=3", "train.stop_after=1")
+        train(points, drawn / "images", halted, folder=parted, device=CPU)
+    train(points, drawn / "images", config, folder=parted, device=CPU)
+    one, other = (load_checkpoint(folder / FILE)["network"] for folder in (whole, parted))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert (whole / "curves.jsonl").read_text() == (parted / "curves.jsonl").read_text()
+
+
+def test_labels_keep_the_order_of_the_file_whatever_the_order_of_the_tokens(
+    points: dict, drawn: Path, compose, tmp_path: Path
+) -> None:
+    """The same objects in another order get the same masks, each under its own id."""
+    config = config_of(compose, "attentionshift.labelling.source=map")
+    train(points, drawn / "images", config, folder=tmp_path, device=CPU)
+    trained = load(tmp_path / FILE, config, CPU)
+    entry = points["images"][0]
+    mine = [a for a in points["annotations"] if a["image_id"] == entry["id"]]
+    seen = trained.network.eval().see([shown(entry, mine, drawn / "images", trained.categories.labels(), short=64, long=96).image])
+    for annotations in (mine, mine[::-1]):
+        sample = shown(entry, annotations, drawn / "images", trained.categories.labels(), short=64, long=96)
+        (tokens,) = trained.network.match(*trained.network.token_heads(seen.tokens), [sample.points])
+        if annotations is mine:
+            first = tokens
+    assert tokens.flip(0).tolist() == first.tolist()
+    found = label.labeler(trained, config, CPU)({**points, "images": [entry], "annotations": mine}, drawn / "images")
+    assert list(found) == [a["id"] for a in mine]
+    for a in mine:
+        assert found[a["id"]]["segmentation"]["size"] == [entry["height"], entry["width"]]
+
+
+def test_bad_points_are_sentences(points: dict, drawn: Path, compose, tmp_path: Path) -> None:
+    config = config_of(compose)
+    scale = config.attentionshift.scale
+    crowded = {**points, "annotations": [{**points["annotations"][0], "id": n} for n in range(12)]}
+    with pytest.raises(AnnotationError, match=r"has 12 points, and the network 10 tokens .*tokens\.count=12"):
+        TrainingImages(crowded, drawn / "images", scale=scale, seed=0, most=10)
+    with pytest.raises(AnnotationError, match="nothing to train on"):
+        TrainingImages({**points, "annotations": []}, drawn / "images", scale=scale, seed=0, most=10)
+    train(points, drawn / "images", config, folder=tmp_path, device=CPU)
+    trained = load(tmp_path / FILE, config, CPU)
+    foreign = {**points, "categories": [{"id": c["id"], "name": f"x{c['id']}"} for c in points["categories"]]}
+    with pytest.raises(AnnotationError, match="was not trained on"):
+        label.labeler(trained, config, CPU)(foreign, drawn / "images")
+
+
+def test_two_objects_at_one_point_and_further_points_of_an_object_are_learned_from(
+    points: dict, drawn: Path, compose
+) -> None:
+    config = config_of(compose)
+    entry = points["images"][0]
+    (one, *_) = [a for a in points["annotations"] if a["image_id"] == entry["id"]]
+    twice = [{**one, "id": 1}, {**one, "id": 2, "points": [*one["points"], [5.0, 5.0], [6.0, 6.0]]}]
+    coco = {**points, "images": [entry], "annotations": twice}
+    images = TrainingImages(coco, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    seed_everything(0, "test")
+    network = AttentionShift(config, classes=CLASSES).train()
+    assert [len(each) for each in images[(0, 0)].further] == [0, 2]
+    assert all(bool(value.isfinite()) for value in network([images[(0, 0)]]).values())
+
+
+def test_the_learning_rate_warms_up_and_falls_twice_and_blocks_near_the_image_learn_slower(compose) -> None:
+    learning = compose("labeler=attentionshift", "profile=paper", "data=shapes").attentionshift.learning
+    factors = [rate_factor(step, 12_000, learning) for step in (0, 250, 500, 7_999, 8_000, 11_000)]
+    assert factors == pytest.approx([0.001, 0.5005, 1, 1, 0.1, 0.01])
+    config = config_of(compose, "attentionshift.learning.layer_decay=0.75", "attentionshift.learning.weight_decay=0.05")
+    network = AttentionShift(config, classes=CLASSES)
+    groups = build_optimizer(network, config.attentionshift.learning).param_groups
+    found = {id(p): (g["factor"], g["weight_decay"]) for g in groups for p in g["params"]}
+    named = dict(network.named_parameters())
+    assert found[id(named["vit.vit.blocks.2.attn.qkv.weight"])] == pytest.approx((0.75, 0.05))  # the last of three
+    assert found[id(named["vit.vit.blocks.0.attn.qkv.bias"])] == pytest.approx((0.75**3, 0))
+    assert found[id(named["vit.vit.pos_embed"])] == pytest.approx((0.75**4, 0))
+    assert found[id(named["vit.tokens"])] == (1, 0)
+    assert found[id(named["vit.token_positions"])] == (1, 0)
+    assert found[id(named["token_heads.classes.0.weight"])] == (1, 0.05)
+
+
+def test_epochs_show_every_image_once(points: dict, drawn: Path, compose) -> None:
+    images = TrainingImages(points, drawn / "images", scale=config_of(compose).attentionshift.scale, seed=0, most=10)
+    places = list(order(len(images), seed=0, first=0, stop=2 * len(images)))
+    assert sorted(index for _, index in places[: len(images)]) == list(range(len(images)))
