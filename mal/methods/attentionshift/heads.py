@@ -121,10 +121,14 @@ class MaskHead(nn.Module):
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, cells: Tensor) -> Tensor:
-        """(r, channels, s, s) → logits (r, classes, 2s, 2s)."""
+        """(r, channels, s, s) → logits (r, classes, 2s, 2s).
+
+        The class channels come before the resizing and not, as released, after it: both are linear and the resizing
+        keeps constants, so the order changes nothing but the cost. On a CPU it was half of a training step.
+        """
         side = cells.shape[-1]
         x = self.transformer(cells).transpose(1, 2).unflatten(2, (side, side))
-        return self.logits(F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=True))
+        return F.interpolate(self.logits(x), scale_factor=2, mode="bicubic", align_corners=True)
 
 
 class MilHead(nn.Module):
