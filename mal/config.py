@@ -48,6 +48,7 @@ class LabelerConfig:
 @dataclass
 class EvaluateConfig:
     bootstrap: int = number(1000, 2, 1 << 20)  # resamples of the images behind each interval
+    voc: bool = False  # mAP of masks as PASCAL VOC measures it, beside COCO's AP (mal/metrics/voc.py)
 
 
 @dataclass

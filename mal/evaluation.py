@@ -3,15 +3,16 @@
 import math
 
 from mal.context import Context, Json
-from mal.data.annotations import read
+from mal.data.annotations import CocoDict, read
 from mal.data.sources import Split
 from mal.data.stages import readable
-from mal.engine.files import read_json, write_csv
+from mal.engine.files import read_json, write_csv, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.metrics import bootstrap
 from mal.metrics.ap import average_precision
 from mal.metrics.masks import mask_quality, select_images
 from mal.metrics.matches import MatchArrays
+from mal.metrics.voc import voc_map, voc_matches
 
 HUMAN_MASKS = "human masks"  # a retention's denominator where no published file stands for a segmenter trained on them
 
@@ -49,6 +50,8 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None) 
     settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
     federated = config.data.format == "lvis"
     settings |= {"federated": True} if federated else {}
+    voc = {"resamples": config.evaluate.bootstrap, "seed": config.seed}
+    settings |= {"voc": voc} if config.evaluate.voc and config.segmenter.mask_head else {}
     kinds = (("segm", "mask"), ("bbox", "box")) if config.segmenter.mask_head else (("bbox", "box"),)
 
     def work(workdir: Workdir) -> Result:
@@ -74,11 +77,31 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None) 
             )
             matches.save(workdir.folder / f"matches_{kind}.npz")
             metrics |= {f"{prefix}_{name}": value for name, value in figures.items()}
+        if "voc" in settings:
+            metrics |= _voc(human, results, workdir, class_agnostic=agnostic, **voc)
         return Result(metrics, {"": len(kept)})
 
     inputs = {"predictions": predictions, **split.inputs, **context.skipped(split)}
     about = {**predictions.columns, **(columns or {})}
     return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), about)
+
+
+def _voc(
+    human: CocoDict, results: list[Json], workdir: Workdir, *, class_agnostic: bool, resamples: int, seed: int
+) -> dict[str, float]:
+    """VOC's mAPs with their bounds; the classes' values go to voc_classes.json, the matches to matches_voc.npz."""
+    matches = voc_matches(human, results, class_agnostic=class_agnostic)
+    matches.save(workdir.folder / "matches_voc.npz")
+    intervals, classes = voc_map(matches, resamples=resamples, seed=seed)
+    names = {} if class_agnostic else {category["id"]: category["name"] for category in human["categories"]}
+    table = [{"category_id": key, "name": names.get(key, "object"), **values} for key, values in classes.items()]
+    write_json(workdir.folder / "voc_classes.json", table)
+    bounded = {
+        f"mask_{name}{end}": value
+        for name, it in intervals.items()
+        for end, value in (("", it.value), ("_low", it.low), ("_high", it.high))
+    }
+    return {name: value for name, value in bounded.items() if math.isfinite(value)}
 
 
 def retention(context: Context, pseudo: Stage, human: Stage) -> Stage:

@@ -61,7 +61,7 @@ def average_precision(
         raise ConfigError("LVIS's protocol judges each category by itself; use data.class_agnostic=false")
     if federated:
         check_federated(human)
-    _check_known(
+    check_known(
         results,
         images={image["id"] for image in human["images"]},
         categories=None if class_agnostic else {category["id"] for category in human["categories"]},
@@ -174,7 +174,12 @@ def _detections(results: list[dict[str, Any]], *, iou_type: str, class_agnostic:
     return detections
 
 
-def _check_known(results: list[dict[str, Any]], *, images: set[int], categories: set[int] | None) -> None:
+def check_known(results: list[dict[str, Any]], *, images: set[int], categories: set[int] | None) -> None:
+    """Refuse results of images or categories (None: any) that the annotation file does not have.
+
+    Raises:
+        AnnotationError: names the first.
+    """
     for key, known in (("image_id", images), ("category_id", categories)):
         for index, result in enumerate(results):
             if known is not None and result[key] not in known:
