@@ -227,7 +227,7 @@ def seeds(inside, box, *, patch, count=20):
         cells = [int((box[1] + box[3]) / 2) // patch * width + int((box[0] + box[2]) / 2) // patch]
     if len(cells) < count:
         return [cells[k % len(cells)] for k in range(count)]
-    return [cells[int(k * len(cells) / count)] for k in range(count)]
+    return [cells[k * math.floor(len(cells) / count)] for k in range(count)]
 
 
 def shifted(features, inside, box, *, patch, rounds, exclude=False):

@@ -61,7 +61,7 @@ def test_seeds_of_many_few_and_no_patches():
     core[2] = 0.35  # not above
     boxes = torch.tensor([[0.0, 0, 79, 63]] * 3)
     found = seeds(core, boxes, patch=16, config=config).tolist()
-    assert found == [[0, 2, 5, 7], [4, 16, 4, 16], [7] * 4]
+    assert found == [[0, 2, 4, 6], [4, 16, 4, 16], [7] * 4]
     corner = torch.tensor([[79.0, 63, 80, 64]])
     assert seeds(core[2:], corner, patch=16, config=config).tolist() == [[19] * 4]
 
@@ -107,7 +107,7 @@ def test_parts_are_those_of_loops(seed, most):
         )
         np.testing.assert_allclose(parts.prototypes, np.array(expected).reshape(-1, 5), rtol=1e-9)
         np.testing.assert_allclose(parts.key_points, np.array(points).reshape(-1, 2), rtol=1e-9)
-        maps = cosines(parts.prototypes, patch_rows(features)).clamp(min=0).reshape(-1, 7, 8)
+        maps = cosines(parts.prototypes, unit(patch_rows(features))).clamp(min=0).reshape(-1, 7, 8)
         torch.testing.assert_close(parts.maps, maps)
     assert sum(len(parts.prototypes) for parts in found) > 0
 
@@ -137,7 +137,7 @@ def test_equal_exact_parts_have_a_key_point_each_below_a_cosine_of_85_hundredths
     assert len(found.key_points) == (count if separate else 1)
     cosine = 1 if separate else math.sqrt((1 + (count - 1) * c) / count)
     centres = features[:, 3, 3:-2:3].T
-    best = cosines(found.prototypes, centres).amax(0)
+    best = cosines(found.prototypes, unit(centres)).amax(0)
     torch.testing.assert_close(best, torch.full_like(best, cosine), rtol=1e-4, atol=1e-4)
     if separate:
         assert sorted(found.key_points.tolist()) == [[32 + 24 + 48 * part, 64] for part in range(count)]

@@ -142,6 +142,31 @@ def test_every_supervision_teaches_any_number_of_instances(objects, changes):
     assert (first.parts is None) == (config.mask_points.source == "attention")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing_but_the_networks_own_numbers(dtype):
+    """Attention and features rounded by the network; from there the same bits as without autocast."""
+    parts, config = image(4, 2), settings()
+    for name in ("attention", "features"):
+        parts[name] = parts[name].to(dtype)
+
+    def run(enabled: bool) -> list[torch.Tensor]:
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            chosen = chosen_of(parts, torch.zeros(4, 6), config)  # the scorer's own rounding aside: all boxes are equal
+            taught = teach(
+                chosen,
+                parts["features"],
+                parts["points"],
+                patch=PATCH,
+                generator=torch.Generator().manual_seed(0),
+                config=config,
+            )
+        return [chosen.candidates, taught.maps.foreground, taught.maps.background, *(p for p, _ in taught.points)]
+
+    for found, expected in zip(run(True), run(False), strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+
+
 def test_a_dense_mask_is_the_map_above_its_threshold():
     parts = image(2, 2)
     for source, expected in (

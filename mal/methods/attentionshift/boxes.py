@@ -1,5 +1,7 @@
 """Step 3: one candidate box per rollout depth from an instance's map; and the patches that a box covers."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ def candidate_boxes(maps: Tensor, points: Tensor, *, patch: int, config: BoxesCo
     return extents if config.mode == "min_max" else _mirrored(extents, points.to(extents), width, height)
 
 
-def cells_inside(boxes: Tensor, size: tuple[int, int], *, patch: int) -> Tensor:
+def cells_inside(boxes: Tensor, size: Sequence[int], *, patch: int) -> Tensor:
     """(n, 4) xyxy in pixels → (n, h, w) bool: patches ⌊box / patch⌋, both ends included.
 
     Args:

@@ -16,11 +16,11 @@ def kmeans(features: Tensor, core: Tensor, boxes: Tensor, *, patch: int, config:
     One that owns nothing stays what it was. Arguments and result as in `shift.key_point_shift`; the paper does not say
     how it ran K-Means (I).
     """
-    rows = unit(patch_rows(features))
+    units = unit(patch_rows(features))
     boxed = cells_inside(boxes, features.shape[1:], patch=patch).flatten(1)[:, None]
-    prototypes = rows[seeds(core, boxes, patch=patch, config=config)]
+    prototypes = units[seeds(core, boxes, patch=patch, config=config)]
     for _ in range(config.rounds):
-        own = F.one_hot(cosines(prototypes, rows).argmax(1), config.prototypes).transpose(1, 2).bool() & boxed
+        own = F.one_hot(cosines(prototypes, units).argmax(1), config.prototypes).transpose(1, 2).bool() & boxed
         owned = own.sum(2, keepdim=True)
-        prototypes = torch.where(owned > 0, own.to(rows) @ rows / owned.clamp(min=1), prototypes)
+        prototypes = torch.where(owned > 0, own.to(units) @ units / owned.clamp(min=1), prototypes)
     return prototypes

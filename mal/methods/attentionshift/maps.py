@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from mal.methods.attentionshift.boxes import cells_inside
 from mal.methods.attentionshift.config.steps import MapsConfig
 from mal.methods.attentionshift.scaling import min_max, over_max, upsample
-from mal.methods.attentionshift.similarity import cosines, patch_rows
+from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 
 
 @dataclass
@@ -72,13 +72,14 @@ def instance_maps(
 
 def _refined(rows: Tensor, prototypes: Tensor, boxed: Tensor, config: MapsConfig) -> Tensor:
     """(P, C), (K, C) and (K, P) bool → (K, P): cosines to the prototypes after the rounds, 0 where not boxed."""
-    cosine = cosines(prototypes, rows)
+    units = unit(rows)
+    cosine = cosines(prototypes, units)
     for _ in range(config.rounds):
         weight = torch.where(cosine >= config.share * cosine.amax(1, keepdim=True), cosine, 0)
         total = weight.sum(1, keepdim=True)
         # nothing similar at all: the prototype stays what it was
         prototypes = torch.where(total > 0, weight @ rows / torch.where(total > 0, total, 1), prototypes)
-        cosine = torch.where(boxed, cosines(prototypes, rows), 0)
+        cosine = torch.where(boxed, cosines(prototypes, units), 0)
     return cosine
 
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mal.methods.attentionshift.scaling import in_full
+
 EPS = 1e-6  # a bag's probability stays this far from 0 and 1 (R)
 
 
@@ -20,8 +22,7 @@ def mil_loss(class_logits: Tensor, box_logits: Tensor, labels: Tensor) -> tuple[
         The mean over instances and classes, 0 without instances; (n,) the box of the highest probability at the
         true class, the first of equals.
     """
-    scores = class_logits.float() if class_logits.dtype in (torch.float16, torch.bfloat16) else class_logits
-    boxes = box_logits.to(scores.dtype)
+    scores, boxes = in_full(class_logits), in_full(box_logits)
     with torch.autocast(scores.device.type, enabled=False):
         probability = scores.softmax(2) * boxes.softmax(1)
         if not len(labels):

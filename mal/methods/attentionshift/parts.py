@@ -45,14 +45,14 @@ def find_parts(
         boxes: (n, 4) xyxy in pixels.
         filtered: False leaves out filter and merging, as Table 1's K-Means without a star does.
     """
-    rows = patch_rows(features)
+    units = unit(patch_rows(features))
     found = []
     for each, inside, box in zip(prototypes, core.flatten(1), boxes, strict=True):
         if filtered:
-            similar = cosines(each, rows) > config.similar
+            similar = cosines(each, units) > config.similar
             covered = (similar * inside).sum(1) / similar.sum(1).clamp(min=1)
             each = merged(each[covered >= config.inside], config.merge)
-        maps = cosines(each, rows).clamp(min=0)
+        maps = cosines(each, units).clamp(min=0)
         areas = (maps > config.area).sum(1)
         most = config.most - (config.counting == "off_by_one")
         largest = areas.argsort(descending=True, stable=True)[:most]

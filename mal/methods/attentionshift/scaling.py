@@ -1,10 +1,15 @@
-"""Maps brought to a range, to pixels, and made smaller by erosion."""
+"""Maps brought to full precision, to a range, to pixels, and made smaller by erosion."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mal.encoders.bilinear import resize
+
+
+def in_full(values: Tensor) -> Tensor:
+    """In float32 what a network gave in half precision; anything else as it is."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def min_max(maps: Tensor) -> Tensor:
@@ -37,9 +42,14 @@ def eroded(masks: Tensor, size: int, *, patch: int) -> Tensor:
     Returns:
         (n, H, W) bool.
     """
-    if not masks.numel():
-        return masks
     side = 2 * int(size * patch / 16 / 2) + 1
-    outside = (~masks)[:, None].to(torch.float32)
-    tall = F.max_pool2d(outside, (side, 1), stride=1, padding=(side // 2, 0))  # pads with −∞
-    return F.max_pool2d(tall, (1, side), stride=1, padding=(0, side // 2))[:, 0] == 0
+    return _counted(_counted((~masks).to(torch.int32), side).mT, side).mT == 0
+
+
+def _counted(values: Tensor, side: int) -> Tensor:
+    """(…, W) int32 → the sum of each window of `side` along the last axis, 0 beyond the border.
+
+    By running sums: four passes over the map whatever the side, where pooling takes one per pixel of the side.
+    """
+    running = F.pad(values, (side // 2 + 1, side // 2)).cumsum(-1, dtype=torch.int32)
+    return running[..., side:] - running[..., :-side]

@@ -1,5 +1,7 @@
 """Step 7, key-point shift: prototypes of an object's parts by mean shift among its patches' features."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from mal.methods.attentionshift.boxes import cells_inside
 from mal.methods.attentionshift.config.steps import ShiftConfig
 from mal.methods.attentionshift.scaling import eroded
-from mal.methods.attentionshift.similarity import cosines, patch_rows
+from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 
 FLOOR = 1e-10  # of τ (R)
 
@@ -29,11 +31,12 @@ def key_point_shift(features: Tensor, core: Tensor, boxes: Tensor, *, patch: int
     """
     size = features.shape[1:]
     rows = patch_rows(features)
+    units = unit(rows)
     boxed = cells_inside(boxes, size, patch=patch).flatten(1)[:, None]
     prototypes = rows[seeds(core, boxes, patch=patch, config=config)]
     tau = prototypes.new_full((*prototypes.shape[:2], 1), config.tau)
     for _ in range(config.rounds):
-        cosine = torch.where(boxed, cosines(prototypes, rows), 0)
+        cosine = torch.where(boxed, cosines(prototypes, units), 0)
         logits = cosine / (config.temperature * tau)
         if config.outside == "exclude":
             logits = logits.masked_fill(~boxed, -torch.inf)
@@ -42,13 +45,13 @@ def key_point_shift(features: Tensor, core: Tensor, boxes: Tensor, *, patch: int
         if config.outside == "exclude":
             own &= boxed
         prototypes = torch.where(own & boxed, weight.exp(), 0) @ rows
-        cosine = torch.where(own & boxed, cosines(prototypes, rows), 0)
+        cosine = torch.where(own & boxed, cosines(prototypes, units), 0)
         owned = own.sum(2, keepdim=True)
         tau = (1 - cosine.sum(2, keepdim=True) / owned.clamp(min=1)).clamp(min=FLOOR)
     return prototypes
 
 
-def core_of(foreground: Tensor, size: tuple[int, int], *, patch: int, config: ShiftConfig) -> Tensor:
+def core_of(foreground: Tensor, size: Sequence[int], *, patch: int, config: ShiftConfig) -> Tensor:
     """E: the eroded foreground, sampled at the patches' centres.
 
     Args:
@@ -61,11 +64,11 @@ def core_of(foreground: Tensor, size: tuple[int, int], *, patch: int, config: Sh
     if not len(foreground):
         return foreground.new_zeros(0, *size)
     kept = eroded(foreground > config.threshold, config.erosion, patch=patch).to(foreground.dtype)
-    return F.interpolate(kept[None], size=size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(kept[None], size=list(size), mode="bilinear", align_corners=False)[0]
 
 
 def seeds(core: Tensor, boxes: Tensor, *, patch: int, config: ShiftConfig) -> Tensor:
-    """(n, prototypes) patch indices: patches of the core at equal steps of the raster order.
+    """(n, prototypes) patch indices: of the core's m patches in raster order each ⌊m / prototypes⌋-th, from the first.
 
     If there are fewer than prototypes they are repeated in turn; if there is none, all are the box's central patch.
     """
@@ -81,5 +84,5 @@ def seeds(core: Tensor, boxes: Tensor, *, patch: int, config: ShiftConfig) -> Te
         if len(inside) < config.prototypes:
             found.append(inside[steps % len(inside)])
         else:
-            found.append(inside[steps * len(inside) // config.prototypes])
+            found.append(inside[steps * (len(inside) // config.prototypes)])
     return torch.stack(found) if found else steps.new_zeros(0, config.prototypes)

@@ -10,9 +10,9 @@ def unit(vectors: Tensor) -> Tensor:
     return scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
 
 
-def cosines(prototypes: Tensor, features: Tensor) -> Tensor:
-    """(…, K, C) and (P, C) → (…, K, P)."""
-    return unit(prototypes) @ unit(features).T
+def cosines(prototypes: Tensor, units: Tensor) -> Tensor:
+    """(…, K, C) of any length and (P, C) of length 1 or 0 → (…, K, P)."""
+    return unit(prototypes) @ units.T
 
 
 def patch_rows(features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from mal.methods.attentionshift.mil import mil_loss
 from mal.methods.attentionshift.parts import Parts, find_parts
 from mal.methods.attentionshift.raw_points import attention_points, raw_points
 from mal.methods.attentionshift.rollout import rolled_out
-from mal.methods.attentionshift.scaling import min_max, upsample
+from mal.methods.attentionshift.scaling import in_full, min_max, upsample
 from mal.methods.attentionshift.shift import core_of, key_point_shift
 
 Scorer = Callable[[Tensor], tuple[Tensor, Tensor]]  # boxes (n, D, 4) xyxy → class and box logits, (n, D, K) each
@@ -56,21 +56,25 @@ def choose_boxes(
 ) -> Chosen:
     """Steps 2 to 4 for the n instances of an image, in the order of its points.
 
+    All but the scorer computes in full precision, under autocast too.
+
     Args:
-        attention: (N, N) float of each block; tokens are class, h·w patches, point tokens.
+        attention: (N, N) of each block; tokens are class, h·w patches, point tokens.
         rows: (n,) indices among the N of the tokens matched to the instances.
         points: (n, 2) x, y in pixels.
         labels: (n,) classes.
         size: h, w of the patches.
     """
-    with torch.no_grad():
+    device = points.device.type
+    with torch.no_grad(), torch.autocast(device, enabled=False):
         count = size[0] * size[1]
-        rolled = rolled_out(attention, rows, depth=config.rollout.depth)[..., 1 : 1 + count].unflatten(2, size)
+        blocks = [in_full(block) for block in attention[-config.rollout.depth :]]
+        rolled = rolled_out(blocks, rows, depth=config.rollout.depth)[..., 1 : 1 + count].unflatten(2, size)
         boxes = torch.cat(  # depth by depth: all maps in pixels at once would be gigabytes
             [candidate_boxes(upsample(each, patch)[None], points, patch=patch, config=config.box) for each in rolled]
         ).transpose(0, 1)
     loss, index = mil_loss(*scorer(boxes), labels)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device, enabled=False):
         instances = torch.arange(len(rows), device=index.device)
         maps = min_max(upsample(rolled[index, instances], patch))
     return Chosen(loss, boxes, index, boxes[instances, index], maps)
@@ -79,18 +83,18 @@ def choose_boxes(
 def teach(
     chosen: Chosen, features: Tensor, points: Tensor, *, patch: int, generator: Generator, config: StepsConfig
 ) -> Taught:
-    """Steps 5 to 9; nothing here carries gradient.
+    """Steps 5 to 9 in full precision; nothing here carries gradient.
 
     Args:
-        features: (C, h, w) float; h·patch and w·patch are the chosen maps' height and width.
+        features: (C, h, w); h·patch and w·patch are the chosen maps' height and width.
         points: (n, 2) x, y in pixels.
         patch: side in pixels of a feature.
         generator: on the CPU; all draws follow it.
     """
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         if config.mask_points.source == "attention":
             return _taught_by_attention(chosen, patch, generator, config)
-        boxes, features = chosen.boxes, features.detach()
+        boxes, features = chosen.boxes, in_full(features)
         maps = instance_maps(
             features, chosen.attention, boxes, points, patch=patch, generator=generator, config=config.maps
         )
