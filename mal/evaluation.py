@@ -38,11 +38,12 @@ def quality(context: Context, split: Split, labels: Stage) -> Stage:
     return Stage(f"quality_{split.name}", 1, {"images": which}, work, inputs, dict(split.sources), labels.columns)
 
 
-def score(context: Context, predictions: Stage, *, columns: Json | None = None) -> Stage:
+def score(context: Context, predictions: Stage, *, columns: Json | None = None, own: bool = False) -> Stage:
     """AP of masks and boxes, and the per-image matches behind it.
 
     Args:
         columns: what a table says of it beside what it says of the predictions.
+        own: they are of a method's own detector, which finds masks whatever the segmenter does; VOC's mAP comes with it.
     """
     config = context.config
     split, which = context.required_val, config.data.val_images
@@ -50,12 +51,12 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None) 
     settings = {"images": which, "class_agnostic": agnostic, "max_detections": limit}
     federated = config.data.format == "lvis"
     settings |= {"federated": True} if federated else {}
+    masks = own or bool(config.segmenter.mask_head)
     voc = {"resamples": config.evaluate.bootstrap, "seed": config.seed}
-    settings |= {"voc": voc} if config.evaluate.voc and config.segmenter.mask_head else {}
-    kinds = (("segm", "mask"), ("bbox", "box")) if config.segmenter.mask_head else (("bbox", "box"),)
+    settings |= {"voc": voc} if own or (config.evaluate.voc and masks) else {}
+    kinds = (("segm", "mask"), ("bbox", "box")) if masks else (("bbox", "box"),)
 
     def work(workdir: Workdir) -> Result:
-        masks = config.segmenter.mask_head
         human = select_images(read(readable(split, workdir), masks=masks), which)
         kept = {image["id"] for image in human["images"]}
         listed = {category["id"] for category in human["categories"]}

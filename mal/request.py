@@ -90,7 +90,7 @@ class Graph:
             labels = label(context, split, method)
             stages.append(evaluation.quality(context, split, labels) if needs.compares(split, config) else labels)
         if self.method is not None and self.method.detect is not None and needs.compares(self.val, config):
-            stages.append(evaluation.score(context, self.method.detect(context)))  # voc soon
+            stages.append(evaluation.score(context, self.method.detect(context), own=True))
         if self._trains_segmenters():
             trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks

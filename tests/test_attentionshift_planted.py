@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import fisher_exact, t
 
-from mal.methods.attentionshift.config import StepsConfig
+from mal.methods.attentionshift.config.steps import StepsConfig
 from mal.methods.attentionshift.maps import instance_maps
 from mal.methods.attentionshift.teaching import parts_of
 
