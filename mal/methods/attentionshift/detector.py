@@ -186,8 +186,9 @@ class Heads(RoIHeads):
         rois, matched = drawn.positive(drawn.boxes), drawn.positive(drawn.matched)
         cells = pooled(features, rois, cells=self.config.mask.grid_train, patch=patch)
         logits = self.mask_head(cells)
-        if all(each.masks is not None for each in objects):
-            dense = [{"masks": each.masks, "labels": each.labels} for each in objects]
+        whole = [each.masks for each in objects if each.masks is not None]
+        if len(whole) == len(objects):
+            dense = [{"masks": masks, "labels": each.labels} for masks, each in zip(whole, objects, strict=True)]
             return mask_loss(logits, rois, matched, dense, aligned=True, binary=True)
         before = [0, *torch.tensor([len(each.boxes) for each in objects]).cumsum(0).tolist()]
         return point_mask_loss(

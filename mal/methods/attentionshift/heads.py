@@ -6,6 +6,7 @@ is pooled outside (`pooled`), so that coordinates stay in float32 where the head
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -58,7 +59,7 @@ class RoiTransformer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=EPS)
         self.embed = nn.Linear(channels, width)
         self.register_buffer("positions", sincos_positions(side, width))
-        layer_norm = partial(nn.LayerNorm, eps=EPS)
+        layer_norm: Any = partial(nn.LayerNorm, eps=EPS)  # timm declares a class
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth))
         self.last_norm = nn.LayerNorm(width, eps=EPS)
         self.apply(start_linear)
@@ -118,6 +119,7 @@ class MaskHead(nn.Module):
         self.transformer = RoiTransformer(channels, width=width, depth=depth, heads=heads, side=side)
         self.logits = nn.Conv2d(width, classes, 1)
         nn.init.normal_(self.logits.weight, std=math.sqrt(2 / classes) if start == "kaiming" else 0.001)
+        assert self.logits.bias is not None
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, cells: Tensor) -> Tensor:
