@@ -30,6 +30,7 @@ class Labeler:
 GREY = "#8a8a8a"  # of baselines, which dashes and markers tell apart
 LABELERS = {
     "mal": Labeler("MAL"),
+    "attentionshift": Labeler("AttentionShift", 8),
     "box": Labeler("filled box", 5, learns=False, floor=True, look=(GREY, (0, (1, 1)), "s")),
     "ellipse": Labeler("inscribed ellipse", 4, learns=False, floor=True, look=(GREY, (0, (4, 2)), "o")),
     "grabcut": Labeler("GrabCut", 3, learns=False, look=(GREY, (0, (4, 1, 1, 1)), "^")),
@@ -39,7 +40,14 @@ LABELERS = {
     "gt": Labeler("human masks", 6, learns=False, look=("#444444", "solid", "*")),
 }
 RUN = {"profile": "str", "data": "str"}  # column → its type in a data frame
-METHOD = {"recipe": "str", "encoder": "str", "decoder": "str", "theta": "float64"}  # what a method says of its masks
+METHOD = {  # what a method says of its masks
+    "recipe": "str",
+    "encoder": "str",
+    "decoder": "str",
+    "theta": "float64",
+    "key_points": "str",
+    "taught_by": "str",
+}
 COLUMNS = {**RUN, "labeler": "str", **METHOD, "segmenter": "str", "supervision": "str"}
 PUBLISHED = {  # what a retention is divided by, and which published file an AP is of
     "denominator": "str",

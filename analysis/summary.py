@@ -28,6 +28,7 @@ QUALITY = {
     "boundary_iou": "boundary IoU",
 }
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
+OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 CLUSTERING = {
     "clustering": "score",
     "clustering_S": "S",
@@ -67,6 +68,11 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'box_ap')} validation images")
         parts.append(_retention(groups, known))
         parts += _over_seeds(groups, known)
+    chosen = [r for r in records if r["stage"] == "own_ap_val"]
+    if chosen:
+        count = _counts(chosen, "mask_ap")
+        parts.append(f"The methods' own detectors on {count} validation images; mAP: VOC's 11-point form")
+        parts.append(_own(chosen, known))
     return "\n\n".join(parts)
 
 
@@ -74,8 +80,14 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
     """How the labelers among the records were trained, in words."""
     lines = []
     for record in records:
+        columns, config = record["columns"], record["config"]
+        if record["stage"] == "train_attentionshift":
+            lines.append(
+                f"AttentionShift, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+                f"{record['metrics']['steps']['value']:g} steps of {config['attentionshift']['learning']['batch']} "
+                f"images, seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
+            )
         if record["stage"] == "train_labeler":
-            columns, config = record["columns"], record["config"]
             lines.append(
                 f"encoder {columns['encoder']}, recipe {recipe_name(record, known)}, "
                 f"{record['metrics']['steps']['value']:g} steps of {config['train']['batch']} RoIs at "
@@ -123,6 +135,12 @@ def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
 def _share(one: Kept, known: dict[str, Record]) -> str:
     found = usable(one, known)
     return found if isinstance(found, str) else _interval(found)
+
+
+def _own(records: list[Record], known: dict[str, Record]) -> str:
+    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    rows = [[*cells, *(_number(r, metric) for metric in OWN)] for r, cells in identified]
+    return table(["detector", *header, *OWN.values()], rows)
 
 
 def _clustering(records: list[Record], known: dict[str, Record]) -> str:

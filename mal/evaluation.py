@@ -84,7 +84,7 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None, 
 
     inputs = {"predictions": predictions, **split.inputs, **context.skipped(split)}
     about = {**predictions.columns, **(columns or {})}
-    return Stage("ap_val", 1, settings, work, inputs, dict(split.sources), about)
+    return Stage("own_ap_val" if own else "ap_val", 1, settings, work, inputs, dict(split.sources), about)
 
 
 def _voc(

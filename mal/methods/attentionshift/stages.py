@@ -78,8 +78,7 @@ def detect(context: Context) -> Stage:
         return Result({"predictions": len(results)})
 
     inputs = {"network": trained, **split.inputs, **context.skipped(split)}
-    columns = {**trained.columns, "segmenter": "AttentionShift's own", "supervision": "points"}
-    return Stage("detect_attentionshift", 1, found, work, inputs, dict(split.sources), columns, shared=True)
+    return Stage("detect_attentionshift", 1, found, work, inputs, dict(split.sources), trained.columns, shared=True)
 
 
 def check(config: Config) -> None:
