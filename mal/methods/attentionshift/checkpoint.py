@@ -13,7 +13,7 @@ from mal.errors import WeightsError
 from mal.methods.attentionshift.data import Categories
 from mal.methods.attentionshift.network import AttentionShift
 
-FILE = "attentionshift.pt"
+FILE = "labeler.pt"
 
 
 @dataclass
