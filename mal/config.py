@@ -31,6 +31,7 @@ class RootsConfig:
 
     coco: str | None = None
     lvis: str | None = None
+    voc: str | None = None
 
 
 @dataclass

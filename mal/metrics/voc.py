@@ -7,8 +7,8 @@ that the annotation leaves void belong to no object, and a detection that covers
 
 Two forms of AP: `11`, the mean over recalls 0, .1, …, 1 of the best precision at no lower recall (VOC 2007; Everingham
 et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, Eq. 1-2), and `area`, the area below that best
-precision (VOC 2010 on). They do not compare. Recalls are compared in whole numbers; ChainerCV's program compares rounded
-ones, to which 3 of 10 are less than .3, and so has less in some classes of few objects, of which 5 is a divisor.
+precision (VOC 2010 on). They do not compare. Recalls are compared in whole numbers; ChainerCV's program compares
+rounded ones, to which 3 of 10 are less than .3, and so has less for some classes whose number of objects 5 divides.
 """
 
 import math
