@@ -32,6 +32,7 @@ class RootsConfig:
 
     coco: str | None = None
     lvis: str | None = None
+    voc: str | None = None
 
 
 @dataclass

@@ -26,7 +26,7 @@ LAYERS = (
     "config_checks overrides needs",
     "request pictures",
     "own",
-    "run label check review store tracking",
+    "run label check review store tracking voc",
     "autolabel",
 )
 # no one imports another

@@ -5,6 +5,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mal.data.annotation_checks import CocoDict, check, check_image_list
 from mal.data.annotation_text import parse, without_garbage_collection
 from mal.data.box_checks import is_left_over
@@ -23,6 +25,7 @@ __all__ = [
     "decode_mask",
     "encode_mask",
     "file_name",
+    "instance",
     "parse",
     "read",
     "read_images",
@@ -100,6 +103,18 @@ def annotations_by_image(coco: CocoDict) -> dict[int, list[dict[str, Any]]]:
     for annotation in coco["annotations"]:
         groups[annotation["image_id"]].append(annotation)
     return groups
+
+
+def instance(mask: np.ndarray) -> dict[str, Any]:
+    """What a COCO file says of a mask (height, width), which is not empty: its tight box, its area, its run lengths."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return {
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        "area": int(np.count_nonzero(mask)),
+        "iscrowd": 0,
+        "segmentation": encode_mask(mask),
+    }
 
 
 def _check_values(coco: CocoDict, path: str | Path, *, everywhere: bool) -> None:

@@ -31,7 +31,8 @@ def own_points(annotation: dict[str, Any], *, height: int, width: int) -> list[P
             text = f"annotation {annotation['id']} has keypoints={show(given)}; they must be [x, y, v, x, y, v, ...]"
             return Fault("keypoints that are not threes", text)
         listed = [given[at : at + 2] for at in range(0, len(given), 3) if given[at + 2] == VISIBLE]
-    for point in listed if isinstance(listed, list) else [None]:
+    entries: list[Any] = listed if isinstance(listed, list) else [None]
+    for point in entries:
         numbers = isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)
         if not numbers or not (0 <= point[0] < width and 0 <= point[1] < height):
             each = {"points": "a list of [x, y]", "point": "[x, y]", "keypoints": "x, y, v in turns, x and y"}[key]

@@ -7,12 +7,11 @@ none of them alone tells the class, and whoever looks at one part alone cannot k
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mal.data.annotations import write
-from mal.data.shapes import TEXTURES, Shape, annotation, empty_file, paint, photograph, scene, write_image
+from mal.data.shapes import TEXTURES, Shape, empty_file, entry, paint, photograph, scene, write_image
 from mal.engine.progress import Progress
 from mal.engine.runtime import numpy_generator
 
@@ -42,10 +41,10 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
             objects["images"].append(write_image(folder, index, pixels))
             for whole, inside in drawn:
                 identity = len(objects["annotations"]) + 1
-                objects["annotations"].append(_entry(identity, index, whole))
+                objects["annotations"].append(entry(identity, index, whole))
                 for part in inside:
-                    entry = _entry(len(parts["annotations"]) + 1, index, part)
-                    parts["annotations"].append({**entry, "object_id": identity})
+                    one = entry(len(parts["annotations"]) + 1, index, part)
+                    parts["annotations"].append({**one, "object_id": identity})
             progress.advance()
     write(folder / "parts.json", {**parts, "images": objects["images"]})
     write(folder / "annotations.json", objects)
@@ -105,7 +104,3 @@ def _spread(rng: np.random.Generator, pixels: np.ndarray, count: int) -> np.ndar
 def _nearest(pixels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Which of the seeds (K, 2) each of the pixels (N, 2) is nearest to: (N,)."""
     return ((pixels[:, None] - seeds) ** 2).sum(axis=2).argmin(axis=1)
-
-
-def _entry(identity: int, index: int, shape: Shape) -> dict[str, Any]:
-    return {"id": identity, "image_id": index + 1, **annotation(shape.visible, shape.category)}

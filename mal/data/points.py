@@ -50,7 +50,7 @@ def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "th
         raise AnnotationError(describe(problems, source))
     if not annotations:
         raise AnnotationError(f"{source}: by data.points.kind={kind} no object has a point; choose another kind")
-    view = {key: coco[key] for key in ("info", "licenses", "images", "categories") if key in coco}
+    view: dict[str, Any] = {key: coco[key] for key in ("info", "licenses", "images", "categories") if key in coco}
     view |= {"annotations": annotations} | ({"without_point": without} if without else {})
     for remark in _remarks(view, kind, drawn=drawn, total=len(coco["annotations"])):
         print(f"note: {source}: {remark}", file=sys.stderr, flush=True)

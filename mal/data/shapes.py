@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mal.data.annotations import encode_mask, write
+from mal.data.annotations import instance, write
 from mal.engine.files import atomic_write
 from mal.engine.progress import Progress
 from mal.engine.runtime import numpy_generator
@@ -68,8 +68,7 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
             pixels, shapes = draw(index, size=size, seed=seed, split=split)
             coco["images"].append(write_image(folder, index, pixels))
             for shape in shapes:
-                identity = {"id": len(coco["annotations"]) + 1, "image_id": index + 1}
-                coco["annotations"].append(identity | annotation(shape.visible, shape.category))
+                coco["annotations"].append(entry(len(coco["annotations"]) + 1, index, shape))
             progress.advance()
     write(folder / "annotations.json", coco)
 
@@ -92,6 +91,12 @@ def write_image(folder: Path, index: int, pixels: np.ndarray) -> dict[str, Any]:
         file.write(cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes())
     height, width = pixels.shape[:2]
     return {"id": index + 1, "file_name": name, "width": width, "height": height}
+
+
+def entry(identity: int, index: int, shape: Shape) -> dict[str, Any]:
+    """An annotation of what is visible of a shape, on the image of an index."""
+    place = {"id": identity, "image_id": index + 1, "category_id": shape.category + 1}
+    return place | instance(shape.visible)
 
 
 def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, list[Shape]]:
@@ -123,19 +128,6 @@ def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     grain = np.float32(rng.uniform(*NOISE))
     canvas = canvas + grain * rng.standard_normal(canvas.shape, dtype=np.float32)
     return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8)
-
-
-def annotation(mask: np.ndarray, category: int) -> dict[str, Any]:
-    """A mask (size, size) with its tight box and its area, of a category by its index."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    return {
-        "category_id": category + 1,
-        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-        "area": int(np.count_nonzero(mask)),
-        "iscrowd": 0,
-        "segmentation": encode_mask(mask),
-    }
 
 
 def _place(rng: np.random.Generator, size: int, categories: int) -> tuple[float, int, np.ndarray]:

@@ -23,7 +23,8 @@ from mal.errors import ConfigError, ImageError
 SUGGESTED_VAL = (
     "annotations/instances_val2017.json",
     "lvis_v1_val.json",
-)  # what data=coco and data=lvis name below a root
+    "instances/val.json",
+)  # what data=coco, data=lvis and data=voc name below a root
 
 
 @dataclass(frozen=True)

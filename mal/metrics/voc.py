@@ -7,8 +7,8 @@ that the annotation leaves void belong to no object, and a detection that covers
 
 Two forms of AP: `11`, the mean over recalls 0, .1, …, 1 of the best precision at no lower recall (VOC 2007; Everingham
 et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, Eq. 1-2), and `area`, the area below that best
-precision (VOC 2010 on). They do not compare. Recalls are compared in whole numbers; ChainerCV's program compares rounded
-ones, to which 3 of 10 are less than .3, and so has less in some classes of few objects, of which 5 is a divisor.
+precision (VOC 2010 on). They do not compare. Recalls are compared in whole numbers; ChainerCV's program compares
+rounded ones, to which 3 of 10 are less than .3, and so has less for some classes whose number of objects 5 divides.
 """
 
 import math
@@ -102,15 +102,17 @@ def voc_map(
     some = ~np.isnan(samples)
     means = np.where(some, samples, 0).sum(axis=3) / np.maximum(some.sum(axis=3), 1)
     means[~some.any(axis=3)] = math.nan  # a resample without any object
-    intervals, classes = {}, {int(matches.category_ids[k]): {} for k in np.flatnonzero(some[0, 0, 0])}
+    intervals: dict[str, Interval] = {}
+    present = [(index, int(matches.category_ids[index])) for index in np.flatnonzero(some[0, 0, 0])]
+    classes: dict[int, dict[str, float]] = {category: {} for _, category in present}
     for form, name in enumerate(FORMS):
         for column, threshold in enumerate(matches.thresholds):
             key = f"{round(100 * threshold)}" + ("" if name == FORMS[0] else f"_{name}")
             others = means[1:, form, column][~np.isnan(means[1:, form, column])]
             low, high = np.quantile(others, (0.025, 0.975)) if len(others) else (math.nan, math.nan)
             intervals[f"map{key}"] = Interval(float(means[0, form, column]), float(low), float(high))
-            for index in np.flatnonzero(some[0, 0, 0]):
-                classes[int(matches.category_ids[index])][f"ap{key}"] = float(samples[0, form, column, index])
+            for index, category in present:
+                classes[category][f"ap{key}"] = float(samples[0, form, column, index])
     return intervals, classes
 
 
