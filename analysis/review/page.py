@@ -9,7 +9,7 @@ from typing import Any
 from analysis.drawing import opened
 from analysis.images import by_id
 from analysis.pages import render
-from analysis.records import Json
+from analysis.records import Json, grouped
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import LIMIT, Ranking, covered, rank
 from mal.engine.files import atomic_write
@@ -78,10 +78,8 @@ def _pictures(ranking: Ranking, coco: Json, images: Path) -> list[Json]:
     """Of each ranked annotation what its card shows. An image is decoded once for all its boxes."""
     records = by_id(coco["images"])
     shares = covered(coco["annotations"])
-    by_image: dict[Any, list[int]] = {}
-    for place, annotation in enumerate(ranking.annotations):
-        by_image.setdefault(annotation["image_id"], []).append(place)
     found: dict[int, Json] = {}
+    by_image = grouped(range(len(ranking.annotations)), lambda place: ranking.annotations[place]["image_id"])
     for image_id, places in by_image.items():
         annotations = [ranking.annotations[place] for place in places]
         found |= zip(places, _of_image(records[image_id], annotations, images, shares), strict=True)
