@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None) -> None:
     else:
         try:
             frame.to_csv(sys.stdout if options.csv == "-" else options.csv, index=False, lineterminator="\n")
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise UnreadableRecordError(
                 f"cannot write {options.csv}: {error}; give another file, or - for the screen"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.lineage import lineage, over_seeds
-from analysis.records import Record, address
+from analysis.records import Record, address, grouped
 
 TRAINED = "human masks"  # a segmenter trained on them, all else alike
 UNKNOWN = "unknown"  # the store lacks the denominator, and the record is older than the column that names it
@@ -60,10 +60,8 @@ def names_of(groups: Iterable[Sequence[Kept]]) -> list[str]:
 
 def by_score(groups: Iterable[Sequence[Kept]]) -> dict[str, list[Kept]]:
     """Address of an AP → it under each of its denominators: those trained here first, then by name."""
-    found: dict[str, list[Kept]] = {}
-    for one in sorted((one for group in groups for one in group), key=lambda one: (one.over != TRAINED, one.over)):
-        found.setdefault(address(one.score), []).append(one)
-    return found
+    ordered = sorted((one for group in groups for one in group), key=lambda one: (one.over != TRAINED, one.over))
+    return grouped(ordered, lambda one: address(one.score))
 
 
 def must_be_said(denominators: Iterable[str]) -> bool:
@@ -127,10 +125,7 @@ def _by_score(records: Iterable[Record]) -> dict[str, list[Record]]:
             pair = record["inputs"]["pseudo"], record["inputs"]["human"]
             if pair not in best or _resamples(best[pair]) < _resamples(record):
                 best[pair] = record
-    found: dict[str, list[Record]] = {}
-    for (pseudo, _), record in best.items():
-        found.setdefault(pseudo, []).append(record)
-    return found
+    return grouped(best.values(), lambda record: record["inputs"]["pseudo"])
 
 
 def _kinds(score: Record, retentions: list[Record], known: Mapping[str, Record]) -> list[tuple[Kind, Record]]:

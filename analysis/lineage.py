@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.columns import BELONGS, COLUMNS
-from analysis.records import Record, UnreadableRecordError, address
+from analysis.records import Record, UnreadableRecordError, address, grouped
 from mal.engine.payload import flatten
 
 Settings = dict[str, str]
@@ -54,12 +54,13 @@ def lineage(record: Record, known: Mapping[str, Record]) -> str:
 
 def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[list[Record]]:
     """Records in groups that differ in their seed alone, each sorted by seed; groups in the order of the records."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
+
+    def alike(record: Record) -> str:
         columns = {k: v for k, v in record["columns"].items() if k not in UNTOLD}
-        alike = json.dumps([lineage(record, known), columns], sort_keys=True)
-        groups.setdefault(alike, []).append(record)
-    return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups.values()]
+        return json.dumps([lineage(record, known), columns], sort_keys=True)
+
+    groups = grouped(records, alike).values()
+    return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups]
 
 
 def settings_behind(record: Record, known: Mapping[str, Record]) -> Iterator[tuple[str, Any]]:

@@ -1,14 +1,16 @@
 """The records (run.json) of finished stages."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from mal.errors import MalError
 
 Record = dict[str, Any]
 Json = dict[str, Any]
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 PARTS = {"status": str, "stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict}
 
 
@@ -76,3 +78,11 @@ def address(record: Record) -> str:
 def by_address(records: Iterable[Record]) -> dict[str, Record]:
     """stage/key → record."""
     return {address(record): record for record in records}
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Key → the items that have it; both in the order of the items."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found

@@ -4,13 +4,10 @@ A cell is plain text. What it means in a format is escaped there, so that a read
 """
 
 import csv as csv_format
-import html as html_format
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 
 # what pdflatex's own input encoding has no character for → what it has
 LATEX = {
@@ -26,22 +23,6 @@ LATEX = {
 }  # fmt: skip
 LATIN = frozenset("¡¿§¶©ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")  # letters that it does have
 WIDE = "10cm"  # a LaTeX column whose lines break
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1rem }}
-.scroll {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; font-weight: 600; padding: 1rem 0 .3rem }}
-th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8884; vertical-align: bottom }}
-td, th[scope=row] {{ white-space: nowrap }}
-.text, .wide {{ text-align: left }}
-td.wide {{ font-size: .85em }}
-.notes {{ font-size: .9em; max-width: 60rem }}
-</style></head><body>
-{table}</body></html>
-"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +71,10 @@ class Table:
     def is_text(self, column: int) -> bool:
         """Whether a column holds words."""
         return column == 0 or self.header[column] in self.text | self.wide
+
+    def kind(self, column: int) -> str:
+        """A column's class in a page: `wide`, `text`, or empty where it holds numbers."""
+        return "wide" if self.header[column] in self.wide else "text" if self.is_text(column) else ""
 
 
 def markdown(table: Table) -> str:
@@ -201,50 +186,11 @@ def csv(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """A fragment for a page: a section with a table for each part, in boxes that scroll sideways, and the notes.
+    """A page of its own, with nothing but the table. A part shows the columns in which it has anything."""
+    from analysis.pages import render  # jinja2, which a run's summary need not wait for
 
-    A part shows the columns in which it has anything.
-    """
-    lines = [f'<section id="{table.name}">', f"<h3>{html_text(table.title)}</h3>"]
-    for heading, part in table.shown():
-        label = html_text(heading if heading.strip() else table.title)
-        head = "".join(_html_cell("th", cell, part, i, ' scope="col"') for i, cell in enumerate(part.header))
-        lines += [f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">']
-        lines += ["<table>", f"<caption>{label}</caption>"] if heading.strip() else [f'<table aria-label="{label}">']
-        lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
-        for row in part.rows:
-            name = _html_cell("th", row[0], part, 0, ' scope="row"')
-            rest = "".join(_html_cell("td", cell, part, i) for i, cell in enumerate(row) if i)
-            lines.append(f"<tr>{name}{rest}</tr>")
-        lines += ["</tbody>", "</table>", "</div>"]
-    if table.notes:
-        lines += ['<ul class="notes">', *(f"<li>{html_text(note)}</li>" for note in table.notes), "</ul>"]
-    return "\n".join([*lines, "</section>"]) + "\n"
-
-
-def _html_cell(tag: str, cell: str, table: Table, column: int, more: str = "") -> str:
-    kind = "wide" if table.header[column] in table.wide else "text" if table.is_text(column) else ""
-    return f"<{tag}{more}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html_text(cell)}</{tag}>"
-
-
-def html_page(table: Table) -> str:
-    """A page of its own, with nothing but the table."""
-    return PAGE.format(title=html_text(table.title), table=html(table))
-
-
-def html_text(text: str) -> str:
-    """Plain text in HTML, inside an element or a quoted attribute."""
-    return html_format.escape(one_line(text))
-
-
-def script_json(data: object) -> str:
-    """JSON that can stand inside a script element: nothing in it can end that, nor break UTF-8."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def part_of_page(package: str, name: str) -> str:
-    """A file of a package that a page is made of."""
-    return (files(package) / name).read_text(encoding="utf-8")
+    page = render("pages/table_page.html", table=table)
+    return page.replace("&#39;", "&#x27;").replace("&#34;", "&quot;")  # as the published tables have them
 
 
 def one_line(text: str) -> str:
@@ -260,4 +206,4 @@ def spread(values: list[float], pattern: str) -> str:
     return f"{mean} ({pattern.format(min(values))} … {pattern.format(max(values))})"
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "html": html_page}
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "html": html}

@@ -2,31 +2,16 @@
 
 import argparse
 import atexit
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 
 from analysis.records import UnreadableRecordError
+from mal.engine.commands import command
 from mal.engine.tracking_address import DEFAULT_STORE, experiment_name
-from mal.errors import MalError
 
-
-def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
-    """A command line that ends with 1 and a sentence where it meets an error of ours, else with 0."""
-
-    @wraps(main)
-    def run(arguments: Sequence[str] | None = None) -> int:
-        try:
-            main(arguments)
-        except MalError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        return 0
-
-    return run
+__all__ = ["add_options", "command", "opened", "writing"]
 
 
 @contextmanager
@@ -38,6 +23,8 @@ def writing(folder: Path, *, option: str = "--out") -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UnreadableRecordError(
             f"cannot write below {folder}: {error.strerror or error}; name another folder with {option}"

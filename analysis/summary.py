@@ -10,7 +10,7 @@ from analysis.columns import METHOD, PAPER_DATA, labeler_name, rank, supervision
 from analysis.denominators import Kept, by_score, kept_groups, must_be_said, names_of, usable
 from analysis.lineage import WEIGHTS, unlike, weights_of
 from analysis.recipes import departures, recipe_name, shown
-from analysis.records import Record, address, by_address, finished
+from analysis.records import Record, address, by_address, finished, grouped
 from analysis.rendering import Table, markdown_rows, spread
 from analysis.sources import command
 from mal.engine.tracking_address import DEFAULT_STORE
@@ -40,11 +40,8 @@ CLUSTERING = {
 
 def summary(records: Iterable[Record]) -> str:
     """Markdown tables of some stages' records: one part for each profile and data set among them."""
-    groups: dict[tuple[str, str], list[Record]] = {}
     records = list(records)
-    for record in records:
-        columns = record["columns"]
-        groups.setdefault((columns["profile"], columns["data"]), []).append(record)
+    groups = grouped(records, lambda record: (record["columns"]["profile"], record["columns"]["data"]))
     known = by_address(records)  # of all groups: a detector trained under one profile serves every other
     return "\n\n".join(_group(*names, group, known) for names, group in sorted(groups.items()))
 
@@ -158,10 +155,7 @@ def _over_seeds(groups: list[list[Kept]], known: dict[str, Record]) -> list[str]
     Every denominator has a line of its own.
     """
     said = must_be_said(names_of(groups))
-    several: dict[str, list[list[Kept]]] = {}
-    for group in groups:
-        if len(group) > 1:
-            several.setdefault(address(group[0].score), []).append(group)
+    several = grouped((group for group in groups if len(group) > 1), lambda group: address(group[0].score))
     header, named = _identified([some[0][0].score for some in several.values()], known, _trained_on, but="seed")
     rows = []
     for first, cells in named:

@@ -29,9 +29,9 @@ from scipy.optimize import minimize
 from mal.config import Config
 from mal.data.annotations import read, strip
 from mal.data.rois import labelling_batches
+from mal.engine.commands import command
 from mal.engine.files import sha256, write_json
 from mal.engine.runtime import pick_device, provenance
-from mal.errors import MalError
 from mal.methods.mal.label import measured_crops
 from mal.methods.mal.labeler_file import NETWORKS, read_labeler
 from mal.methods.mal.network import load_networks
@@ -130,17 +130,14 @@ def reliability(sets: dict[str, tuple[pd.DataFrame, np.ndarray]], out: Path) -> 
     figure.savefig(out, dpi=110)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """The command line."""
     options = _parser().parse_args(arguments)
     if not options.fit and not options.check:
         print("error: there is nothing to do; give --fit or --check", file=sys.stderr)
         return 1
-    try:
-        run(options)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    run(options)
     return 0
 
 

@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mal import overrides
 from mal.config import Config
+from mal.engine.commands import while_read
 from mal.engine.tracking_address import hide_password
 from mal.errors import MalError
 
@@ -45,7 +46,7 @@ if __name__ == "__main__":
     if secret:  # everybody on the machine may list a process's arguments
         os.execve(sys.executable, [sys.executable, sys.argv[0], *arguments], {**os.environ, **secret})
     if {"-h", "--help"} & set(arguments):
-        print(f"{__doc__}\n{overrides.menu(CONF)}")
-        sys.exit()
+        sys.exit(while_read(lambda: print(f"{__doc__}\n{overrides.menu(CONF)}")))
     sys.argv[1:] = overrides.quoted(arguments)
-    sys.exit(overrides.in_sentences(main, hydra_errors=(CompactHydraException, OmegaConfBaseException)))
+    refusals = (CompactHydraException, OmegaConfBaseException)
+    sys.exit(while_read(lambda: overrides.in_sentences(main, hydra_errors=refusals)))

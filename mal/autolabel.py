@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mal.check import Report, report
+from mal.engine.commands import command
 from mal.errors import ConfigError, MalError
 from mal.label import FILES, add_options, finish
 from mal.methods.mal.shipped import DEFAULT, labeler_path
@@ -18,7 +19,8 @@ STEPS = 400  # of 32 crops
 PREVIEW = 12
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Run the command; 0 if every box has a mask, or is flagged with the reason why it has none."""
     return finish(lambda: _autolabel(_parser().parse_args(arguments)))
 

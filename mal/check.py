@@ -13,8 +13,9 @@ from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.census import Census, crowd_sentence, take, words
 from mal.data.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
 from mal.data.joins import compare_categories
+from mal.engine.commands import command
 from mal.engine.findings import MASKS, MISLEADS, NOTE, STOPS, Finding, number, some
-from mal.errors import AnnotationError, ImageError, MalError
+from mal.errors import AnnotationError, ImageError
 
 TITLES = {
     STOPS: "stops a run",
@@ -51,15 +52,13 @@ class Report:
         return any(finding.level in levels for finding in self.findings)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Print the report; 0 if nothing in it would stop or mislead a run, else 1."""
     options = _parser().parse_args(arguments)
     try:
         val_images = options.val_images or options.images
         found = report(options.boxes, options.images, val=options.val, val_images=val_images, lvis=options.lvis)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     print("\n".join(found.lines))

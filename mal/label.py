@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mal.check import look
+from mal.engine.commands import command
 from mal.engine.findings import MISLEADS
-from mal.errors import MalError
 from mal.methods.mal.shipped import labeler_path
 
 FILES, FOLDERS = ("rle", "polygon"), ("png", "yolo")  # the formats of mal/data/export.py, whose import takes seconds
 FORMATS = FILES + FOLDERS
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Run the command; 0 if every box has a mask."""
     return finish(lambda: _label(_parser().parse_args(arguments)))
 
@@ -32,12 +33,9 @@ def _label(options: argparse.Namespace) -> None:
 
 
 def finish(work: Callable[[], None]) -> int:
-    """Do the work of a command that labels; its exit status, and on standard error what ended it."""
+    """Do the work of a command that labels; its exit status."""
     try:
         work()
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -15,9 +15,10 @@ import numpy as np
 
 from mal.data.annotations import CocoDict, check_images, read, write
 from mal.data.mask_formats import encode_runs
+from mal.engine.commands import command
 from mal.engine.faults import show
 from mal.engine.files import explain, sha256
-from mal.errors import AnnotationError, ConfigError, MalError
+from mal.errors import AnnotationError, ConfigError
 from mal.pictures import LIMIT, write_review
 
 CHOICES = ("keep", "reject", "box")
@@ -25,15 +26,11 @@ BY_HAND = "replaced by its filled box by hand"
 MEASURED = ("score", "quality")  # of the mask that a box replaces
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if it did what was asked."""
+@command
+def main(arguments: Sequence[str] | None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        print(options.run(options))
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(options.run(options))
 
 
 def make_page(options: argparse.Namespace) -> str:
@@ -170,9 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("labels", type=Path, metavar="MASKS.json", help="the file that the page was made from")
     apply.add_argument("choices", type=Path, metavar="CHOICES.json", help="what the page exported")
     apply.set_defaults(run=apply_choices)
-    for command in (page, apply):
-        command.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
-        command.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    for part in (page, apply):
+        part.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+        part.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     return parser
 
 

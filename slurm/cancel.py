@@ -6,6 +6,7 @@ What is finished stays, and a training that is stopped keeps its checkpoint: the
 import sys
 from collections.abc import Sequence
 
+from mal.engine.commands import command
 from mal.engine.store import QUEUED, Store
 from slurm import queue
 from slurm.command import of_sweep
@@ -40,8 +41,9 @@ def shared(sweep: Sweep) -> dict[str, str]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return of_sweep("slurm.cancel", __doc__, take_back, arguments)
+@command
+def main(arguments: Sequence[str] | None) -> None:
+    of_sweep("slurm.cancel", __doc__, take_back, arguments)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ def kinds() -> tuple[str, ...]:
     """What a profile may give resources to: the stages of a run, labels by who makes them."""
     from mal.data.views import VIEWS  # with torch, which asking after a sweep need not wait for
     from mal.methods.registry import METHODS
+    from slurm.trainings import trainings
 
     return (
         *(f"{stage}_{split}" for stage in ("shapes", *VIEWS, "quality") for split in SPLITS),
         *(f"label_{split}.{name}" for split in SPLITS for name in METHODS),
-        *(stage for method in METHODS.values() for stage in method.trainings),
-        *("train_segmenter", "published_segmenter", "detect_val", "predictions_test", "ap_val"),
+        *trainings(),
+        *("published_segmenter", "detect_val", "predictions_test", "ap_val"),
         *("retention", "clustering_val", "attention_val"),
     )
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mal.engine.commands import command
 from mal.errors import MalError
-from slurm.command import told
 
 FOLDER = Path("/tmp/mal-slurm")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
@@ -169,25 +169,22 @@ def _stop(pid_file: Path, patience_s: float = 10.0) -> None:
         pass
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m slurm.local_cluster", description=__doc__)
     parser.add_argument("action", choices=("up", "down", "status"))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="default: %(default)s")
     parser.add_argument("--cpus", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--gpus", type=int, default=4, help="default: %(default)s")
     options = parser.parse_args(arguments)
-
-    def act() -> None:
-        if options.action == "up":
-            up(options.folder, cpus=options.cpus, gpus=options.gpus)
-            print(f"it is up; lead SLURM's commands to it with:  export SLURM_CONF={options.folder}/slurm.conf")
-        elif options.action == "down":
-            down(options.folder)
-            print("it is down")
-        else:
-            print(f"it is {'up' if is_up(options.folder) else 'down'} ({options.folder})")
-
-    return told(act)
+    if options.action == "up":
+        up(options.folder, cpus=options.cpus, gpus=options.gpus)
+        print(f"it is up; lead SLURM's commands to it with:  export SLURM_CONF={options.folder}/slurm.conf")
+    elif options.action == "down":
+        down(options.folder)
+        print("it is down")
+    else:
+        print(f"it is {'up' if is_up(options.folder) else 'down'} ({options.folder})")
 
 
 if __name__ == "__main__":

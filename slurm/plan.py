@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from statistics import median
 
 import torch
@@ -14,13 +15,12 @@ from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.request import Graph
 from slurm.cluster import Cluster, Resources
-from slurm.forecast import v100_seconds
+from slurm.trainings import trainings
 from slurm.words import clock, spaced, times
 
 BY_LIMIT = "its time limit"  # what a stage's time is estimated from where the store has no run like it
-BY_V100 = "times on V100s"  # or this, of trainings (slurm/forecast.py)
+BY_V100 = "times on V100s"  # or this, of trainings (see slurm/trainings.py)
 MARGIN = 1.5  # × a forecast is a time limit
-RESUMES = ("train_", "label_")  # stages that go on from what they have when they are requeued; others begin again
 
 
 @dataclass
@@ -123,23 +123,22 @@ def check_shares(stage: Stage, row: Config, resources: Resources) -> None:
     Raises:
         ConfigError: names the batch, the processes, and where each is set.
     """
-    batches = {
-        "train_labeler": ("train.batch", row.train.batch),
-        "train_segmenter": ("segmenter.schedule.batch", row.segmenter.schedule.batch),
-    }
-    key, batch = batches.get(stage.name, ("", 0))
+    training = trainings().get(stage.name)
+    if training is None:
+        return
+    batch = attrgetter(training.batch)(row)
     processes = resources.nodes * resources.tasks_per_node
     if batch % processes:
         raise ConfigError(
-            f"{key}={batch} cannot be shared equally by the {processes} processes that the cluster profile gives "
-            f"{stage.name}; change either"
+            f"{training.batch}={batch} cannot be shared equally by the {processes} processes that the cluster profile "
+            f"gives {stage.name}; change either"
         )
 
 
 def forecast(stage: Stage, row: Config, graph: Graph, *, resources: Resources, speed: float) -> float | None:
     """Seconds of a training on a stage's GPUs by published times on V100s; None without GPUs, and of anything else."""
-    gpus = resources.nodes * resources.gpus
-    seconds = v100_seconds(stage, row, graph) if gpus else None
+    gpus, training = resources.nodes * resources.gpus, trainings().get(stage.name)
+    seconds = training.v100_seconds(row, graph.context) if gpus and training is not None else None
     return None if seconds is None else seconds / (gpus * speed)
 
 
@@ -161,12 +160,17 @@ def estimate(history: History, stage: Stage, resources: Resources, *, ahead: flo
     return (resources.minutes * 60, BY_LIMIT) if ahead is None else (ahead, BY_V100)
 
 
+def resumes(stage: Stage) -> bool:
+    """Whether a stage goes on from what it has when it is requeued; others begin again."""
+    return stage.name in trainings() or stage.name.startswith("label_")
+
+
 def too_short(plan: Plan, cluster: Cluster) -> list[str]:
     """A sentence for each kind of stage that takes longer than its job may run, requeues included where it goes on from
     what it has."""
     found: dict[str, str] = {}
     for job in plan.jobs.values():
-        runs = 1 + plan.requeues if job.stage.name.startswith(RESUMES) else 1
+        runs = 1 + plan.requeues if resumes(job.stage) else 1
         allowed = runs * (job.resources.minutes * 60 - cluster.notice_seconds)
         if job.basis != BY_LIMIT and job.seconds > allowed:
             spell = f"{times(runs)} {clock(job.resources.minutes * 60)}" if runs > 1 else clock(allowed)

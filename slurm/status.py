@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from mal.engine.commands import command
 from slurm.command import of_sweep
 from slurm.sweep import Sweep
 from slurm.watch import states, status_lines
@@ -13,8 +14,9 @@ def show(sweep: Sweep) -> None:
     print("\n".join(status_lines(sweep, states(sweep))))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return of_sweep("slurm.status", __doc__, show, arguments)
+@command
+def main(arguments: Sequence[str] | None) -> None:
+    of_sweep("slurm.status", __doc__, show, arguments)
 
 
 if __name__ == "__main__":

@@ -135,9 +135,9 @@ def test_labels_keep_the_order_of_the_file_whatever_the_order_of_the_tokens(
     trained = load(tmp_path / FILE, config, CPU)
     entry = points["images"][0]
     mine = [a for a in points["annotations"] if a["image_id"] == entry["id"]]
-    seen = trained.network.eval().see([shown(entry, mine, drawn / "images", trained.categories.labels(), short=64, long=96).image])
+    seen = trained.network.eval().see([shown(entry, mine, drawn / "images", trained.categories.labels_of(points, source="points"), short=64, long=96).image])
     for annotations in (mine, mine[::-1]):
-        sample = shown(entry, annotations, drawn / "images", trained.categories.labels(), short=64, long=96)
+        sample = shown(entry, annotations, drawn / "images", trained.categories.labels_of(points, source="points"), short=64, long=96)
         (tokens,) = trained.network.match(*trained.network.token_heads(seen.tokens), [sample.points])
         if annotations is mine:
             first = tokens

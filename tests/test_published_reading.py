@@ -114,8 +114,13 @@ def test_a_config_that_keeps_rgb_changes_no_setting(tmp_path: Path) -> None:
 
 
 def test_a_config_counts_for_more_than_a_name() -> None:
-    facts = {"file": "mask_rcnn_r50_caffe_fpn.pth", "backbone": "resnet50", "said": {"style": "pytorch"}}
-    assert reading(facts, published_once=False, source="f") == Reading()
+    facts = {
+        "file": "mask_rcnn_r50_caffe_fpn.pth",
+        "layout": "mmdetection_mask_rcnn",
+        "backbone": "resnet50",
+        "said": {"style": "pytorch"},
+    }
+    assert reading(facts, source="f") == Reading()
 
 
 # --- or the name -----------------------------------------------------------------------------------------------------
@@ -139,8 +144,8 @@ def test_a_file_that_tells_nothing_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_models_made_to_be_compared_with_detectron_read_rois_as_it_did(file: str, rois: tuple[int, bool]) -> None:
-    facts = {"file": file, "backbone": "resnet50", "said": {}}
-    found = reading(facts, published_once=False, source=file)
+    facts = {"file": file, "layout": "mmdetection_mask_rcnn", "backbone": "resnet50", "said": {}}
+    found = reading(facts, source=file)
     config = found.fitted(found.fitted_rois(composed("mask_rcnn_r50")))
     assert (config.heads.samples, config.heads.aligned) == rois
     assert config.pyramid.stride_in_1x1
@@ -152,7 +157,9 @@ def test_every_mask_rcnn_of_the_zoo_tells_by_its_name_and_none_reads_rois_unalig
     ]
     assert len(files) > 15
     for file in files:
-        found = reading({"file": file, "backbone": "resnet50", "said": {}}, published_once=False, source=file)
+        found = reading(
+            {"file": file, "layout": "mmdetection_mask_rcnn", "backbone": "resnet50", "said": {}}, source=file
+        )
         assert found.bgr == found.stride_in_1x1 == ("caffe" in file)
         assert (found.samples, found.aligned) == (0, True)
 
@@ -172,9 +179,14 @@ def test_a_loaded_model_pools_its_rois_so(tmp_path: Path) -> None:
 
 def test_models_of_version_1_and_of_two_kinds_of_rois_are_refused() -> None:
     def complaint(text: str) -> str:
-        facts = {"file": "mask_rcnn_r50_fpn.pth", "backbone": "resnet50", "said": said(text)}
+        facts = {
+            "file": "mask_rcnn_r50_fpn.pth",
+            "layout": "mmdetection_mask_rcnn",
+            "backbone": "resnet50",
+            "said": said(text),
+        }
         with pytest.raises(WeightsError) as error:
-            reading(facts, published_once=False, source="segmenter.human_checkpoint=f")
+            reading(facts, source="segmenter.human_checkpoint=f")
         return str(error.value)
 
     for text in ("anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5)", "anchor_scales=[8]"):
@@ -183,13 +195,20 @@ def test_models_of_version_1_and_of_two_kinds_of_rois_are_refused() -> None:
     assert "one way for boxes and in another for masks" in complaint(both)
 
 
-@pytest.mark.parametrize("name", ["solov2_r50", "cascade_convnext_s", "mask2former_swin_s"])
-def test_other_models_of_mmdetection_follow_their_config_too(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("solov2_r50", "mmdetection_solov2"),
+        ("cascade_convnext_s", "mmdetection_cascade"),
+        ("mask2former_swin_s", "mmdetection_mask2former"),
+    ],
+)
+def test_other_models_of_mmdetection_follow_their_config_too(name: str, layout: str) -> None:
     """They were published with ImageNet's RGB alone; a reader's own may differ, and says so."""
-    facts = {"file": "renamed.pth", "backbone": "any", "said": {}}
     config = composed(name)
-    assert reading(facts, published_once=True, source="f").fitted(config) == config
-    turned = reading({**facts, "said": {**RGB, "bgr": True}}, published_once=True, source="f")
+    facts = {"file": "renamed.pth", "layout": layout, "backbone": "any", "said": {}}
+    assert reading(facts, source="f").fitted(config) == config
+    turned = reading({**facts, "said": {**RGB, "bgr": True}}, source="f")
     assert turned.fitted(config).pyramid.mean == pytest.approx([103.53 / 255, 116.28 / 255, 123.675 / 255])
     stem = torch.arange(3.0).view(1, 3, 1, 1)
     assert turned.for_rgb({"stem": stem}, "stem")["stem"].flatten().tolist() == [2, 1, 0]

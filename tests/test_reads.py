@@ -11,6 +11,7 @@ from mal.config import Config
 from mal.data import shapes
 from mal.data.annotations import read, strip
 from mal.engine.settings import names, settings
+from mal.methods.attentionshift import reads as attentionshift
 from mal.methods.mal import looks
 from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
@@ -23,7 +24,7 @@ ELSEWHERE = {  # what no key holds as it stands, and why
     "how and where the work is done": "device deterministic dry_run store tracking launcher segmenter.running",
     "where files lie: keys hold what is in them": (
         "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
-        "labeler.val_file segmenter.checkpoint"
+        "labeler.val_file segmenter.checkpoint attentionshift.tokens.stem.checkpoint"
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (
@@ -47,7 +48,9 @@ def named() -> set[str]:
     """All that stages name."""
     segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *(it.reads for it in backends.BACKENDS.values())]
     decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
+    points = [attentionshift.TRAINING, attentionshift.LABELLING, attentionshift.DETECTION]
     return (
+        {name for reading in points for name in names(reading)} |
         names(mal.TRAINING) | names(mal.LABELLING) | names(looks.ENCODER) | names(looks.CROPS) | decoders | mal.HOW
         | {f"segmenter.{name}" for reading in segmenter for name in names(reading)}
         | {f"segmenter.{name}" for name in reads.HOW}

@@ -18,8 +18,6 @@ from analysis.report.__main__ import main
 from analysis.report.headline import headlines
 from tests.report_store import drawn_store, write_record
 
-ROOT = Path(page.__file__).parents[2]
-
 
 @pytest.fixture
 def two_figures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,11 +186,3 @@ def test_retention_is_that_of_the_record_or_says_why_there_is_none(tmp_path: Pat
     score("h", 0.1, supervision="human")
     (headline,) = headlines(by_address(finished(tmp_path)), tmp_path)
     assert headline.findings == ["Retention of tiny trained on MAL masks: too weak to divide by (human < 0.2)."]
-
-
-def test_the_pages_parts_are_installed_with_the_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"analysis.report"' in text
-    for path in (ROOT / "analysis" / "report").iterdir():
-        if path.suffix not in (".py", "") and path.is_file():
-            assert f'"*{path.suffix}"' in text

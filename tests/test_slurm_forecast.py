@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from mal.engine.files import write_json
 from mal.engine.graph import Stage
 from mal.engine.store import Store
 from mal.errors import ConfigError
-from mal.methods.mal.stages import train
+from mal.methods.mal import cost
+from mal.methods.mal.stages import MAL, train
+from mal.methods.registry import METHODS
+from mal.methods.spec import Training
 from mal.request import Graph
-from slurm import forecast
-from slurm.cluster import Resources, read_cluster
-from slurm.forecast import v100_seconds
-from slurm.plan import BY_V100, make_plan, plan_lines, with_limit
+from slurm import trainings as known
+from slurm.cluster import Resources, kinds, read_cluster
+from slurm.plan import BY_V100, check_shares, forecast, make_plan, plan_lines, resumes, with_limit
 from tests.paper_data import coco_and_lvis
 
 Compose = Callable[..., Config]
@@ -36,6 +39,10 @@ def trainings(config: Config, store: Path) -> tuple[Graph, dict[str, Stage]]:
     return graph, {"labeler": train(graph.context), "segmenter": graph.segmenters.train(None)}
 
 
+def v100_seconds(stage: Stage, config: Config, graph: Graph) -> float | None:
+    return forecast(stage, config, graph, resources=Resources(gpus=1), speed=1)
+
+
 def hours(compose: Compose, root: Path, store: Path, *overrides: str) -> dict[str, float]:
     """Of a labeler and a segmenter on eight V100."""
     config = compose("profile=paper", f"data.root={root}", *overrides)
@@ -47,8 +54,8 @@ def hours(compose: Compose, root: Path, store: Path, *overrides: str) -> dict[st
 @pytest.fixture
 def as_many_as_coco(monkeypatch: pytest.MonkeyPatch) -> None:
     """860,001 boxes, 55 % of which pass, and 117,266 images with objects."""
-    monkeypatch.setattr(forecast, "_boxes", lambda *_: round(0.55 * 860_001))
-    monkeypatch.setattr(forecast, "_images", lambda *_: 117_266.0)
+    monkeypatch.setattr(cost, "_boxes", lambda *_: round(0.55 * 860_001))
+    monkeypatch.setattr(known, "_images", lambda *_: 117_266.0)
 
 
 @pytest.mark.usefixtures("as_many_as_coco")
@@ -74,8 +81,8 @@ def test_the_papers_trainings_take_what_the_paper_and_the_zoos_print(
 def test_every_segmenter_of_the_papers_tables_has_a_time() -> None:
     menu = Path(__file__).resolve().parents[1] / "experiments" / "conf" / "segmenter"
     names = {path.stem for path in menu.glob("*.yaml") if not path.stem.endswith("_tiny")}
-    assert names - set(forecast.IMAGE_SECONDS) == {"none", "mask_rcnn_timm"}
-    assert set(forecast.IMAGE_SECONDS) <= names
+    assert names - set(known.IMAGE_SECONDS) == {"none", "mask_rcnn_timm"}
+    assert set(known.IMAGE_SECONDS) <= names
 
 
 def test_boxes_and_images_of_an_epoch_are_counted_in_the_file_and_once(
@@ -88,15 +95,16 @@ def test_boxes_and_images_of_an_epoch_are_counted_in_the_file_and_once(
                      "segmenter.schedule.repeat_threshold=1", "segmenter.schedule.batch=1")  # fmt: skip
     graph, stages = trainings(config, tmp_path)
     large = sum(area > least for area in areas)
-    assert v100_seconds(stages["labeler"], config, graph) == pytest.approx(10 * large * forecast.ROI_SECONDS)
+    assert v100_seconds(stages["labeler"], config, graph) == pytest.approx(10 * large * cost.ROI_SECONDS)
     on: dict[int, set[int]] = {}
     for annotation in coco["annotations"]:
         on.setdefault(annotation["image_id"], set()).add(annotation["category_id"])
     share = {c: sum(c in there for there in on.values()) / len(on) for there in on.values() for c in there}
     shown = sum(math.ceil(max(math.sqrt(1 / share[c]) for c in there)) for there in on.values())
-    per_image = forecast.IMAGE_SECONDS["mask_rcnn_r50"]
+    per_image = known.IMAGE_SECONDS["mask_rcnn_r50"]
     assert v100_seconds(stages["segmenter"], config, graph) == pytest.approx(12 * shown * per_image)
-    monkeypatch.setattr(forecast, "read", lambda *_, **__: pytest.fail("a file was parsed for the second time"))
+    for module in (cost, known):
+        monkeypatch.setattr(module, "read", lambda *_, **__: pytest.fail("a file was parsed for the second time"))
     for stage in stages.values():
         assert v100_seconds(stage, config, graph)
 
@@ -106,6 +114,28 @@ def test_what_nothing_is_published_of_has_no_forecast(compose: Compose, tmp_path
     graph, stages = trainings(config, tmp_path)
     assert [v100_seconds(stage, config, graph) for stage in stages.values()] == [None, None]  # shapes, and a tiny one
     assert v100_seconds(Stage("ap_val", 1, {}, lambda _: None), config, graph) is None  # type: ignore[arg-type,return-value]
+
+
+def test_another_methods_training_is_shared_forecast_and_requeued_too(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Training("train_points", "train.batch", lambda config, _: 100.0 * config.train.batch)
+    monkeypatch.setitem(METHODS, "points", replace(MAL, name="points", trainings=(other,)))
+    kinds.cache_clear()
+    assert "train_points" in kinds()
+    kinds.cache_clear()
+    config = compose("profile=smoke", "train.batch=6")
+    stage = Stage("train_points", 1, {}, lambda _: None)  # type: ignore[arg-type,return-value]
+    graph = Graph(config, Store(tmp_path), CPU)
+    assert forecast(stage, config, graph, resources=Resources(gpus=2), speed=3) == 100
+    assert forecast(stage, config, graph, resources=Resources(), speed=3) is None
+    assert resumes(stage)
+    assert not resumes(Stage("ap_val", 1, {}, lambda _: None))  # type: ignore[arg-type,return-value]
+    check_shares(stage, config, Resources(gpus=2))
+    with pytest.raises(
+        ConfigError, match=r"train\.batch=6 cannot be shared equally by the 4 processes .* train_points"
+    ):
+        check_shares(stage, config, Resources(gpus=4))
 
 
 @pytest.mark.parametrize(

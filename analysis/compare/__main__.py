@@ -164,22 +164,21 @@ def _section(measured: Measured, question: Question, pattern: str) -> list[str]:
     baseline = question.baseline or ("box" if question.by == "labeler" and "box" in measured else next(iter(measured)))
     found = compared(measured, baseline=baseline)
     header = [question.by, "seeds", "value [95 %]", f"minus {baseline}", "95 % over images", "p", "adjusted p"]
-    header += ["each seed", "95 % over seeds", "first on other images"]
-    rows = [_cells(row, found, pattern) for row in found.rows]
+    header += ["each seed", "95 % over seeds"]
+    rows = [_cells(row, pattern) for row in found.rows]
     return [table(header, rows), _ranking(found)]
 
 
-def _cells(row: Row, found: Comparison, pattern: str) -> list[str]:
+def _cells(row: Row, pattern: str) -> list[str]:
     signed = pattern.replace("{:", "{:+")
     seeds = ", ".join(map(str, row.seeds)) or "any"
     head = [row.name, seeds, f"{pattern.format(row.value.value)} {_bounds(row.value, pattern)}"]
-    first = f"{found.first[row.name]:.0%}"
     if row.difference is None:
-        return [*head, "baseline", *["-"] * 5, first]
+        return [*head, "baseline", *["-"] * 5]
     each = ", ".join(f"{seed}: {signed.format(value)}" for seed, value in sorted(row.by_seed.items()))
     over = "-" if row.over_seeds is None else _bounds(row.over_seeds, signed)
     difference = [signed.format(row.difference.value), _bounds(row.difference, signed)]
-    return [*head, *difference, _p(row.p), _p(row.adjusted), each or "-", over, first]
+    return [*head, *difference, _p(row.p), _p(row.adjusted), each or "-", over]
 
 
 def _p(value: float) -> str:
@@ -200,7 +199,7 @@ def _ranking(found: Comparison) -> str:
     first = ", ".join(f"{n} {share:.0%}" for n, share in zip(names, found.stability.first, strict=True) if share)
     return (
         f"{found.images} images. Ranking over the {len(found.seeds)} seeds that all have: Kendall's W "
-        f"{found.stability.w:.2f}, mean τ {found.stability.tau:+.2f} of two seeds; first: {first} of the seeds."
+        f"{found.stability.w:.2f}; first: {first} of the seeds."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from analysis.columns import BELONGS, COLUMNS
 from analysis.compare.resampled import ComparisonError, Runs
 from analysis.lineage import ABSENT, Settings, differing, settings_of
-from analysis.records import Record, address
+from analysis.records import Record, address, grouped
 
 UNCHANGED = "nothing"
 SEVERAL = "; "  # between the changes of a name
@@ -26,11 +26,8 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
     settings = [(record, settings_of(record, known)) for record in records]
     places = list(differing([own for _, own in settings]))
     base = min((own for _, own in settings), key=lambda own: _distance(own, settings, places), default={})
-    named: dict[str, list[tuple[Record, Settings]]] = {}
-    for record, own in settings:
-        named.setdefault(_name(own, base, places), []).append((record, own))
     groups: dict[str, Runs] = {}
-    for name, alike in named.items():
+    for name, alike in grouped(settings, lambda pair: _name(pair[1], base, places)).items():
         untold = list(differing([own for _, own in alike]))
         for record, own in alike:
             more = ", ".join(f"{_bare(place)}={own.get(place, ABSENT)}" for place in untold)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analysis.compare.rankings import Stability, first_shares, stability
+from analysis.compare.rankings import Stability, stability
 from analysis.compare.resampled import ComparisonError, Measured, Runs, Sampled
 from analysis.lineage import choices, differing, settings_of, shown
-from analysis.records import Record, address
+from analysis.records import Record, address, grouped
 from analysis.stats import (
     ByImage,
     Floats,
@@ -43,7 +43,6 @@ class Comparison:
     baseline: str
     rows: list[Row]
     images: int
-    first: dict[str, float]  # over resamples of the images
     seeds: list[int]  # that all contenders have
     stability: Stability | None  # over these seeds; None for fewer than two
 
@@ -56,10 +55,9 @@ def contenders(
     Raises:
         ComparisonError: two results differ in more than that setting and the seed; names the settings and the flags.
     """
-    groups: dict[str, list[Record]] = {}
     records = [record for record in records if record["columns"].get(by) is not None]
-    for record in sorted(records, key=lambda r: (_order(r["columns"][by]), r["columns"].get("seed") or 0, r["key"])):
-        groups.setdefault(shown(record["columns"][by]), []).append(record)
+    records.sort(key=lambda r: (_order(r["columns"][by]), r["columns"].get("seed") or 0, r["key"]))
+    groups = grouped(records, lambda record: shown(record["columns"][by]))
     settings = {address(r): settings_of(r, known) for group in groups.values() for r in group}
     everything = list(settings.values())
     if unlike := differing(everything, by=by, along=along):
@@ -105,14 +103,12 @@ def compared(measured: Measured, *, baseline: str) -> Comparison:
         over = seeds_interval(list(by_seed.values())) if len(by_seed) > 1 else None
         between = percentile(*_mean(list(pairs.values())))
         rows.append(Row(name, seeds, own, between, p[name], adjusted[name], by_seed, over))
-    means = np.stack([_mean(list(group.values()))[1] for group in measured.values()], axis=1)
-    first = dict(zip(measured, first_shares(np.nan_to_num(means, nan=-math.inf)), strict=True))
     common = _common(list(measured.values()))
     seeds = [s for s in common if s is not None]
     scores = [[_at(group, s).value for group in measured.values()] for s in seeds]
     ranking = stability(scores) if len(seeds) > 1 and len(measured) > 1 else None
     images = next(run.images for group in measured.values() for run in group.values())
-    return Comparison(baseline, rows, images, first, seeds, ranking)
+    return Comparison(baseline, rows, images, seeds, ranking)
 
 
 def _differences(measured: Measured, name: str, baseline: str) -> dict[int | None, Sampled]:

@@ -8,18 +8,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.compare.rankings import FEWEST, Correlation, rank_correlation
+from analysis.compare.rankings import FEWEST, rank_correlation
 from analysis.lineage import WEIGHTS, Settings, differing, settings_of, weights_of
 from analysis.paper_numbers import load
 from analysis.records import Record
 from analysis.sources import command
 from analysis.summary import table
 
-KINDS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
 SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."
 INTERVAL = (
     "The interval is that of encoders like these (test inversion, analysis/compare/rankings.py), of a correlation that "
-    "can lie between -1 and 1: see its width. p tries every order. Neither knows how well each single number is "
+    "can lie between -1 and 1. p tries every order. Neither knows how well each single number is "
     "measured."
 )
 Points = dict[str, float]  # encoder → number
@@ -54,7 +53,7 @@ def clustering_scores(records: Iterable[Record], known: Mapping[str, Record]) ->
 
 
 def correlation_lines(x: Points, y: Points, *, names: tuple[str, str]) -> str:
-    """A Markdown table of both rank correlations over the encoders that have both numbers, or why there is none.
+    """Spearman's ρ over the encoders that have both numbers, as a Markdown table, or why there is none.
 
     Args:
         x, y: encoder → number. names: what they are, for the text.
@@ -66,16 +65,10 @@ def correlation_lines(x: Points, y: Points, *, names: tuple[str, str]) -> str:
     first, second = [x[name] for name in both], [y[name] for name in both]
     if len(set(first)) == 1 or len(set(second)) == 1:
         return f"{what}: all encoders are equal in one of the two, which leaves nothing to correlate."
-    found = [rank_correlation(first, second, kind=kind) for kind in KINDS]
-    rows = [[KINDS[it.kind], str(it.n), *_cells(it)] for it in found]
-    return f"{what} ({', '.join(both)}):\n\n" + table(
-        ["rank correlation", "encoders", "value", "95 % interval", "width", "exact p"], rows
-    )
-
-
-def _cells(found: Correlation) -> list[str]:
+    found = rank_correlation(first, second)
     it = found.interval
-    return [f"{it.value:+.2f}", f"[{it.low:+.2f}, {it.high:+.2f}]", f"{it.high - it.low:.2f} of 2", f"{found.p:.3f}"]
+    row = [str(len(both)), f"{it.value:+.2f}", f"[{it.low:+.2f}, {it.high:+.2f}]", f"{found.p:.3f}"]
+    return f"{what} ({', '.join(both)}):\n\n" + table(["encoders", "Spearman's ρ", "95 % interval", "exact p"], [row])
 
 
 def paper_correlations() -> str:
@@ -85,32 +78,18 @@ def paper_correlations() -> str:
         PaperNumbersError: results/paper is not there.
     """
     tables = load()
-    printed = {
-        name: {row.id: float(it.value) for row in tables[of].rows if (it := row.printed[name]) is not None}
-        for of, name in (
-            ("tab6_clustering", "score"),
-            ("tab4_encoder", "retention_val"),
-            ("tab4_encoder", "mask_ap_val"),
-            ("tab4_encoder", "accuracy"),
-        )
-    }
-    scores = printed.pop("score")
-    titles = {
-        "retention_val": "retention (Table 4)",
-        "mask_ap_val": "mask AP (Table 4)",
-        "accuracy": "IN-1k accuracy (Table 4)",
-    }
-    parts = ["The paper's own numbers", SIGN, INTERVAL]
-    parts += [
-        correlation_lines(scores, printed[name], names=("clustering score (Table 6)", title))
-        for name, title in titles.items()
-    ]
-    parts.append(
-        correlation_lines(
-            printed["accuracy"], printed["retention_val"], names=("IN-1k accuracy (Table 4)", "retention (Table 4)")
-        )
+
+    def printed(table: str, name: str) -> Points:
+        return {row.id: float(it.value) for row in tables[table].rows if (it := row.printed[name]) is not None}
+
+    scores = ("clustering score (Table 6)", printed("tab6_clustering", "score"))
+    kept, ap, accuracy = (
+        (f"{title} (Table 4)", printed("tab4_encoder", name))
+        for title, name in (("retention", "retention_val"), ("mask AP", "mask_ap_val"), ("IN-1k accuracy", "accuracy"))
     )
-    return "\n\n".join(parts)
+    pairs = [(scores, kept), (scores, ap), (scores, accuracy), (accuracy, kept)]
+    lines = [correlation_lines(x, y, names=(one, other)) for (one, x), (other, y) in pairs]
+    return "\n\n".join(["The paper's own numbers", SIGN, INTERVAL, *lines])
 
 
 @command

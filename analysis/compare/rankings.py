@@ -6,18 +6,16 @@ Clopper and Pearson's for shares), for pairs drawn from a normal distribution af
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from analysis.stats import LEVEL, Floats, Interval
 
-ALL_ORDERS = 8  # points up to which every order is tried: 8! = 40,320
-DRAWS = 20_000  # simulated data sets of each true correlation, and random orders
+ORDERS = math.factorial(8)  # every order of up to 8 points is tried, so many random ones of more
+DRAWS = 20_000  # simulated data sets of each true correlation
 STEPS = 8  # of bisection: the bounds' asin is known to π/256
 TOLERANCE = 1e-9
 FEWEST = 3
@@ -25,24 +23,21 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation of n points, the p of no association, and the interval of what it estimates."""
+    """A rank correlation, the p of no association, and the interval of what it estimates."""
 
-    kind: str  # spearman or kendall
-    n: int
     interval: Interval
     p: float
 
 
-def rank_correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", seed: int = 0) -> Correlation:
-    """Spearman's ρ or Kendall's τ-b, its exact permutation p, and its interval by test inversion.
+def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Correlation:
+    """Spearman's ρ, its permutation p, and its interval by test inversion.
 
-    p is two-sided: the share of all orders of y (20,000 random ones for more than 8 points, the one seen among them)
-    that give a correlation at least as far from 0. The interval is of the population's ρ or τ; it covers at least
-    95 %, more with few points, because a correlation of few points takes few values.
+    p is two-sided: the share of all orders of y (random ones for more than 8 points, the one seen among them) that
+    give a correlation at least as far from 0. The interval is of the population's ρ; it covers at least 95 %, more with
+    few points, because a correlation of few points takes few values.
 
     Args:
         x, y: (n,), n >= 3; ties get mean ranks. The interval takes them as if they were none.
-        kind: `spearman` or `kendall`.
 
     Raises:
         ValueError: fewer than 3 points, or one of the two is constant.
@@ -55,47 +50,37 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman", seed
         raise ValueError(f"{n} and {len(second)} points have no rank correlation; it takes at least {FEWEST} pairs")
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         raise ValueError("all points are equal in one of the two, which has no rank correlation")
-    seen = float(_correlations(first, second[None], kind)[0])
-    low, high = _inverted(round(seen, 12), n, kind, seed)
-    return Correlation(kind, n, Interval(seen, low, high), _permutation_p(first, second, seen, kind, seed))
+    seen = float(_pearson(first, second))
+    orders = stats.permutation_test(
+        (second,),
+        lambda order, axis: np.abs(_pearson(first, order, axis=axis)),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=ORDERS,
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return Correlation(Interval(seen, *_inverted(round(seen, 12), n, seed)), float(orders.pvalue))
 
 
-def _permutation_p(x: Floats, y: Floats, seen: float, kind: str, seed: int) -> float:
-    if len(x) <= ALL_ORDERS:
-        orders = np.array(list(permutations(range(len(x)))))
-        return float((np.abs(_correlations(x, y[orders], kind)) >= abs(seen) - TOLERANCE).mean())
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.broadcast_to(y, (DRAWS, len(y))), axis=1)
-    extreme = int((np.abs(_correlations(x, shuffled, kind)) >= abs(seen) - TOLERANCE).sum())
-    return (extreme + 1) / (DRAWS + 1)
-
-
-def _correlations(x: Floats, y: Floats, kind: str) -> Floats:
-    """The correlation of ranks x, (n,) or (m, n), with each row of ranks y (m, n); NaN where one is constant: (m,)."""
-    if kind == "spearman":
-        first, second = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
-    elif kind == "kendall":
-        left, right = np.triu_indices(x.shape[-1], k=1)
-        first, second = np.sign(x[..., left] - x[..., right]), np.sign(y[..., left] - y[..., right])
-    else:
-        raise ValueError(f"{kind} is no rank correlation known here; take spearman or kendall")
-    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (first * second).sum(axis=-1) / scale
+def _pearson(x: Floats, y: Floats, *, axis: int = -1) -> Floats:
+    """The correlation of x with y along an axis."""
+    first, second = x - x.mean(axis=axis, keepdims=True), y - y.mean(axis=axis, keepdims=True)
+    return (first * second).sum(axis=axis) / np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
 
 
 @cache
-def _inverted(seen: float, n: int, kind: str, seed: int) -> tuple[float, float]:
-    """The smallest and the largest true correlation under which what was seen is not in a tail of 2.5 %.
+def _inverted(seen: float, n: int, seed: int) -> tuple[float, float]:
+    """The smallest and the largest true ρ under which what was seen is not in a tail of 2.5 %.
 
-    For normal pairs of correlation r, Spearman's ρ is 6/π · asin(r/2) and Kendall's τ is 2/π · asin(r). Each bound is
-    found by bisection over asin(r); of the last two points the outer one is taken, so it is never too short.
+    For normal pairs of correlation r it is 6/π · asin(r/2). Each bound is found by bisection over asin(r); of the last
+    two points the outer one is taken, so it is never too short.
     """
     x, noise = np.random.default_rng(seed).standard_normal((2, DRAWS, n))
     ranks, tail = _ranks(x), (1 - LEVEL) / 2
 
     def refuted(angle: float, side: int) -> bool:
-        drawn = _correlations(ranks, _ranks(math.sin(angle) * x + math.cos(angle) * noise), kind)
+        drawn = _pearson(ranks, _ranks(math.sin(angle) * x + math.cos(angle) * noise))
         return float((side * (drawn - seen) >= -TOLERANCE).mean()) <= tail
 
     bounds = []
@@ -106,10 +91,8 @@ def _inverted(seen: float, n: int, kind: str, seed: int) -> tuple[float, float]:
         for _ in range(STEPS if inside != outside else 0):
             middle = (outside + inside) / 2
             outside, inside = (middle, inside) if refuted(middle, side) else (outside, middle)
-        bounds.append(outside)
-    if kind == "spearman":
-        return 6 / math.pi * math.asin(math.sin(bounds[0]) / 2), 6 / math.pi * math.asin(math.sin(bounds[1]) / 2)
-    return 2 / math.pi * bounds[0], 2 / math.pi * bounds[1]
+        bounds.append(6 / math.pi * math.asin(math.sin(outside) / 2))
+    return bounds[0], bounds[1]
 
 
 def _ranks(values: Floats) -> Floats:
@@ -119,15 +102,14 @@ def _ranks(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stability:
-    """How alike m judges (seeds, resamples) rank k things."""
+    """How alike m judges (seeds) rank k things."""
 
     w: float  # Kendall's W in [0, 1]: 1, all the same order
-    tau: float  # mean Kendall τ-b of two judges; NaN for one judge
-    first: list[float]  # how often each is the best, a share; ties share it
+    first: list[float]  # how often each is the best, shares that sum to 1; ties share it
 
 
 def stability(scores: ArrayLike) -> Stability:
-    """Kendall's coefficient of concordance W, corrected for ties, the mean τ, and how often each thing is first.
+    """Kendall's coefficient of concordance W, corrected for ties, and how often each thing is first.
 
     Args:
         scores: (m, k): m judges' values of k things, the larger the better; k >= 2.
@@ -136,20 +118,10 @@ def stability(scores: ArrayLike) -> Stability:
 
     values = np.asarray(scores, dtype=np.float64)
     judges, things = values.shape
-    ranks = np.stack([stats.rankdata(row) for row in values])
+    ranks = stats.rankdata(values, axis=1)
     spread = ((ranks.sum(axis=0) - judges * (things + 1) / 2) ** 2).sum()
     ties = sum(float((count**3 - count).sum()) for count in (np.unique(r, return_counts=True)[1] for r in ranks))
     possible = judges**2 * (things**3 - things) - judges * ties
-    taus = [stats.kendalltau(a, b).statistic for i, a in enumerate(ranks) for b in ranks[i + 1 :]]
-    return Stability(
-        w=float(12 * spread / possible) if possible else math.nan,
-        tau=float(np.mean(taus)) if taus else math.nan,
-        first=first_shares(values),
-    )
-
-
-def first_shares(scores: NDArray[np.float64] | Sequence[Sequence[float]]) -> list[float]:
-    """How often each of k things is the best of its row, (m, k) → (k,) shares that sum to 1; ties share a row."""
-    values = np.asarray(scores, dtype=np.float64)
     best = values == values.max(axis=1, keepdims=True)
-    return [float(share) for share in (best / best.sum(axis=1, keepdims=True)).mean(axis=0)]
+    shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return Stability(float(12 * spread / possible) if possible else math.nan, shares.tolist())

@@ -10,7 +10,7 @@ from analysis.figures.drawn import PAGE, Sketch, sheet, styled
 from analysis.figures.photographs import frame, photographs
 from analysis.figures.results import LeftOut, Results
 from analysis.figures.series import file_part, provenance
-from analysis.records import Record, address
+from analysis.records import Record, address, grouped
 
 MEMBERS = ("pixels", "maps", "layers", "ids")
 QUERIES = {
@@ -38,10 +38,7 @@ def draw_attention(arrays: Path, out: Path) -> Path:
 def attention(results: Results) -> Iterator[Sketch]:
     """Crops, and what layers look at before MAL's training and after it; a picture a ViT."""
     for (data, profile), groups in results.groups("attention_val").items():
-        records = [group[0] for group in groups]
-        pairs: dict[str, list[Record]] = {}
-        for record in records:
-            pairs.setdefault(str(record["columns"].get("encoder")), []).append(record)
+        pairs = grouped((group[0] for group in groups), lambda record: str(record["columns"].get("encoder")))
         for encoder, found in sorted(pairs.items()):
             of = f"{file_part(data, profile)}_{encoder}"
             try:

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from analysis.denominators import TRAINED, denominator, published_file, weakest
 from analysis.drawing import compressed, decode, even_places
 from analysis.figures.drawn import PAGE, sheet
-from analysis.figures.photographs import Photographs, fit, frame, outline, photographs, tint
+from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, Drawing, each, is_mal, provenance
 from analysis.records import Json, Record, address
@@ -157,15 +157,10 @@ def matched(detections: list[Json], truths: list[Json], record: Json) -> list[in
 def _draw(axes: Axes, image: int, found: list[Json], truths: list[Json], images: Photographs) -> None:
     """An image with masks, large ones first."""
     record = images.records[image]
-    picture = fit(images.pixels(image), SIDE)
     places = matched(found, truths, record)
     masks = []
     for one, place in zip(found, places, strict=True):
         mask = fit(decode(one["segmentation"], record), SIDE)
         masks.append((mask, UNMATCHED if place is None else np.array(to_rgb(COLOURS[place % 6]))))
     masks.sort(key=lambda pair: -int(pair[0].sum()))
-    for mask, colour in masks:
-        picture = tint(picture, mask, colour)
-    axes.imshow(picture)
-    for mask, colour in masks:
-        outline(axes, mask, colour)
+    draw_masks(axes, fit(images.pixels(image), SIDE), masks)

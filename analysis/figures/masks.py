@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.drawing import HUMAN, PSEUDO, decode, even_places
 from analysis.figures.drawn import PAGE, sheet
-from analysis.figures.photographs import Photographs, fit, frame, outline, photographs, tint
+from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import COLOURS, Drawing, each, is_mal, labeler, provenance
 from analysis.images import by_id
@@ -117,14 +117,11 @@ def _draw_masks(axes: Axes, found: Ranked, image: int) -> None:
     picture = fit(found.images.pixels(image), SIDE)
     here = found.table[found.table["image_id"] == image].sort_values("annotation_id")
     colours = {i: np.array(to_rgb(COLOURS[n % 6])) for n, i in enumerate(here["annotation_id"])}  # black is no tint
-    masks = {}
+    masks = []
     for annotation in here.sort_values("area", ascending=False)["annotation_id"]:
         mask = decode(found.labels[annotation]["segmentation"], found.images.records[image])
-        masks[annotation] = fit(mask, SIDE)
-        picture = tint(picture, masks[annotation], colours[annotation])
-    axes.imshow(picture)
-    for annotation, mask in masks.items():
-        outline(axes, mask, colours[annotation])
+        masks.append((fit(mask, SIDE), colours[annotation]))
+    draw_masks(axes, picture, masks)
 
 
 def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> None:
@@ -146,10 +143,9 @@ def _block(part: SubFigure, title: str, chosen: pd.DataFrame, found: Ranked) -> 
         column[0].imshow(crop)
         x, y, width, height = label["bbox"]
         corner = ((x - left) * share - 0.5, (y - top) * share - 0.5)
-        column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="w", linewidth=1.6))
-        column[0].add_patch(Rectangle(corner, width * share, height * share, fill=False, edgecolor="k", linewidth=0.7))
+        for edge, line in (("w", 1.6), ("k", 0.7)):
+            box = Rectangle(corner, width * share, height * share, fill=False, edgecolor=edge, linewidth=line)
+            column[0].add_patch(box)
         column[0].set_title(f"IoU {row['iou']:.2f}", fontsize=6.5)
         for axes, one, colour in ((column[1], label, PSEUDO), (column[2], human, HUMAN)):
-            mask = fit(decode(one["segmentation"], image)[part_of], SIDE)
-            axes.imshow(tint(crop, mask, colour))
-            outline(axes, mask, colour)
+            draw_masks(axes, crop, [(fit(decode(one["segmentation"], image)[part_of], SIDE), colour)])

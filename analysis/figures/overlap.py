@@ -7,7 +7,7 @@ from analysis.figures.drawn import COLUMN, legend, sheet
 from analysis.figures.quality import draw_lines, readable
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import Drawing, bands, each, provenance
-from analysis.records import Json, Record, address
+from analysis.records import Json, Record, address, grouped
 
 SHARES = (0, 0.1, 0.25, 0.5, 0.75)  # lower ends of the bins, each open below; a bin of none at all stands before them
 
@@ -52,11 +52,8 @@ def covered_shares(annotations: list[Json]) -> dict[int, float]:
 
     Boxes are real-valued x, y, width, height; crowds cover nothing. A box without area is covered by nothing.
     """
-    by_image: dict[int, list[Json]] = {}
-    for annotation in annotations:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
     found = {}
-    for group in by_image.values():
+    for group in grouped(annotations, lambda annotation: annotation["image_id"]).values():
         boxes = np.array([a["bbox"] for a in group], dtype=float)
         boxes[:, 2:] += boxes[:, :2]
         solid = np.array([not a.get("iscrowd") for a in group])

@@ -1,6 +1,6 @@
 """Images that figures show: where they lie, which of them may be passed on, who made them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,15 @@ def fit(pixels: np.ndarray, side: int) -> np.ndarray:
 def tint(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Mix a colour into the pixels of a mask. pixels (H, W, 3) in [0, 1], mask (H, W) bool."""
     return np.where(mask[..., None], 0.55 * pixels + 0.45 * colour, pixels)
+
+
+def draw_masks(axes: Axes, picture: np.ndarray, masks: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """A picture (H, W, 3) in [0, 1] with masks (H, W) bool, each in its colour; later ones lie on top."""
+    for mask, colour in masks:
+        picture = tint(picture, mask, colour)
+    axes.imshow(picture)
+    for mask, colour in masks:
+        outline(axes, mask, colour)
 
 
 def outline(axes: Axes, mask: np.ndarray, colour: np.ndarray) -> None:

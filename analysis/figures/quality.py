@@ -17,6 +17,7 @@ from analysis.figures.series import (
     Drawing,
     alpha,
     bands,
+    draw_band,
     each,
     looks,
     names,
@@ -130,9 +131,7 @@ def draw_lines(axes: Axes, places: np.ndarray, tables: Tables, results: Results,
     shown = [group for group, _ in tables]
     for name, look, (_, frames) in zip(names(shown, results), looks(shown), tables, strict=True):
         parts = [(f["iou"].to_numpy(), f["bin"].to_numpy(), f["image_id"].to_numpy()) for f in frames]
-        mean, low, high = over_seeds_or_images(parts, count)
-        axes.plot(places, mean, label=name, **look)
-        axes.fill_between(places, low, high, color=look["color"], alpha=alpha(look), linewidth=0)
+        draw_band(axes, places, over_seeds_or_images(parts, count), look, label=name)
 
 
 def bins_of(values: ArrayLike, edges: np.ndarray) -> np.ndarray:

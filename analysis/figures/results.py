@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.images import Pictures, pictures
 from analysis.lineage import ancestors, over_seeds
-from analysis.records import Record, address, by_address
+from analysis.records import Record, address, by_address, grouped
 
 Group = list[Record]  # the same thing under other seeds, sorted by seed
 Tables = list[tuple[Group, list[pd.DataFrame]]]
@@ -70,10 +70,8 @@ class Results:
 
         Ties are broken by the smallest key, so that the order is the same in every copy of a store.
         """
-        found: dict[tuple[str, str], list[Record]] = {}
-        for record in sorted(self.records, key=address):
-            if record["stage"] == stage and wanted(record):
-                found.setdefault((record["columns"]["data"], record["columns"]["profile"]), []).append(record)
+        chosen = [r for r in sorted(self.records, key=address) if r["stage"] == stage and wanted(r)]
+        found = grouped(chosen, lambda record: (record["columns"]["data"], record["columns"]["profile"]))
         return {
             place: sorted(
                 over_seeds(records, self.known), key=lambda g: (-self.weight(g), -len(g), min(r["key"] for r in g))

@@ -8,18 +8,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.figures.drawn import COLUMN, PAGE, Sketch, sheet
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import (
-    COLOURS,
-    MARKERS,
-    bands,
-    draw_band,
-    file_part,
-    is_mal,
-    names,
-    over_seeds_or_images,
-    provenance,
-)
-from analysis.figures.sweeps import Sweep, sweeps
+from analysis.figures.series import COLOURS, Ends, bands, file_part, is_mal, mean_iou, names, provenance
+from analysis.figures.sweeps import Sweep, draw_sweeps, sweeps
 from analysis.intervals import interval
 from analysis.records import address
 from mal.errors import MalError
@@ -30,7 +20,6 @@ PANELS = {  # title → where the labeler's config has it, and the paper's value
     "ζ": (("crf", "zeta"), 0.5),
     "ω": (("crf", "omega"), 2.0),
 }
-Ends = tuple[float, float, float]  # value, and the lower and upper end of its band
 ROWS = (("ap_val", "mask AP"), ("quality_val", "mask IoU"))
 
 
@@ -79,18 +68,8 @@ def _panel(
     if hidden := len(several) - len(COLOURS):
         left_out += [f"{hidden} shorter series of a panel"] * (hidden > 0)
     several = several[: len(COLOURS)]
-    shown: list[Group] = []
     titles = names([sweep.groups[0] for sweep in several], results, lambda r: str(r["columns"].get("segmenter", "MAL")))
-    for sweep, title, colour, marker in zip(several, titles, COLOURS, MARKERS, strict=False):
-        points = []
-        for value, group in zip(sweep.values, sweep.groups, strict=True):
-            try:
-                points.append((value, *measure(group, results)))
-                shown.append(group)
-            except LeftOut as error:
-                left_out.append(str(error))
-        if points:
-            draw_band(axes, points, color=colour, marker=marker, label=title)
+    shown = draw_sweeps(axes, several, titles, lambda group: measure(group, results), left_out)
     values = sorted({value for sweep in several for value in sweep.values})
     if values and min(values) > 0:
         axes.set_xscale("log", base=2)
@@ -138,7 +117,4 @@ def _iou(group: Group, results: Results) -> Ends:
     Raises:
         LeftOut: there is no table of instances.
     """
-    tables = [results.instances(record) for record in group]
-    parts = [(t["iou"].to_numpy(), np.zeros(len(t), dtype=int), t["image_id"].to_numpy()) for t in tables]
-    mean, low, high = over_seeds_or_images(parts, 1)
-    return float(mean[0]), float(low[0]), float(high[0])
+    return mean_iou([results.instances(record) for record in group])

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from analysis.columns import LABELERS, METHOD, labeler_name, method_of
 from analysis.figures.drawn import Sketch
@@ -23,6 +25,7 @@ SETTINGS = (*METHOD, "segmenter")
 OWN = ("labeler", "supervision", *SETTINGS)  # columns, which a name says in words
 RESAMPLES = 1000
 Look = dict[str, Any]
+Ends = tuple[float, float, float]  # a value, and the lower and upper end of its band
 Drawing = tuple[Figure, str, Sequence[str]]
 Draw = Callable[[list[Group], Results], Drawing]
 Sketches = Callable[[Results], Iterator[Sketch]]
@@ -33,7 +36,7 @@ def looks(groups: Sequence[Group]) -> list[Look]:
     found, place = [], 0
     for group in groups:
         own = LABELERS.get(group[0]["columns"].get("labeler"))
-        if own and own.look and "segmenter" not in group[0]["columns"]:
+        if own and own.look:
             colour, dashes, marker = own.look
             found.append({"color": colour, "linestyle": dashes, "marker": marker})
         else:
@@ -148,11 +151,17 @@ def over_seeds_or_images(
     return each[0], *bin_interval(values, bins, count, images)
 
 
-def draw_band(axes: Axes, points: Sequence[tuple[float, float, float, float]], **look: Any) -> None:
-    """A line with its band: (place, value, lower end, upper end) of each point."""
-    x, y, low, high = np.array(points).T
-    axes.plot(x, y, **look)
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+def mean_iou(frames: Sequence[pd.DataFrame]) -> Ends:
+    """The mean IoU of the instances that each seed's table has, and its band; see `over_seeds_or_images`."""
+    parts = [(f["iou"].to_numpy(), np.zeros(len(f), dtype=int), f["image_id"].to_numpy()) for f in frames]
+    mean, low, high = over_seeds_or_images(parts, 1)
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def draw_band(axes: Axes, x: ArrayLike, ends: Sequence[np.ndarray], look: Look, **more: Any) -> None:
+    """A line with its band: the value, the lower and the upper end at each x."""
+    axes.plot(x, ends[0], **look, **more)
+    axes.fill_between(x, ends[1], ends[2], color=look["color"], alpha=alpha(look), linewidth=0)
 
 
 def bands(groups: Sequence[Group]) -> str:

@@ -1,11 +1,15 @@
 """Results that differ in one config value alone, seeds apart: what a sensitivity curve may join."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.figures.results import Group, Results
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import COLOURS, MARKERS, Ends, draw_band
 from analysis.lineage import ancestors, lineage
 from analysis.records import Json, Record, address
 
@@ -47,6 +51,30 @@ def sweeps(
         if kept:
             found[place] = [Sweep([n for n, _ in pairs], [g for _, g in pairs]) for pairs in kept]
     return found
+
+
+def draw_sweeps(
+    axes: Axes,
+    several: Sequence[Sweep],
+    titles: Sequence[str],
+    measure: Callable[[Group], Ends],
+    left_out: list[str],
+) -> list[Group]:
+    """A line and a band a sweep, of what is measured of each of its groups (nan: not shown); returns the groups that
+    could be read, and appends why others could not."""
+    shown: list[Group] = []
+    for sweep, title, colour, marker in zip(several, titles, COLOURS, MARKERS, strict=False):
+        points = []
+        for value, group in zip(sweep.values, sweep.groups, strict=True):
+            try:
+                points.append((value, *measure(group)))
+                shown.append(group)
+            except LeftOut as error:
+                left_out.append(str(error))
+        if points := [point for point in points if np.isfinite(point[1])]:
+            x, *ends = np.array(points).T
+            draw_band(axes, x, ends, {"color": colour, "marker": marker}, label=title)
+    return shown
 
 
 def _same_seeds(pairs: list[tuple[float, Group]]) -> list[tuple[float, Group]]:

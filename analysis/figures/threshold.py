@@ -1,6 +1,7 @@
 """Where a labeler's threshold should lie, and whether the score of a mask tells how good it is."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,20 @@ from analysis.figures.quality import BINS, FEWEST, bins_of, middles, readable
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import (
     COLOURS,
-    MARKERS,
     Drawing,
+    Ends,
     bands,
     draw_band,
     each,
     file_part,
     is_mal,
     looks,
+    mean_iou,
     names,
     over_seeds_or_images,
     provenance,
 )
-from analysis.figures.sweeps import sweeps
+from analysis.figures.sweeps import draw_sweeps, sweeps
 from analysis.records import Record, address
 
 SIZES = {"all sizes": "SML", "small": "S", "medium": "M", "large": "L"}
@@ -33,23 +35,13 @@ def iou_by_threshold(results: Results) -> Iterator[Sketch]:
     """IoU against label.threshold, the same for all sizes; a panel a size of boxes."""
     found = sweeps(results, "quality_val", at="label_val", path=("label", "threshold"), value=_single, wanted=is_mal)
     for (data, profile), several in found.items():
-        several, left_out = several[: len(COLOURS)], []
+        several = several[: len(COLOURS)]
         figure = sheet(PAGE, 1.85)
         titles = names([sweep.groups[0] for sweep in several], results)
         panels = figure.subplots(1, len(SIZES), sharey=True)
-        shown = []
-        for sweep, title, colour, marker in zip(several, titles, COLOURS, MARKERS, strict=False):
-            tables = {}
-            for value, group in zip(sweep.values, sweep.groups, strict=True):
-                try:
-                    tables[value] = [results.instances(record) for record in group]
-                    shown.append(group)
-                except LeftOut as error:
-                    left_out.append(str(error))
-            for axes, sizes in zip(panels, SIZES.values(), strict=True):
-                points = [(value, *_mean(frames, sizes)) for value, frames in tables.items()]
-                if points := [point for point in points if np.isfinite(point[1])]:
-                    draw_band(axes, points, color=colour, marker=marker, label=title)
+        for axes, sizes in zip(panels, SIZES.values(), strict=True):
+            left_out: list[str] = []  # the same in each panel
+            shown = draw_sweeps(axes, several, titles, partial(_mean, results, sizes), left_out)
         if not shown:
             yield Sketch(file_part(data, profile), None, left_out=tuple(left_out))
             continue
@@ -87,10 +79,8 @@ def iou_by_score(groups: list[Group], results: Results) -> Drawing:
         count = max(1, min(BINS, len(frames[0]) // FEWEST))
         edges = np.quantile(scores, np.linspace(0, 1, count + 1))
         parts = [(f["iou"].to_numpy(), bins_of(f["score"], edges), f["image_id"].to_numpy()) for f in frames]
-        mean, low, high = over_seeds_or_images(parts, count)
         places = middles(scores, bins_of(scores, edges), count)
-        axes.plot(places, mean, label=name, **look)
-        axes.fill_between(places, low, high, color=look["color"], alpha=0.18, linewidth=0)
+        draw_band(axes, places, over_seeds_or_images(parts, count), look, label=name)
     axes.set(xlabel="score of a mask", ylabel="mean IoU")
     bottom = min(axes.get_xlim()[0], axes.get_ylim()[0])
     axes.plot([bottom, 1], [bottom, 1], color="#aaaaaa", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
@@ -110,11 +100,8 @@ def _single(thresholds: Any) -> float | None:
     return float(thresholds[0]) if same else None
 
 
-def _mean(frames: list[pd.DataFrame], sizes: str) -> tuple[float, float, float]:
+def _mean(results: Results, sizes: str, group: Group) -> Ends:
     """Mean IoU of the boxes of some sizes, and its band; nan where there is none."""
+    frames = [results.instances(record) for record in group]
     kept = [frame[frame["size"].isin(list(sizes))] for frame in frames]
-    if any(frame.empty for frame in kept):
-        return np.nan, np.nan, np.nan
-    parts = [(f["iou"].to_numpy(), np.zeros(len(f), dtype=int), f["image_id"].to_numpy()) for f in kept]
-    mean, low, high = over_seeds_or_images(parts, 1)
-    return float(mean[0]), float(low[0]), float(high[0])
+    return (np.nan, np.nan, np.nan) if any(frame.empty for frame in kept) else mean_iou(kept)

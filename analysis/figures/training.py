@@ -10,7 +10,7 @@ from analysis.columns import line
 from analysis.figures.drawn import PAGE, legend, sheet
 from analysis.figures.results import Group, LeftOut, Results, read_groups
 from analysis.figures.series import COLOURS, Drawing, Look, alpha, each, labeler, looks, names, provenance
-from analysis.records import Record
+from analysis.records import Record, grouped
 
 PARTS = {  # of a labeler's log → the title of its panel
     "mil": "MIL loss",
@@ -18,6 +18,7 @@ PARTS = {  # of a labeler's log → the title of its panel
     "total": "weighted sum (weights warm up)",
     "foreground": "refined share of the box",
 }
+HUMAN: Look = {"color": "#000000", "linestyle": "solid", "marker": ""}  # masks that no labeler made
 ACROSS = 3  # panels beside each other
 
 
@@ -48,9 +49,7 @@ def of_labelers(groups: list[Group], results: Results) -> Drawing:
 @each("train_segmenter")
 def of_segmenters(groups: list[Group], results: Results) -> Drawing:
     """The training loss, a panel a segmenter, a line a kind of masks that it was trained on."""
-    panels: dict[str, list[Group]] = {}
-    for group in groups:
-        panels.setdefault(group[0]["columns"]["segmenter"], []).append(group)
+    panels = grouped(groups, lambda group: group[0]["columns"]["segmenter"])
     rows = -(-len(panels) // ACROSS)
     figure = sheet(PAGE, 1.75 * rows + 0.2)
     grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
@@ -61,8 +60,9 @@ def of_segmenters(groups: list[Group], results: Results) -> Drawing:
         curves, missing = read_groups(members, results.curves)
         left_out += missing
         kept = [group for group, _ in curves]
+        pseudo = iter(looks([group for group in kept if not _is_human(group[0])]))
         for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
-            _line(axes, frames, "loss", name, _look(group, kept))
+            _line(axes, frames, "loss", name, HUMAN if _is_human(group[0]) else next(pseudo))
         axes.set(title=segmenter, xlabel="step")
         axes.legend(loc="upper right")
         shown += kept
@@ -85,14 +85,9 @@ def _place(columns: Mapping[str, Any]) -> int:
     return line(columns)
 
 
-def _look(group: Group, kept: list[Group]) -> Look:
-    """Human masks black, MAL's in colours, baselines in grey as in the other figures."""
-    if group[0]["columns"].get("supervision") in ("human", "boxes"):
-        return {"color": "#000000", "linestyle": "solid", "marker": ""}
-    bare = [[{**g[0], "columns": {k: v for k, v in g[0]["columns"].items() if k != "segmenter"}}] for g in kept]
-    pseudo = [place for place, g in enumerate(kept) if g[0]["columns"].get("supervision") not in ("human", "boxes")]
-    found = looks([bare[place] for place in pseudo])
-    return found[pseudo.index(next(place for place, g in enumerate(kept) if g is group))]
+def _is_human(record: Record) -> bool:
+    """Whether a segmenter learned from the annotators' own masks or boxes."""
+    return record["columns"].get("supervision") in ("human", "boxes")
 
 
 def _trained_on(record: Record) -> str:

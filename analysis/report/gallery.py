@@ -9,7 +9,7 @@ from PIL import Image
 
 from analysis.drawing import HUMAN, PSEUDO, decode, grown, load_picture
 from analysis.images import by_id, licence_of
-from analysis.records import Json
+from analysis.records import Json, grouped
 from analysis.report.instances import Labelled, Selection, read_json
 from analysis.review.crops import Window, crop_webp, window
 
@@ -74,10 +74,7 @@ def _part(selection: Selection) -> tuple[Json, list[str]]:
     guesses = [_guesses(labelled, selection.ids) for labelled in split.labelled]
     items: dict[int, Json] = {}
     unread = []
-    by_image: dict[int, list[int]] = {}
-    for name in selection.ids:
-        by_image.setdefault(truths[name]["image_id"], []).append(name)
-    for image_id, names in by_image.items():
+    for image_id, names in grouped(selection.ids, lambda name: truths[name]["image_id"]).items():
         image = images[image_id]
         try:
             picture = load_picture(image, split.pictures.images)

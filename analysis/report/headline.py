@@ -1,5 +1,6 @@
 """The headline numbers: mask IoU against what a box alone gives, AP and retention, each with its 95 % interval."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from analysis.columns import LABELERS, PAPER_DATA, labeler_name, learns, rank, s
 from analysis.denominators import Kept, by_score, in_words, kept_groups, must_be_said, names_of, usable
 from analysis.intervals import RESAMPLES, interval, read_instances
 from analysis.lineage import over_seeds
-from analysis.records import Record, address
+from analysis.records import Record, address, grouped
 from analysis.rendering import Table, spread
 from analysis.report.instances import names, order
 from analysis.stats import Interval, mean_interval
@@ -49,9 +50,7 @@ class Scored:
 
 def headlines(known: Mapping[str, Record], store: Path) -> list[Headline]:
     """The headline numbers of every profile and data set in a store."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in known.values():
-        groups.setdefault((record["columns"]["profile"], record["columns"]["data"]), []).append(record)
+    groups = grouped(known.values(), lambda record: (record["columns"]["profile"], record["columns"]["data"]))
     found = []
     for (profile, data), records in sorted(groups.items()):
         headline = Headline(profile, data, _what_ran(records))
@@ -129,10 +128,7 @@ def _what_ran(records: list[Record]) -> list[str]:
         ("train_labeler", "Labelers trained", "encoder"),
         ("train_segmenter", "Segmenters trained", "segmenter"),
     ):
-        many: dict[str, int] = {}
-        for record in records:
-            if record["stage"] == stage:
-                many[record["columns"][column]] = many.get(record["columns"][column], 0) + 1
+        many = Counter(record["columns"][column] for record in records if record["stage"] == stage)
         if many:
             listed = ", ".join(f"{count} × {name}" for name, count in sorted(many.items()))
             sentences.append(f"{what}: {listed}.")
@@ -222,9 +218,7 @@ def _quality_table(headline: Headline, scored: list[Scored]) -> Table:
 def _ap_table(headline: Headline, groups: list[list[Kept]], known: Mapping[str, Record], store: Path) -> Table:
     kept, said = by_score(groups), must_be_said(names_of(groups))
     scores = [some[0].score for some in kept.values()]
-    alike: dict[tuple[str, int], list[Record]] = {}
-    for record in scores:
-        alike.setdefault((record["columns"]["segmenter"], record["columns"]["seed"]), []).append(record)
+    alike = grouped(scores, lambda record: (record["columns"]["segmenter"], record["columns"]["seed"]))
     named: dict[str, str] = {}
     for same in alike.values():  # what else two of them differ in is said
         words = names(same, [supervision_name(record["columns"]) for record in same], known)

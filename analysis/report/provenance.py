@@ -1,57 +1,63 @@
 """What made the numbers: every stage's commit, packages, hardware, seconds, key and seed, with links to its files."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from analysis.columns import COLUMNS, RUN
 from analysis.recipes import recipe_name
 from analysis.records import Record, address, by_address
-from analysis.rendering import html_text
 
 LINKED = (".json", ".csv", ".png", ".jsonl", ".txt", ".log")
 UNLINKED = ("stage.json", "mlflow.json")  # the store's and the tracking's own bookkeeping
 SETTINGS = (*(name for name in COLUMNS if name not in RUN), "published_file", "denominator")
-HEADER = ("key", *RUN, "settings", "seed", "commit", "machine", "seconds", "memory, GiB", "started", "files")
 
 
-def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool) -> str:
-    """Tables of all stages, as HTML.
+@dataclass(frozen=True)
+class Row:
+    """A stage that ran, in words."""
+
+    key: str
+    profile: str
+    data: str
+    settings: str
+    seed: str
+    commit: str
+    machine: str
+    seconds: float
+    memory: str  # GiB at its peak; empty where that was not measured
+    started: str
+    links: list[tuple[str, str]]  # address and name of each of its files
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made all numbers of a store."""
+
+    commits: Counter[str]  # how many stages each computed
+    machines: dict[str, str]  # hardware and packages → a name for them
+    stages: dict[str, list[Row]]  # by a stage's name, in the order of their starts
+
+
+def provenance(records: Sequence[Record], store: Path, out: Path, *, links: bool) -> Provenance:
+    """Machines, and tables of all stages.
 
     Args:
         out: folder of the page; links are relative to it.
         links: whether to link to files of the store at all (a page that is given away goes without its store).
     """
+    known = by_address(records)
     machines: dict[str, str] = {}
     for record in records:
         machines.setdefault(_machine(record), f"machine {len(machines) + 1}")
-    stages: dict[str, list[Record]] = {}
-    known = by_address(records)
+    stages: dict[str, list[Row]] = {}
     for record in sorted(records, key=lambda r: (r["stage"], r["started"])):
-        stages.setdefault(record["stage"], []).append(record)
-    parts = [_commits(records), "<h3>Machines and packages</h3>", "<ul>"]
-    parts += [f"<li><b>{name}</b>: {html_text(words)}</li>" for words, name in machines.items()]
-    parts += ["</ul>", "<h3>Stages</h3>"]
-    for stage, some in stages.items():
-        seconds = sum(record["seconds"] for record in some)
-        parts.append(f"<details><summary>{html_text(stage)}: {len(some)}, {seconds / 60:.1f} minutes</summary>")
-        parts.append(f'<div class="scroll" tabindex="0" role="region" aria-label="Stages called {html_text(stage)}">')
-        parts.append(f'<table class="words"><caption>Stages called {html_text(stage)}</caption><thead><tr>')
-        parts += [f'<th scope="col">{name}</th>' for name in HEADER]
-        parts.append("</tr></thead><tbody>")
-        parts += [_row(record, known, machines[_machine(record)], store, out, links) for record in some]
-        parts.append("</tbody></table></div></details>")
-    return "\n".join(parts)
-
-
-def _commits(records: Sequence[Record]) -> str:
-    """How many stages each commit computed, in a sentence."""
-    many: dict[str, int] = {}
-    for record in records:
-        many[_commit(record)] = many.get(_commit(record), 0) + 1
-    listed = ", ".join(f"<code>{html_text(commit)}</code> ({count} stages)" for commit, count in many.items())
-    return f"<p>Computed at the commits {listed}. A key is a hash of all that defines a result.</p>"
+        files = _links(record, store, out) if links else []
+        stages.setdefault(record["stage"], []).append(_row(record, known, machines[_machine(record)], files))
+    return Provenance(Counter(map(_commit, records)), machines, stages)
 
 
 def _commit(record: Record) -> str:
@@ -67,30 +73,28 @@ def _machine(record: Record) -> str:
     return f"{hardware}; Python {found.get('python', 'unknown')}; {packages}"
 
 
-def _row(record: Record, known: Mapping[str, Record], machine: str, store: Path, out: Path, links: bool) -> str:
+def _row(record: Record, known: Mapping[str, Record], machine: str, files: list[tuple[str, str]]) -> Row:
     columns = record["columns"]
     told = {**columns, "recipe": recipe_name(record, known)}
-    settings = ", ".join(f"{name} {told[name]}" for name in SETTINGS if told.get(name) is not None)
     memory = record.get("memory", {}).get("peak_memory_gib")
     job = record["provenance"].get("job")
-    cells = [
-        html_text(str(columns.get("profile", ""))),
-        html_text(str(columns.get("data", ""))),
-        html_text(settings),
-        html_text(str(columns.get("seed", ""))),
-        f"<code>{html_text(_commit(record))}</code>",
-        machine + (f", job {html_text(str(job['id']))}" if job else ""),
-        f"{record['seconds']:.1f}",
-        "" if memory is None else f"{memory:.2f}",
-        html_text(record["started"][:16].replace("T", " ")),
-        _links(record, store, out) if links else "",
-    ]
-    name = f'<th scope="row"><code>{html_text(record["key"])}</code></th>'
-    return f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    return Row(
+        key=record["key"],
+        profile=str(columns.get("profile", "")),
+        data=str(columns.get("data", "")),
+        settings=", ".join(f"{name} {told[name]}" for name in SETTINGS if told.get(name) is not None),
+        seed=str(columns.get("seed", "")),
+        commit=_commit(record),
+        machine=machine + (f", job {job['id']}" if job else ""),
+        seconds=record["seconds"],
+        memory="" if memory is None else f"{memory:.2f}",
+        started=record["started"][:16].replace("T", " "),
+        links=files,
+    )
 
 
-def _links(record: Record, store: Path, out: Path) -> str:
-    """Links to the files of a stage that can be read or looked at, and to its job's logs."""
+def _links(record: Record, store: Path, out: Path) -> list[tuple[str, str]]:
+    """Addresses and names of the files of a stage that can be read or looked at, and to its job's logs."""
     folder = store / address(record)
     files = [
         path
@@ -100,7 +104,7 @@ def _links(record: Record, store: Path, out: Path) -> str:
     job = record["provenance"].get("job")
     if job:
         files += sorted((store.parent / "sweeps").glob(f"*/logs/{job['id']}_*_log.*"))
-    return " ".join(f'<a href="{quote(relative(path, out))}">{html_text(path.name)}</a>' for path in files)
+    return [(quote(relative(path, out)), path.name) for path in files]
 
 
 def relative(path: Path, out: Path) -> str:

@@ -4,13 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from analysis.drawing import opened
 from analysis.images import by_id
-from analysis.records import Json
-from analysis.rendering import html_text, part_of_page, script_json
+from analysis.pages import render
+from analysis.records import Json, grouped
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import LIMIT, Ranking, covered, rank
 from mal.engine.files import atomic_write
@@ -45,10 +44,6 @@ def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMI
     coco = json.loads(content)
     ranking = rank(coco["annotations"], limit)
     pictures = _pictures(ranking, coco, images)
-    parts = [
-        f'<script type="application/json" class="part">{script_json(pictures[start : start + PART])}</script>'
-        for start in range(0, len(pictures), PART)
-    ]
     about = {
         "file": labels.name,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -57,13 +52,12 @@ def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMI
         # ids as text: a script's numbers are exact up to 2⁵³ only
         "items": [[str(a["id"]), str(a["category_id"]), ranking.value(a)] for a in ranking.annotations],
     }
-    page = Template(part_of_page("analysis.review", "review.html")).substitute(
-        title=html_text(f"Masks to look at first: {labels.name}"),
-        style=part_of_page("analysis.report", "style.css") + part_of_page("analysis.review", "review.css"),
-        subtitle=html_text(_subtitle(ranking)),
-        about=script_json(about),
-        parts="\n".join(parts),
-        script=part_of_page("analysis.report", "elements.js") + part_of_page("analysis.review", "review.js"),
+    page = render(
+        "review/review.html",
+        title=f"Masks to look at first: {labels.name}",
+        subtitle=_subtitle(ranking),
+        about=about,
+        parts=[pictures[start : start + PART] for start in range(0, len(pictures), PART)],
     )
     with atomic_write(out, "wb") as file:
         file.write(page.encode("utf-8", "replace"))
@@ -84,10 +78,8 @@ def _pictures(ranking: Ranking, coco: Json, images: Path) -> list[Json]:
     """Of each ranked annotation what its card shows. An image is decoded once for all its boxes."""
     records = by_id(coco["images"])
     shares = covered(coco["annotations"])
-    by_image: dict[Any, list[int]] = {}
-    for place, annotation in enumerate(ranking.annotations):
-        by_image.setdefault(annotation["image_id"], []).append(place)
     found: dict[int, Json] = {}
+    by_image = grouped(range(len(ranking.annotations)), lambda place: ranking.annotations[place]["image_id"])
     for image_id, places in by_image.items():
         annotations = [ranking.annotations[place] for place in places]
         found |= zip(places, _of_image(records[image_id], annotations, images, shares), strict=True)

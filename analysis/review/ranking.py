@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.records import Json
+from analysis.records import Json, grouped
 
 LIMIT = 5000  # masks in a page: some 25 MB
 
@@ -51,11 +51,8 @@ def _number(value: Any) -> float | None:
 
 def covered(annotations: Iterable[Json]) -> dict[Any, float]:
     """Annotation id → the largest share of its box that one smaller box of its image covers, in [0, 1]."""
-    by_image: dict[Any, list[Json]] = {}
-    for annotation in annotations:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
     found = {}
-    for group in by_image.values():
+    for group in grouped(annotations, lambda annotation: annotation["image_id"]).values():
         xywh = np.array([annotation["bbox"] for annotation in group], dtype=np.float64)
         start, stop, areas = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2:].prod(axis=1).clip(min=1e-9)
         for row, annotation in enumerate(group):  # box by box: an aerial image has tens of thousands

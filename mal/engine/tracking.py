@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mal.engine import payload
+from mal.engine.commands import command
 from mal.engine.files import digest, read_json, write_json
 from mal.engine.mirror import NOTE, Mirror, start_mirror, watch
 from mal.engine.mlflow_server import METRICS_PER_CALL, Server, locked, reason
@@ -279,7 +280,8 @@ def _signature(folder: Path) -> list[list[int] | None]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """The command line: `sync` sends what is missing, `ui` says how to look at it."""
     parser = argparse.ArgumentParser(
         prog="python -m mal.tracking",
@@ -292,8 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sync.add_argument("--experiment", help=f"default: ${EXPERIMENT_VARIABLE}, else {DEFAULT_EXPERIMENT}")
     sync.add_argument("--watch", type=int, metavar="PID", help="go on until this process is gone")
     ui = commands.add_parser("ui", help="say how to look at what was sent")
-    for command in (sync, ui):
-        command.add_argument("--uri", help=f"default: ${URI_VARIABLE}, else {DEFAULT_URI}")
+    for part in (sync, ui):
+        part.add_argument("--uri", help=f"default: ${URI_VARIABLE}, else {DEFAULT_URI}")
     options = parser.parse_args(arguments)
     if options.command == "ui":
         print(ui_command(options.uri))

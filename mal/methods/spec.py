@@ -46,6 +46,21 @@ def _everywhere(*_: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A stage of training, as a cluster needs to know it. It goes on from its checkpoint when it is started again.
+
+    Attributes:
+        name: of the stage.
+        batch: the setting whose value its processes share equally.
+        v100_seconds: what it takes on one V100 by what is published; None where nothing is.
+    """
+
+    name: str
+    batch: str
+    v100_seconds: Callable[[Config, Context], float | None] = _nothing
+
+
+@dataclass(frozen=True)
 class Method:
     """One choice of `labeler=`.
 
@@ -54,7 +69,7 @@ class Method:
         labels: the way it labels a split.
         view: what of the annotations its stages may read, one of `mal.data.views.VIEWS`.
         train: the stage in which it learns, for methods that do; a labeler.pt comes out.
-        trainings: the names of its stages of training, which a cluster gives resources to.
+        trainings: its stages of training, which a cluster gives resources to.
         detect: the stage in which its own detector finds objects in the validation images, for methods that have one;
             a predictions.json in COCO's results format comes out.
         shared: several processes share its labelling.
@@ -71,7 +86,7 @@ class Method:
     labels: Callable[[Context, Split], Labels]
     view: str = "boxes"
     train: Callable[[Context], Stage] | None = None
-    trainings: tuple[str, ...] = ()
+    trainings: tuple[Training, ...] = ()
     detect: Callable[[Context], Stage] | None = None
     shared: bool = False
     human: bool = False

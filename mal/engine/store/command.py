@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mal.engine.commands import command
 from mal.engine.mirror import DEFAULT_STORE
 from mal.engine.payload import flatten
 from mal.engine.store import Store
@@ -186,7 +187,8 @@ def _bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """The command line of `python -m mal.store`."""
     parser = argparse.ArgumentParser(prog="python -m mal.store", description="What the run store holds.")
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE), help="default: %(default)s")
@@ -201,27 +203,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     remove.add_argument("keys", nargs="+", metavar="KEY", help="of a result, or its beginning, or stage/key")
     remove.add_argument("--with-dependents", action="store_true", help="and what was computed from them")
     remove.add_argument("--with-inputs", action="store_true", help="and what only they were computed from")
-    for command in (gc, remove):
-        command.add_argument("--yes", action="store_true", help="do not ask")
+    for destructive in (gc, remove):
+        destructive.add_argument("--yes", action="store_true", help="do not ask")
     why = commands.add_parser("why", help="which settings, inputs and sources make two keys differ")
     why.add_argument("key", help="of one result, or the beginning of it")
     why.add_argument("other", nargs="?", help="of the other; default: the latest of the same stage")
     options = parser.parse_args(arguments)
     store = Store(options.store)
-    try:
-        if options.command == "list":
-            return list_command(store, options.stage)
-        if options.command == "gc":
-            return gc_command(store, days=options.days, yes=options.yes)
-        if options.command == "remove":
-            return remove_command(
-                store,
-                options.keys,
-                with_dependents=options.with_dependents,
-                with_inputs=options.with_inputs,
-                yes=options.yes,
-            )
-        return why_command(store, options.key, options.other)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if options.command == "list":
+        return list_command(store, options.stage)
+    if options.command == "gc":
+        return gc_command(store, days=options.days, yes=options.yes)
+    if options.command == "remove":
+        return remove_command(
+            store,
+            options.keys,
+            with_dependents=options.with_dependents,
+            with_inputs=options.with_inputs,
+            yes=options.yes,
+        )
+    return why_command(store, options.key, options.other)

@@ -49,36 +49,40 @@ class Sample:
 
 @dataclass
 class Categories:
-    """A file's categories, sorted by id: label i is the i-th."""
+    """What the network tells apart: a file's categories, sorted by id, or everything as one; label i is the i-th."""
 
     ids: list[int]
     names: list[str]
+    agnostic: bool = False  # whatever a file calls its objects, they are of the one class
 
     @classmethod
-    def of(cls, coco: CocoDict) -> Self:
+    def of(cls, coco: CocoDict, *, agnostic: bool) -> Self:
+        if agnostic:
+            return cls([1], ["object"], agnostic=True)
         found = sorted(coco["categories"], key=lambda category: int(category["id"]))
-        names = [str(category.get("name", category["id"])) for category in found]
-        return cls([int(category["id"]) for category in found], names)
-
-    def labels(self) -> dict[int, int]:
-        """Category id → label."""
-        return {identity: label for label, identity in enumerate(self.ids)}
+        return cls([int(category["id"]) for category in found], [_name(category) for category in found])
 
     def labels_of(self, coco: CocoDict, *, source: str) -> dict[int, int]:
-        """Another file's category ids → labels, by the categories' names.
+        """A file's category ids → labels, by the categories' names.
 
         Raises:
             AnnotationError: an object of the file has a category of a name that is not among these.
         """
+        theirs = {int(category["id"]): _name(category) for category in coco["categories"]}
         used = {int(annotation["category_id"]) for annotation in coco["annotations"]}
+        if self.agnostic:
+            return dict.fromkeys(theirs.keys() | used, 0)
         known = {name: label for label, name in enumerate(self.names)}
-        theirs = {int(category["id"]): str(category.get("name", category["id"])) for category in coco["categories"]}
-        if unknown := sorted(theirs.get(identity, str(identity)) for identity in used if theirs.get(identity) not in known):
+        if unknown := sorted({theirs.get(each, str(each)) for each in used} - known.keys()):
             raise AnnotationError(
                 f"{source} has objects of {', '.join(unknown[:5])}, which the network was not trained on; it knows "
                 f"{', '.join(self.names[:20])}: rename the categories, or train on them"
             )
         return {identity: known[name] for identity, name in theirs.items() if name in known}
+
+
+def _name(category: dict[str, Any]) -> str:
+    return str(category.get("name", category["id"]))
 
 
 class TrainingImages(Dataset[Sample]):
@@ -90,17 +94,20 @@ class TrainingImages(Dataset[Sample]):
         coco: a points view.
         images: folder of its images.
         most: the number of point tokens.
+        agnostic: all categories count as one.
 
     Raises:
         AnnotationError: nothing is left, or an image has more points than there are tokens.
     """
 
-    def __init__(self, coco: CocoDict, images: Path, *, scale: ScaleConfig, seed: int, most: int) -> None:
+    def __init__(
+        self, coco: CocoDict, images: Path, *, scale: ScaleConfig, seed: int, most: int, agnostic: bool = False
+    ) -> None:
         self.entries = objects_of(coco, most=most)
         if not self.entries:
             raise AnnotationError("no image has a point of an object that is not a crowd: nothing to train on")
-        self.categories = Categories.of(coco)
-        self.labels = self.categories.labels()
+        self.categories = Categories.of(coco, agnostic=agnostic)
+        self.labels = self.categories.labels_of(coco, source="the training file")
         self.images, self.scale, self.seed = images, scale, seed
 
     def __len__(self) -> int:

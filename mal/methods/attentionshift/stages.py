@@ -17,7 +17,7 @@ from mal.engine.settings import settings
 from mal.errors import ConfigError
 from mal.methods.attentionshift.reads import DETECTION, LABELLING, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
-from mal.methods.spec import Labels, Method
+from mal.methods.spec import Labels, Method, Training
 
 # torchvision and timm, which a dry run need not wait for, are imported where a stage works
 
@@ -27,6 +27,8 @@ def train(context: Context) -> Stage:
     config, split = context.config, context.labeler_train
     found = settings(config, TRAINING)
     found["precision"] = str(network_dtype(config.train.precision, context.device))
+    if config.data.class_agnostic:
+        found["class_agnostic"] = True
     sources = dict(split.sources)
     for name, checkpoint in (("encoder", config.encoder.checkpoint), ("stem", _stem_file(config))):
         if checkpoint:
@@ -147,7 +149,7 @@ ATTENTIONSHIFT = Method(
     labels,
     view="points",
     train=train,
-    trainings=("train_attentionshift",),
+    trainings=(Training("train_attentionshift", "attentionshift.learning.batch"),),
     detect=detect,
     shared=True,
     fallback=at_points,

@@ -51,7 +51,14 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
     settings, running = config.attentionshift, config.train
     learning = settings.learning
     part = ranks.own_part(learning.batch, "attentionshift.learning.batch")
-    dataset = TrainingImages(coco, images, scale=settings.scale, seed=config.seed, most=settings.tokens.count)
+    dataset = TrainingImages(
+        coco,
+        images,
+        scale=settings.scale,
+        seed=config.seed,
+        most=settings.tokens.count,
+        agnostic=config.data.class_agnostic,
+    )
     steps = total_steps(learning, len(dataset))
     if finished(folder / FILE):
         return {"steps": steps, "images": len(dataset)}

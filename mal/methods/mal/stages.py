@@ -12,13 +12,14 @@ from mal.engine.precision import network_dtype
 from mal.engine.runtime import load_checkpoint
 from mal.engine.settings import settings
 from mal.methods.labelling import ShardLabeler
+from mal.methods.mal.cost import v100_seconds
 from mal.methods.mal.crf import backend
 from mal.methods.mal.label import mal_labeler
 from mal.methods.mal.network import load_networks, starting_network
 from mal.methods.mal.reads import DECODERS, FORMER, LABELLING, TRAINING
 from mal.methods.mal.shipped import labeler_path
 from mal.methods.mal.train import train_labeler
-from mal.methods.spec import Labels, Method
+from mal.methods.spec import Labels, Method, Training
 
 
 def train(context: Context) -> Stage:
@@ -83,4 +84,5 @@ def _columns(config: Config) -> Json:
     }
 
 
-MAL = Method("mal", labels, train=train, trainings=("train_labeler",), shared=True, preflight=preflight)
+TRAININGS = (Training("train_labeler", "train.batch", v100_seconds),)
+MAL = Method("mal", labels, train=train, trainings=TRAININGS, shared=True, preflight=preflight)

@@ -62,7 +62,7 @@ def about(weights: Weights) -> dict[str, Any]:
 
 
 def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
-    """Refuse a file of another backbone in a sentence.
+    """Refuse a file of another backbone, or one that does not tell how it reads its images, in a sentence.
 
     Args:
         source: the file, after the setting that named it.
@@ -70,13 +70,13 @@ def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> Non
     Raises:
         WeightsError.
     """
-    resnets.check(config, facts["backbone"], source=source, deformable=facts["deformable"])
-    reading(facts, published_once=False, source=source)
+    resnets.check(config, facts["backbone"], source=source, deformable=facts.get("deformable", False))
+    reading(facts, source=source)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
-    found = reading(facts, published_once=False, source=facts["file"])
+    found = reading(facts, source=facts["file"])
     return found.fitted(found.fitted_rois(config))
 
 
@@ -89,7 +89,7 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    found = reading(facts, published_once=False, source=weights.source)
+    found = reading(facts, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=found.for_rgb(resnets.ours_deformed(weights.tensors), STEM)),

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published import resnets
+from mal.segmenters.published import mmdetection
 from mal.segmenters.published.files import Weights
 from mal.segmenters.published.keys import Rule, background_first, filled, with_background
 from mal.segmenters.published.mmdetection import BODY, PROPOSALS
@@ -56,6 +56,8 @@ RULES = (
     Rule(STAGE + r"mask_predictor\.mask_fcn_logits\.(.+)", r"roi_head.mask_head.\1.conv_logits.\2", with_background(1)),
 )
 
+check = mmdetection.check
+
 
 def about(weights: Weights) -> dict[str, Any]:
     """What a file says of its model: `classes` (background not counted), `backbone`, `box_per_class`, and what its
@@ -74,23 +76,10 @@ def about(weights: Weights) -> dict[str, Any]:
     }
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
-    """Refuse a file of another backbone in a sentence.
-
-    Args:
-        source: the file, after the setting that named it.
-
-    Raises:
-        WeightsError.
-    """
-    resnets.check_name(config, facts["backbone"], source=source)
-    reading(facts, published_once=True, source=source)
-
-
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
     cascade = dataclasses.replace(config.cascade, box_per_class=facts["box_per_class"])
-    found = reading(facts, published_once=True, source=facts["file"])
+    found = reading(facts, source=facts["file"])
     return dataclasses.replace(found.fitted(found.fitted_rois(config)), cascade=cascade)
 
 
@@ -101,7 +90,7 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
         WeightsError: they are another model's.
     """
     tensors = {_authors(key): value for key, value in weights.tensors.items()}
-    found = reading(facts, published_once=True, source=weights.source)
+    found = reading(facts, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=found.for_rgb(tensors, STEM)),

@@ -106,12 +106,12 @@ def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> Non
         WeightsError.
     """
     authors.check(config, facts, source=source)
-    reading(facts, published_once=True, source=source)
+    reading(facts, source=source)
 
 
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config whose images enter as MMDetection's do."""
-    return reading(facts, published_once=True, source=facts["file"]).fitted(config)
+    return reading(facts, source=facts["file"]).fitted(config)
 
 
 def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    found = reading(facts, published_once=True, source=weights.source)
+    found = reading(facts, source=weights.source)
     named = found.for_rgb({_newest(key): value for key, value in weights.tensors.items()}, STEM)
     return authors.renamed(
         config, dataclasses.replace(weights, tensors=named), facts, rules=RULES, way_out=WAY_OUT, unread=UNREAD

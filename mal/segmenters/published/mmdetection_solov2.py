@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.published import resnets
+from mal.segmenters.published import mmdetection, resnets
 from mal.segmenters.published.files import Weights
 from mal.segmenters.published.keys import Rule, filled
 from mal.segmenters.published.mmdetection import BLOCK, BODY, STEM
@@ -24,6 +24,8 @@ WAY_OUT = (
     "give a SOLOv2 of MMDetection's zoo (not one of the light ones), and leave the segmenter's settings as they are"
 )
 BRANCHES = {"kernel_branch": "kernel_convs", "category_branch": "cls_convs"}
+
+check = mmdetection.check
 
 
 def about(weights: Weights) -> dict[str, Any]:
@@ -37,22 +39,9 @@ def about(weights: Weights) -> dict[str, Any]:
     }
 
 
-def check(config: SegmenterConfig, facts: dict[str, Any], *, source: str) -> None:
-    """Refuse a file of another backbone in a sentence.
-
-    Args:
-        source: the file, after the setting that named it.
-
-    Raises:
-        WeightsError.
-    """
-    resnets.check(config, facts["backbone"], source=source, deformable=facts["deformable"])
-    reading(facts, published_once=True, source=source)
-
-
 def fitted(config: SegmenterConfig, facts: dict[str, Any]) -> SegmenterConfig:
     """The config with which our parts do at test time what MMDetection does."""
-    config = reading(facts, published_once=True, source=facts["file"]).fitted(config)
+    config = reading(facts, source=facts["file"]).fitted(config)
     return dataclasses.replace(config, grid=dataclasses.replace(config.grid, deform_out=facts["deformable"]))
 
 
@@ -62,7 +51,7 @@ def converted(config: SegmenterConfig, weights: Weights, facts: dict[str, Any]) 
     Raises:
         WeightsError: they are another model's.
     """
-    found = reading(facts, published_once=True, source=weights.source)
+    found = reading(facts, source=weights.source)
     return filled(
         lambda: build(config, classes=facts["classes"], load=False),
         dataclasses.replace(weights, tensors=found.for_rgb(resnets.ours_deformed(weights.tensors), STEM)),

@@ -29,6 +29,7 @@ ROI_ALIGN = r"(?:dict\(|\{)([^(){}]*['\"]RoIAlign['\"][^(){}]*)[)}]"
 VERSION_1 = r"Legacy(?:AnchorGenerator|DeltaXYWHBBoxCoder)|\banchor_scales\b"  # boxes that end a pixel farther
 PIXELS = ("bgr", "mean", "std")
 UNALIGNED = ("coco_v1", "no_aug_compare")  # in the names of files
+SEVERAL = "mmdetection_mask_rcnn"  # the layout published with several ways of reading; all others take ImageNet's RGB
 NAMED = r"^mask[-_]rcnn[-_].*fpn"  # as MMDetection names its files
 
 
@@ -89,12 +90,11 @@ def said(text: str) -> dict[str, Any]:
     return found
 
 
-def reading(facts: dict[str, Any], *, published_once: bool, source: str) -> Reading:
+def reading(facts: dict[str, Any], *, source: str) -> Reading:
     """How a model reads its images and RoIs.
 
     Args:
-        facts: `file` (its name), `backbone`, and `said` of its config.
-        published_once: models of this kind were published with one way of reading alone, ImageNet's RGB.
+        facts: `file` (its name), `layout`, `backbone`, and `said` of its config.
         source: the file, for the error.
 
     Raises:
@@ -107,7 +107,7 @@ def reading(facts: dict[str, Any], *, published_once: bool, source: str) -> Read
             "give one that MMDetection 2 or 3 trained"
         )
     pixels = {name: told[name] for name in PIXELS if name in told}
-    style = told.get("style") or _style(facts, certain=published_once or len(pixels) == len(PIXELS))
+    style = told.get("style") or _style(facts, certain=facts["layout"] != SEVERAL or len(pixels) == len(PIXELS))
     if style is None:
         raise WeightsError(
             f"{source} does not tell how its images enter, as RGB or in Caffe's style as BGR: no config is inside "
