@@ -43,7 +43,7 @@ def score(context: Context, predictions: Stage, *, columns: Json | None = None, 
 
     Args:
         columns: what a table says of it beside what it says of the predictions.
-        own: they are of a method's own detector, which finds masks whatever the segmenter does; VOC's mAP comes with it.
+        own: they are of a method's own detector, which has masks whatever the segmenter has; with VOC's mAP.
     """
     config = context.config
     split, which = context.required_val, config.data.val_images

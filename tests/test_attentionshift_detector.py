@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mal.data.mask_formats import decode_mask
 from mal.errors import ConfigError
+from mal.methods.attentionshift.config.detector import DetectionConfig, DetectorConfig
 from mal.methods.attentionshift.detect import Detections, View, as_coco, detect, kept
 from mal.methods.attentionshift.detector import LOWERED, Detector, Objects
-from mal.methods.attentionshift.config.detector import DetectionConfig, DetectorConfig
 from mal.segmenters.precision import lower_precision
 from mal.segmenters.rcnn.parts import ExactAnchors
 from tests.test_attentionshift_heads import mae_checkpoint

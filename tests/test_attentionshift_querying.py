@@ -23,13 +23,13 @@ def test_the_assignment_is_the_cheapest_of_all(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(6, 4, generator=generator, dtype=torch.float64) * 3
     places = torch.rand(6, 2, generator=generator, dtype=torch.float64) * 0.2  # so near that classes matter
-    points = Points(torch.rand(3, 2, generator=generator) * torch.tensor([50.0, 20.0]), torch.tensor([2, 0, 2]), (100, 250))
+    points = Points(
+        torch.rand(3, 2, generator=generator) * torch.tensor([50.0, 20.0]), torch.tensor([2, 0, 2]), (100, 250)
+    )
     known = points.places.tolist()
 
     def total(tokens: tuple[int, ...]) -> float:
-        return sum(
-            cost(float(logits[t, points.labels[i]]), places[t].tolist(), known[i]) for i, t in enumerate(tokens)
-        )
+        return sum(cost(float(logits[t, points.labels[i]]), places[t].tolist(), known[i]) for i, t in enumerate(tokens))
 
     found = matched(logits, places, points, CONFIG)
     assert total(tuple(found.tolist())) == pytest.approx(min(map(total, permutations(range(6), 3))))

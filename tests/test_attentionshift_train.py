@@ -1,14 +1,12 @@
 """AttentionShift learns from points alone: in every precision, whatever interrupts it, from whatever points."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mal.data.annotations import read, write
+from mal.data.annotations import read
 from mal.data.parts import CATEGORIES, generate
 from mal.data.views import VIEWS
 from mal.engine.runtime import load_checkpoint, seed_everything
@@ -117,8 +115,8 @@ def test_a_killed_training_ends_in_the_same_bits(points: dict, drawn: Path, comp
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     config = config_of(compose, "attentionshift.learning.steps=3")
     train(points, drawn / "images", config, folder=whole, device=CPU)
+    halted = config_of(compose, "attentionshift.learning.steps=3", "train.stop_after=1")
     with pytest.raises(Stopped):
-        halted = config_of(compose, "attentionshift.learning.steps=3", "train.stop_after=1")
         train(points, drawn / "images", halted, folder=parted, device=CPU)
     train(points, drawn / "images", config, folder=parted, device=CPU)
     one, other = (load_checkpoint(folder / FILE)["network"] for folder in (whole, parted))
@@ -135,9 +133,22 @@ def test_labels_keep_the_order_of_the_file_whatever_the_order_of_the_tokens(
     trained = load(tmp_path / FILE, config, CPU)
     entry = points["images"][0]
     mine = [a for a in points["annotations"] if a["image_id"] == entry["id"]]
-    seen = trained.network.eval().see([shown(entry, mine, drawn / "images", trained.categories.labels_of(points, source="points"), short=64, long=96).image])
+    seen = trained.network.eval().see(
+        [
+            shown(
+                entry, mine, drawn / "images", trained.categories.labels_of(points, source="points"), short=64, long=96
+            ).image
+        ]
+    )
     for annotations in (mine, mine[::-1]):
-        sample = shown(entry, annotations, drawn / "images", trained.categories.labels_of(points, source="points"), short=64, long=96)
+        sample = shown(
+            entry,
+            annotations,
+            drawn / "images",
+            trained.categories.labels_of(points, source="points"),
+            short=64,
+            long=96,
+        )
         (tokens,) = trained.network.match(*trained.network.token_heads(seen.tokens), [sample.points])
         if annotations is mine:
             first = tokens

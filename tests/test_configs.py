@@ -87,7 +87,18 @@ def test_the_menu_has_every_name_of_the_paper():
     assert set(PROFILES) == {path.stem for path in (CONF / "profile").glob("*.yaml")}
     assert {"convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"} <= set(MENU["encoder"])
     assert set(MENU["decoder"]) == {"attention", "fc", "fcn", "query"}
-    assert set(MENU["labeler"]) == {"mal", "attentionshift", "box", "ellipse", "grabcut", "disc", "gt", "file", "sam", "none"}
+    assert set(MENU["labeler"]) == {
+        "mal",
+        "attentionshift",
+        "box",
+        "ellipse",
+        "grabcut",
+        "disc",
+        "gt",
+        "file",
+        "sam",
+        "none",
+    }
     assert {"paper", "released"} <= set(MENU["recipe"])
     assert set(MENU["segmenter"]) == {*SEGMENTERS, "none"}
     tables = {"tab1_coco", "tab2_lvis", "tab3_decoder", "tab4_encoder", "tab5_theta", "tab6_clustering"}

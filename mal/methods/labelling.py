@@ -134,12 +134,8 @@ def filled_box(annotation: dict[str, Any], image_size: tuple[int, int]) -> MaskW
     return MaskWindow(np.ones((max(bottom - top, 1), max(right - left, 1)), dtype=bool), left, top)
 
 
-def at_points(annotation: dict[str, Any], image_size: tuple[int, int]) -> MaskWindow:
-    """The pixels that an annotation's points lie on as its mask.
-
-    Args:
-        image_size: height and width.
-    """
+def at_points(annotation: dict[str, Any], _image_size: tuple[int, int]) -> MaskWindow:
+    """The pixels that an annotation's points lie on as its mask."""
     columns, rows = np.floor(np.array(annotation["points"])).astype(int).T
     left, top = int(columns.min()), int(rows.min())
     mask = np.zeros((rows.max() - top + 1, columns.max() - left + 1), dtype=bool)

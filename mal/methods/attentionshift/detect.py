@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 from mal.engine.precision import autocast
-from mal.methods.attentionshift.detector import Detector
 from mal.methods.attentionshift.config.detector import DetectionConfig
+from mal.methods.attentionshift.detector import Detector
 from mal.segmenters.network import Json
 from mal.segmenters.rcnn.parts import as_results
 from mal.segmenters.rcnn.pasting import paste

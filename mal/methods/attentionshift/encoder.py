@@ -66,7 +66,7 @@ class PointViT(nn.Module):
         plain = isinstance(blocks, nn.Module) and all(hasattr(getattr(b, "attn", None), "qkv") for b in self.vit.blocks)
         if not plain or getattr(self.vit, "cls_token", None) is None or self.vit.num_prefix_tokens != 1:
             raise ConfigError(
-                f"encoder={encoder.name} is no plain ViT with one class token, whose attention carries AttentionShift's "
+                f"encoder={encoder.name} is no plain ViT with one class token, as AttentionShift needs it to carry its "
                 "point tokens; use encoder=vit_nano, deit_s or mae_b"
             )
         if config.blocks != sorted(config.blocks) or config.blocks[-1] != len(self.vit.blocks):
@@ -131,7 +131,7 @@ class PointViT(nn.Module):
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), looking
 
     def _attend(self, attn: Any, x: Tensor, *, show: bool) -> tuple[Tensor, Tensor | None]:
-        batch, length, channels = x.shape
+        length, channels = x.shape[1:]
         qkv = attn.qkv(x).unflatten(2, (3, attn.num_heads, channels // attn.num_heads)).permute(2, 0, 3, 1, 4)
         query, key, value = attn.q_norm(qkv[0]), attn.k_norm(qkv[1]), qkv[2]
         alone = 0 if self.config.patch_mixing else length - self.config.count  # rows that look at themselves alone
@@ -160,7 +160,9 @@ def _built(encoder: EncoderConfig, image_size: tuple[int, int], *, load: bool) -
             if key in own and value.shape != own[key].shape
         ],
     }
-    refuse(faults, source=encoder.checkpoint, model=f"encoder={encoder.name}", way_out="choose the encoder it was made for")
+    refuse(
+        faults, source=encoder.checkpoint, model=f"encoder={encoder.name}", way_out="choose the encoder it was made for"
+    )
     vit.load_state_dict(theirs)
     return vit, size
 

@@ -1,8 +1,6 @@
 """The whole network: the ViT with its point tokens, what reads them, and the detector that it teaches."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,6 @@ from mal.config import Config
 from mal.encoders.backbones import read_weights
 from mal.engine import ranks
 from mal.engine.precision import autocast
-from mal.errors import WeightsError
 from mal.methods.attentionshift.data import Sample, batched
 from mal.methods.attentionshift.detector import LOWERED, Detector, Objects
 from mal.methods.attentionshift.encoder import PointViT, Seen
@@ -87,9 +84,7 @@ class AttentionShift(nn.Module):
 
     def match(self, logits: Tensor, places: Tensor, points: list[Points]) -> list[Tensor]:
         """The token of each point of each image (step 1)."""
-        return [
-            matched(*own, each, self.config.querying) for *own, each in zip(logits, places, points, strict=True)
-        ]
+        return [matched(*own, each, self.config.querying) for *own, each in zip(logits, places, points, strict=True)]
 
     def choose(self, seen: Seen, image: int, tokens: Tensor, points: Points) -> Chosen:
         """Steps 2 to 4 of one image of a batch."""

@@ -19,9 +19,7 @@ TRAINING: Reads = {
             "raw_points": "count positive negative erosion",
             "shift": "method threshold erosion prototypes rounds temperature tau outside",
             "parts": "similar inside merge area most counting",
-            "mask_points": (
-                "supervision source fallback mask attention_count attention_positive attention_negative"
-            ),
+            "mask_points": ("supervision source fallback mask attention_count attention_positive attention_negative"),
         },
         "detector": {
             "": "width depth heads positions",
@@ -33,8 +31,8 @@ TRAINING: Reads = {
         },
         "scale": "short_sides long_side flip multiple position_side",
         "learning": (
-            "batch accumulate epochs steps lr warmup_steps warmup_start milestones gamma betas weight_decay layer_decay "
-            "clip"
+            "batch accumulate epochs steps lr warmup_steps warmup_start milestones gamma betas weight_decay "
+            "layer_decay clip"
         ),
     },
 }

@@ -14,7 +14,6 @@ from mal.errors import ConfigError
 from mal.methods.attentionshift.config.network import StemConfig
 from mal.segmenters.weights import refuse
 
-
 SHIPPED = Path(__file__).parent / "stem.safetensors"  # made by experiments/attentionshift_stem.py
 
 
@@ -72,12 +71,14 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] → (B, h·w, channels), row by row."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            (cells,) = self.body.forward_intermediates(
-                normalise(images, self.mean, self.std), indices=[self.index], intermediates_only=True
-            )
-        cells = F.pixel_unshuffle(self.norm(cells), self.stack)
+        cells = F.pixel_unshuffle(self.norm(self.cells(images)), self.stack)
         return self.linear(cells.flatten(2).transpose(1, 2))
+
+    def cells(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] → (B, width, H / stride, W / stride), what the network gives."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            shown = normalise(images, self.mean, self.std)
+            return self.body.forward_intermediates(shown, indices=[self.index], intermediates_only=True)[0]
 
     def _load(self, path: Path) -> None:
         """The body's weights from a file, which may hold more of the network."""

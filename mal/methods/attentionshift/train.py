@@ -18,9 +18,9 @@ from mal.engine.runtime import save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
 from mal.methods.attentionshift.checkpoint import FILE
+from mal.methods.attentionshift.config.network import LearningConfig
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
-from mal.methods.attentionshift.config.network import LearningConfig
 from mal.segmenters.data import order
 from mal.segmenters.reading import read_ahead
 
@@ -74,7 +74,9 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
         seed=(config.seed, "attentionshift step"),  # anchors, RoIs, prototypes, points
         state={"network": network, "optimizer": optimizer},
         scaler=loss_scaler(device, dtype),
-        curve=Curve(folder / "curves.jsonl", CURVE_EVERY, lambda _, means: {"loss": sum(means.values()), **means}, ("loss",)),
+        curve=Curve(
+            folder / "curves.jsonl", CURVE_EVERY, lambda _, means: {"loss": sum(means.values()), **means}, ("loss",)
+        ),
         guard=Guard(network, _bad_loss, _bad_weights),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
@@ -179,14 +181,14 @@ def _ids(batch: list[Sample]) -> list[int]:
 
 
 def _bad_loss(step: int, losses: dict[str, float], image_ids: list[int]) -> TrainingError:
-    wrong = ", ".join(f"{name} = {value}" for name, value in losses.items() if value != value or abs(value) == float("inf"))
-    return TrainingError(
-        f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {WAY_OUT}"
+    wrong = ", ".join(
+        f"{name} = {value}" for name, value in losses.items() if value != value or abs(value) == float("inf")
     )
+    return TrainingError(f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {WAY_OUT}")
 
 
 def _bad_weights(step: int, names: list[str]) -> TrainingError:
     return TrainingError(
-        f"step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its losses "
-        f"are; they were not saved. {WAY_OUT}"
+        f"step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its "
+        f"losses are; they were not saved. {WAY_OUT}"
     )
