@@ -1,9 +1,9 @@
-"""Make the start of AttentionShift's demo: a small ViT whose tokens have learned to find points on other drawn images.
+"""Make the start of AttentionShift's demo: a small ViT whose tokens have learned to find points on drawn images.
 
 python experiments/attentionshift_start.py --images 3000 --steps 12000
 
-A ViT from scratch needs thousands of steps until its tokens look at objects, which the demo's minutes do not hold. So it
-learns step 1 alone, from the points of images that are drawn as the demo's are, of another seed. The frozen stem's
+A ViT from scratch needs thousands of steps until its tokens look at objects, which the demo's minutes do not hold. So
+it learns step 1 alone, from the points of images that are drawn as the demo's are, of another seed. The frozen stem's
 features of all images are kept, which makes a step a tenth of a second.
 """
 
@@ -27,7 +27,6 @@ from mal.data.annotations import decode_mask, read
 from mal.data.views import VIEWS
 from mal.engine.progress import Progress
 from mal.engine.runtime import save_checkpoint, seed_everything
-from mal.methods.attentionshift.config.network import StemConfig
 from mal.methods.attentionshift.data import TrainingImages, flipped
 from mal.methods.attentionshift.encoder import PointViT
 from mal.methods.attentionshift.heads import TokenHeads, sincos_positions
@@ -183,7 +182,7 @@ def measure(vit: PointViT, heads: TokenHeads, val: list, config: Config) -> tupl
         for depth, rows in enumerate(rolled[..., 1 : 1 + count].unflatten(2, seen.maps[-1].shape[-2:]), start=1):
             for row, mask in zip(upsample(rows, PATCH).numpy(), masks, strict=True):
                 flat, inside = row.ravel(), mask.ravel()
-                if 0 < inside.sum():
+                if inside.any():
                     ranks, n = rankdata(flat), inside.sum()
                     auc = (ranks[inside].sum() - n * (n + 1) / 2) / (n * (len(flat) - n))
                     maps_of.setdefault(depth, []).append((auc, inside[flat.argmax()], inside.mean()))
