@@ -167,7 +167,7 @@ def learn(
 
 @torch.no_grad()
 def measure(vit: PointViT, heads: TokenHeads, val: list, config: Config) -> tuple:
-    """Class accuracy, L1 distance, and per depth of the rollout the AUC of the maps and the share of peaks on objects."""
+    """Class accuracy, L1 distance; per depth of the rollout the AUC of the maps and the share of peaks on objects."""
     for part in (vit, heads):
         part.eval()
     right, apart, maps_of = [], [], {}
