@@ -128,6 +128,8 @@ def _check(table: PaperTable) -> None:
     for row in table.rows:
         if row.printed.keys() != table.quantities.keys() or row.names.keys() != table.identity.keys():
             raise ValueError(f"row {row.id} has not every column, or others than the table's")
+        if row.ours is not None and "data" not in row.ours:
+            raise ValueError(f"rows.{row.id}.ours: the key data is absent, here and in the table's ours")
     if len({row.id for row in table.rows}) < len(table.rows):
         raise ValueError("two rows have the same id")
     for i, where in enumerate(table.results):

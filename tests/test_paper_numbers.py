@@ -126,6 +126,7 @@ def changed(folder: Path, name: str, *change: str) -> Path:
         (("{stage: ap_val, ", "{stage: ap_val, any: [mal], "), "results.0.any is no list of conditions"),
         (("larger: [[", "bigger: [["), "the attention-based decoder performs the best: it needs one of value"),
         (("remark: The table varies", "about: The table varies"), "slips.0: there is no key about"),
+        (("ours: {data: coco, ", "ours: {"), "rows.fc.ours: the key data is absent"),
         (("rows:", "rows: ["), "is no YAML: "),
     ],
 )  # fmt: skip
