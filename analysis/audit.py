@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
-from analysis.paper_numbers import Claim, PaperNumbersError, PaperTable, Printed, find_cell, find_row, load
+from analysis.paper.table import Claim, PaperTable, Printed
+from analysis.paper_numbers import PaperNumbersError, find_cell, find_row, load
 from analysis.rendering import Table, markdown
 from analysis.sources import command
 from analysis.zoo import report as zoo_report
 
 AGREES, ROUNDING, CANNOT = "agrees", "within rounding", "cannot follow"
-RETENTIONS = {"retention_val": "mask_ap_val", "retention_test": "mask_ap_test"}
 Cell = Callable[[str], "Interval"]
 
 
@@ -64,10 +64,11 @@ def retentions(tables: Mapping[str, PaperTable]) -> Iterator[Finding]:
     """Every printed retention beside the quotient of the printed APs."""
     for table in tables.values():
         for row in table.rows:
-            for retention, ap in RETENTIONS.items():
-                printed, above = row.printed.get(retention), row.printed.get(ap)
-                if printed is None:
+            for retention, quantity in table.quantities.items():
+                ap, printed = quantity.quotient_of, row.printed[retention]
+                if not ap or printed is None:
                     continue
+                above = row.printed[ap]
                 if above is None or row.over is None:
                     raise PaperNumbersError(f"results/paper: {table.name}.{row.id} has a {retention} without its APs")
                 below = find_row(row.over, table, tables).printed[ap]
@@ -75,7 +76,7 @@ def retentions(tables: Mapping[str, PaperTable]) -> Iterator[Finding]:
                     raise PaperNumbersError(f"results/paper: {table.name}.{row.id} is over a row without {ap}")
                 quotient = Interval.of(above).over(Interval.of(below))
                 remark = f"{above.text} / {below.text}"
-                place = f"Table {table.number}, {_words(row.names)}, {table.quantities[retention].title}"
+                place = f"{table.place}, {_words(row.names)}, {quantity.title}"
                 yield _finding(place, printed, quotient, remark)
 
 
@@ -95,7 +96,7 @@ def verdict(printed: Printed, computed: Interval) -> str:
 
 
 def _check(claim: Claim, table: PaperTable, tables: Mapping[str, PaperTable]) -> Finding:
-    place = f"Table {table.number}, {claim.where}: {claim.quote}"
+    place = f"{table.place}, {claim.where}: {claim.quote}"
 
     def cell(reference: str) -> Interval:
         return Interval.of(find_cell(reference, table, tables))
@@ -220,7 +221,7 @@ def report(tables: Mapping[str, PaperTable]) -> list[Table]:
             "audit_slips",
             "Slips found by reading, not by computation",
             ("where", "says", "remark"),
-            tuple((f"Table {t.number}, {s.where}", s.quote, s.remark) for t in tables.values() for s in t.slips),
+            tuple((f"{t.place}, {s.where}", s.quote, s.remark) for t in tables.values() for s in t.slips),
             wide=frozenset({"says", "remark"}),
         ),
     ]

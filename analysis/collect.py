@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.columns import COLUMNS as SETTINGS
-from analysis.columns import PUBLISHED
+from analysis.columns import KNOWN, PUBLISHED
 from analysis.denominators import UNKNOWN, denominator
 from analysis.records import Record, UnreadableRecordError, address, is_number, read_record
 from analysis.sources import command
@@ -23,7 +23,6 @@ TYPES = {
     **{"seed": "Int64", "stage": "str", "metric": "str", "value": "float64", "n": "Int64", "key": "str"},
     **{"commit": "str", **PUBLISHED},
 }
-KNOWN = {*SETTINGS, "seed", *PUBLISHED, "printed_by"}  # columns of records; the last is words for the one before it
 COLUMNS = list(TYPES)
 KINDS = {"float64": float, "Int64": int}
 

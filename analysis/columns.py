@@ -54,6 +54,7 @@ PUBLISHED = {  # what a retention is divided by, and which published file an AP 
     "published_file": "str",
     "printed_mask_ap": "float64",
 }
+KNOWN = {*COLUMNS, "seed", *PUBLISHED, "printed_by"}  # columns of records; the last is words for the one before it
 PAPER_DATA = ("coco", "lvis")
 _RECIPE = "|".join(
     [

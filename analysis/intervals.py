@@ -14,13 +14,18 @@ from mal.metrics.matches import MatchArrays
 
 RESAMPLES = 1000
 MATCHES = {"mask": "matches_segm.npz", "box": "matches_bbox.npz"}
-MEANS = {"iou": ("iou", ""), "clustering": ("score", "tokens")}  # of which column of instances.csv; weighted by which
+MEANS = {
+    "iou": ("iou", ""),
+    "boundary_iou": ("boundary_iou", ""),
+    "clustering": ("score", "tokens"),
+}  # of which column of instances.csv; weighted by which
 
 
 def interval(record: Record, metric: str, store: Path) -> Interval | None:
     """The interval of a metric such as mask_ap, box_ap50, iou or clustering, in its own unit (0 to 1 for AP and IoU).
 
-    A mean's is the percentile interval, an AP's the bias-corrected one (see analysis/stats.py).
+    A mean's is the percentile interval, an AP's the bias-corrected one (see analysis/stats.py); a record that has
+    METRIC_low and METRIC_high says it itself.
 
     Returns:
         None where the record has no such metric, it is no AP and no mean, or the store lacks the arrays.
@@ -33,6 +38,9 @@ def interval(record: Record, metric: str, store: Path) -> Interval | None:
     folder = store / address(record)
     if value is None:
         return None
+    low, high = (record["metrics"].get(f"{metric}_{end}", {}).get("value") for end in ("low", "high"))
+    if low is not None and high is not None:
+        return Interval(value, low, high)
     if metric in MEANS and (folder / "instances.csv").is_file():
         return percentile(value, _means(folder / "instances.csv", *MEANS[metric]))
     if kind in MATCHES and name in METRICS and (folder / MATCHES[kind]).is_file():

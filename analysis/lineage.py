@@ -133,8 +133,8 @@ def chosen(
 
 
 def apart_from(compared: str, settings: Settings) -> Settings:
-    """The settings without one that is compared, a key of `BELONGS`, and without what belongs to it."""
-    pattern = re.compile(BELONGS[compared])
+    """The settings without one that is compared, and without what belongs to it: by `BELONGS`, else all of its name."""
+    pattern = re.compile(BELONGS.get(compared, rf"(.+\.)?{re.escape(compared)}"))
     return {name: value for name, value in settings.items() if name != compared and not pattern.fullmatch(name)}
 
 

@@ -1,142 +1,45 @@
-"""Every number of the paper's Tables 1 to 7, as printed: results/paper/tab1.yaml … tab7.yaml.
-
-A file has the table's caption, its `identity` columns (key → heading), its `quantities` (key → heading, unit, and which
-of our results it is `measured` by), and `rows`:
-
-  id       a name inside the table; a cell is ID.QUANTITY, from another table TABLE.ID.QUANTITY
-  names    what identifies the row, in the paper's words; ours in brackets
-  printed  quantity → the number as printed, with its decimals, or "-"
-  over     the row with human masks that its retention divides by (ID or TABLE.ID)
-  ours     the settings of our results that are this row's, beside those of the whole table; absent for quoted rows
-  scale    stage → setting → the value that the paper (or, for schedules, the released configs) trains with
-  run      what `python experiments/run.py -m experiment=NAME profile=paper` needs to compute this row alone
-
-`as_written` repeats rows whose names the paper got wrong. The printed numbers stand beside results of what they most
-likely are numbers of; the row ID_as_written, without printed numbers, is for what the name says. `of` is the ID,
-`names` and `ours` are what differs.
-
-`claims` are sentences about the numbers, as data for the audit; `slips` are those that no arithmetic shows. zoo.yaml
-(analysis/zoo.py) has the numbers of a public zoo that the paper repeats.
-"""
+"""Papers' tables as data: results/paper/METHOD/tabN.yaml, whose keys results/paper/README.md explains."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from analysis.paper.selection import ALTERNATIVES, EXCEPTIONS, PLACEHOLDER
+from analysis.paper.table import Beside, Claim, Identity, PaperTable, Printed, Quantity, Row, Slip
 from mal.errors import MalError
 
 PAPER = Path(__file__).resolve().parents[1] / "results" / "paper"
+SAYS = "results/paper/README.md says what belongs there"
 RELATIONS = ("value", "difference", "mean_difference", "largest", "smallest", "larger", "within", "opposite_order")
-Scale = Mapping[str, Mapping[str, Any]]  # stage → setting (dotted) → value
+T = TypeVar("T")
 
 
 class PaperNumbersError(MalError):
-    """The files of the paper's numbers are missing or do not fit together."""
-
-
-@dataclass(frozen=True)
-class Printed:
-    """A decimal number as printed: it stands for all that round to it."""
-
-    text: str
-
-    @property
-    def value(self) -> Fraction:
-        """Exactly what is printed."""
-        return Fraction(self.text)
-
-    @property
-    def decimals(self) -> int:
-        return len(self.text.partition(".")[2])
-
-    @property
-    def slack(self) -> Fraction:
-        """Half a unit of the last decimal: 38.6 stands for 38.55 … 38.65, both ends included."""
-        return Fraction(1, 2 * 10**self.decimals)
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A column of numbers."""
-
-    title: str
-    unit: str
-    measured: str | None  # which of our results: a metric, or retention, testdev, testdev_retention; None: none
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table."""
-
-    id: str
-    names: dict[str, str]
-    printed: dict[str, Printed | None]
-    over: str | None = None
-    ours: dict[str, Any] | None = None
-    scale: Scale = field(default_factory=dict)
-    run: str | None = None
-    remark: str | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence about the numbers, and what it says of which cells (see analysis/audit.py)."""
-
-    where: str
-    quote: str
-    relation: str  # one of RELATIONS
-    cells: Any  # a cell, or lists of cells, as the relation needs
-    says: Printed | None
-
-
-@dataclass(frozen=True)
-class Slip:
-    """A sentence that is wrong in a way that no arithmetic shows."""
-
-    where: str
-    quote: str
-    remark: str
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """One of the paper's tables."""
-
-    number: int
-    name: str  # of the experiment that computes it
-    title: str
-    caption: str
-    identity: dict[str, str]
-    quantities: dict[str, Quantity]
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
-    slips: tuple[Slip, ...]
-    remark: str | None
-
-    def command(self, row: Row | None = None) -> str:
-        """What computes the table, or one of its rows, at the paper's scale."""
-        one = f" {row.run}" if row is not None and row.run is not None else ""
-        return f"python experiments/run.py -m experiment={self.name} profile=paper{one}"
+    """The files of the papers' numbers are missing or do not fit together."""
 
 
 @cache
 def load(folder: Path = PAPER) -> dict[str, PaperTable]:
-    """All tables by name, in the paper's order.
+    """All tables by name: paper by paper, each in its order.
 
     Raises:
         PaperNumbersError: a file is missing, or something in it has no meaning.
     """
-    paths = sorted(folder.glob("tab*.yaml"))
-    if not paths:
+    tables = [_read(path) for path in sorted(folder.glob("*/tab*.yaml"))]
+    if not tables:
         raise PaperNumbersError(
-            f"{folder} holds no tab1.yaml …; analysis/ reads them from a checkout of the repository"
+            f"{folder} holds no mal/tab1.yaml …; analysis/ reads them from a checkout of the repository"
         )
-    return {table.name: table for table in map(_read, paths)}
+    found: dict[str, PaperTable] = {}
+    for table in sorted(tables, key=lambda one: (one.file.parent, one.number is None, one.number or 0)):
+        if table.name in found:
+            raise PaperNumbersError(f"{table.file}: name: {found[table.name].file} is called {table.name} too")
+        found[table.name] = table
+    return found
 
 
 def find_row(reference: str, table: PaperTable, tables: Mapping[str, PaperTable]) -> Row:
@@ -167,69 +70,97 @@ def find_cell(reference: str, table: PaperTable, tables: Mapping[str, PaperTable
 
 
 def _read(path: Path) -> PaperTable:
-    raw: Any = OmegaConf.to_container(OmegaConf.load(path))
     try:
-        quantities = {name: Quantity(**quantity) for name, quantity in raw["quantities"].items()}
-        rows = tuple(_row(row, raw) for row in raw["rows"])
-        for entry in raw.get("as_written", []):
-            rows = _with_written(rows, **entry)
-        claims = tuple(map(_claim, raw.get("claims", [])))
-        slips = tuple(Slip(**slip) for slip in raw.get("slips", []))
-    except (KeyError, TypeError, ValueError) as error:
-        raise PaperNumbersError(f"{path}: {error}; analysis/paper_numbers.py says what belongs there") from error
-    for row in rows:
-        if row.printed.keys() != quantities.keys() or row.names.keys() != raw["identity"].keys():
-            raise PaperNumbersError(f"{path}: row {row.id} has not every column, or others than the table's")
-    if len({row.id for row in rows}) < len(rows):
-        raise PaperNumbersError(f"{path}: two rows have the same id")
-    head = {name: raw[name] for name in ("name", "title", "caption", "identity")}
-    return PaperTable(
-        number=raw["table"], **head, quantities=quantities, rows=rows, claims=claims, slips=slips,
-        remark=raw.get("remark"),
-    )  # fmt: skip
+        return _table(_mapping(path), path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PaperNumbersError(f"{path}: {error}; {SAYS}") from error
 
 
-def _row(raw: dict[str, Any], table: dict[str, Any]) -> Row:
-    printed = {name: None if text == "-" else _printed(text) for name, text in raw["printed"].items()}
-    rest = {name: raw.get(name) for name in ("over", "run", "remark")}
-    scale = {
-        stage: {**table.get("scale", {}).get(stage, {}), **raw.get("scale", {}).get(stage, {})}
-        for stage in (table.get("scale", {}) | raw.get("scale", {}))
-    }
-    ours = {**table["ours"], **raw["ours"]} if "ours" in raw else None
-    return Row(id=raw["id"], names=raw["names"], printed=printed, ours=ours, scale=scale, **rest)
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        raw: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # yaml and omegaconf have many kinds
+        raise ValueError(f"is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ValueError("is no mapping of keys to values")
+    return raw
 
 
-def _with_written(
-    rows: tuple[Row, ...], *, of: str, names: dict[str, str], ours: dict[str, Any], run: str
-) -> tuple[Row, ...]:
-    """The rows with another after the row `of`: what its name says, where its numbers are most likely another's."""
-    ids = [row.id for row in rows]
-    if of not in ids:
-        raise ValueError(f"as_written: there is no row {of}")
-    place = ids.index(of)
-    row = rows[place]
-    written = replace(
-        row,
-        id=f"{of}_as_written",
-        names={**row.names, **names},
-        printed=dict.fromkeys(row.printed),
-        over=None,
-        ours={**(row.ours or {}), **ours},
-        run=run,
-        remark=None,
-    )
-    return (*rows[: place + 1], written, *rows[place + 1 :])
+def _table(raw: dict[str, Any], path: Path) -> PaperTable:
+    shared, ours, scale = path.with_name("words.yaml"), raw.pop("ours", {}), raw.pop("scale", {})
+    raw["file"] = path
+    raw["rows"] = tuple(_row(row, ours, scale) for row in raw.get("rows", []))
+    raw["words"] = (_mapping(shared) if shared.exists() else {}) | raw.get("words", {})
+    raw["claims"] = tuple(map(_claim, raw.get("claims", [])))
+    raw["slips"] = tuple(_made(Slip, slip, f"slips.{i}") for i, slip in enumerate(raw.get("slips", [])))
+    for name, kind in (("identity", Identity), ("quantities", Quantity), ("more", Quantity)):
+        if name in raw:
+            raw[name] = {key: _made(kind, one, f"{name}.{key}") for key, one in raw[name].items()}
+    if "beside" in raw:
+        raw["beside"] = _made(Beside, raw["beside"], "beside")
+    table = _made(PaperTable, raw, "")
+    _check(table)
+    return table
+
+
+def _made(kind: type[T], raw: Any, key: str) -> T:
+    """What a mapping of the file stands for.
+
+    Raises:
+        ValueError: names the key that is unknown, absent, or has a value that cannot be.
+    """
+    below = f"{key}: " if key else ""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{below}{raw!r} is no mapping of keys to values")
+    known = {one.name: one.default is MISSING and one.default_factory is MISSING for one in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in raw if name not in known]:
+        raise ValueError(f"{below}there is no key {unknown[0]}")
+    if absent := [name for name, needed in known.items() if needed and name not in raw]:
+        raise ValueError(f"{below}the key {absent[0]} is absent")
+    try:
+        return kind(**raw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{below}{error}") from error
+
+
+def _check(table: PaperTable) -> None:
+    """Raises ValueError: parts of a table do not fit together."""
+    for row in table.rows:
+        if row.printed.keys() != table.quantities.keys() or row.names.keys() != table.identity.keys():
+            raise ValueError(f"row {row.id} has not every column, or others than the table's")
+        if row.ours is not None and "data" not in row.ours:
+            raise ValueError(f"rows.{row.id}.ours: the key data is absent, here and in the table's ours")
+    if len({row.id for row in table.rows}) < len(table.rows):
+        raise ValueError("two rows have the same id")
+    for i, where in enumerate(table.results):
+        if not isinstance(where.get("stage"), str):
+            raise ValueError(f"results.{i}: the key stage is absent, or names no single stage")
+        for name in (ALTERNATIVES, EXCEPTIONS):
+            if not all(isinstance(one, dict) for one in where.get(name, [])):
+                raise ValueError(f"results.{i}.{name} is no list of conditions")
+    listed = [(f"order.{i}", *one.values()) for i, one in enumerate(table.order) if isinstance(one, dict)]
+    named = [(key, words) for key, words in listed if isinstance(words, str)]
+    for key, identity in table.identity.items():
+        named += [(f"identity.{key}", words) for _, words in PLACEHOLDER.findall(str(identity.text)) if words]
+    for key, words in named:
+        if words not in table.words:
+            raise ValueError(f"{key}: there are no words {words}, only {', '.join(table.words) or 'none'}")
+    for key, quantity in table.quantities.items():
+        if quantity.quotient_of and quantity.quotient_of not in table.quantities:
+            raise ValueError(f"quantities.{key}.quotient_of: there is no quantity {quantity.quotient_of}")
+
+
+def _row(raw: Any, ours: dict[str, Any], scale: dict[str, Any]) -> Row:
+    """A row, with what the whole table's `ours` and `scale` add to its own."""
+    row = _made(Row, raw, f"rows.{raw.get('id')}")
+    printed = {name: None if text == "-" else Printed(text) for name, text in raw["printed"].items()}
+    scales = {stage: {**scale.get(stage, {}), **row.scale.get(stage, {})} for stage in {**scale, **row.scale}}
+    return replace(row, printed=printed, scale=scales, ours=None if row.ours is None else ours | row.ours)
 
 
 def _claim(raw: dict[str, Any]) -> Claim:
-    (relation,) = [name for name in RELATIONS if name in raw]
-    says = _printed(raw["says"]) if "says" in raw else None
+    relation, *more = [name for name in raw if name not in ("where", "quote", "says")] or [""]
+    if more or relation not in RELATIONS:
+        raise ValueError(f"claims: {raw['quote']}: it needs one of {', '.join(RELATIONS)}")
+    says = Printed(raw["says"]) if "says" in raw else None
     return Claim(raw["where"], raw["quote"], relation, raw[relation], says)
-
-
-def _printed(text: Any) -> Printed:
-    if not isinstance(text, str):
-        raise TypeError(f"the number {text!r} needs quotes, to keep its decimals")
-    Fraction(text)
-    return Printed(text)

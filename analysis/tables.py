@@ -1,4 +1,4 @@
-"""Tables 1 to 7 of the paper with ours beside them, from run.json files alone: `python -m analysis.tables`
+"""The tables of results/paper, ours beside what papers print, from run.json files alone: `python -m analysis.tables`
 
 Writes OUT/tables/tab1_coco.md, .tex, .csv and .html, and so on for each table, and prints what it wrote.
 """
@@ -18,7 +18,7 @@ TESTDEV = Path("results/testdev.yaml")
 
 
 def paper_tables(records: Iterable[Record], store: Path, *, testdev: Path = TESTDEV) -> list[Table]:
-    """The seven tables of the paper, each with what the records say beside it.
+    """Every table of results/paper, with what the records say.
 
     Args:
         records: run.json of finished stages. store: the folder that they are in, with their arrays.

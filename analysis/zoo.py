@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from analysis.paper_numbers import PAPER, PaperNumbersError, PaperTable, find_cell, find_row
+from analysis.paper.table import PaperTable
+from analysis.paper_numbers import PAPER, PaperNumbersError, find_cell, find_row
 from analysis.rendering import Table
 
 DEFORMABLE = "-DCN"  # in the paper's names of backbones
@@ -60,7 +61,7 @@ def comparisons(tables: Mapping[str, PaperTable], folder: Path = PAPER) -> list[
             table = tables[row.partition(".")[0]]
             printed = find_cell(reference, table, tables)
             backbone = find_row(row, table, tables).names["backbone"].partition(" [")[0]  # without what we say of it
-            place = f"Table {table.number}, human masks, {table.quantities[quantity].title}"
+            place = f"{table.place}, human masks, {table.quantities[quantity].title}"
             zoo, deformable = str(model["printed"][metric]), bool(model["deformable"])
             found.append(Comparison(place, backbone, printed.text, zoo, model["config"], deformable))
     return found

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.audit import AGREES, CANNOT, ROUNDING, Interval, claims, main, retentions, verdict
-from analysis.paper_numbers import PAPER, PaperNumbersError, Printed, load
+from analysis.paper.table import Printed
+from analysis.paper_numbers import PAPER, PaperNumbersError, load
 from analysis.zoo import comparisons
 from analysis.zoo import report as zoo_report
 

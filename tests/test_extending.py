@@ -1,5 +1,6 @@
 """docs/extending.md works as it is written: its files are put into a copy of the repository, and its commands run."""
 
+import csv
 import json
 import os
 import re
@@ -93,6 +94,29 @@ def test_a_segmenter_is_a_module_a_record_and_a_config(extended: Path) -> None:
     settings = json.loads(trained[0].read_text())["config"]["segmenter"]
     assert settings["backend"] == "flat"
     assert settings["heads"]["mask_targets"] == "binary"
+
+
+def test_a_table_is_one_file(extended: Path) -> None:
+    command = ["-m", "analysis.tables", "--store", str(ROOT / "results" / "published"), "--out", "here"]
+    done = subprocess.run(
+        [sys.executable, *command, "--table", "car_parts_masks"],
+        cwd=extended, env={**os.environ, "PYTHONPATH": str(extended)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 4
+    with (extended / "here" / "tables" / "car_parts_masks.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["labeler"] for row in rows] == ["MAL", "inscribed ellipse", "GrabCut", "filled box"]
+    paths = (ROOT / "results" / "published" / "quality_val").glob("*/run.json")
+    records = [record for path in paths if (record := json.loads(path.read_text()))["columns"]["data"] == "car_parts"]
+    measured = {record["columns"]["labeler"]: record["metrics"] for record in records}
+    for row, labeler in zip(rows, ("mal", "ellipse", "grabcut", "box"), strict=True):
+        assert row["n"] == "811 masks"
+        for heading, metric in (("mask IoU", "iou"), ("boundary IoU", "boundary_iou")):
+            value = 100 * measured[labeler][metric]["value"]
+            low, high = json.loads(row[f"{heading}, 95 % interval"])
+            assert row[heading] == f"{value:.1f}"
+            assert low < value < high < low + 6
 
 
 def test_the_page_names_files_that_are_there() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paper_runs import NOWHERE, Runs
 
+from analysis.paper.results import Results
+from analysis.paper.table import PaperTable, Printed, Row
 from analysis.paper_numbers import (
     PAPER,
     PaperNumbersError,
-    PaperTable,
-    Printed,
-    Row,
     find_cell,
     find_row,
     load,
@@ -25,7 +25,7 @@ from mal.config import Config
 from tests import sweeps
 
 CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
-TABLES = load()
+TABLES = {name: table for name, table in load().items() if table.file.parent.name == "mal"}
 # counted in the paper: printed numbers of each table
 COUNTS = {1: 9 * 2 + 2 + 5 * 4 + 1 + 6 * 4, 2: 4 + 6 * 2, 3: 3 * 2, 4: 6 * 3, 5: 6 * 2, 6: 6, 7: 15 * 6}
 
@@ -97,19 +97,69 @@ def test_captions_are_the_papers():
         assert re.match(rf"Table {table.number}: ", table.caption)
 
 
+def changed(folder: Path, name: str, *change: str) -> Path:
+    """A folder of papers that holds one table of MAL's, changed."""
+    text = (PAPER / "mal" / name).read_text(encoding="utf-8")
+    assert change[0] in text
+    (folder / "mal").mkdir()
+    (folder / "mal" / "words.yaml").write_text((PAPER / "mal" / "words.yaml").read_text(encoding="utf-8"))
+    (folder / "mal" / name).write_text(text.replace(*change, 1))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (("mask_ap_val: \"35.5\"", "mask_ap_val: 35.5"), "35.5 needs quotes"),
         (("mask_ap_val: \"35.5\", ", ""), "row fc has not every column"),
         (("id: fcn", "id: fc"), "two rows have the same id"),
-        (("quantities:", "quantity:"), "analysis/paper_numbers.py says what belongs there"),
+        (("quantities:", "quantity:"), "there is no key quantity; results/paper/README.md says what belongs there"),
+        (("varied: decoder", "vary: decoder"), "there is no key vary"),
+        (("unit: per cent, measured: mask_ap,", "unit: percent, measured: mask_ap,"),
+         "quantities.mask_ap_val: unit 'percent' is none of per cent, fraction,"),
+        (("count: images", "counts: images"), "quantities.mask_ap_val: there is no key counts"),
+        (("title: mask decoder, ", ""), "identity.decoder: the key title is absent"),
+        (("quotient_of: mask_ap_val", "quotient_of: ap"), "quotient_of: there is no quantity ap"),
+        (("{decoder:decoder}", "{decoder:heads}"), "identity.decoder: there are no words heads, only backbone, model"),
+        (("order: [{decoder: decoder}]", "order: [{decoder: heads}]"), "order.0: there are no words heads"),
+        (("{stage: ap_val, labeler", "{step: ap_val, labeler"), "results.0: the key stage is absent"),
+        (("{stage: ap_val, ", "{stage: ap_val, any: [mal], "), "results.0.any is no list of conditions"),
+        (("larger: [[", "bigger: [["), "the attention-based decoder performs the best: it needs one of value"),
+        (("remark: The table varies", "about: The table varies"), "slips.0: there is no key about"),
+        (("ours: {data: coco, ", "ours: {"), "rows.fc.ours: the key data is absent"),
+        (("rows:", "rows: ["), "is no YAML: "),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path, change, said):
-    (tmp_path / "tab3.yaml").write_text((PAPER / "tab3.yaml").read_text(encoding="utf-8").replace(*change))
-    with pytest.raises(PaperNumbersError, match=said):
-        load(tmp_path)
+    with pytest.raises(PaperNumbersError, match=rf"mal/tab3\.yaml: .*{re.escape(said)}"):
+        load(changed(tmp_path, "tab3.yaml", *change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("labeler: mal, theta", "labelr: mal, theta"), "results.0.labelr: no record has a column labelr"),
+        (("text: \"{decoder:decoder}\"", "text: \"{decodr}\""), "identity.decoder: no record has a column decodr"),
+        (("order: [{decoder: decoder}]", "order: [decoders]"), "order.0: no record has a column decoders"),
+        (("varied: decoder", "varied: heads"), "varied: no record has a column heads"),
+        (("ours: {decoder: fc}", "ours: {head: fc}"), "rows.fc.ours: no record has a column head"),
+        (("{stage: ap_val, ", "{stage: ap_val, none: [{dta: x}], "), "results.0.none.dta: no record has a column dta"),
+    ],
+)  # fmt: skip
+def test_a_column_that_no_record_has_is_refused(tmp_path, change, said):
+    runs = Runs()
+    runs.score("solov2_r50", supervision="pseudo", ap=0.3)
+    table = load(changed(tmp_path, "tab3.yaml", *change))["tab3_decoder"]
+    with pytest.raises(PaperNumbersError, match=rf"mal/tab3\.yaml: {re.escape(said)}; results/paper/README"):
+        Results.of(runs.records, NOWHERE).of_table(table)
+
+
+def test_two_tables_of_one_name_are_refused(tmp_path):
+    folder = changed(tmp_path, "tab3.yaml", "number: 3", "number: 4")
+    text = (folder / "mal" / "tab3.yaml").read_text(encoding="utf-8")
+    (folder / "mal" / "tab4.yaml").write_text(text)
+    with pytest.raises(PaperNumbersError, match=r"tab4\.yaml: name: .*tab3\.yaml is called tab3_decoder too"):
+        load(folder)
 
 
 def test_what_the_paper_names_wrongly_has_a_row_as_written_without_its_numbers():
@@ -133,19 +183,12 @@ def test_what_the_paper_names_wrongly_has_a_row_as_written_without_its_numbers()
                 assert written.scale == plain.scale
 
 
-def test_a_row_as_written_of_a_row_that_there_is_not_is_refused(tmp_path):
-    text = (PAPER / "tab2.yaml").read_text(encoding="utf-8").replace("of: r50_dcn,", "of: r51_dcn,")
-    (tmp_path / "tab2.yaml").write_text(text)
-    with pytest.raises(PaperNumbersError, match="as_written: there is no row r51_dcn"):
-        load(tmp_path)
-
-
 def test_a_reference_to_nothing_is_refused(tmp_path):
     with pytest.raises(PaperNumbersError, match=r"tab3_decoder refers to query\.mask_ap_val, where nothing is printed"):
         find_cell("query.mask_ap_val", TABLES["tab3_decoder"], TABLES)
     with pytest.raises(PaperNumbersError, match="the row nobody, which there is not"):
         find_row("nobody", TABLES["tab3_decoder"], TABLES)
-    with pytest.raises(PaperNumbersError, match="holds no tab1"):
+    with pytest.raises(PaperNumbersError, match="holds no mal/tab1"):
         load(tmp_path)
 
 

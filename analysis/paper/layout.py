@@ -1,4 +1,4 @@
-"""A table of the paper with ours beside it: its rows, then others at its scale, then what is not comparable.
+"""A table of a paper with ours beside it: its rows, then others at its scale, then what is not comparable.
 
 Every row is of results that differ in their seed alone. Unlike settings are rows of their own, which say what differs.
 """
@@ -7,36 +7,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.audit import CANNOT, retentions
 from analysis.denominators import TRAINED, in_words, must_be_said, trained_here
 from analysis.paper import measured, settings
+from analysis.paper.notes import notes
 from analysis.paper.placement import Placement, find_places
 from analysis.paper.results import Group, Results
-from analysis.paper.rows import KINDS, Kind, columns_of
-from analysis.paper_numbers import PaperTable, Quantity, Row
+from analysis.paper.rows import columns_of
+from analysis.paper.selection import DERIVED, cell, place, said_columns
+from analysis.paper.table import PaperTable, Quantity, Row
 from analysis.rendering import Table
 
-PAPERS, OURS, INTERVAL, DIFFERENCE = "paper", "ours", "95 % interval", "difference"
-IOU, IOU_INTERVAL, EACH = "mask IoU", "mask IoU, 95 % interval", "each seed"
-SETTINGS, COMMAND = "settings", "computed by"
+SIDES = PAPERS, OURS, INTERVAL, DIFFERENCE = "paper", "ours", "95 % interval", "difference"
+EACH, SETTINGS, COMMAND = "each seed", "settings", "computed by"
 MISSING = "missing"  # from the store: the row's command computes it
 ABOUT = ("seeds", "n", "profile", "data", "commit", SETTINGS, COMMAND)
 SERVERS = ("testdev", "testdev_retention")  # what no command of ours computes
-STACKED = ("tab7_detection",)  # six quantities: paper, ours and difference below each other, not side by side
 Cells = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Builder:
-    """One of the paper's tables, the store's results, and all that the paper printed."""
+    """A table, the store's results, and all that papers printed."""
 
     table: PaperTable
     results: Results
     tables: Mapping[str, PaperTable]
-
-    @property
-    def kind(self) -> Kind:
-        return KINDS[self.table.name]
 
     @cached_property
     def placed(self) -> Placement:
@@ -50,20 +45,22 @@ class Builder:
 
     def build(self) -> Table:
         """The table."""
-        parts = {"The paper's rows": list(self._papers())}
+        parts = {"The paper's rows": list(self._papers())} if self.table.rows else {}
         parts |= {heading: list(self._others(groups)) for heading, groups in self.placed.below.items()}
         lines = [line for part in parts.values() for line in part]
         filled = {name for line in lines for name, cell in line.items() if cell}
-        header = [name for name in self._header() if name in filled or name not in self._optional()]
+        optional = {EACH, *(name for quantity in self.table.more.values() for name in _more_sides(quantity))}
+        header = [name for name in self._header() if name in filled or name not in optional]
         headings: list[tuple[int, str]] = []
         rows: list[tuple[str, ...]] = []
         for heading, part in parts.items():
-            headings.append((len(rows), heading))
+            headings += [(len(rows), heading)] if heading else []
             rows += [tuple(line.get(name, "") for name in header) for line in part]
-        words = {*self.table.identity.values(), "numbers", "profile", "data", "commit"}
+        words = {*self._titles().values(), "numbers", "profile", "data", "commit"}
+        of_paper = f" (Table {self.table.number} of {self.table.paper})" if self.table.number else ""
         return Table(
             name=self.table.name,
-            title=f"{self.table.title} (Table {self.table.number} of the paper)",
+            title=f"{self.table.title}{of_paper}",
             header=tuple(header),
             rows=tuple(rows),
             notes=(*notes(self.table, self.tables, header), *self._left_out()),
@@ -90,31 +87,30 @@ class Builder:
 
     def _others(self, groups: list[Group]) -> Iterator[Cells]:
         """Results that have no number of the paper beside them, in its order of rows, then by their settings."""
-        names = [self._named(self.kind.names(columns_of(group))) for group in groups]
+        words, order = self.table.words, self.table.order
+        texts = {key: identity.text for key, identity in self.table.identity.items()}
+        columns = [columns_of(group) for group in groups]
+        names = [self._named({key: cell(text, one, words) for key, text in texts.items()}) for one in columns]
         told = self._told(groups, names)
 
-        def place(index: int) -> tuple[object, ...]:
-            columns = columns_of(groups[index])
-            key = groups[index][0].record["key"]
-            return *self.kind.place(columns), columns.get("segmenter", ""), told[index], key
+        def placed(index: int) -> tuple[object, ...]:
+            record = groups[index][0].record
+            listed = place(columns[index], order, words)
+            return listed, record["columns"].get("segmenter", ""), told[index], record["key"]
 
-        for index in sorted(range(len(groups)), key=place):
+        for index in sorted(range(len(groups)), key=placed):
             yield from self._lines(names[index], None, groups[index], told[index])
 
     def _lines(self, names: Cells, row: Row | None, group: Group | None, said: str) -> Iterator[Cells]:
         """A row of cells; of a stacked table one for the paper's numbers, one for ours, one for the difference."""
         about = {**self._about(group), SETTINGS: said, COMMAND: self._command(row, group)}
-        if self.table.name not in STACKED:
-            found: Cells = {}
-            for key, quantity in self.table.quantities.items():
-                for which, cell in self._cells(key, quantity, row, group).items():
-                    found[_side(quantity, which)] = cell
-            yield {**names, **found, **about}
+        quantities = self.table.quantities.items()
+        cells = {key: self._cells(key, quantity, row, group) for key, quantity in quantities}
+        if not self.table.stacked:
+            sides = {name: cells[key].get(side, "") for key, q in quantities for side, name in self._sides(q).items()}
+            yield {**names, **sides, **about}
             return
-        lines: dict[str, Cells] = {}
-        for key, quantity in self.table.quantities.items():
-            for which, cell in self._cells(key, quantity, row, group).items():
-                lines.setdefault(which, {})[quantity.title] = cell
+        lines = {side: {q.title: cells[key].get(side, "") for key, q in quantities} for side in SIDES}
         empty = {"", measured.NOTHING}  # a row "as written" has no numbers of the paper
         kept = [w for w in lines if any(lines[w].values()) and (w != PAPERS or set(lines[w].values()) - empty)]
         for which in kept:
@@ -138,20 +134,17 @@ class Builder:
         """What is said of results beside their numbers; the cells of a row without results stay empty."""
         if group is None:
             return {}
-        of_seeds = {}
-        if len(group) > 1:
-            several = {q.title: measured.measure(q, group, self.results).each for q in self._measured()}
-            of_seeds = {
-                EACH: "; ".join(f"{title}: {each}" for title, each in several.items() if set(each) - set("-, "))
-            }
+        each = {q.title: measured.measure(q, group, self.results).each for q in self._measured()}
+        more: Cells = {}
+        for quantity in self.table.more.values():
+            ours = measured.measure(quantity, group, self.results)
+            sides = (ours.cell if ours.mean is not None else "", measured.intervals(quantity, group, self.results))
+            more |= dict(zip(_more_sides(quantity), sides, strict=False))
         return {
-            IOU: measured.iou(group) if self.kind.quality else "",
-            IOU_INTERVAL: measured.iou_intervals(group, self.results) if self.kind.quality else "",
-            **{title: measured.more(name, group, 100, 1) for name, title in measured.MORE.items()},
-            **{title: measured.more(name, group, 1, 3) for name, title in measured.MORE_CLUSTERING.items()},
-            **of_seeds,
-            "seeds": ", ".join(str(result.seed) for result in group),
-            "n": measured.count(group),
+            **more,
+            EACH: "; ".join(f"{q}: {one}" for q, one in each.items() if set(one) - set("-, ")) if group[1:] else "",
+            "seeds": ", ".join("-" if result.seed is None else str(result.seed) for result in group),
+            "n": measured.count([*self.table.quantities.values(), *self.table.more.values()], group),
             "profile": " and ".join(sorted({result.record["columns"]["profile"] for result in group})),
             "data": columns_of(group)["data"],
             "commit": measured.commits(group, self.results),
@@ -160,11 +153,13 @@ class Builder:
     def _told(self, groups: list[Group], names: list[Cells]) -> list[str]:
         """What the rows' names leave open of each group's settings, and, of those still alike, all that differs."""
         rows = [row.ours for row in self.table.rows if row.ours is not None]
-        usual = {key: value for key, value in rows[0].items() if all(row.get(key) == value for row in rows)}
+        usual = {k: v for k, v in (rows[0] if rows else {}).items() if all(row.get(k) == v for row in rows)}
+        said_by_name = {c for identity in self.table.identity.values() for c in said_columns(identity.text)}
+        named = {DERIVED.get(column, column) for column in said_by_name}
+        if not self.table.selects("ap_val"):
+            named.add("segmenter")
         said = [
-            "; ".join(
-                filter(None, (settings.of_row(group, usual, self.kind.named, self.results), self._divided_by(group)))
-            )
+            "; ".join(filter(None, (settings.of_row(group, usual, named, self.results), self._divided_by(group))))
             for group in groups
         ]
         told = list(said)
@@ -199,52 +194,29 @@ class Builder:
     def _measured(self) -> list[Quantity]:
         return [quantity for quantity in self.table.quantities.values() if quantity.measured is not None]
 
+    def _titles(self) -> Cells:
+        return {key: identity.title for key, identity in self.table.identity.items()}
+
     def _named(self, names: Cells) -> Cells:
-        return {title: names[key] for key, title in self.table.identity.items()}
+        return {title: names[key] for key, title in self._titles().items()}
 
     def _header(self) -> list[str]:
-        quantities = [*self.table.quantities.values()]
-        if self.table.name in STACKED:
+        quantities, more = self.table.quantities.values(), self.table.more.values()
+        numbers = [name for quantity in quantities for name in self._sides(quantity).values()]
+        if self.table.stacked:
             numbers = ["numbers", *(quantity.title for quantity in quantities)]
-        else:
-            numbers = [_side(q, which) for q in quantities for which in _sides(q)]
-        return [*self.table.identity.values(), *numbers, *self._optional(), *ABOUT]
+        about = [name for name in ABOUT if self.table.rows or name != COMMAND]
+        return [*self._titles().values(), *numbers, *(name for q in more for name in _more_sides(q)), EACH, *about]
 
-    def _optional(self) -> list[str]:
-        """Columns that are left out where no row has anything in them."""
-        return [IOU, IOU_INTERVAL, *measured.MORE.values(), *measured.MORE_CLUSTERING.values(), EACH]
-
-
-def notes(table: PaperTable, tables: Mapping[str, PaperTable], header: list[str]) -> Iterator[str]:
-    """How to read a table, and what the paper leaves open or contradicts."""
-    units = dict.fromkeys(quantity.unit for quantity in table.quantities.values())
-    yield f"Unit: {', '.join(units)}. Of several seeds: their mean (lowest … highest). Differences are ours - paper's."
-    yield (
-        "95 % interval: percentile bootstrap over the validation images, of one seed at a time; a retention's two APs "
-        "are resampled together. An AP of few objects a category is too high; its interval is bias-corrected, which "
-        "mends a part of that (analysis/stats.py)."
-    )
-    if IOU in header:
-        yield "mask IoU (0 to 1): mean over the instances of the validation images, before any segmenter."
-    if table.name == "tab1_coco":
-        yield (
-            "test-dev: results/testdev.yaml holds what COCO's server said; a run makes the file to submit where "
-            "data.test.annotations and data.test.images are set (experiments/conf/data/coco.yaml)."
-        )
-    yield "The commands need data.root=FOLDER, the place of the data, unless experiments/conf/local.yaml names it."
-    if table.remark:
-        yield f"The paper: {table.remark}"
-    for row in table.rows:
-        if row.remark:
-            yield f"The paper, {row.id}: {row.remark}"
-    for slip in table.slips:
-        yield f"The paper, {slip.where}: “{slip.quote}”. {slip.remark}"
-    for finding in retentions(tables):
-        if finding.verdict == CANNOT and finding.place.startswith(f"Table {table.number},"):
-            yield (
-                f"The paper's numbers contradict each other: {finding.place} is printed as {finding.printed}, but "
-                f"{finding.remark} gives {finding.interval} (python -m analysis.audit)."
-            )
+    def _sides(self, quantity: Quantity) -> dict[str, str]:
+        """What of a quantity has a column → its heading; without a paper's rows that is ours alone."""
+        if not self.table.rows:
+            return {OURS: quantity.title, INTERVAL: f"{quantity.title}, {INTERVAL}"}
+        if quantity.measured is None:
+            return {PAPERS: quantity.title}
+        return {
+            side: f"{quantity.title}, {side}" for side in SIDES if side != INTERVAL or quantity.measured not in SERVERS
+        }
 
 
 def _has(row: Row | None, quantity: Quantity) -> bool:
@@ -253,11 +225,6 @@ def _has(row: Row | None, quantity: Quantity) -> bool:
     return not (human and quantity.measured in ("retention", "testdev_retention"))
 
 
-def _side(quantity: Quantity, which: str) -> str:
-    return quantity.title if quantity.measured is None else f"{quantity.title}, {which}"
-
-
-def _sides(quantity: Quantity) -> tuple[str, ...]:
-    if quantity.measured is None:
-        return (PAPERS,)
-    return (PAPERS, OURS, DIFFERENCE) if quantity.measured in SERVERS else (PAPERS, OURS, INTERVAL, DIFFERENCE)
+def _more_sides(quantity: Quantity) -> tuple[str, ...]:
+    title = quantity.title
+    return (title, f"{title}, {INTERVAL}") if quantity.interval else (title,)

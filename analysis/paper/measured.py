@@ -1,25 +1,18 @@
-"""What some results that differ in their seed alone say of a quantity of the paper: cells of text."""
+"""What some results that differ in their seed alone say of a quantity: cells of text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from analysis.denominators import Kept, usable
 from analysis.intervals import interval
 from analysis.lineage import ancestors
 from analysis.paper.results import Group, Result, Results
-from analysis.paper_numbers import Printed, Quantity
+from analysis.paper.table import UNITS, Printed, Quantity
 from analysis.records import Record
 from analysis.rendering import spread
 
 NOTHING = "-"
 ABSENT = (NOTHING, "the AP with human masks is missing")  # what computing the row again would mend
-PER_CENT = "per cent"
-MORE = {"mask_ap_r": "AP_r", "mask_ap_c": "AP_c", "mask_ap_f": "AP_f"}  # ours alone: LVIS's rare, common, frequent
-MORE_CLUSTERING = {
-    "clustering_S": "score S",
-    "clustering_M": "score M",
-    "clustering_L": "score L",
-    "clustering_global": "one pair of centres for all",
-}
 
 
 @dataclass(frozen=True)
@@ -58,16 +51,18 @@ class Measured:
 
 def measure(quantity: Quantity, group: Group, results: Results) -> Measured:
     """What a group says of a quantity."""
-    kind = quantity.measured
-    per_cent = quantity.unit == PER_CENT
-    if kind == "testdev":
-        return Measured((_test(group, results),), 1)
-    if kind == "testdev_retention":
-        return Measured((_test_ratio(group, results),), 1)
-    if kind == "retention":
+    scale, decimals = UNITS[quantity.unit]
+    if quantity.measured == "testdev":
+        return Measured((_test(group, results),), decimals)
+    if quantity.measured == "testdev_retention":
+        return Measured((_test_ratio(group, results),), decimals)
+    if quantity.measured == "retention":
         found = [retention(result, results) for result in group]
-        return Measured(tuple(one if isinstance(one, str) else one[0] for one in found), 1)
-    return Measured(tuple(_metric(result, str(kind), 100 if per_cent else 1) for result in group), 1 if per_cent else 3)
+        return Measured(tuple(one if isinstance(one, str) else one[0] for one in found), decimals)
+    metric = str(quantity.measured)
+    records = [_source(result, metric) for result in group]
+    values = [NOTHING if one is None else scale * one["metrics"][metric]["value"] for one in records]
+    return Measured(tuple(values), decimals)
 
 
 def retention(result: Result, results: Results) -> tuple[float, float, float] | str:
@@ -81,26 +76,16 @@ def retention(result: Result, results: Results) -> tuple[float, float, float] | 
 
 def intervals(quantity: Quantity, group: Group, results: Results) -> str:
     """The 95 % interval over images of each seed's value, in the quantity's unit; empty where no seed has one."""
-    if quantity.measured == "retention":
-        kept = [retention(result, results) for result in group]
-        return _each(group, [None if isinstance(one, str) else one[1:] for one in kept], 1)
-    scale, decimals = (100, 1) if quantity.unit == PER_CENT else (1, 3)
-    return _intervals(str(quantity.measured), group, [result.record for result in group], results, scale, decimals)
-
-
-def iou_intervals(group: Group, results: Results) -> str:
-    """The same of the masks' mean IoU."""
-    return _intervals("iou", group, [result.quality for result in group], results, 1, 3)
-
-
-def _intervals(
-    metric: str, group: Group, records: list[Record | None], results: Results, scale: float, decimals: int
-) -> str:
-    found = [None if record is None else interval(record, metric, results.store) for record in records]
-    return _each(group, [None if one is None else (scale * one.low, scale * one.high) for one in found], decimals)
-
-
-def _each(group: Group, bounds: list[tuple[float, float] | None], decimals: int) -> str:
+    scale, decimals = UNITS[quantity.unit]
+    bounds: list[tuple[float, float] | None] = []
+    for result in group:
+        if quantity.measured == "retention":
+            kept = retention(result, results)
+            bounds.append(None if isinstance(kept, str) else kept[1:])
+        else:
+            record = _source(result, str(quantity.measured))
+            found = None if record is None else interval(record, str(quantity.measured), results.store)
+            bounds.append(None if found is None else (scale * found.low, scale * found.high))
     if not any(bounds):
         return ""
     cells = [NOTHING if one is None else f"[{one[0]:.{decimals}f}, {one[1]:.{decimals}f}]" for one in bounds]
@@ -109,28 +94,13 @@ def _each(group: Group, bounds: list[tuple[float, float] | None], decimals: int)
     return "; ".join(f"{result.seed}: {cell}" for result, cell in zip(group, cells, strict=True))
 
 
-def more(metric: str, group: Group, scale: float, decimals: int) -> str:
-    """A metric that the paper has no numbers of; empty where no seed has it."""
-    measured = Measured(tuple(_metric(result, metric, scale) for result in group), decimals)
-    return "" if measured.mean is None else measured.cell
-
-
-def iou(group: Group) -> str:
-    """Mean IoU of the masks with human ones on the validation images, in [0, 1]."""
-    known = [result.quality for result in group if result.quality is not None]
-    if not known or len(known) < len(group):
-        return ""
-    return spread([quality["metrics"]["iou"]["value"] for quality in known], "{:.3f}")
-
-
-def count(group: Group) -> str:
-    """How many images, masks or crops the numbers are means over."""
-    stage = group[0].record["stage"]
-    metric, what = {"quality_val": ("iou", "masks"), "clustering_val": ("clustering", "crops or images")}.get(
-        stage, ("box_ap", "images")
-    )
-    found = {result.record["metrics"][metric]["n"] for result in group if metric in result.record["metrics"]}
-    return f"{' or '.join(map(str, sorted(found)))} {what}" if found else NOTHING
+def count(quantities: Iterable[Quantity], group: Group) -> str:
+    """How many images, masks or crops the first quantity that the results have is a mean over."""
+    for quantity in quantities:
+        entries = [result.record["metrics"].get(quantity.measured) for result in group]
+        if found := {entry["n"] for entry in entries if entry is not None and entry.get("n") is not None}:
+            return f"{' or '.join(map(str, sorted(found)))} {quantity.count}".strip()
+    return NOTHING
 
 
 def commits(group: Group, results: Results) -> str:
@@ -145,9 +115,10 @@ def commits(group: Group, results: Results) -> str:
     return ", ".join(found) or NOTHING
 
 
-def _metric(result: Result, name: str, scale: float) -> float | str:
-    entry = result.record["metrics"].get(name)
-    return NOTHING if entry is None else scale * entry["value"]
+def _source(result: Result, metric: str) -> Record | None:
+    """The record that has a metric: the result's, or that of its masks' quality."""
+    records = [record for record in (result.record, result.quality) if record is not None]
+    return next((one for one in records if one["metrics"].get(metric, {}).get("value") is not None), None)
 
 
 def _test(group: Group, results: Results) -> float | str:

@@ -1,15 +1,19 @@
 """A store's results, tied together: an AP, its retention and the quality of its masks; the same under other seeds."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from analysis.columns import KNOWN
 from analysis.denominators import kept_groups
 from analysis.lineage import ancestors, over_seeds
+from analysis.paper.selection import DERIVED, described, matches
+from analysis.paper.table import PaperTable
+from analysis.paper_numbers import SAYS, PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address
 
 
@@ -17,7 +21,7 @@ from analysis.records import Record, UnreadableRecordError, address, by_address
 class Result:
     """One seed's."""
 
-    record: Record  # ap_val, or quality_val where no segmenter was trained, or clustering_val
+    record: Record  # of the stage that a table selects
     retention: Record | None = None
     quality: Record | None = None  # of the masks on the validation images
     over: str = ""  # the retention's denominator (analysis/denominators.py)
@@ -46,31 +50,36 @@ class Results:
         """All records of a stage."""
         return [record for record in self.known.values() if record["stage"] == name]
 
-    def scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
-        """The APs that are wanted, each with its retention; those that differ in their seed alone together.
+    def of_table(self, table: PaperTable) -> list[Group]:
+        """What a table selects; results that differ in their seed alone together.
 
-        An AP that was divided by several (of unlike segmenters on human masks) is in a group for each.
+        An AP stands with its retention and the quality of the masks. One that was divided by several (of unlike
+        segmenters on human masks) is in a group for each. Where a table selects APs, the qualities that it selects
+        are those of masks, seeds together, of which a seed has no segmenter's AP, as far as the store knows.
+
+        Raises:
+            PaperNumbersError: the table names a column that neither a record nor the suite knows.
         """
-        scores = [record for record in self.stage("ap_val") if wanted(record)]
+        known = {*KNOWN, *DERIVED, "stage"}.union(*(record["columns"] for record in self.known.values()))
+        for key, column in table.columns():
+            if column not in known:
+                raise PaperNumbersError(f"{table.file}: {key}: no record has a column {column}; {SAYS}")
+        found = [r for r in self.known.values() if any(matches(described(r), where) for where in table.results)]
+        groups = self._scores([record for record in found if record["stage"] == "ap_val"])
+        trained_on = {self._labelling(score) for score in self.stage("ap_val")} if table.selects("ap_val") else set()
+        for alike in over_seeds([record for record in found if record["stage"] != "ap_val"], self.known):
+            if alike[0]["stage"] != "quality_val":
+                groups.append([Result(record) for record in alike])
+            elif any(self._labelling(record) not in trained_on for record in alike):
+                groups.append([Result(record, None, record) for record in alike])
+        return groups
+
+    def _scores(self, scores: list[Record]) -> list[Group]:
         qualities = self._qualities()
         return [
             [Result(one.score, one.retention, qualities.get(self._labelling(one.score)), one.over) for one in group]
             for group in kept_groups(scores, self.known)
         ]
-
-    def qualities_without_scores(self, wanted: Callable[[Record], bool]) -> list[Group]:
-        """Qualities of masks, seeds together, of which a seed has no segmenter's AP, as far as the store knows."""
-        trained_on = {self._labelling(score) for score in self.stage("ap_val")}
-        groups = over_seeds([record for record in self.stage("quality_val") if wanted(record)], self.known)
-        return [
-            [Result(record, None, record) for record in alike]
-            for alike in groups
-            if any(self._labelling(record) not in trained_on for record in alike)
-        ]
-
-    def clusterings(self) -> list[Group]:
-        """Clustering scores, seeds together."""
-        return [[Result(record) for record in alike] for alike in over_seeds(self.stage("clustering_val"), self.known)]
 
     def submission(self, score: Record) -> str | None:
         """The address of the test predictions of the segmenter that an ap_val record is of; None without any."""

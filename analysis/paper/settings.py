@@ -1,6 +1,6 @@
 """Which settings tell results apart: a column of the record first, else the dotted keys of the configs behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from analysis.columns import METHOD
@@ -13,7 +13,7 @@ COLUMNS = tuple(dict.fromkeys(["recipe", "labeler", *METHOD, "segmenter"]))
 MOST = 6  # differing keys that are listed where fewer tell all results apart; of more the number is said
 
 
-def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str], results: Results) -> str:
+def of_row(group: Group, usual: Mapping[str, Any], named: Collection[str], results: Results) -> str:
     """The settings that neither a row's name says nor all rows of the paper share: `recipe=best encoder=vit_nano`.
 
     Those in which a result differs from what its recipe means today are among them, whatever the rows share.
@@ -27,7 +27,7 @@ def of_row(group: Group, usual: Mapping[str, Any], named: Sequence[str], results
     found = {name: columns[name] for name in told}
     if record["stage"] == "clustering_val":
         found |= {"source": record["config"]["source"], "weights": weights_of(record)}
-    if record["stage"] == "quality_val":
+    if record["stage"] == "quality_val" and "segmenter" not in named:
         found["segmenter"] = "none"
     if file := published_file(record):
         found["published"] = file
