@@ -198,9 +198,9 @@ def test_the_learning_rate_warms_up_and_falls_twice_and_blocks_near_the_image_le
     groups = build_optimizer(network, config.attentionshift.learning).param_groups
     found = {id(p): (g["factor"], g["weight_decay"]) for g in groups for p in g["params"]}
     named = dict(network.named_parameters())
-    assert found[id(named["vit.vit.blocks.2.attn.qkv.weight"])] == pytest.approx((0.75, 0.05))  # the last of three
-    assert found[id(named["vit.vit.blocks.0.attn.qkv.bias"])] == pytest.approx((0.75**3, 0))
-    assert found[id(named["vit.vit.pos_embed"])] == pytest.approx((0.75**4, 0))
+    assert found[id(named["vit.vit.blocks.3.attn.qkv.weight"])] == pytest.approx((0.75, 0.05))  # the last of four
+    assert found[id(named["vit.vit.blocks.0.attn.qkv.bias"])] == pytest.approx((0.75**4, 0))
+    assert found[id(named["vit.vit.pos_embed"])] == pytest.approx((0.75**5, 0))
     assert found[id(named["vit.tokens"])] == (1, 0)
     assert found[id(named["vit.token_positions"])] == (1, 0)
     assert found[id(named["token_heads.classes.0.weight"])] == (1, 0.05)
