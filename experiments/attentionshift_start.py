@@ -68,7 +68,7 @@ def main() -> None:
     vit.patch //= config.attentionshift.tokens.stem.stride  # in cells of the features, which stand for images now
     learn(vit, heads, images, val, config, options)
     state = {name: value for name, value in vit.state_dict().items() if not name.startswith("stem.body.")}
-    save_checkpoint(options.out, {"vit": state, "made": vars(options) | {"config": OmegaConf.to_yaml(config)}})
+    save_checkpoint(options.out, state)
 
 
 def settings() -> Config:

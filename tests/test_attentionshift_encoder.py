@@ -155,3 +155,14 @@ def test_a_masked_autoencoders_file_gives_the_vit_its_encoder(tmp_path) -> None:
     torch.save({"model": {k: v for k, v in state.items() if "blocks.2" not in k}}, tmp_path / "short.pt")
     with pytest.raises(WeightsError, match=r"missing: blocks\.2"):
         PointViT(replace(TINY, checkpoint=str(tmp_path / "short.pt")), TOKENS, image_size=(32, 32))
+
+
+def test_a_vit_that_has_learned_is_a_start_for_another_of_its_kind(tmp_path) -> None:
+    tokens = replace(TOKENS, stem=STEM)
+    donor = PointViT(TINY, tokens, image_size=(32, 32))
+    state = {name: value for name, value in donor.state_dict().items() if not name.startswith("stem.body.")}
+    torch.save(state, tmp_path / "start.pt")
+    network = PointViT(TINY, replace(tokens, start=str(tmp_path / "start.pt")), image_size=(32, 32))
+    assert all(torch.equal(value, donor.state_dict()[name]) for name, value in network.state_dict().items())
+    with pytest.raises(WeightsError, match="do not fit the ViT with point tokens"):
+        PointViT(TINY, replace(tokens, count=5, start=str(tmp_path / "start.pt")), image_size=(32, 32))

@@ -61,17 +61,25 @@ def load_backbone(model: nn.Module, state: dict[str, Tensor], *, head: str, sour
     """
     own = model.state_dict()
     given = {key: value for key, value in state.items() if key in own or not key.startswith(head)}
-    faults = {
-        "missing": [key for key in own if key not in given and not key.endswith(COUNTER)],
-        "unexpected": [key for key in given if key not in own and not key.endswith(COUNTER)],
+    refuse(mismatches(_uncounted(own), _uncounted(given)), source=source, model="backbone", way_out=WAY_OUT)
+    model.load_state_dict(given, strict=False)
+
+
+def _uncounted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
+
+
+def mismatches(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, list[str]]:
+    """What is wrong with the weights of a file, for `refuse`: missing, unexpected, of another shape → the keys."""
+    return {
+        "missing": [key for key in own if key not in given],
+        "unexpected": [key for key in given if key not in own],
         "of another shape": [
             f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
             for key, value in given.items()
             if key in own and value.shape != own[key].shape
         ],
     }
-    refuse(faults, source=source, model="backbone", way_out=WAY_OUT)
-    model.load_state_dict(given, strict=False)
 
 
 def refuse(faults: dict[str, list[str]], *, source: str | Path, model: str, way_out: str) -> None:

@@ -1,6 +1,7 @@
 """A plain ViT that carries point tokens behind its patches, and shows where they look."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,8 +14,10 @@ from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.errors import ConfigError
 from mal.methods.attentionshift.config.network import TokensConfig
 from mal.methods.attentionshift.stem import Stem
-from mal.segmenters.weights import refuse
+from mal.segmenters.weights import mismatches, refuse
 
+KIND = "ViT with point tokens"
+WAY_OUT = "give a file made with this run's encoder and attentionshift.tokens, or attentionshift.tokens.start=null"
 DECODER = ("decoder_", "mask_token")  # keys of a masked autoencoder's decoder
 
 
@@ -89,6 +92,8 @@ class PointViT(nn.Module):
         self.token_positions = nn.Parameter(torch.empty(1, config.count, self.channels))
         for parameter in (self.tokens, self.token_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
+        if load and config.start is not None:
+            self._start(Path(config.start))
 
     def forward(self, images: Tensor, depth: int) -> Seen:
         """
@@ -105,6 +110,13 @@ class PointViT(nn.Module):
                 attention.append(looked)
             maps[number] = x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size)
         return Seen([maps[number] for number in self.config.blocks], x[:, 1 + size[0] * size[1] :], attention)
+
+    def _start(self, path: Path) -> None:
+        """All weights but those of a frozen stem's network, which the file leaves out."""
+        state = read_weights(path)
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith("stem.body.")}
+        refuse(mismatches(own, state), source=path, model=f"{KIND} of this run", way_out=WAY_OUT)
+        self.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, strict=False)
 
     def _patches(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 1 + h·w, C): the class token and the patches, with their positions."""
@@ -150,19 +162,8 @@ def _built(encoder: EncoderConfig, image_size: tuple[int, int], *, load: bool) -
         return build_backbone(encoder, image_size=image_size)
     vit, size = build_backbone(scratch, image_size=image_size)
     theirs = {key: value for key, value in state.items() if not key.startswith(DECODER)}
-    own = vit.state_dict()
-    faults = {
-        "missing": [key for key in own if key not in theirs],
-        "unexpected": [key for key in theirs if key not in own],
-        "of another shape": [
-            f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
-            for key, value in theirs.items()
-            if key in own and value.shape != own[key].shape
-        ],
-    }
-    refuse(
-        faults, source=encoder.checkpoint, model=f"encoder={encoder.name}", way_out="choose the encoder it was made for"
-    )
+    way_out = "choose the encoder that it was made for"
+    refuse(mismatches(vit.state_dict(), theirs), source=encoder.checkpoint, model=encoder.name, way_out=way_out)
     vit.load_state_dict(theirs)
     return vit, size
 

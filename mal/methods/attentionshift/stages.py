@@ -30,7 +30,7 @@ def train(context: Context) -> Stage:
     if config.data.class_agnostic:
         found["class_agnostic"] = True
     sources = dict(split.sources)
-    for name, checkpoint in (("encoder", config.encoder.checkpoint), ("stem", _stem_file(config))):
+    for name, checkpoint in _files(config).items():
         if checkpoint:
             sources[name] = context.fingerprints.file(checkpoint)
 
@@ -126,11 +126,16 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
         AttentionShift(config, classes=1)
 
 
-def _stem_file(config: Config) -> Path | None:
+def _files(config: Config) -> dict[str, str | Path | None]:
+    """The files whose weights training starts from."""
     from mal.methods.attentionshift.stem import stem_path
 
-    stem = config.attentionshift.tokens.stem
-    return stem_path(stem.checkpoint) if stem.timm is not None and stem.checkpoint is not None else None
+    tokens, stem = config.attentionshift.tokens, config.attentionshift.tokens.stem
+    return {
+        "encoder": config.encoder.checkpoint,
+        "stem": stem_path(stem.checkpoint) if stem.timm is not None and stem.checkpoint is not None else None,
+        "start": tokens.start,
+    }
 
 
 def _columns(config: Config) -> Json:

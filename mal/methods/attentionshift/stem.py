@@ -12,7 +12,7 @@ from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.errors import ConfigError
 from mal.methods.attentionshift.config.network import StemConfig
-from mal.segmenters.weights import refuse
+from mal.segmenters.weights import mismatches, refuse
 
 SHIPPED = Path(__file__).parent / "stem.safetensors"  # made by experiments/attentionshift_stem.py
 
@@ -82,16 +82,10 @@ class Stem(nn.Module):
 
     def _load(self, path: Path) -> None:
         """The body's weights from a file, which may hold more of the network."""
-        state, own = read_weights(path), self.body.state_dict()
-        faults = {
-            "missing": [key for key in own if key not in state],
-            "of another shape": [
-                f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-                for key, value in own.items()
-                if key in state and state[key].shape != value.shape
-            ],
-        }
-        refuse(faults, source=path, model="stem's network", way_out="give the file of attentionshift.tokens.stem.timm")
+        whole, own = read_weights(path), self.body.state_dict()
+        state = {key: value for key, value in whole.items() if key in own}
+        way_out = "give a file of attentionshift.tokens.stem.timm"
+        refuse(mismatches(own, state), source=path, model="stem's network", way_out=way_out)
         self.body.load_state_dict({key: state[key].to(value.dtype) for key, value in own.items()})
 
     def train(self, mode: bool = True) -> Self:

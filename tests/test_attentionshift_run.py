@@ -1,0 +1,115 @@
+"""AttentionShift as one method among others: its stages, their keys, and whole runs on drawn and real images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mal.engine.store import Store
+from mal.errors import ConfigError
+from mal.request import Graph
+from tests.test_end_to_end import command
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = ("labeler=attentionshift", "profile=smoke", "data=parts", "segmenter=none")
+
+
+def keys(compose, store: Path, *more: str) -> dict[str, str]:
+    graph = Graph(compose(*POINTS, *more), Store(store), torch.device("cpu"))
+    found = {}
+    waiting = graph.targets()
+    while waiting:
+        stage = waiting.pop()
+        found[stage.name] = stage.key
+        waiting += stage.inputs.values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("setting", "stages"),
+    [
+        ("attentionshift.scale.test_flip=true", {"detect_attentionshift", "own_ap_val"}),
+        ("attentionshift.labelling.source=map", {"label_train", "label_val", "quality_train", "quality_val"}),
+        ("train.workers=0", set()),
+        ("loss.mil_weight=2", set()),
+        ("label.flip=false", set()),
+    ],
+)
+def test_a_setting_changes_the_keys_of_those_who_read_it(compose, tmp_path: Path, setting: str, stages: set) -> None:
+    one, other = keys(compose, tmp_path), keys(compose, tmp_path, setting)
+    assert {name for name in one if one[name] != other[name]} == stages
+
+
+@pytest.mark.parametrize("setting", ["seed=1", "attentionshift.steps.shift.rounds=3", "data.points.kind=centroid"])
+def test_what_is_learned_from_changes_all_that_follows(compose, tmp_path: Path, setting: str) -> None:
+    one, other = keys(compose, tmp_path), keys(compose, tmp_path, setting)
+    learned = {"train_attentionshift", "label_val", "quality_val", "detect_attentionshift", "own_ap_val"}
+    assert learned <= {name for name in one if one[name] != other[name]}
+
+
+def test_its_stages_start_from_points_and_never_from_boxes(compose, tmp_path: Path) -> None:
+    graph = Graph(compose(*POINTS, "compare=[]"), Store(tmp_path), torch.device("cpu"))
+    stages = {stage.name: stage for stage in graph.targets()}
+    for name, inputs in (
+        ("label_val", {"points", "network"}),
+        ("train_attentionshift", {"points"}),
+    ):
+        stage = stages.get(name) or stages["quality_val"].inputs["labels"].inputs["network"]
+        stage = stages["quality_val"].inputs["labels"] if name == "label_val" else stage
+        assert set(stage.inputs) == inputs
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("attentionshift.learning.epochs=3", "exactly one of attentionshift.learning.epochs"),
+        ("attentionshift.learning.steps=0", "must be positive"),
+        ("attentionshift.learning.batch=3", None),
+        ("attentionshift.learning.accumulate=2 attentionshift.learning.batch=3", "not divisible"),
+        ("attentionshift.scale.test_long_sides=[9,9]", "one for each, or one for all"),
+        ("attentionshift.steps.shift.method=mean", "is unknown; choose one of shift, kmeans_star, kmeans"),
+        (
+            "attentionshift.steps.mask_points.supervision=mask attentionshift.steps.shift.method=kmeans",
+            "has no part in",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(compose, setting: str, sentence: str | None) -> None:
+    if sentence is None:
+        compose(*POINTS, *setting.split())
+        return
+    with pytest.raises(ConfigError, match=sentence):
+        compose(*POINTS, *setting.split())
+
+
+@pytest.mark.slow
+def test_a_whole_run_from_points_to_retention(tmp_path: Path) -> None:
+    said = command("labeler=attentionshift", "data=parts", "compare=[disc,ellipse]", store=tmp_path / "runs").stdout
+    for words in ("AttentionShift", "disc at the point", "mAP50", "retention", "labeler.pt", "sheet.png"):
+        assert words in said
+    (labels,) = (
+        path for path in (tmp_path / "runs" / "label_val").glob("*/labels.json")
+        if json.loads((path.parent / "run.json").read_text())["columns"]["labeler"] == "attentionshift"
+    )  # fmt: skip
+    for annotation in json.loads(labels.read_text())["annotations"]:
+        assert {"id", "point", "points", "bbox", "segmentation"} <= set(annotation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["coco_mini", "car_parts"])
+@pytest.mark.usefixtures("shared_data")
+def test_it_runs_on_real_photographs(tmp_path: Path, data: str) -> None:
+    """Crowds, tiny objects, up to sixty objects an image, and images without any."""
+    done = subprocess.run(
+        [sys.executable, "experiments/run.py", "labeler=attentionshift", f"data={data}", "profile=mini",
+         "segmenter=none",
+         "compare=[disc]", f"store={tmp_path}", "tracking=none", "attentionshift.learning.steps=2",
+         "attentionshift.learning.batch=2", "attentionshift.tokens.count=120", "attentionshift.scale.short_sides=[64]",
+         "attentionshift.scale.test_short_sides=[64]"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "disc at the point" in done.stdout
