@@ -12,7 +12,7 @@ from mal.encoders.config import EncoderConfig
 from mal.encoders.encoder import Encoder
 from mal.errors import ConfigError, WeightsError
 from mal.methods.attentionshift.config.network import StemConfig, TokensConfig
-from mal.methods.attentionshift.encoder import PointViT
+from mal.methods.attentionshift.encoder import PointViT, _spread
 from mal.methods.attentionshift.stem import Stem, stem_path
 
 SHAPE = {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -157,12 +157,23 @@ def test_a_masked_autoencoders_file_gives_the_vit_its_encoder(tmp_path) -> None:
         PointViT(replace(TINY, checkpoint=str(tmp_path / "short.pt")), TOKENS, image_size=(32, 32))
 
 
-def test_a_vit_that_has_learned_is_a_start_for_another_of_its_kind(tmp_path) -> None:
-    tokens = replace(TOKENS, stem=STEM)
-    donor = PointViT(TINY, tokens, image_size=(32, 32))
-    state = {name: value for name, value in donor.state_dict().items() if not name.startswith("stem.body.")}
-    torch.save(state, tmp_path / "start.pt")
-    network = PointViT(TINY, replace(tokens, start=str(tmp_path / "start.pt")), image_size=(32, 32))
-    assert all(torch.equal(value, donor.state_dict()[name]) for name, value in network.state_dict().items())
-    with pytest.raises(WeightsError, match="do not fit the ViT with point tokens"):
-        PointViT(TINY, replace(tokens, count=5, start=str(tmp_path / "start.pt")), image_size=(32, 32))
+def test_tokens_that_begin_as_places_look_at_the_patches_around_them() -> None:
+    wide = replace(TINY, options={"patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4})
+    tokens = TokensConfig(count=9, blocks=[1, 1, 2, 2], begin="grid")
+    torch.manual_seed(0)
+    network = PointViT(wide, tokens, image_size=(96, 96))
+    look = network(images(96, 96).float(), depth=2).attention[0][0, -9:, 1:145].unflatten(1, (12, 12))
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    for index, each in enumerate(look):
+        row, column = (2, 6, 10)[index // 3], (2, 6, 10)[index % 3]
+        near = ((rows - row).abs() <= 2) & ((columns - column).abs() <= 2)
+        assert each[near].mean() > 3 * each[~near].mean()
+
+
+def test_places_are_spread_over_grids_of_any_shape() -> None:
+    for count, grid in ((1, (3, 5)), (20, (12, 12)), (60, (4, 20)), (7, (2, 2))):
+        rows, columns = _spread(count, grid)
+        assert len(rows) == len(columns) == count
+        assert ((rows >= 0) & (rows < grid[0]) & (columns >= 0) & (columns < grid[1])).all()
+    rows, columns = _spread(4, (12, 8))
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(3, 2), (3, 6), (9, 2), (9, 6)]

@@ -15,9 +15,9 @@ from mal.methods.attentionshift.heads import (
     RoiTransformer,
     TokenHeads,
     pooled,
-    sincos_positions,
 )
 from mal.methods.attentionshift.mae_start import start_from_mae
+from mal.methods.attentionshift.positions import sincos_positions
 
 CHANNELS, WIDTH, DEPTH, HEADS, SIDE = 12, 16, 2, 4, 6
 SIZES = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "side": SIDE}
@@ -137,7 +137,7 @@ def test_pooling_keeps_coordinates_in_float32_where_the_map_is_in_half_precision
 
 def test_positions_are_sines_and_cosines_of_columns_then_rows() -> None:
     side, width = 5, 24
-    found = sincos_positions(side, width)
+    found = sincos_positions((side, side), width)
     assert found.shape == (1, 1 + side**2, width)
     assert not found[0, 0].any()
     quarter = width // 4

@@ -1,7 +1,7 @@
 """A plain ViT that carries point tokens behind its patches, and shows where they look."""
 
+import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,11 +13,10 @@ from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from mal.errors import ConfigError
 from mal.methods.attentionshift.config.network import TokensConfig
+from mal.methods.attentionshift.positions import sincos_positions
 from mal.methods.attentionshift.stem import Stem
 from mal.segmenters.weights import mismatches, refuse
 
-KIND = "ViT with point tokens"
-WAY_OUT = "give a file made with this run's encoder and attentionshift.tokens, or attentionshift.tokens.start=null"
 DECODER = ("decoder_", "mask_token")  # keys of a masked autoencoder's decoder
 
 
@@ -92,8 +91,8 @@ class PointViT(nn.Module):
         self.token_positions = nn.Parameter(torch.empty(1, config.count, self.channels))
         for parameter in (self.tokens, self.token_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
-        if load and config.start is not None:
-            self._start(Path(config.start))
+        if load and config.begin == "grid":
+            self._begin_as_places()
 
     def forward(self, images: Tensor, depth: int) -> Seen:
         """
@@ -111,12 +110,20 @@ class PointViT(nn.Module):
             maps[number] = x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size)
         return Seen([maps[number] for number in self.config.blocks], x[:, 1 + size[0] * size[1] :], attention)
 
-    def _start(self, path: Path) -> None:
-        """All weights but those of a frozen stem's network, which the file leaves out."""
-        state = read_weights(path)
-        own = {name: value for name, value in self.state_dict().items() if not name.startswith("stem.body.")}
-        refuse(mismatches(own, state), source=path, model=f"{KIND} of this run", way_out=WAY_OUT)
-        self.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, strict=False)
+    @torch.no_grad()
+    def _begin_as_places(self) -> None:
+        """Tokens begin as places on a grid, and blocks by comparing places: patches are given MAE's sine and cosine
+        positions, tokens those of the patches on a grid, and queries and keys add the identity to what they were.
+
+        From N(.02²) all attention is uniform, and a small ViT from scratch needs very many steps to change that.
+        """
+        positions = sincos_positions(self.grid, self.channels)
+        self.vit.pos_embed.copy_(positions)
+        rows, columns = _spread(self.config.count, self.grid)
+        self.token_positions.copy_(positions[:, 1 + rows * self.grid[1] + columns])
+        for block in self.vit.blocks:
+            for projection in block.attn.qkv.weight.chunk(3)[:2]:
+                projection += torch.eye(self.channels)
 
     def _patches(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 1 + h·w, C): the class token and the patches, with their positions."""
@@ -150,6 +157,15 @@ class PointViT(nn.Module):
         read = F.scaled_dot_product_attention(query[:, :, alone:], key, value)
         read = torch.cat([value[:, :, :alone], read], dim=2).transpose(1, 2).flatten(2)
         return attn.proj(read), _attention(query.detach(), key.detach(), alone) if show else None
+
+
+def _spread(count: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of `count` cells of a grid, (count,) each, spread evenly."""
+    across = math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    index = torch.arange(count)
+    places = ((index // across + 0.5) / down * grid[0], (index % across + 0.5) / across * grid[1])
+    return places[0].long(), places[1].long()
 
 
 def _built(encoder: EncoderConfig, image_size: tuple[int, int], *, load: bool) -> tuple[Any, tuple[int, int]]:

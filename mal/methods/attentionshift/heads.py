@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from mal.methods.attentionshift.positions import sincos_positions
+
 EPS = 1e-6  # of layer norms, as in MAE
 
 
@@ -28,19 +30,6 @@ def pooled(features: Tensor, boxes: list[Tensor], *, cells: int, patch: int) -> 
         (Σr, C, cells, cells), in the precision of the boxes.
     """
     return roi_align(features.to(boxes[0].dtype), boxes, cells, 1 / patch, 0, True)
-
-
-def sincos_positions(side: int, width: int) -> Tensor:
-    """(1, 1 + side², width) fixed positions of MAE's decoder, float32: zeros for the token in front, then row by row.
-
-    With ω_d = 10000^(−4d / width), d = 0 … width/4 − 1, the cell at column x and row y has
-    [sin xω, cos xω, sin yω, cos yω] (He et al., "Masked Autoencoders", 2022, after Vaswani et al., 2017).
-    """
-    rates = 10_000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
-    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
-    grid = torch.cat([axis.expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=-1).flatten(0, 1)
-    return torch.cat([grid.new_zeros(1, width), grid])[None].float()
 
 
 class RoiTransformer(nn.Module):
@@ -58,7 +47,7 @@ class RoiTransformer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=EPS)
         self.embed = nn.Linear(channels, width)
-        self.register_buffer("positions", sincos_positions(side, width))
+        self.register_buffer("positions", sincos_positions((side, side), width))
         layer_norm: Any = partial(nn.LayerNorm, eps=EPS)  # timm declares a class
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth))
         self.last_norm = nn.LayerNorm(width, eps=EPS)

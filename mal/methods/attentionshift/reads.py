@@ -8,7 +8,7 @@ TRAINING: Reads = {
     "encoder": "name timm pretrained mean std options",
     "attentionshift": {
         "tokens": {
-            "": "count blocks patch_mixing",
+            "": "count blocks patch_mixing begin",
             "stem": "timm stride pretrained frozen mean std options",
         },
         "querying": "alpha gamma place",

@@ -130,11 +130,10 @@ def _files(config: Config) -> dict[str, str | Path | None]:
     """The files whose weights training starts from."""
     from mal.methods.attentionshift.stem import stem_path
 
-    tokens, stem = config.attentionshift.tokens, config.attentionshift.tokens.stem
+    stem = config.attentionshift.tokens.stem
     return {
         "encoder": config.encoder.checkpoint,
         "stem": stem_path(stem.checkpoint) if stem.timm is not None and stem.checkpoint is not None else None,
-        "start": tokens.start,
     }
 
 

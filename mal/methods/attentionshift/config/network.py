@@ -28,8 +28,8 @@ class TokensConfig:
     # whose maps the detector sees, counted from 1, not falling; the last is the encoder's last (R)
     blocks: list[int] = sizes([4, 6, 8, 12], 4)
     patch_mixing: bool = True  # false: patches attend to themselves alone
-    # a file with a ViT whose tokens have learned already, to start from (experiments/attentionshift_start.py)
-    start: str | None = None
+    # what tokens begin as: random (R) | grid (places, at which they look from the first step on; for ViTs from scratch)
+    begin: str = choice("random", ("random", "grid"))
     stem: StemConfig = field(default_factory=StemConfig)
 
 
