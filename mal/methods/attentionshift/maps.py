@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from mal.methods.attentionshift.boxes import cells_inside
 from mal.methods.attentionshift.config.steps import MapsConfig
-from mal.methods.attentionshift.scaling import min_max, over_max, upsample
+from mal.methods.attentionshift.scaling import min_max, over_max, pixels_of, upsample
 from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 
 
@@ -78,7 +78,7 @@ def _refined(rows: Tensor, prototypes: Tensor, boxed: Tensor, config: MapsConfig
 def _drawn_inside(attention: Tensor, point: list[float], generator: Generator, config: MapsConfig) -> Tensor:
     """(H, W) in 0…1 → indices of pixels above the threshold; if they are too few, all and then the point's."""
     height, width = attention.shape
-    above = (attention >= config.foreground).flatten().nonzero()[:, 0]
+    above = pixels_of(attention >= config.foreground)
     if len(above) >= config.draws:
         return _drawn(above, generator, config.draws)
     own = min(int(point[1]), height - 1) * width + min(int(point[0]), width - 1)
@@ -88,11 +88,11 @@ def _drawn_inside(attention: Tensor, point: list[float], generator: Generator, c
 def _drawn_outside(attention: Tensor, generator: Generator, config: MapsConfig) -> Tensor:
     """(H, W) in 0…1 → indices of pixels below the threshold, which doubles until there are enough."""
     threshold = config.background
-    below = attention < threshold
-    while below.sum() < config.draws and threshold <= 1:
+    below = pixels_of(attention < threshold)
+    while len(below) < config.draws and threshold <= 1:
         threshold *= 2
-        below = attention < threshold
-    return _drawn(below.flatten().nonzero()[:, 0], generator, config.draws)
+        below = pixels_of(attention < threshold)
+    return _drawn(below, generator, config.draws)
 
 
 def _drawn(pixels: Tensor, generator: Generator, count: int) -> Tensor:

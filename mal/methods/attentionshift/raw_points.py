@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from mal.methods.attentionshift.config.steps import MaskPointsConfig, RawPointsConfig
 from mal.methods.attentionshift.maps import InstanceMaps
-from mal.methods.attentionshift.scaling import eroded
+from mal.methods.attentionshift.scaling import eroded, pixels_of
 
 PointPair = tuple[Tensor, Tensor]  # positives (p, 2) and negatives (q, 2): x, y in pixels, centres of pixels
 
@@ -60,7 +60,7 @@ def crop_of(box: list[float], size: torch.Size) -> tuple[tuple[slice, slice], tu
 def _drawn(
     positive: Tensor, negative: Tensor, corner: tuple[int, int], count: int, generator: Generator, dtype: torch.dtype
 ) -> PointPair:
-    inside, outside = (mask.flatten().nonzero()[:, 0] for mask in (positive, negative))
+    inside, outside = pixels_of(positive), pixels_of(negative)
     pixels = torch.cat([inside, outside])
     if not len(pixels):
         nothing = pixels.new_zeros(0, 2, dtype=dtype)

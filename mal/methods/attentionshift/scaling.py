@@ -1,4 +1,4 @@
-"""Maps brought to full precision, to a range, to pixels, and made smaller by erosion."""
+"""Maps brought to full precision, to a range, to pixels; masks made smaller by erosion, and listed."""
 
 import cv2
 import numpy as np
@@ -38,6 +38,11 @@ def upsample(maps: Tensor, patch: int) -> Tensor:
         return resize(maps[None], (height * patch, width * patch))[0]
     rows, columns = (line_weights(side, side * patch, maps.device, maps.dtype) for side in (height, width))
     return rows @ maps @ columns.T
+
+
+def pixels_of(mask: Tensor) -> Tensor:
+    """(H, W) bool → (m,) indices of its pixels in raster order; on a CPU numpy takes a third of torch's time."""
+    return mask.flatten().nonzero()[:, 0] if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def eroded(masks: Tensor, size: int, *, patch: int) -> Tensor:
