@@ -80,16 +80,19 @@ def test_expanded_boxes_of_perfect_extents_have_a_mean_iou_of_the_square_of_ln_2
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_boxes_are_those_of_a_flood_fill(mode, seed):
+def test_boxes_are_those_of_a_flood_fill(mode, keep, seed):
     draw = torch.Generator().manual_seed(seed)
     maps = upsample(torch.rand(4, 6, 5, generator=draw, dtype=torch.float64) ** 3, 3).reshape(2, 2, 18, 15)
     points = torch.rand(2, 2, generator=draw, dtype=torch.float64) * torch.tensor([15.0, 18.0])
-    config = BoxesConfig(mode=mode, threshold=0.4)
+    config = BoxesConfig(mode=mode, threshold=0.4, keep=keep)
     found = candidate_boxes(maps, points, patch=3, config=config)
     for k in range(2):
         for i in range(2):
-            expected = brute.box_of(maps[k, i].numpy(), points[i].tolist(), patch=3, mode=mode, threshold=0.4)
+            expected = brute.box_of(
+                maps[k, i].numpy(), points[i].tolist(), patch=3, mode=mode, threshold=0.4, keep=keep
+            )
             np.testing.assert_allclose(found[k, i], expected)
 
 

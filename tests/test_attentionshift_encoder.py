@@ -162,7 +162,8 @@ def test_tokens_that_begin_as_places_look_at_the_patches_around_them() -> None:
     tokens = TokensConfig(count=9, blocks=[1, 1, 2, 2], begin="grid")
     torch.manual_seed(0)
     network = PointViT(wide, tokens, image_size=(96, 96))
-    look = network(images(96, 96).float(), depth=2).attention[0][0, -9:, 1:145].unflatten(1, (12, 12))
+    grey = torch.full((1, 3, 96, 96), 0.5)
+    look = network(grey, depth=2).attention[0][0, -9:, 1:145].unflatten(1, (12, 12))
     rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
     for index, each in enumerate(look):
         row, column = (2, 6, 10)[index // 3], (2, 6, 10)[index % 3]

@@ -96,8 +96,9 @@ def decoded(state: dict[str, Tensor], cells: Tensor, positions: Tensor, front: T
     return layer_norm(x, state, "decoder_norm")
 
 
-def test_pooling_averages_points_read_between_the_middles_of_patches() -> None:
-    features, patch, cells = noise(2, 3, 5, 6), 16, 3
+@pytest.mark.parametrize("learns", [False, True])
+def test_pooling_averages_points_read_between_the_middles_of_patches(learns: bool) -> None:
+    features, patch, cells = noise(2, 3, 5, 6).requires_grad_(learns), 16, 3
     boxes = [torch.tensor([[7.0, 11, 83, 62]]).double(), torch.tensor([[20.0, 4, 29, 70], [0, 0, 96, 80]]).double()]
     found = pooled(features, boxes, cells=cells, patch=patch)
 

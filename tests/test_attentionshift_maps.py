@@ -7,7 +7,7 @@ import torch
 from mal.methods.attentionshift.config.steps import MapsConfig, MaskPointsConfig, RawPointsConfig
 from mal.methods.attentionshift.maps import InstanceMaps, instance_maps
 from mal.methods.attentionshift.raw_points import attention_points, crop_of, raw_points
-from mal.methods.attentionshift.scaling import eroded, upsample
+from mal.methods.attentionshift.scaling import eroded, eroded_by_sums, upsample
 from tests import attentionshift_brute as brute
 
 PATCH = 4
@@ -127,6 +127,7 @@ def test_erosion_is_that_of_loops_and_scales_with_the_patch():
     for patch, size, side in ((16, 5, 5), (16, 1, 1), (8, 11, 5), (8, 21, 11), (4, 21, 5), (2, 11, 1), (24, 3, 5)):
         expected = [brute.worn(each.numpy(), side) for each in masks]
         np.testing.assert_array_equal(eroded(masks, size, patch=patch), expected)
+        np.testing.assert_array_equal(eroded_by_sums(masks, side), expected)  # what a GPU does
     assert eroded(torch.ones(1, 4, 4, dtype=torch.bool), 21, patch=16).all()  # the border does not erode
     assert eroded(masks[:0], 21, patch=16).shape == (0, 17, 23)
 

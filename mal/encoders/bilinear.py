@@ -32,7 +32,7 @@ def resize_by_products(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """See `resize`; channels-last maps stay so and are never copied."""
     count, channels, height, width = maps.shape
     rows, columns = (
-        _weights(old, new, maps.device, maps.dtype) for old, new in zip((height, width), size, strict=True)
+        line_weights(old, new, maps.device, maps.dtype) for old, new in zip((height, width), size, strict=True)
     )
     with torch.autocast(maps.device.type, enabled=False):
         tall = rows @ maps.permute(0, 2, 3, 1).reshape(count, height, width * channels)
@@ -41,7 +41,7 @@ def resize_by_products(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @cache
-def _weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def line_weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(new, old): the share of each old line in each new one, as torch's own interpolation has it."""
     lines = torch.eye(old, dtype=torch.float64)[None]
     weights = F.interpolate(lines, size=new, mode="linear", align_corners=False)[0].T.contiguous()

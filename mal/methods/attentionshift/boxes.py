@@ -27,7 +27,7 @@ def candidate_boxes(maps: Tensor, points: Tensor, *, patch: int, config: BoxesCo
         the point, and its mirror image, cut at 0 and at the map's width and height.
     """
     height, width = maps.shape[-2:]
-    masks = (min_max(maps) >= config.threshold).to(torch.uint8).cpu().numpy()
+    masks = (min_max(maps) >= config.threshold).cpu().numpy().view(np.uint8)
     # a constant map is all below or, with threshold 0, all above: neither says where the object is
     constant = (maps.amax((-2, -1)) == maps.amin((-2, -1))).cpu().numpy()
     found = np.zeros((*maps.shape[:2], 4))
@@ -53,12 +53,14 @@ def cells_inside(boxes: Tensor, size: Sequence[int], *, patch: int) -> Tensor:
 
 def _extent(mask: np.ndarray, keep: float) -> np.ndarray:
     """(H, W) of 0 and 1, not all 0 → the outermost pixels, xyxy inclusive, of its large components."""
-    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
-    area = stats[:, cv2.CC_STAT_AREA]
-    kept = stats[area >= keep * area.max()]
-    corner = kept[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
-    far = corner + kept[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]] - 1
-    return np.concatenate([corner.min(0), far.max(0)])
+    count, labels = cv2.connectedComponents(mask, connectivity=8)
+    if count > 2:
+        area = np.bincount(labels.ravel())
+        area[0] = 0  # what is below the threshold
+        large = area >= max(1, keep * area.max())
+        mask = large.view(np.uint8)[labels]
+    left, top, width, height = cv2.boundingRect(mask)
+    return np.array([left, top, left + width - 1, top + height - 1])
 
 
 def _mirrored(extents: Tensor, points: Tensor, width: int, height: int) -> Tensor:

@@ -20,7 +20,7 @@ def kmeans(features: Tensor, core: Tensor, boxes: Tensor, *, patch: int, config:
     boxed = cells_inside(boxes, features.shape[1:], patch=patch).flatten(1)[:, None]
     prototypes = units[seeds(core, boxes, patch=patch, config=config)]
     for _ in range(config.rounds):
-        own = F.one_hot(cosines(prototypes, units).argmax(1), config.prototypes).transpose(1, 2).bool() & boxed
+        own = F.one_hot(cosines(prototypes, units).max(1).indices, config.prototypes).transpose(1, 2).bool() & boxed
         owned = own.sum(2, keepdim=True)
         prototypes = torch.where(owned > 0, own.to(units) @ units / owned.clamp(min=1), prototypes)
     return prototypes

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from mal.methods.attentionshift.boxes import cells_inside
 from mal.methods.attentionshift.config.steps import MapsConfig
-from mal.methods.attentionshift.scaling import min_max, over_max, upsample
+from mal.methods.attentionshift.scaling import min_max, over_max, pixels_of, upsample
 from mal.methods.attentionshift.similarity import cosines, patch_rows, unit
 
 
@@ -45,26 +45,18 @@ def instance_maps(
     columns = features.shape[2]
     maps = min_max(attention)
 
-    def mean_of(pixels: Tensor) -> Tensor:
-        cells = torch.div(pixels // width, patch, rounding_mode="floor") * columns + (pixels % width) // patch
-        return rows[cells].mean(0)
-
-    inside = [
-        mean_of(_drawn_inside(each, point, generator, config))
-        for each, point in zip(maps, points.tolist(), strict=True)
-    ]
-    outside = [mean_of(_drawn_outside(each, generator, config)) for each in maps]
-    shared = mean_of(_drawn_outside(maps.mean(0), generator, config))
+    inside = [_drawn_inside(each, point, generator, config) for each, point in zip(maps, points.tolist(), strict=True)]
+    outside = [_drawn_outside(each, generator, config) for each in (*maps, maps.mean(0))]
+    pixels = torch.stack(inside + outside)
+    prototypes = rows[pixels // width // patch * columns + pixels % width // patch].mean(1)
 
     boxed = cells_inside(boxes, features.shape[1:], patch=patch).flatten(1)
-    everywhere = torch.ones_like(boxed)
-    competing = torch.cat([boxed, everywhere[:1]])
-    cosine = _refined(rows, torch.stack([*inside, shared]), competing, config)
-    wins = cosine.argmax(0) == torch.arange(count, device=cosine.device)[:, None]
-    found = torch.where(wins, cosine[:count], 0)
-    behind = _refined(rows, torch.stack(outside), everywhere, config)
+    everywhere = torch.ones_like(boxed[:1]).expand(count + 1, -1)
+    cosine, behind, shared = _refined(rows, prototypes, torch.cat([boxed, everywhere]), config).split([count, count, 1])
+    winner = torch.cat([cosine, shared]).argmax(0)
+    found = cosine * (winner == torch.arange(count, device=cosine.device)[:, None])
 
-    found, behind = (upsample(each.unflatten(1, features.shape[1:]), patch) for each in (found, behind))
+    found, behind = upsample(torch.cat([found, behind]).unflatten(1, features.shape[1:]), patch).split(count)
     foreground = over_max((1 - behind) * found)
     behind = over_max(behind)
     return InstanceMaps(foreground, over_max(behind + 1 - (foreground + behind) / 2))
@@ -75,18 +67,18 @@ def _refined(rows: Tensor, prototypes: Tensor, boxed: Tensor, config: MapsConfig
     units = unit(rows)
     cosine = cosines(prototypes, units)
     for _ in range(config.rounds):
-        weight = torch.where(cosine >= config.share * cosine.amax(1, keepdim=True), cosine, 0)
+        weight = cosine * (cosine >= config.share * cosine.amax(1, keepdim=True))
         total = weight.sum(1, keepdim=True)
         # nothing similar at all: the prototype stays what it was
         prototypes = torch.where(total > 0, weight @ rows / torch.where(total > 0, total, 1), prototypes)
-        cosine = torch.where(boxed, cosines(prototypes, units), 0)
+        cosine = boxed * cosines(prototypes, units)
     return cosine
 
 
 def _drawn_inside(attention: Tensor, point: list[float], generator: Generator, config: MapsConfig) -> Tensor:
     """(H, W) in 0…1 → indices of pixels above the threshold; if they are too few, all and then the point's."""
     height, width = attention.shape
-    above = (attention >= config.foreground).flatten().nonzero()[:, 0]
+    above = pixels_of(attention >= config.foreground)
     if len(above) >= config.draws:
         return _drawn(above, generator, config.draws)
     own = min(int(point[1]), height - 1) * width + min(int(point[0]), width - 1)
@@ -96,11 +88,11 @@ def _drawn_inside(attention: Tensor, point: list[float], generator: Generator, c
 def _drawn_outside(attention: Tensor, generator: Generator, config: MapsConfig) -> Tensor:
     """(H, W) in 0…1 → indices of pixels below the threshold, which doubles until there are enough."""
     threshold = config.background
-    below = attention < threshold
-    while below.sum() < config.draws and threshold <= 1:
+    below = pixels_of(attention < threshold)
+    while len(below) < config.draws and threshold <= 1:
         threshold *= 2
-        below = attention < threshold
-    return _drawn(below.flatten().nonzero()[:, 0], generator, config.draws)
+        below = pixels_of(attention < threshold)
+    return _drawn(below, generator, config.draws)
 
 
 def _drawn(pixels: Tensor, generator: Generator, count: int) -> Tensor:

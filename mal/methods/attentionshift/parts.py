@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,34 +47,41 @@ def find_parts(
         filtered: False leaves out filter and merging, as Table 1's K-Means without a star does.
     """
     units = unit(patch_rows(features))
-    found = []
-    for each, inside, box in zip(prototypes, core.flatten(1), boxes, strict=True):
-        if filtered:
-            similar = cosines(each, units) > config.similar
-            covered = (similar * inside).sum(1) / similar.sum(1).clamp(min=1)
-            each = merged(each[covered >= config.inside], config.merge)
-        maps = cosines(each, units).clamp(min=0)
-        areas = (maps > config.area).sum(1)
-        most = config.most - (config.counting == "off_by_one")
-        largest = areas.argsort(descending=True, stable=True)[:most]
-        maps = maps[largest]
-        peaks = _peaks(maps, features.shape[2], patch)
-        within = ((peaks >= box[:2]) & (peaks <= box[2:])).all(1)
-        found.append(Parts(each[largest], maps.unflatten(1, features.shape[1:]), peaks, within))
+    groups = list(prototypes)
+    if filtered:
+        similar = (cosines(prototypes, units) > config.similar).to(core)
+        covered = (similar @ core.flatten(1)[..., None])[..., 0] / similar.sum(2).clamp(min=1)
+        groups = [merged(each[on], config.merge) for each, on in zip(groups, covered >= config.inside, strict=True)]
+    if not groups:
+        return []
+    together = torch.cat(groups)
+    maps = cosines(together, units).clamp(min=0)
+    areas = (maps > config.area).sum(1)
+    most = config.most - (config.counting == "off_by_one")
+    peaks = _peaks(maps, features.shape[2], patch)
+    found, first = [], 0
+    for group, box in zip(groups, boxes, strict=True):
+        largest = first + areas[first : first + len(group)].argsort(descending=True, stable=True)[:most]
+        own = peaks[largest]
+        within = ((own >= box[:2]) & (own <= box[2:])).all(1)
+        found.append(Parts(together[largest], maps[largest].unflatten(1, features.shape[1:]), own, within))
+        first += len(group)
     return found
 
 
 def merged(prototypes: Tensor, threshold: float) -> Tensor:
     """(K, C) → (P, C): in order, each is averaged with all later ones of at least this cosine, which then go."""
-    alike = (unit(prototypes) @ unit(prototypes).T >= threshold).triu()
-    found = []
-    gone = torch.zeros(len(prototypes), dtype=torch.bool, device=prototypes.device)
-    for i, group in enumerate(alike):
+    units = unit(prototypes)
+    alike = (units @ units.T >= threshold).triu()
+    alike.fill_diagonal_(True)  # its cosine to itself may round below a threshold of 1
+    first: list[int] = []
+    gone = np.zeros(len(prototypes), np.bool_)
+    for i, group in enumerate(alike.cpu().numpy()):
         if not gone[i]:
-            group[i] = True  # its cosine to itself may round below a threshold of 1
-            found.append(prototypes[group].mean(0))
+            first.append(i)
             gone |= group
-    return torch.stack(found) if found else prototypes
+    share = alike[first].to(prototypes)
+    return share @ prototypes / share.sum(1, keepdim=True)
 
 
 def _peaks(maps: Tensor, width: int, patch: int) -> Tensor:

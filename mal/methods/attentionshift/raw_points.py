@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from mal.methods.attentionshift.config.steps import MaskPointsConfig, RawPointsConfig
 from mal.methods.attentionshift.maps import InstanceMaps
-from mal.methods.attentionshift.scaling import eroded
+from mal.methods.attentionshift.scaling import eroded, pixels_of
 
 PointPair = tuple[Tensor, Tensor]  # positives (p, 2) and negatives (q, 2): x, y in pixels, centres of pixels
 
@@ -60,11 +60,15 @@ def crop_of(box: list[float], size: torch.Size) -> tuple[tuple[slice, slice], tu
 def _drawn(
     positive: Tensor, negative: Tensor, corner: tuple[int, int], count: int, generator: Generator, dtype: torch.dtype
 ) -> PointPair:
-    pixels = torch.cat([positive.nonzero(), negative.nonzero()]).flip(1)
+    inside, outside = pixels_of(positive), pixels_of(negative)
+    pixels = torch.cat([inside, outside])
     if not len(pixels):
-        return pixels.to(dtype), pixels.to(dtype)
+        nothing = pixels.new_zeros(0, 2, dtype=dtype)
+        return nothing, nothing
     chosen = torch.randperm(len(pixels), generator=generator)[:count]
     chosen = chosen[torch.arange(count) % len(chosen)].to(pixels.device)
-    points = (pixels[chosen] + pixels.new_tensor(corner)).to(dtype) + 0.5
-    first = chosen < positive.sum()
+    width = positive.shape[1]
+    xy = torch.stack([pixels[chosen] % width, pixels[chosen] // width], 1)
+    points = (xy + xy.new_tensor(corner)).to(dtype) + 0.5
+    first = chosen < len(inside)
     return points[first], points[~first]

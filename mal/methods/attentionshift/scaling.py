@@ -1,10 +1,12 @@
-"""Maps brought to full precision, to a range, to pixels, and made smaller by erosion."""
+"""Maps brought to full precision, to a range, to pixels; masks made smaller by erosion, and listed."""
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.encoders.bilinear import resize
+from mal.encoders.bilinear import line_weights, resize
 
 
 def in_full(values: Tensor) -> Tensor:
@@ -15,21 +17,32 @@ def in_full(values: Tensor) -> Tensor:
 def min_max(maps: Tensor) -> Tensor:
     """(…, H, W) → each map brought to 0…1; a constant map becomes 0."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return torch.where(high > low, (maps - low) / torch.where(high > low, high - low, 1), 0)
+    return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def over_max(maps: Tensor) -> Tensor:
     """(…, H, W) → each map divided by its maximum; a map without a positive value becomes 0."""
     high = maps.amax((-2, -1), keepdim=True)
-    return torch.where(high > 0, maps / torch.where(high > 0, high, 1), 0)
+    return maps / torch.where(high > 0, high, torch.inf)
 
 
 def upsample(maps: Tensor, patch: int) -> Tensor:
-    """(n, h, w) → (n, h·patch, w·patch), bilinear, corners not aligned."""
+    """(n, h, w) → (n, h·patch, w·patch), bilinear, corners not aligned.
+
+    On a CPU by two matrix products, which take a fifth of the time; a GPU's would keep 10 bits of float32.
+    """
     height, width = maps.shape[-2:]
     if not len(maps):
         return maps.new_zeros(0, height * patch, width * patch)
-    return resize(maps[None], (height * patch, width * patch))[0]
+    if maps.is_cuda:
+        return resize(maps[None], (height * patch, width * patch))[0]
+    rows, columns = (line_weights(side, side * patch, maps.device, maps.dtype) for side in (height, width))
+    return rows @ maps @ columns.T
+
+
+def pixels_of(mask: Tensor) -> Tensor:
+    """(H, W) bool → (m,) indices of its pixels in raster order; on a CPU numpy takes a third of torch's time."""
+    return mask.flatten().nonzero()[:, 0] if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def eroded(masks: Tensor, size: int, *, patch: int) -> Tensor:
@@ -43,6 +56,17 @@ def eroded(masks: Tensor, size: int, *, patch: int) -> Tensor:
         (n, H, W) bool.
     """
     side = 2 * int(size * patch / 16 / 2) + 1
+    if masks.is_cuda:
+        return eroded_by_sums(masks, side)
+    square = np.ones((side, side), np.uint8)
+    found = np.empty(masks.shape, np.uint8)
+    for mask, slot in zip(masks.contiguous().numpy().view(np.uint8), found, strict=True):
+        cv2.erode(mask, square, dst=slot)
+    return torch.from_numpy(found.view(np.bool_))
+
+
+def eroded_by_sums(masks: Tensor, side: int) -> Tensor:
+    """`eroded` by an odd side, without leaving the device: what holds no zero is kept."""
     return _counted(_counted((~masks).to(torch.int32), side).mT, side).mT == 0
 
 

@@ -32,22 +32,22 @@ def key_point_shift(features: Tensor, core: Tensor, boxes: Tensor, *, patch: int
     size = features.shape[1:]
     rows = patch_rows(features)
     units = unit(rows)
-    boxed = cells_inside(boxes, size, patch=patch).flatten(1)[:, None]
+    boxed = cells_inside(boxes, size, patch=patch).flatten(1)[:, None].to(rows)
     prototypes = rows[seeds(core, boxes, patch=patch, config=config)]
     tau = prototypes.new_full((*prototypes.shape[:2], 1), config.tau)
+    cosine = boxed * cosines(prototypes, units)
     for _ in range(config.rounds):
-        cosine = torch.where(boxed, cosines(prototypes, units), 0)
         logits = cosine / (config.temperature * tau)
         if config.outside == "exclude":
-            logits = logits.masked_fill(~boxed, -torch.inf)
-        weight = logits.log_softmax(2)  # owners are compared as logarithms, for small weights round to 0
-        own = F.one_hot(weight.argmax(1), config.prototypes).transpose(1, 2).bool()
-        if config.outside == "exclude":
-            own &= boxed
-        prototypes = torch.where(own & boxed, weight.exp(), 0) @ rows
-        cosine = torch.where(own & boxed, cosines(prototypes, units), 0)
+            logits = logits.masked_fill(boxed == 0, -torch.inf)
+        # owners are compared as logarithms, for small weights round to 0; exponentials of all would be half the cost
+        highest, owner = logits.log_softmax(2).max(1, keepdim=True)
+        counted = boxed if config.outside == "exclude" else torch.ones_like(boxed)
+        own = torch.zeros_like(logits).scatter_(1, owner, counted)
+        prototypes = (own * (boxed * highest.exp())) @ rows
+        cosine = boxed * cosines(prototypes, units)
         owned = own.sum(2, keepdim=True)
-        tau = (1 - cosine.sum(2, keepdim=True) / owned.clamp(min=1)).clamp(min=FLOOR)
+        tau = (1 - (own * cosine).sum(2, keepdim=True) / owned.clamp(min=1)).clamp(min=FLOOR)
     return prototypes
 
 
