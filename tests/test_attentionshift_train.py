@@ -15,6 +15,7 @@ from mal.errors import AnnotationError, Stopped
 from mal.methods.attentionshift import label
 from mal.methods.attentionshift.checkpoint import FILE, load
 from mal.methods.attentionshift.data import TrainingImages, batched, flipped, mask_to_image, shown
+from mal.methods.attentionshift.map_quality import _auc_and_peak, map_quality
 from mal.methods.attentionshift.network import AttentionShift
 from mal.methods.attentionshift.train import LOSSES, build_optimizer, rate_factor, train, training_step
 from mal.segmenters.data import order
@@ -210,3 +211,27 @@ def test_epochs_show_every_image_once(points: dict, drawn: Path, compose) -> Non
     images = TrainingImages(points, drawn / "images", scale=config_of(compose).attentionshift.scale, seed=0, most=10)
     places = list(order(len(images), seed=0, first=0, stop=2 * len(images)))
     assert sorted(index for _, index in places[: len(images)]) == list(range(len(images)))
+
+
+def test_the_quality_of_maps_is_measured_against_human_masks(
+    points: dict, drawn: Path, compose, tmp_path: Path
+) -> None:
+    """Maps that are the objects themselves are perfect, maps of noise are chance, a map beside its object is wrong."""
+    human = read(drawn / "annotations.json", masks=True)
+    config = config_of(compose)
+    train(points, drawn / "images", config, folder=tmp_path, device=CPU)
+    found = map_quality(load(tmp_path / FILE, config, CPU), config, points, human, drawn / "images", CPU)
+    depths = range(1, 1 + config.attentionshift.steps.rollout.depth)
+    names = {f"{name}_{k}" for name in ("auc", "peak", "box_iou_expand", "box_iou_min_max") for k in depths}
+    assert set(found) == names | {"peak_chance", "box_iou_chosen", "box_iou_constant"}
+    assert all(0 <= value <= 1 for value in found.values())
+    share = np.mean([a["area"] for a in human["annotations"]]) / 96**2
+    assert found["peak_chance"] == pytest.approx(share, rel=1e-6)
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:10, 8:20] = True
+    noise = np.random.default_rng(0).random((20, 30)).astype(np.float32)
+    assert _auc_and_peak(mask.astype(np.float32) + noise, mask) == (1.0, 1.0)
+    assert _auc_and_peak(noise - 2 * mask, mask) == (0.0, 0.0)
+    assert _auc_and_peak(np.zeros_like(noise), mask)[0] == 0.5
+    by_hand = np.mean([[a > b for b in noise[~mask]] for a in noise[mask]])
+    assert _auc_and_peak(noise, mask)[0] == pytest.approx(by_hand)

@@ -1,0 +1,131 @@
+"""Whether tokens look at their objects: rolled-out maps and candidate boxes against human masks, depth by depth.
+
+Right classes and places of tokens prove nothing about where they look, and all later steps start from that.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from mal.config import Config
+from mal.data.annotations import CocoDict, decode_mask
+from mal.engine.progress import Progress
+from mal.methods.attentionshift.boxes import candidate_boxes
+from mal.methods.attentionshift.checkpoint import Trained
+from mal.methods.attentionshift.data import Sample, mask_to_image, objects_of, shown
+from mal.methods.attentionshift.rollout import rolled_out
+from mal.methods.attentionshift.scaling import upsample
+
+MODES = ("expand", "min_max")
+
+
+def map_quality(
+    trained: Trained, config: Config, points: CocoDict, human: CocoDict, images: Path, device: torch.device
+) -> dict[str, float]:
+    """Means over the objects.
+
+    Args:
+        points: a points view. human: the same file with its masks.
+        images: folder of the image files.
+
+    Returns:
+        For each depth k of the rollout auc_K, the chance that a pixel of the object has more attention than one beside
+        it; peak_K, the share of maps whose maximum lies on the object; box_iou_MODE_K of the candidate boxes with the
+        human box. Besides, peak_chance, the mean share of the image that an object has; box_iou_chosen, of the boxes of
+        step 4; box_iou_constant, of boxes of the mean human size around the points, which no method gets to know.
+    """
+    scale, labels = config.attentionshift.scale, trained.categories.labels_of(points, source="the file")
+    masks = {a["id"]: a["segmentation"] for a in human["annotations"] if a.get("segmentation")}
+    boxes = {a["id"]: a["bbox"] for a in human["annotations"]}
+    entries = [
+        (entry, [a for a in annotations if a["id"] in masks])
+        for entry, annotations in objects_of(points, most=config.attentionshift.tokens.count)
+    ]
+    sizes = np.array([boxes[a["id"]][2:] for _, annotations in entries for a in annotations])
+    rows: list[dict[str, NDArray[np.float64]]] = []
+    with Progress("attention maps", total=len(entries), unit="image") as bar:
+        for entry, annotations in entries:
+            bar.advance()
+            if not annotations:
+                continue
+            sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
+            sample = shown(entry, annotations, images, labels, **sides).to(device)
+            size = {"height": entry["height"], "width": entry["width"]}
+            truth = np.stack([decode_mask(masks[a["id"]], **size) for a in annotations]).astype(bool)
+            own = torch.tensor([boxes[a["id"]] for a in annotations], dtype=torch.float64)
+            own[:, 2:] += own[:, :2]
+            rows.append(
+                _of_image(trained, sample, entry, truth, own, config) | {"constant": _constant(annotations, own, sizes)}
+            )
+    return _means(rows)
+
+
+@torch.inference_mode()
+def _of_image(
+    trained: Trained, sample: Sample, entry: dict[str, Any], truth: NDArray[np.bool_], own: Tensor, config: Config
+) -> dict[str, NDArray[np.float64]]:
+    """name → (n,) or, by depth, (D, n).
+
+    Args:
+        truth: (n, height, width). own: (n, 4) xyxy, the human boxes in pixels of the image.
+    """
+    network, steps = trained.network, config.attentionshift.steps
+    seen, points, patch = network.see([sample.image]), sample.points, network.vit.patch
+    (tokens,) = network.match(*network.token_heads(seen.tokens), [points])
+    size = seen.maps[-1].shape[-2:]
+    count = size[0] * size[1]
+    attention = [block[0] for block in seen.attention]
+    rolled = rolled_out(attention, 1 + count + tokens, depth=steps.rollout.depth)[..., 1 : 1 + count].unflatten(2, size)
+    across = torch.tensor([entry["width"] / points.size[1], entry["height"] / points.size[0]] * 2, dtype=torch.float64)
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for each in rolled:
+        maps = upsample(each, patch)
+        for mode in MODES:
+            box = candidate_boxes(maps[None], points.xy, patch=patch, config=replace(steps.box, mode=mode))[0]
+            found.setdefault(f"box_iou_{mode}", []).append(_paired_iou(box.double().cpu() * across, own))
+        whole = mask_to_image(maps, points.size, entry).cpu().numpy()
+        ranked = [_auc_and_peak(one, mask) for one, mask in zip(whole, truth, strict=True)]
+        for name, values in zip(("auc", "peak"), zip(*ranked, strict=True), strict=True):
+            found.setdefault(name, []).append(np.array(values, dtype=np.float64))
+    chosen = network.choose(seen, 0, tokens, points).boxes.double().cpu() * across
+    by_depth = {name: np.stack(values) for name, values in found.items()}
+    return by_depth | {"chosen": _paired_iou(chosen, own), "chance": truth.mean(axis=(1, 2))}
+
+
+def _auc_and_peak(attention: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """(height, width) each; an object of no pixel, or of all, has no AUC."""
+    inside, ranks = mask.ravel(), rankdata(attention.ravel())
+    on, off = int(inside.sum()), int((~inside).sum())
+    area = (ranks[inside].sum() - on * (on + 1) / 2) / (on * off) if on and off else np.nan
+    return float(area), float(inside[attention.argmax()])
+
+
+def _constant(annotations: list[dict[str, Any]], own: Tensor, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) IoU of boxes of the mean size around the points."""
+    half = torch.as_tensor(sizes.mean(axis=0)) / 2
+    middle = torch.tensor([a["point"] for a in annotations], dtype=torch.float64)
+    return _paired_iou(torch.cat([middle - half, middle + half], dim=1), own)
+
+
+def _paired_iou(boxes: Tensor, others: Tensor) -> NDArray[np.float64]:
+    return box_iou(boxes, others).diagonal().numpy()
+
+
+def _means(rows: list[dict[str, NDArray[np.float64]]]) -> dict[str, float]:
+    if not rows:
+        return {}
+    found = {}
+    for name in rows[0]:
+        means = np.nanmean(np.concatenate([row[name] for row in rows], axis=-1), axis=-1)
+        if means.ndim:
+            found |= {f"{name}_{depth}": float(value) for depth, value in enumerate(means, start=1)}
+        else:
+            found[{"chance": "peak_chance"}.get(name, f"box_iou_{name}")] = float(means)
+    return found
