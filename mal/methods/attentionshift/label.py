@@ -43,7 +43,8 @@ def masks_of(trained: Trained, sample: Sample, entry: dict[str, int], config: Co
     """
     network, settings = trained.network, config.attentionshift
     seen = network.see([sample.image])
-    (tokens,) = network.match(*network.token_heads(seen.tokens), [sample.points])
+    logits, places = network.token_heads(seen.tokens)
+    (tokens,) = network.match(logits, places, [sample.points])
     chosen = network.choose(seen, 0, tokens, sample.points)
     height, width = entry["height"], entry["width"]
     if settings.labelling.source == "head":

@@ -78,7 +78,8 @@ def _of_image(
     """
     network, steps = trained.network, config.attentionshift.steps
     seen, points, patch = network.see([sample.image]), sample.points, network.vit.patch
-    (tokens,) = network.match(*network.token_heads(seen.tokens), [points])
+    logits, places = network.token_heads(seen.tokens)
+    (tokens,) = network.match(logits, places, [points])
     size = seen.maps[-1].shape[-2:]
     count = size[0] * size[1]
     attention = [block[0] for block in seen.attention]
@@ -121,7 +122,7 @@ def _paired_iou(boxes: Tensor, others: Tensor) -> NDArray[np.float64]:
 def _means(rows: list[dict[str, NDArray[np.float64]]]) -> dict[str, float]:
     if not rows:
         return {}
-    found = {}
+    found: dict[str, float] = {}
     for name in rows[0]:
         means = np.nanmean(np.concatenate([row[name] for row in rows], axis=-1), axis=-1)
         if means.ndim:

@@ -84,7 +84,8 @@ class AttentionShift(nn.Module):
 
     def match(self, logits: Tensor, places: Tensor, points: list[Points]) -> list[Tensor]:
         """The token of each point of each image (step 1)."""
-        return [matched(*own, each, self.config.querying) for *own, each in zip(logits, places, points, strict=True)]
+        querying = self.config.querying
+        return [matched(logits[i], places[i], each, querying) for i, each in enumerate(points)]
 
     def choose(self, seen: Seen, image: int, tokens: Tensor, points: Points) -> Chosen:
         """Steps 2 to 4 of one image of a batch."""
