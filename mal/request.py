@@ -176,7 +176,7 @@ class Graph:
     def _stand_ins(self) -> list[str]:
         """The small models that an experiment of the paper's uses in place of the paper's."""
         config = self.config
-        if not (config.experiment or "").startswith(("tab", "fig")):
+        if not (config.experiment or "").rpartition("/")[2].startswith(("tab", "fig")):
             return []
         models = {"encoder": config.encoder.name, "segmenter": config.segmenter.name}
         return [f"{group}={name}" for group, name in models.items() if name.endswith(("_nano", "_tiny"))]
