@@ -32,6 +32,7 @@ PATHS = frozenset(
         "labeler.file",
         "labeler.val_file",
         "labeler.checkpoint",
+        "attentionshift.tokens.stem.checkpoint",
         "store",
         "train.start",
     }

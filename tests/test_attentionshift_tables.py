@@ -61,6 +61,28 @@ def test_every_experiment_composes_with_every_profile(name: str, profile: str, c
     assert (config.segmenter.name == "none") == (name != "voc")
 
 
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        pytest.param(
+            name, profile, marks=() if (name, profile) in {("fig2", "smoke"), ("fig3", "paper")} else pytest.mark.slow
+        )
+        for name in ("fig2", "fig3", "fig4")
+        for profile in PROFILES
+    ],
+)
+def test_every_figure_composes_with_every_profile(name: str, profile: str, compose: Compose, tmp_path: Path) -> None:
+    (job,) = jobs(name, f"profile={profile}")
+    config = compose(*job, f"store={tmp_path}")
+    check_all(config)
+    assert (config.experiment, config.compare, config.segmenter.name) == (f"{FOLDER}/{name}", [], "none")
+    assert config.attentionshift.looks.enabled == (name != "fig4")
+    if config.data.name == "parts":
+        names = {job.stage.name for job in make_plan([config], read_cluster("local")).jobs.values()}
+        assert {"own_ap_val", "quality_val"} <= names
+        assert ("parts_val" in names) == (name != "fig4")
+
+
 def test_all_rows_plan_on_a_cluster_and_share_what_they_can(compose: Compose, tmp_path: Path) -> None:
     """The tables' last row is one network; Table 3 tests it otherwise, the main paper's trains a segmenter besides."""
     rows = [
