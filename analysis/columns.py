@@ -75,6 +75,8 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "recipe": _RECIPE,
     "labeler": rf"(train_labeler|label_\w+|boxes_train|shapes_train)\..+|{'|'.join(METHOD)}",
     "segmenter": r"(train_segmenter|published_segmenter|detect_val)\..+",
+    "key_points": r"train_attentionshift\.attentionshift\.steps\.shift\.method",
+    "taught_by": r"train_attentionshift\.attentionshift\.steps\.mask_points\.(supervision|source)",
 }
 
 

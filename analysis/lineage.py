@@ -92,7 +92,12 @@ def settings_of(record: Record, known: Mapping[str, Record]) -> Settings:
 def _seedless(record: Record) -> dict[str, Any]:
     """A stage's settings without the run's seed, which is among its columns; any other seed is the data's."""
     config = record.get("config", {})
-    return {k: v for k, v in config.items() if k != "seed"} if "seed" in record.get("columns", {}) else config
+    return _without_seed(config) if "seed" in record.get("columns", {}) else config
+
+
+def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    """Of every part too: that of VOC's mAP has the seed of its bootstrap."""
+    return {k: _without_seed(v) if isinstance(v, dict) else v for k, v in config.items() if k != "seed"}
 
 
 def weights_of(record: Record) -> str:

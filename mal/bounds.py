@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import field, fields, is_dataclass
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -51,6 +52,16 @@ def sizes(default: list[int] | list[float], count: int | None = None) -> Any:
         if count is not None and len(value) != count:
             return f"must be a list of {count}"
         return None if value and min(value) > 0 else "must be a list of at least one positive number"
+
+    return _setting(default, rule)
+
+
+def rising(default: list[int]) -> Any:
+    """A list of numbers that are not negative, each larger than the one before; at least one."""
+
+    def rule(value: list[int]) -> str | None:
+        fits = value and value[0] >= 0 and all(a < b for a, b in pairwise(value))
+        return None if fits else "must be a list of rising numbers from 0 up"
 
     return _setting(default, rule)
 

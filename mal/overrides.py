@@ -32,6 +32,7 @@ PATHS = frozenset(
         "labeler.file",
         "labeler.val_file",
         "labeler.checkpoint",
+        "attentionshift.tokens.stem.checkpoint",
         "store",
         "train.start",
     }
@@ -98,7 +99,8 @@ def _exists(value: str) -> bool:
 def menu(conf: Path) -> str:
     """What may be chosen, group by group, and where the rest is found; Hydra's own help takes seconds to say it."""
     groups = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
-    chosen = [f"{group.name}={'|'.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups]
+    named = {g.name: sorted(str(file.relative_to(g).with_suffix("")) for file in g.rglob("*.yaml")) for g in groups}
+    chosen = [f"{group}={'|'.join(names)}" for group, names in named.items()]
     lines = ["choose from (experiments/conf):", *(f"  {it}" for it in chosen), "  hydra/launcher=local|slurm", ""]
     lines += ["any setting: KEY=VALUE; mal/config.py lists them, --cfg job shows their values, --hydra-help the flags"]
     return "\n".join(lines)

@@ -99,6 +99,8 @@ class Graph:
             stages += scores[:1] if len(scores) == 1 else [evaluation.retention(context, scores[1], scores[0])]
             if self.test is not None and config.segmenter.mask_head:
                 stages += [self.segmenters.predict_test(segmenter, self.test) for segmenter in trained]
+        if self.method is not None and self.val is not None:
+            stages += self.method.looks(context)
         if config.clustering.enabled and self.val is not None and needs.compares(self.val, config):
             stages.append(looks.clustering(context))
         if config.attention.enabled and self.val is not None:
@@ -176,7 +178,7 @@ class Graph:
     def _stand_ins(self) -> list[str]:
         """The small models that an experiment of the paper's uses in place of the paper's."""
         config = self.config
-        if not (config.experiment or "").startswith(("tab", "fig")):
+        if not (config.experiment or "").rpartition("/")[2].startswith(("tab", "fig")):
             return []
         models = {"encoder": config.encoder.name, "segmenter": config.segmenter.name}
         return [f"{group}={name}" for group, name in models.items() if name.endswith(("_nano", "_tiny"))]

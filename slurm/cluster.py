@@ -27,8 +27,9 @@ def kinds() -> tuple[str, ...]:
         *(f"{stage}_{split}" for stage in ("shapes", *VIEWS, "quality") for split in SPLITS),
         *(f"label_{split}.{name}" for split in SPLITS for name in METHODS),
         *trainings(),
-        *("published_segmenter", "detect_val", "predictions_test", "ap_val"),
-        *("retention", "clustering_val", "attention_val"),
+        *(f"detect_{name}" for name, method in METHODS.items() if method.detect is not None),
+        *("published_segmenter", "detect_val", "predictions_test", "ap_val", "own_ap_val"),
+        *("retention", "clustering_val", "attention_val", "parts_val"),
     )
 
 

@@ -124,7 +124,7 @@ def _fill(grid: np.ndarray, chosen: list[int], pair: Pair, images: Photographs, 
         ap = None if score is None else score["metrics"].get("mask_ap")
         line[0].set_ylabel(title + ("\n" if ap is None else f"\nmask AP {ap['value']:.3f}"))
         for axes, image in zip(line, chosen, strict=False):
-            _draw(axes, image, found[image], truths[image], images)
+            draw(axes, image, found[image], truths[image], images)
 
 
 def shown(predictions: list[Json], images: list[int]) -> dict[int, list[Json]]:
@@ -154,7 +154,7 @@ def matched(detections: list[Json], truths: list[Json], record: Json) -> list[in
     return [int(row.argmax()) if row.max() >= SAME else None for row in ious]
 
 
-def _draw(axes: Axes, image: int, found: list[Json], truths: list[Json], images: Photographs) -> None:
+def draw(axes: Axes, image: int, found: list[Json], truths: list[Json], images: Photographs) -> None:
     """An image with masks, large ones first."""
     record = images.records[image]
     places = matched(found, truths, record)

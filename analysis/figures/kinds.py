@@ -3,7 +3,19 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.figures import ablations, attention, detections, masks, overlap, quality, sensitivity, threshold, training
+from analysis.figures import (
+    ablations,
+    attention,
+    detections,
+    masks,
+    overlap,
+    own_detections,
+    parts,
+    quality,
+    sensitivity,
+    threshold,
+    training,
+)
 from analysis.figures.drawn import Sketch
 from analysis.figures.results import Results
 
@@ -24,6 +36,15 @@ KINDS: dict[str, Kind] = {
     "fig6": Kind("MAL's masks beside human ones", f"{RUN} experiment=fig6", masks.beside_human),
     "fig7": Kind("Sensitivity to the constants of MAL", f"{RUN} experiment=fig7", sensitivity.sensitivity),
     "fig8": Kind("Detections after human masks and after MAL's", f"{RUN} experiment=fig8", detections.detections),
+    "parts": Kind("Parts after rounds of key-point shift", f"{RUN} experiment=attentionshift/fig2", parts.part_maps),
+    "maps": Kind(
+        "Attention, foreground and masks from points", f"{RUN} experiment=attentionshift/fig3", parts.maps_and_masks
+    ),
+    "detector": Kind(
+        "Detections of AttentionShift's own detector",
+        f"{RUN} experiment=attentionshift/fig4",
+        own_detections.own_detections,
+    ),
     "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),
     "overlap": Kind("IoU against the overlap with other boxes", RUN, overlap.iou_by_overlap),
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),

@@ -41,6 +41,10 @@ def _nothing(*_: Any) -> None:
     return None
 
 
+def _no_stages(_: Context) -> list[Stage]:
+    return []
+
+
 def _everywhere(*_: Any) -> bool:
     return True
 
@@ -72,6 +76,7 @@ class Method:
         trainings: its stages of training, which a cluster gives resources to.
         detect: the stage in which its own detector finds objects in the validation images, for methods that have one;
             a predictions.json in COCO's results format comes out.
+        looks: the stages that show how it works, as its settings ask; none without validation images.
         shared: several processes share its labelling.
         human: it copies human masks, so its splits must have them.
         has: whether it has masks for a split, by the split's name.
@@ -88,6 +93,7 @@ class Method:
     train: Callable[[Context], Stage] | None = None
     trainings: tuple[Training, ...] = ()
     detect: Callable[[Context], Stage] | None = None
+    looks: Callable[[Context], list[Stage]] = _no_stages
     shared: bool = False
     human: bool = False
     has: Callable[[Config, str], bool] = _everywhere

@@ -50,3 +50,4 @@ DETECTION: Reads = {
         "detector": {"mask": "grid_test", "detection": "score nms max_detections mask_threshold"},
     },
 }
+LOOKS: Reads = {"": "examples rounds"}  # of `attentionshift.looks`

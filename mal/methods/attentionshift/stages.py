@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mal.config import Config
@@ -10,12 +11,12 @@ from mal.data.annotations import CocoDict
 from mal.data.sources import Split
 from mal.data.stages import readable
 from mal.engine import ranks
-from mal.engine.files import read_json, write_json
+from mal.engine.files import atomic_write, read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
-from mal.methods.attentionshift.reads import DETECTION, LABELLING, TRAINING
+from mal.methods.attentionshift.reads import DETECTION, LABELLING, LOOKS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
 
@@ -81,6 +82,30 @@ def detect(context: Context) -> Stage:
 
     inputs = {"network": trained, **split.inputs, **context.skipped(split)}
     return Stage("detect_attentionshift", 1, found, work, inputs, dict(split.sources), trained.columns, shared=True)
+
+
+def looks(context: Context) -> list[Stage]:
+    """Maps, parts and masks of some objects of the validation images: parts.npz, drawn by `analysis.figures.parts`."""
+    config, split = context.config, context.required_val
+    if not config.attentionshift.looks.enabled:
+        return []
+    found = {**settings(config, LABELLING), "looks": settings(config.attentionshift.looks, LOOKS)}
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    trained = train(context)
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.attentionshift import looks
+        from mal.methods.attentionshift.checkpoint import FILE, load
+
+        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        points = read_json(workdir.inputs["points"] / "points.json")
+        arrays = looks.looks(network, config, points, split.images, workdir.device)
+        with atomic_write(workdir.folder / "parts.npz", "wb") as file:
+            np.savez_compressed(file, **arrays)
+        return Result({}, {"": len(arrays["ids"])})
+
+    inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
+    return [Stage("parts_val", 1, found, work, inputs, dict(split.sources), trained.columns)]
 
 
 def check(config: Config) -> None:
@@ -155,6 +180,7 @@ ATTENTIONSHIFT = Method(
     train=train,
     trainings=(Training("train_attentionshift", "attentionshift.learning.batch"),),
     detect=detect,
+    looks=looks,
     shared=True,
     fallback=at_points,
     check=check,

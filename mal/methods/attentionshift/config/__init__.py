@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mal.methods.attentionshift.config.detector import DetectorConfig
+from mal.methods.attentionshift.config.looks import LooksConfig
 from mal.methods.attentionshift.config.network import (
     LabellingConfig,
     LearningConfig,
@@ -22,3 +23,4 @@ class AttentionShiftConfig:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
     labelling: LabellingConfig = field(default_factory=LabellingConfig)
+    looks: LooksConfig = field(default_factory=LooksConfig)
