@@ -15,6 +15,7 @@ from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
+from mal.methods.attentionshift.own_files import OWN_FILES
 from mal.methods.attentionshift.reads import DETECTION, LABELLING, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
@@ -153,6 +154,7 @@ ATTENTIONSHIFT = Method(
     detect=detect,
     shared=True,
     fallback=at_points,
+    own_files=OWN_FILES,
     check=check,
     preflight=preflight,
 )
