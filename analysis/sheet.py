@@ -1,4 +1,4 @@
-"""A contact sheet: image, box, pseudo mask, human mask, from the best instance to the worst."""
+"""A contact sheet: image, box or points, pseudo mask, human mask, from the best instance to the worst."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,17 @@ from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its w
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.drawing import HUMAN, PSEUDO, compressed, draw_box, even_places, load_picture, overlay, sample_mask
+from analysis.drawing import (
+    HUMAN,
+    PSEUDO,
+    compressed,
+    draw_box,
+    draw_point,
+    even_places,
+    load_picture,
+    overlay,
+    sample_mask,
+)
 from analysis.images import by_id
 from analysis.records import Json
 
@@ -18,11 +28,17 @@ MARGIN = 0.25  # of the box's longer side, shown around it
 CELL, GAP, HEADER, LINE = 206, 4, 22, 16  # pixels of the sheet: width of a picture, and heights of what is around it
 FLATTEST, TALLEST = 0.4, 1.6  # height by width of a picture
 DPI, BACKGROUND = 110, 224
-TITLES = ("image", "box", "pseudo mask", "human mask")
+TITLES = ("image", "pseudo mask", "human mask")
+SHOWN = {  # what labels were made from → its title, and what is said where nothing can be drawn
+    "boxes": ("box", f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own"),
+    "points": ("point", f"no object has a mask of its own\nof {SMALLEST} × {SMALLEST} pixels"),
+}
 Row = tuple[Json, Json | None, float]  # an annotation, the human one, their IoU
 
 
-def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = EXAMPLES) -> Path:
+def draw_sheet(
+    labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = EXAMPLES, shows: str = "boxes"
+) -> Path:
     """Draw a PNG of some labelled boxes.
 
     Which: with human masks, instances at equal steps of the IoU ranking, best to worst; without, at equal steps of
@@ -31,6 +47,7 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
 
     Args:
         labels: pseudo-label file. images: folder of its images. human: the file with human masks, where there is one.
+        shows: of `SHOWN`, what is drawn beside a mask: its `bbox`, or all its `points`.
 
     Returns:
         `out`.
@@ -52,12 +69,12 @@ def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, exa
         picture = load_picture(records[image_id], images)
         for place, (annotation, truth, _) in enumerate(chosen):
             if annotation["image_id"] == image_id:
-                drawn[place] = _draw_row(picture, annotation, truth, records[image_id], columns=columns)
-    _save(out, [drawn[place] for place in range(len(chosen))], chosen, columns=columns)
+                drawn[place] = _draw_row(picture, annotation, truth, records[image_id], columns=columns, shows=shows)
+    _save(out, [drawn[place] for place in range(len(chosen))], chosen, columns=columns, shows=shows)
     return out
 
 
-def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int) -> None:
+def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int, shows: str) -> None:
     """Put the rows below one another, and titles above."""
     line = LINE if columns == 4 else 0  # an IoU above each row
     width, height = columns * (CELL + GAP) + GAP, HEADER + sum(GAP + line + len(row) for row in drawn) + GAP
@@ -69,7 +86,8 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
         x = GAP + (column + 0.5) * (CELL + GAP) - GAP / 2
         figure.text(x / width, 1 - y / len(sheet), text, fontsize=8, ha="center", va="center")
 
-    for column, title in enumerate(TITLES[:columns]):
+    second, nothing = SHOWN[shows]
+    for column, title in enumerate((TITLES[0], second, *TITLES[1:])[:columns]):
         write(title, column, HEADER / 2)
     for row, (_, truth, iou) in zip(drawn, chosen, strict=True):
         if truth is not None:
@@ -78,28 +96,34 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
         sheet[top : top + len(row), GAP : GAP + row.shape[1]] = row
         top += len(row)
     if not drawn:
-        write(f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own", 1, HEADER + CELL / 2)
+        write(nothing, 1, HEADER + CELL / 2)
     figure.figimage(sheet, zorder=-1)
     figure.savefig(out, dpi=DPI)
 
 
-def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record: Json, *, columns: int) -> np.ndarray:
+def _draw_row(
+    picture: Image.Image, annotation: Json, truth: Json | None, record: Json, *, columns: int, shows: str
+) -> np.ndarray:
     """One instance's crops, side by side: (h, w, 3) uint8."""
-    left, top, width, height = window(annotation["bbox"], picture.size)
+    points = annotation["points"] if shows == "points" else []
+    left, top, width, height = window(around(annotation["bbox"], points), picture.size)
     tall = round(CELL * min(max(height / width, FLATTEST), TALLEST))
     scale = min(CELL / width, tall / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
     crop = np.asarray(picture.resize(size, way, box=(left, top, left + width, top + height)))
     x, y, w, h = annotation["bbox"]
-    boxed = crop.copy()
-    edges = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
-    draw_box(boxed, *(round(edge) for edge in edges))
+    marked = crop.copy()
+    if shows == "boxes":
+        edges = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
+        draw_box(marked, *(round(edge) for edge in edges))
+    for across, down in points:
+        draw_point(marked, (across - left) * scale, (down - top) * scale)
     at = (
         top + ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int),
         left + ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int),
     )
-    pictures = [crop, boxed, overlay(crop, sample_mask(annotation["segmentation"], record, *at), PSEUDO)]
+    pictures = [crop, marked, overlay(crop, sample_mask(annotation["segmentation"], record, *at), PSEUDO)]
     if truth is not None:
         pictures.append(overlay(crop, sample_mask(truth["segmentation"], record, *at), HUMAN))
     row = np.full((tall, columns * (CELL + GAP) - GAP, 3), 255, dtype=np.uint8)
@@ -109,6 +133,14 @@ def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record
         y0, x0 = (tall - size[1]) // 2, (CELL - size[0]) // 2
         cell[y0 : y0 + size[1], x0 : x0 + size[0]] = one
     return row
+
+
+def around(box: list[float], points: list[list[float]]) -> list[float]:
+    """The smallest box (x, y, w, h) around a box and points, which may lie beside it."""
+    x, y, w, h = box
+    left, top = (min(low, *(point[axis] for point in points), low) for axis, low in enumerate((x, y)))
+    right, bottom = (max(high, *(point[axis] for point in points), high) for axis, high in enumerate((x + w, y + h)))
+    return [left, top, right - left, bottom - top]
 
 
 def window(box: list[float], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -28,6 +28,12 @@ QUALITY = {
     "boundary_iou": "boundary IoU",
 }
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
+MAPS = {
+    "auc": "AUC",
+    "peak": "peak on the object",
+    "box_iou_expand": "box IoU (expand)",
+    "box_iou_min_max": "box IoU (min_max)",
+}
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 CLUSTERING = {
     "clustering": "score",
@@ -65,6 +71,10 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         parts.append(f"{_segmenters(records, chosen)} on {_counts(chosen, 'box_ap')} validation images")
         parts.append(_retention(groups, known))
         parts += _over_seeds(groups, known)
+    chosen = [r for r in records if r["stage"] == "maps_val"]
+    if chosen:
+        parts.append(f"Where point tokens look, {_counts(chosen, 'peak_chance')} objects; k blocks of attention multiplied")
+        parts.append("\n\n".join(_maps(record, known) for record in chosen))
     chosen = [r for r in records if r["stage"] == "own_ap_val"]
     if chosen:
         count = _counts(chosen, "mask_ap")
@@ -132,6 +142,16 @@ def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
 def _share(one: Kept, known: dict[str, Record]) -> str:
     found = usable(one, known)
     return found if isinstance(found, str) else _interval(found)
+
+
+def _maps(record: Record, known: dict[str, Record]) -> str:
+    """By depth, and beside it what chance and a constant box come to."""
+    depths = sorted(int(name.removeprefix("auc_")) for name in record["metrics"] if name.startswith("auc_"))
+    names = list(MAPS)
+    rows = [[str(k), *(_number(record, f"{name}_{k}") for name in names)] for k in depths]
+    rows.append(["chosen box", "-", "-", *[_number(record, "box_iou_chosen")] * 2])
+    rows.append(["chance, constant box", "0.500", _number(record, "peak_chance"), *[_number(record, "box_iou_constant")] * 2])
+    return table(["k", *MAPS.values()], rows)
 
 
 def _own(records: list[Record], known: dict[str, Record]) -> str:

@@ -1,6 +1,7 @@
-"""Label your own boxes with a trained labeler.
+"""Label your own boxes or points with a trained labeler.
 
 python -m mal.label --images DIR --boxes IN.json --labeler labeler.pt --out OUT.json
+python -m mal.label --images DIR --points IN.json --labeler labeler.pt --out OUT.json    if it learned from points
 """
 
 import argparse
@@ -19,14 +20,15 @@ FORMATS = FILES + FOLDERS
 
 @command
 def main(arguments: Sequence[str] | None) -> int:
-    """Run the command; 0 if every box has a mask."""
+    """Run the command; 0 if every object has a mask."""
     return finish(lambda: _label(_parser().parse_args(arguments)))
 
 
 def _label(options: argparse.Namespace) -> None:
-    for finding in look(options.boxes, options.images)[1]:
+    file = options.points if options.boxes is None else options.boxes
+    for finding in look(file, options.images)[1]:
         if finding.level == MISLEADS:  # what stops is an error below
-            print(f"note: {options.boxes}: {finding.text}", file=sys.stderr)
+            print(f"note: {file}: {finding.text}", file=sys.stderr)
     from mal.own.label_files import label_files  # with torch, for which what the parser refuses need not wait
 
     print(label_files(options))
@@ -42,10 +44,23 @@ def finish(work: Callable[[], None]) -> int:
     return 0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that labels a file of boxes asks for."""
+def add_options(parser: argparse.ArgumentParser, *, points: bool = False) -> None:
+    """What every command that labels a file asks for.
+
+    Args:
+        points: whether the file may be one of points instead of boxes.
+    """
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
-    parser.add_argument("--boxes", type=Path, required=True, metavar="IN.json", help="COCO file; it needs no masks")
+    file = parser.add_mutually_exclusive_group(required=True) if points else parser
+    file.add_argument("--boxes", type=Path, required=not points, metavar="IN.json", help="COCO file; it needs no masks")
+    if points:
+        file.add_argument(
+            "--points",
+            type=Path,
+            metavar="IN.json",
+            help="COCO file whose objects have `point`: [x, y], `points`: [[x, y], ...] (the first counts) or visible "
+            "`keypoints`, for a labeler that learned from points; boxes and masks are not needed",
+        )
     parser.add_argument("--out", type=Path, required=True, help="file (rle, polygon) or folder (png, yolo) to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out already")
     parser.add_argument("--format", choices=FORMATS, default="rle", help="default: rle, COCO's compressed masks")
@@ -55,10 +70,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="also write a page beside the output that lists the masks from doubtful to sure",
     )
-    parser.add_argument("--network", choices=["student", "teacher", "both"], help="default: as trained")
-    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
-    parser.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
-    parser.add_argument("--batch", type=int, help="boxes at a time")
+    masks = parser.add_argument_group("with --boxes alone") if points else parser
+    masks.add_argument("--network", choices=["student", "teacher", "both"], help="default: as trained")
+    masks.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
+    masks.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
+    masks.add_argument("--batch", type=int, help="boxes at a time")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images; 0: none but this")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--on-bad-image", choices=["error", "skip"], default="error")
@@ -66,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mal.label", description="Give every box of a COCO file a mask.", allow_abbrev=False
+        prog="python -m mal.label", description="Give every box or point of a COCO file a mask.", allow_abbrev=False
     )
     parser.add_argument(
         "--checkpoint",
@@ -76,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="C",
         help="labeler.pt of a training run, or `default`: the labeler that is shipped",
     )
-    add_options(parser)
+    add_options(parser, points=True)
     return parser
 
 

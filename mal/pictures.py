@@ -15,11 +15,13 @@ def draw_attention(arrays: Path, out: Path) -> Path:
     return attention.draw_attention(arrays, out)
 
 
-def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = 10) -> Path:
+def draw_sheet(
+    labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = 10, shows: str = "boxes"
+) -> Path:
     """See analysis/sheet.py."""
     from analysis import sheet  # matplotlib again
 
-    return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples)
+    return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples, shows=shows)
 
 
 def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMIT) -> Path:

@@ -89,8 +89,9 @@ class Graph:
         for split, method in self.labelled():
             labels = label(context, split, method)
             stages.append(evaluation.quality(context, split, labels) if needs.compares(split, config) else labels)
-        if self.method is not None and self.method.detect is not None and needs.compares(self.val, config):
-            stages.append(evaluation.score(context, self.method.detect(context), own=True))
+        detect = None if self.method is None else self.method.detect
+        if detect is not None and self.val is not None and needs.compares(self.val, config):
+            stages.append(evaluation.score(context, detect(context), own=True))
         if self._trains_segmenters():
             trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks

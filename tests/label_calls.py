@@ -1,4 +1,4 @@
-"""A labeler trained for a moment, images with boxes, and command lines of `python -m mal.label`."""
+"""Labelers trained for a moment, images with boxes or points, and command lines of `python -m mal.label`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 
 from mal.config import Config
-from mal.data import shapes
+from mal.data import parts, shapes
 from mal.data.annotations import read, strip, write
+from mal.data.views import VIEWS
 from mal.engine.runtime import load_checkpoint
 from mal.label import main
+from mal.methods.attentionshift.train import train
 from mal.methods.mal.network import build_network
 from mal.methods.mal.train import save_labeler, train_labeler
 
@@ -26,13 +28,47 @@ class Place:
     def arguments(self, out: Path, *more: object, **instead: object) -> list[str]:
         """A command line; `images=…` and the like replace what is at hand."""
         inputs = {"images": self.images, "boxes": self.boxes, "checkpoint": self.checkpoint, "out": out, **instead}
-        options = [str(part) for name, value in inputs.items() for part in (f"--{name}", value)]
-        return [*options, "--device", "cpu", "--workers", "1", *map(str, more)]
+        return command_line(inputs, *more)
 
     def label(self, out: Path, *more: object, **instead: object) -> dict:
         """What a call that succeeds wrote."""
         assert main(self.arguments(out, *more, **instead)) == 0
         return read(out, masks=True)
+
+
+@dataclass
+class PointsPlace:
+    """A labeler that learned from points, and images with points."""
+
+    folder: Path
+    images: Path
+    points: Path
+    checkpoint: Path
+
+    def arguments(self, out: Path, *more: object, **instead: object) -> list[str]:
+        """A command line; `images=…` and the like replace what is at hand."""
+        inputs = {"images": self.images, "points": self.points, "checkpoint": self.checkpoint, "out": out, **instead}
+        return command_line(inputs, *more)
+
+    def label(self, out: Path, *more: object, **instead: object) -> dict:
+        """What a call that succeeds wrote."""
+        assert main(self.arguments(out, *more, **instead)) == 0
+        return read(out, masks=True)
+
+
+def command_line(inputs: dict[str, object], *more: object) -> list[str]:
+    options = [str(part) for name, value in inputs.items() for part in (f"--{name}", value)]
+    return [*options, "--device", "cpu", "--workers", "1", *map(str, more)]
+
+
+def make_points_place(folder: Path, config: Config) -> PointsPlace:
+    """Draw objects of parts, train on a point of each; the user's file has nothing but these."""
+    parts.generate(folder, images=5, size=96, seed=3, split="train")
+    view = VIEWS["points"](read(folder / "annotations.json", masks=False))
+    train(view, folder / "images", config, folder=folder, device=torch.device("cpu"))
+    annotations = [{k: a[k] for k in ("id", "image_id", "category_id", "point")} for a in view["annotations"]]
+    write(folder / "points.json", {**view, "annotations": annotations})
+    return PointsPlace(folder, folder / "images", folder / "points.json", folder / "labeler.pt")
 
 
 def make_place(folder: Path, config: Config) -> Place:

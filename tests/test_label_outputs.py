@@ -48,7 +48,7 @@ def test_a_corrected_file_is_refused_before_the_work_and_replaced_only_by_the_fl
     out = tmp_path / "masks.json"
     out.write_text('{"info": "three weeks of corrections"}')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mal.own.label_files.load_networks", None)
+        patch.setattr("mal.methods.mal.own_files.load_networks", None)
         assert main(place.arguments(out)) == 1
     said = capsys.readouterr()
     assert said.out == ""

@@ -1,5 +1,6 @@
 """The contact sheet: its pictures fill it, outlines show on any ground, and an image costs what is shown of it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
 from analysis import sheet
-from analysis.drawing import PSEUDO, draw_box, load_picture, load_pixels, overlay, sample_mask
+from analysis.drawing import DOT, PSEUDO, draw_box, load_picture, load_pixels, overlay, sample_mask
 from mal.data.annotations import decode_mask, encode_mask, write
 
 GREY = 128
@@ -51,6 +52,24 @@ def test_pictures_fill_the_sheet_whatever_the_shape_of_box_and_image(tmp_path, h
         blank = (cell == 255).all(axis=(1, 2))
         assert blank.sum() == 5 * (sheet.GAP + (sheet.LINE if human else 0)) + sheet.GAP  # what parts the rows
         assert (cell[~blank] != 255).any(axis=2).mean() > 0.97
+
+
+def test_points_are_drawn_where_they_lie_and_shown_also_beside_the_box(tmp_path):
+    labels = scene(tmp_path, [[40, 40, 60, 60]], (400, 200))
+    coco = json.loads(labels.read_text())
+    coco["annotations"][0]["points"] = points = [[50.5, 60.5], [180, 90]]
+    write(labels, coco)
+    out = sheet.draw_sheet(labels, tmp_path, human=None, out=tmp_path / "sheet.png", shows="points")
+    pixels = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    left, top, width, height = sheet.window([40, 40, 140, 60], (400, 200))
+    start, scale = sheet.GAP * 2 + sheet.CELL, sheet.CELL / width
+    rows, columns = (pixels == [0, 255, 0]).all(axis=2).nonzero()
+    rows = rows - sheet.HEADER - sheet.GAP - (round(sheet.CELL * height / width) - round(height * scale)) // 2
+    for x, y in points:
+        at = (x - left) * scale, (y - top) * scale
+        near = np.hypot(columns + 0.5 - start - at[0], rows + 0.5 - at[1])
+        assert (near <= DOT + 0.1).sum() == pytest.approx(np.pi * DOT**2, rel=0.15)
+    assert len(rows) == pytest.approx(2 * np.pi * DOT**2, rel=0.15)  # and nowhere else, least of all a box
 
 
 @given(

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mal.data.box_checks import BORDER_TOLERANCE, OUTSIDE, box_fault, box_of, is_left_over, overhang
+from mal.data.box_checks import BORDER_TOLERANCE, OUTSIDE, box_fault, box_of, is_absent, is_left_over, overhang
 from mal.data.image_names import file_name, name_fault
 from mal.data.mask_formats import mask_fault
 from mal.data.own_points import is_boxless
@@ -22,7 +22,7 @@ MANY = 4  # boxes that do not fit their images, from which on they may be writte
 LARGEST_IMAGE = 178_956_970  # pixels: Pillow opens no larger one, and masks are made at the size that is claimed
 
 
-def check(coco: Any, *, source: str | Path, masks: bool, boxes: bool = True) -> None:
+def check(coco: Any, *, source: str | Path, masks: bool, boxes: bool = True, points: bool = False) -> None:
     """Refuse what is not a usable COCO or LVIS instance file.
 
     Allowed because real files have it: boxes of no width or height, boxes up to a pixel over the border, crowds, gaps
@@ -33,11 +33,12 @@ def check(coco: Any, *, source: str | Path, masks: bool, boxes: bool = True) -> 
         source: its name, for the errors.
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
         boxes: whether every annotation must have a box; else one with points of its own and no mask needs none.
+        points: whether an annotation with neither points nor box nor mask is said to lack a point.
 
     Raises:
         AnnotationError: all that is wrong, by kind of fault: how many entries have it, the first few, the way out.
     """
-    found = problems(coco, masks=masks, boxes=boxes)
+    found = problems(coco, masks=masks, boxes=boxes, points=points)
     if found:
         raise AnnotationError(describe(found, source))
 
@@ -55,12 +56,12 @@ def check_image_list(coco: Any, *, source: str | Path) -> None:
         raise AnnotationError(describe(found, source))
 
 
-def problems(coco: Any, *, masks: bool, boxes: bool = True) -> list[Problem]:
+def problems(coco: Any, *, masks: bool, boxes: bool = True, points: bool = False) -> list[Problem]:
     """All that is wrong with a COCO or LVIS instance file, in the order of its lists; empty where `check` accepts it.
 
     Args:
         coco: the JSON value of a file.
-        masks, boxes: see `check`.
+        masks, boxes, points: see `check`.
     """
     found = _layout_problem(coco)
     if found is not None:
@@ -73,7 +74,7 @@ def problems(coco: Any, *, masks: bool, boxes: bool = True) -> list[Problem]:
             "masks are needed here; give the file with the masks (COCO calls it instances_*.json)"
         )
         return [*categories.problems, *images.problems, Problem("boxes only", "", "", text)]
-    checks = _Annotations(coco["annotations"], images, categories, masks=masks, boxes=boxes)
+    checks = _Annotations(coco["annotations"], images, categories, masks=masks, boxes=boxes, points=points)
     annotations = _Entries("annotations", coco["annotations"], checks.fault)
     return [*categories.problems, *images.problems, *annotations.problems]
 
@@ -136,10 +137,10 @@ class _Annotations:
     """The checks of an annotation, which need the images and categories it refers to."""
 
     def __init__(
-        self, annotations: list[Any], images: _Entries, categories: _Entries, *, masks: bool, boxes: bool
+        self, annotations: list[Any], images: _Entries, categories: _Entries, *, masks: bool, boxes: bool, points: bool
     ) -> None:
         self.annotations, self.images, self.categories = annotations, images, categories
-        self.masks, self.boxes = masks, boxes
+        self.masks, self.boxes, self.points = masks, boxes, points
 
     def fault(self, annotation: dict[str, Any]) -> Fault | None:
         key = annotation.get("image_id")
@@ -152,6 +153,9 @@ class _Annotations:
     def _fault_in(self, annotation: dict[str, Any], image: dict[str, Any]) -> Fault | None:
         width, height, bbox = image["width"], image["height"], annotation.get("bbox")
         boxless = not self.boxes and is_boxless(annotation)
+        if self.points and not boxless and bbox is None and is_absent(annotation.get("segmentation")):
+            text = 'it has neither a point nor a mask to draw one from; give it "point": [x, y] in pixels'
+            return Fault("neither a point nor a mask", text)
         found = None if boxless else box_fault(bbox, width, height)
         if found is not None:
             around = None if bbox else box_of(annotation.get("segmentation"))

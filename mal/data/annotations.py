@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-def read(path: str | Path, *, masks: bool, boxes: bool = True) -> CocoDict:
+def read(path: str | Path, *, masks: bool, boxes: bool = True, points: bool = False) -> CocoDict:
     """Read and check a COCO or LVIS instance file. Unknown keys and their order survive; nothing is corrected but what
     `annotation_text.parse` makes whole.
 
@@ -42,6 +42,7 @@ def read(path: str | Path, *, masks: bool, boxes: bool = True) -> CocoDict:
         path: the JSON file.
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
         boxes: whether every annotation must have a box; else one with points of its own and no mask needs none.
+        points: whether it is a file of points: an annotation with nothing at all is said to lack a point, not a box.
 
     Returns:
         The dict of the JSON. Boxes are xywh in pixels. With `masks`, annotations that a tool left over (a box
@@ -53,7 +54,7 @@ def read(path: str | Path, *, masks: bool, boxes: bool = True) -> CocoDict:
     """
     coco, not_finite = parse(path)
     with without_garbage_collection():
-        check(coco, source=path, masks=masks, boxes=boxes)
+        check(coco, source=path, masks=masks, boxes=boxes and not points, points=points)
         _check_values(coco, path, everywhere=not_finite)
     if masks and any(is_left_over(annotation) for annotation in coco["annotations"]):
         coco["annotations"] = [annotation for annotation in coco["annotations"] if not is_left_over(annotation)]

@@ -10,13 +10,27 @@ def flag_reasons(annotations: Iterable[dict[str, Any]]) -> Counter[str]:
     return Counter(str(a.get("flag_reason") or "no reason given") for a in annotations if a.get("flagged"))
 
 
-def flag_sentence(annotations: list[dict[str, Any]]) -> str | None:
-    """What to say of the flagged annotations of a label file; None where there are none."""
+def flag_sentence(annotations: list[dict[str, Any]], view: str = "boxes") -> str | None:
+    """What to say of the flagged annotations of a label file; None where there are none.
+
+    Args:
+        view: what they were labelled from, `boxes` or `points`.
+    """
     reasons = flag_reasons(annotations)
     flagged, total = sum(reasons.values()), len(annotations)
     if not flagged:
         return None
     why = "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
+    if view == "points" and flagged == total:
+        return (
+            f"none of the {total} objects got a mask: each has the pixels of its points alone and is flagged ({why}); "
+            "check that the points are in pixels, [x, y]"
+        )
+    if view == "points":
+        return (
+            f"{flagged} of {total} objects got no mask of their own: they have the pixels of their points alone and "
+            f"are flagged ({why})"
+        )
     if flagged == total:
         return (
             f"none of the {total} boxes got a mask: all are filled and flagged ({why}); check that the boxes are in "

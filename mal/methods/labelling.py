@@ -86,15 +86,17 @@ def label_dataset(
 
 
 def with_fields_of(original: CocoDict, labels: CocoDict) -> CocoDict:
-    """The labels beside everything else that a file's annotations hold, masks under other names included: a labeler
-    does not see those, and its user gets them back."""
+    """The labels beside everything else that a file holds, masks under other names included: a labeler does not see
+    those, and its user gets them back. An annotation without a box of its own gets its label's."""
     ours = {annotation["id"]: annotation for annotation in labels["annotations"]}
     annotations = []
     for annotation in original["annotations"]:
         kept = {key: value for key, value in annotation.items() if key not in REPLACED}
         label = ours[annotation["id"]]
+        if kept.get("bbox") is None:
+            kept["bbox"] = label["bbox"]
         annotations.append({**kept, **{key: label[key] for key in REPLACED if key in label}})
-    return {**labels, "annotations": annotations}
+    return {**original, "annotations": annotations}
 
 
 def image_labeler(masks_of: ImageLabeler) -> ShardLabeler:
@@ -151,7 +153,11 @@ def _labelled(
     height, width = image_size
     if label is not None and label["area"] > 0:
         return _with_box({**kept, **label}, height=height, width=width)
-    unseen = "the box is too small, or its image cannot be read" if "bbox" in annotation else "its image cannot be read"
+    unseen = "its image cannot be read"
+    if "bbox" in annotation:
+        unseen = f"the box is too small, or {unseen}"
+    elif annotation.get("iscrowd"):
+        unseen = f"it is a crowd, or {unseen}"
     reason = unseen if label is None else "the mask is empty"
     filled = label_of(fallback(annotation, image_size), height=height, width=width)
     return _with_box({**kept, **filled, "flagged": True, "flag_reason": reason}, height=height, width=width)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from mal.config import Config
 from mal.context import Context, Json
 from mal.data.annotations import CocoDict
 from mal.data.sources import Split
+from mal.engine.findings import Finding
 from mal.engine.graph import Stage, Workdir
 from mal.methods.labelling import Fallback, ShardLabeler, filled_box
 
@@ -64,6 +66,32 @@ class Training:
     v100_seconds: Callable[[Config, Context], float | None] = _nothing
 
 
+def _no_findings(*_: Any) -> list[Finding]:
+    return []
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """How a method labels a file of one's own with what it learned before (`python -m mal.label`).
+
+    A state is what a labeler.pt holds: plain values and tensors; `config` is the YAML text of its settings.
+
+    Attributes:
+        wrote: whether a state is the method's.
+        labeler: state, its config with the command's options, device, the view of the file, labeler.pt's path → what
+            labels the file's images (ConfigError: weights that do not fit or are no numbers).
+        options: the settings of `label` that it reads, which the command has options for.
+        check: state, config, path: refuses settings that the state has no weights for (ConfigError).
+        look: state, config, the view → what stops it from labelling the file, or must be said beforehand.
+    """
+
+    wrote: Callable[[Any], bool]
+    labeler: Callable[[Json, Config, torch.device, CocoDict, Path], ShardLabeler]
+    options: tuple[str, ...] = ()
+    check: Callable[[Json, Config, Path], None] = _nothing
+    look: Callable[[Json, Config, CocoDict], list[Finding]] = _no_findings
+
+
 @dataclass(frozen=True)
 class Method:
     """One choice of `labeler=`.
@@ -81,6 +109,7 @@ class Method:
         human: it copies human masks, so its splits must have them.
         has: whether it has masks for a split, by the split's name.
         fallback: the mask of an object that it gave none.
+        own_files: how it labels a file of one's own, for methods that do.
         check: refuses settings before any work starts (ConfigError).
         remark: what must be said of its labels of a split beforehand.
         preflight: builds what its stages of some names will need, so that what cannot be had is known before any starts
@@ -98,6 +127,7 @@ class Method:
     human: bool = False
     has: Callable[[Config, str], bool] = _everywhere
     fallback: Fallback = filled_box
+    own_files: OwnFiles | None = None
     check: Callable[[Config], None] = _nothing
     remark: Callable[[Context, Split], str | None] = _nothing
     preflight: Callable[[Config, torch.device, set[str]], None] = _nothing

@@ -1,51 +1,52 @@
-"""What mal/label.py does once its options are understood: boxes and a labeler in, masks out."""
+"""What mal/label.py does once its options are understood: boxes or points and a labeler in, masks out."""
 
 import argparse
 import shutil
+import sys
 from dataclasses import asdict, replace
-from typing import Any
-
-import torch
-from torch import nn
+from pathlib import Path
 
 from mal.config import Config
 from mal.config_checks import check
-from mal.data.annotations import check_images, file_name, read, strip
+from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.flags import all_flagged
+from mal.data.point_findings import point_findings
 from mal.data.sources import unreadable
+from mal.data.views import VIEWS
 from mal.engine.files import digest, sha256, write_json
+from mal.engine.findings import STOPS
 from mal.engine.runtime import pick_device
 from mal.engine.store.fingerprints import looks
 from mal.engine.turns import turn
 from mal.errors import AnnotationError, ConfigError
 from mal.methods.labelling import label_dataset, with_fields_of
-from mal.methods.mal.label import mal_labeler
-from mal.methods.mal.labeler_file import NETWORKS, config_of, read_labeler
-from mal.methods.mal.network import load_networks
-from mal.own.label_outputs import CALL_DIGITS, check_output, plan_output, unfinished, write_output
+from mal.methods.mal.labeler_file import config_of
+from mal.own.label_outputs import CALL_DIGITS, check_output, given, plan_output, unfinished, write_output
+from mal.own.labelers import Labeler, open_labeler
 
 AGAIN = "all of this was there already, written by the same call and unchanged since; --overwrite labels again"
 
 
 def label_files(options: argparse.Namespace) -> str:
-    """Label the boxes of a file, write them in the format asked for, and say what was done.
+    """Label the boxes or points of a file, write them in the format asked for, and say what was done.
 
     An interrupted call goes on where it was: finished shards lie beside `out` until everything is written.
 
     Raises:
         MalError: an input that cannot be used, or an output that cannot be written or would replace what is there.
-        AnnotationError: no box got a mask; what was written is filled boxes.
+        AnnotationError: nothing got a mask of its own; what was written is filled boxes, or the pixels of points.
     """
     place = check_output(options)
     device = pick_device(options.device)
-    checkpoint = read_labeler(options.checkpoint)
-    config = with_options(config_of(checkpoint, source=options.checkpoint), checkpoint, options)
-    original = read(options.boxes, masks=False)
-    coco = strip(original)
+    view, file = given(options)
+    labeler = open_labeler(options.checkpoint, view)
+    config = with_options(config_of(labeler.state, source=options.checkpoint), labeler, options)
+    original, coco = _read(view, file)
+    _look(coco, labeler, config, file, view)
     check_images(coco, options.images)
     work = {
         "checkpoint": sha256(options.checkpoint),
-        "boxes": sha256(options.boxes),
+        view: sha256(file),
         "images": digest([str(options.images.resolve()), looks(options.images, map(file_name, coco["images"]))]),
         "options": digest([asdict(config.label), options.on_bad_image]),
     }
@@ -60,18 +61,19 @@ def label_files(options: argparse.Namespace) -> str:
             return "\n".join([*said, AGAIN])
         if not options.overwrite:
             output.check(resumed=shards.is_dir())
-        networks = networks_of(checkpoint, config, device, options, crops=len(coco["annotations"]))
+        masks_of = labeler.own_files.labeler(labeler.state, config, device, coco, options.checkpoint)
         write_json(shards / "call.json", work)
         if options.on_bad_image == "skip":
             coco["unreadable_images"] = unreadable(coco, options.images, workers=options.workers)
         labels = label_dataset(
             coco,
             options.images,
-            mal_labeler(networks, config, device),
+            masks_of,
             folder=shards,
             shard_images=config.label.shard_images,
+            fallback=labeler.method.fallback,
         )
-        said = write_output(with_fields_of(original, labels), options, output, shards / "output")
+        said = write_output(with_fields_of(original, labels), labels, options, output, shards / "output")
         ours.check()
         if not options.overwrite:
             output.check(resumed=True)  # hours have passed since the last look
@@ -83,23 +85,48 @@ def label_files(options: argparse.Namespace) -> str:
     return "\n".join(said)
 
 
-def with_options(config: Config, checkpoint: dict[str, Any], options: argparse.Namespace) -> Config:
+def _read(view: str, file: Path) -> tuple[CocoDict, CocoDict]:
+    """A file, and what of it a labeler may see.
+
+    Raises:
+        AnnotationError: it cannot be read or trusted.
+    """
+    points = view == "points"
+    original = read(file, masks=False, points=points)
+    return original, VIEWS[view](original, **({"source": str(file)} if points else {}))
+
+
+def _look(coco: CocoDict, labeler: Labeler, config: Config, file: Path, view: str) -> None:
+    """Say on standard error what is odd about a view of a file.
+
+    Raises:
+        AnnotationError: the labeler cannot label it; all the reasons.
+    """
+    found = [*(point_findings(coco) if view == "points" else []), *labeler.own_files.look(labeler.state, config, coco)]
+    if stops := [finding.text for finding in found if finding.level == STOPS]:
+        raise AnnotationError(f"{file}: {'. Also '.join(stops)}")
+    for finding in found:
+        print(f"note: {file}: {finding.text}", file=sys.stderr, flush=True)
+
+
+def with_options(config: Config, labeler: Labeler, options: argparse.Namespace) -> Config:
     """A labeler's config with this call's labelling options.
 
     Raises:
-        ConfigError: an option is out of range, or asks for a network that the labeler has not got.
+        ConfigError: an option is out of range, is nothing that the labeler's method reads, or asks for a network that
+            the labeler has not got.
     """
-    given = {name: getattr(options, name) for name in ("network", "flip", "batch", "threshold")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given.get("threshold", ())) == 1:
-        given["threshold"] = given["threshold"] * 3
-    config = replace(config, label=replace(config.label, **given), train=replace(config.train, workers=options.workers))
-    wanted = NETWORKS if config.label.network == "both" else (config.label.network,)
-    if missing := [name for name in wanted if name not in checkpoint]:
-        (there,) = set(NETWORKS) - set(missing)
+    named = {name: getattr(options, name) for name in ("network", "flip", "batch", "threshold")}
+    named = {name: value for name, value in named.items() if value is not None}
+    if unread := [f"--{name}" for name in named if name not in labeler.own_files.options]:
         raise ConfigError(
-            f"{options.checkpoint} holds the {there} alone, without the {missing[0]}; use --network {there}"
+            f"{options.checkpoint} is {labeler.method.name}'s, which does not read {' and '.join(unread)}; "
+            "leave that out"
         )
+    if len(named.get("threshold", ())) == 1:
+        named["threshold"] = named["threshold"] * 3
+    config = replace(config, label=replace(config.label, **named), train=replace(config.train, workers=options.workers))
+    labeler.own_files.check(labeler.state, config, options.checkpoint)
     try:
         check(config)
     except ConfigError as error:  # it names the settings that these options stand for
@@ -112,24 +139,3 @@ def with_options(config: Config, checkpoint: dict[str, Any], options: argparse.N
             text = text.replace(f"{setting}=", f"--{option} ")
         raise ConfigError(text) from error
     return config
-
-
-def networks_of(
-    checkpoint: Any, config: Config, device: torch.device, options: argparse.Namespace, *, crops: int
-) -> list[nn.Module]:
-    """The networks of a labeler.
-
-    Raises:
-        ConfigError: its weights are not those of the network that its config describes, or no numbers.
-    """
-    try:
-        networks = load_networks(checkpoint, config, device, crops=crops)
-    except RuntimeError as error:  # torch names every key
-        raise ConfigError(
-            f"the weights in {options.checkpoint} do not fit the network that it describes; copy the labeler.pt again"
-        ) from error
-    if not all(weight.isfinite().all() for network in networks for weight in network.parameters()):
-        raise ConfigError(
-            f"weights in {options.checkpoint} are NaN or infinite; copy the labeler.pt again, or learn anew"
-        )
-    return networks

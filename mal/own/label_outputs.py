@@ -16,6 +16,11 @@ from mal.pictures import draw_sheet, write_review
 CALL_DIGITS = 12  # of the digest that names a call's folder of shards
 
 
+def given(options: argparse.Namespace) -> tuple[str, Path]:
+    """What a file is labelled from, of `mal.data.views.VIEWS`, and the file."""
+    return ("boxes", options.boxes) if options.boxes is not None else ("points", options.points)
+
+
 def check_output(options: argparse.Namespace) -> Path:
     """Where to write.
 
@@ -33,8 +38,9 @@ def check_output(options: argparse.Namespace) -> Path:
         raise ConfigError(
             f"--review is for one file of masks, and --format {options.format} writes a folder; use rle or polygon"
         )
-    for name in ("images", "boxes", "checkpoint"):
-        if place == getattr(options, name).resolve():
+    view, file = given(options)
+    for name, path in (("images", options.images), (view, file), ("checkpoint", options.checkpoint)):
+        if place == path.resolve():
             raise ConfigError(f"--out {options.out} is also --{name}, which would be overwritten; name another place")
     return place
 
@@ -50,7 +56,7 @@ def plan_output(options: argparse.Namespace, coco: CocoDict, place: Path, *, cal
         files.append(place.with_name(f"{place.stem}_preview.png"))
     if options.review:
         files.append(place.with_name(f"{place.stem}_review.html"))
-    inputs = {options.boxes.resolve(), options.checkpoint.resolve()}
+    inputs = {given(options)[1].resolve(), options.checkpoint.resolve()}
     inputs |= {(options.images / file_name(image)).resolve() for image in coco["images"]}
     if taken := [path for path in files if path in inputs]:
         raise ConfigError(f"--out {options.out} would overwrite {len(taken)} inputs ({taken[0]}); name another place")
@@ -58,8 +64,13 @@ def plan_output(options: argparse.Namespace, coco: CocoDict, place: Path, *, cal
     return Output(options.out, place, files, call, FOLDERS.get(options.format))
 
 
-def write_output(labels: CocoDict, options: argparse.Namespace, output: Output, staged: Path) -> list[str]:
+def write_output(
+    labels: CocoDict, seen: CocoDict, options: argparse.Namespace, output: Output, staged: Path
+) -> list[str]:
     """Write the files to a folder, from where they will be moved, and say what is in them.
+
+    Args:
+        labels: the user's file with masks. seen: the same masks beside what the labeler saw, for the preview.
 
     Raises:
         MalError: they cannot be written.
@@ -67,22 +78,22 @@ def write_output(labels: CocoDict, options: argparse.Namespace, output: Output, 
     shutil.rmtree(staged, ignore_errors=True)
     lost = FORMATS[options.format](labels, staged / output.place.name)
     said = [f"{len(labels['annotations'])} masks: {options.out}"]
-    if flagged := flag_sentence(labels["annotations"]):
+    if flagged := flag_sentence(labels["annotations"], given(options)[0]):
         said.append(flagged)
     said += lost
     try:
-        return said + _pictures(labels, options, output, staged)
+        return said + _pictures(seen, options, output, staged)
     except OSError as error:  # such as a full disk
         raise explain(error, options.out) from error
 
 
-def _pictures(labels: CocoDict, options: argparse.Namespace, output: Output, staged: Path) -> list[str]:
+def _pictures(seen: CocoDict, options: argparse.Namespace, output: Output, staged: Path) -> list[str]:
     """Draw what is to be looked at beside the masks, and say where."""
     said = []
     if options.preview:
         plain, sheet = staged / "labels.json", staged / f"{output.place.stem}_preview.png"
-        write(plain, labels)
-        draw_sheet(plain, options.images, human=None, out=sheet, examples=options.preview)
+        write(plain, seen)
+        draw_sheet(plain, options.images, human=None, out=sheet, examples=options.preview, shows=given(options)[0])
         said.append(f"preview: {output.place.with_name(sheet.name)}")
     if options.review:
         page = staged / f"{output.place.stem}_review.html"

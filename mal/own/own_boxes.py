@@ -20,12 +20,14 @@ from mal.engine.loading import cores
 from mal.engine.runtime import pick_device
 from mal.engine.store import Store
 from mal.errors import ConfigError
-from mal.methods.mal.labeler_file import config_of, read_labeler
+from mal.methods.mal.labeler_file import config_of
+from mal.methods.mal.own_files import networks_of
 from mal.methods.mal.shipped import DEFAULT, SHIPPED
 from mal.methods.mal.stages import train
 from mal.own.forecast import labelling_seconds, reading_seconds, training_seconds
-from mal.own.label_files import label_files, networks_of, with_options
+from mal.own.label_files import label_files, with_options
 from mal.own.label_outputs import check_output
+from mal.own.labelers import open_labeler
 from mal.segmenters.config import SegmenterConfig
 
 
@@ -39,9 +41,9 @@ def autolabel(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     options.checkpoint = options.labeler or SHIPPED
     place = check_output(options)
-    given = read_labeler(options.checkpoint)
-    config = with_options(config_of(given, source=options.checkpoint), given, options)
-    labelling = _labelling_seconds(given, config, options, device)
+    given = open_labeler(options.checkpoint, "boxes")
+    config = with_options(config_of(given.state, source=options.checkpoint), given, options)
+    labelling = _labelling_seconds(given.state, config, options, device)
     if options.labeler is None:
         store = options.store or place.with_name(f"{place.stem}_autolabel")
         options.checkpoint = learn(own_config(config, options), store, device, afterwards=labelling)
@@ -101,12 +103,13 @@ def learn(config: Config, store: Path, device: torch.device, *, afterwards: floa
 
 
 def _labelling_seconds(
-    labeler: dict[str, Any], config: Config, options: argparse.Namespace, device: torch.device
+    state: dict[str, Any], config: Config, options: argparse.Namespace, device: torch.device
 ) -> float:
     """Labelling the whole file, images read beside the network's work."""
     coco = read(options.boxes, masks=False)
     crops = len(coco["annotations"])
-    seconds = labelling_seconds(networks_of(labeler, config, device, options, crops=crops), config, crops, device)
+    networks = networks_of(state, config, device, options.checkpoint, crops=crops)
+    seconds = labelling_seconds(networks, config, crops, device)
     shared = max(1, min(options.workers, cores()))
     return max(seconds, reading_seconds(coco["images"], options.images) / shared)
 

@@ -30,7 +30,15 @@ def load(path: Path, config: Config, device: torch.device) -> Trained:
         MalError: the file is absent or cannot be read.
         WeightsError: it is of a network with other settings.
     """
-    state: dict[str, Any] = load_checkpoint(path, parts=("network", "categories", "config"))
+    return build(load_checkpoint(path, parts=("network", "categories", "config")), config, device, path=path)
+
+
+def build(state: dict[str, Any], config: Config, device: torch.device, *, path: Path) -> Trained:
+    """The network of what the file at `path` holds.
+
+    Raises:
+        WeightsError: it is of a network with other settings.
+    """
     categories = Categories(**state["categories"])
     network = AttentionShift(config, classes=len(categories.ids), load=False)
     try:

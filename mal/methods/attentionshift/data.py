@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from mal.data.annotations import CocoDict, annotations_by_image
+from mal.data.annotations import CocoDict, annotations_by_image, file_name
 from mal.data.images import load_for
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError
@@ -135,7 +135,7 @@ def objects_of(coco: CocoDict, *, most: int) -> list[tuple[dict[str, Any], list[
         objects = [annotation for annotation in by_image[image["id"]] if not annotation.get("iscrowd", 0)]
         if len(objects) > most:
             raise AnnotationError(
-                f"image {image['id']} ({image['file_name']}) has {len(objects)} points, and the network {most} tokens "
+                f"image {image['id']} ({file_name(image)}) has {len(objects)} points, and the network {most} tokens "
                 f"for them; set attentionshift.tokens.count={len(objects)} or more"
             )
         if objects and image["id"] not in unreadable:

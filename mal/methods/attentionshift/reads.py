@@ -44,6 +44,7 @@ LABELLING: Reads = {
         "detector": {"mask": "grid_test", "detection": "mask_threshold"},
     },
 }
+MAPS: Reads = {"attentionshift": {"scale": "test_short_sides test_long_sides"}}
 DETECTION: Reads = {
     "attentionshift": {
         "scale": "test_short_sides test_long_sides test_flip",

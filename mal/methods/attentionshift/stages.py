@@ -16,7 +16,8 @@ from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.settings import settings
 from mal.errors import ConfigError
-from mal.methods.attentionshift.reads import DETECTION, LABELLING, LOOKS, TRAINING
+from mal.methods.attentionshift.own_files import OWN_FILES
+from mal.methods.attentionshift.reads import DETECTION, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
 
@@ -85,10 +86,33 @@ def detect(context: Context) -> Stage:
 
 
 def looks(context: Context) -> list[Stage]:
+    """How good its maps are where human masks tell, and pictures of them where they are asked for."""
+    stages = [maps(context)] if context.required_val.has_masks else []
+    return [*stages, pictures(context)] if context.config.attentionshift.looks.enabled else stages
+
+
+def maps(context: Context) -> Stage:
+    """Attention maps and candidate boxes of the validation images' objects against human masks, by depth."""
+    config, split, trained = context.config, context.required_val, train(context)
+    found = settings(config, MAPS)
+    found["precision"] = str(network_dtype(config.train.precision, context.device))
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.attentionshift.checkpoint import FILE, load
+        from mal.methods.attentionshift.map_quality import map_quality
+
+        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
+        figures = map_quality(network, config, points, human, split.images, workdir.device)
+        return Result(figures, {"": len(human["annotations"])})
+
+    inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
+    return Stage("maps_val", 1, found, work, inputs, dict(split.sources), trained.columns)
+
+
+def pictures(context: Context) -> Stage:
     """Maps, parts and masks of some objects of the validation images: parts.npz, drawn by `analysis.figures.parts`."""
     config, split = context.config, context.required_val
-    if not config.attentionshift.looks.enabled:
-        return []
     found = {**settings(config, LABELLING), "looks": settings(config.attentionshift.looks, LOOKS)}
     found["precision"] = str(network_dtype(config.train.precision, context.device))
     trained = train(context)
@@ -105,7 +129,7 @@ def looks(context: Context) -> list[Stage]:
         return Result({}, {"": len(arrays["ids"])})
 
     inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
-    return [Stage("parts_val", 1, found, work, inputs, dict(split.sources), trained.columns)]
+    return Stage("parts_val", 1, found, work, inputs, dict(split.sources), trained.columns)
 
 
 def check(config: Config) -> None:
@@ -183,6 +207,7 @@ ATTENTIONSHIFT = Method(
     looks=looks,
     shared=True,
     fallback=at_points,
+    own_files=OWN_FILES,
     check=check,
     preflight=preflight,
 )

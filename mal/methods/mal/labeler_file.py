@@ -37,11 +37,25 @@ def read_labeler(name: str | Path) -> dict[str, Any]:
         ConfigError: it is no labeler.
     """
     path = labeler_path(name)
-    checkpoint = _read_small(path) if path.suffix == SUFFIX else load_checkpoint(path)
-    whole = isinstance(checkpoint, dict) and isinstance(checkpoint.get("config"), str)
-    if not whole or not any(isinstance(checkpoint.get(network), dict) for network in NETWORKS):
+    checkpoint = read_state(path)
+    if not is_labeler(checkpoint):
         raise ConfigError(f"{path} is not a labeler; give the labeler.pt of a train_labeler stage")
     return checkpoint
+
+
+def read_state(path: Path) -> Any:
+    """What is in a file of weights, whatever wrote it.
+
+    Raises:
+        MalError: the file is absent or cannot be read.
+    """
+    return _read_small(path) if path.suffix == SUFFIX else load_checkpoint(path)
+
+
+def is_labeler(state: Any) -> bool:
+    """Whether that is a labeler of MAL's."""
+    whole = isinstance(state, dict) and isinstance(state.get("config"), str)
+    return whole and any(isinstance(state.get(network), dict) for network in NETWORKS)
 
 
 def config_of(checkpoint: dict[str, Any], *, source: str | Path) -> Config:

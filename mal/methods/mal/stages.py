@@ -16,6 +16,7 @@ from mal.methods.mal.cost import v100_seconds
 from mal.methods.mal.crf import backend
 from mal.methods.mal.label import mal_labeler
 from mal.methods.mal.network import load_networks, starting_network
+from mal.methods.mal.own_files import OWN_FILES
 from mal.methods.mal.reads import DECODERS, FORMER, LABELLING, TRAINING
 from mal.methods.mal.shipped import labeler_path
 from mal.methods.mal.train import train_labeler
@@ -85,4 +86,4 @@ def _columns(config: Config) -> Json:
 
 
 TRAININGS = (Training("train_labeler", "train.batch", v100_seconds),)
-MAL = Method("mal", labels, train=train, trainings=TRAININGS, shared=True, preflight=preflight)
+MAL = Method("mal", labels, train=train, trainings=TRAININGS, shared=True, own_files=OWN_FILES, preflight=preflight)

@@ -1,0 +1,89 @@
+"""AttentionShift on a file of one's own: the network of a labeler.pt labels its points."""
+
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mal.config import Config
+from mal.context import Json
+from mal.data.annotations import CocoDict, file_name
+from mal.engine.findings import NOTE, STOPS, Finding, number, some
+from mal.errors import ConfigError, WeightsError
+from mal.methods.labelling import ShardLabeler
+from mal.methods.spec import OwnFiles
+
+NAMED = 10  # categories that a message names, of the file's and of the labeler's each
+
+
+def wrote(state: Any) -> bool:
+    """Whether that is a network of AttentionShift's, as its training leaves one."""
+    from mal.methods.attentionshift.data import Categories
+
+    parts = {"config": str, "network": dict, "categories": dict}
+    whole = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in parts.items())
+    return whole and state["categories"].keys() == {each.name for each in fields(Categories)}
+
+
+def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
+    """What of a points view the network cannot label (`STOPS`), and what else its user may not expect (`NOTE`).
+
+    Args:
+        state: as `wrote` accepts it.
+    """
+    known, most = state["categories"]["names"], config.attentionshift.tokens.count
+    names = {category["id"]: str(category["name"]) for category in coco["categories"]}
+    found, objects = [], coco["annotations"]
+    unknown = Counter(name for each in objects if (name := names[each["category_id"]]) not in known)
+    if unknown:
+        kinds = some((f"{name} ({count})" for name, count in unknown.most_common()), most=NAMED)
+        found.append(
+            Finding(
+                STOPS,
+                f"{sum(unknown.values())} of its {number(len(objects), 'object')} are of "
+                f"{number(len(unknown), 'category', 'categories')} that this labeler did not learn: {kinds}; it "
+                f"learned {some(known, most=NAMED)}: rename the file's categories to these, or train on them",
+            )
+        )
+    counts = Counter(each["image_id"] for each in objects if not each.get("iscrowd"))
+    crowded = [f"{file_name(image)} with {n}" for image in coco["images"] if (n := counts[image["id"]]) > most]
+    if crowded:
+        found.append(
+            Finding(
+                STOPS,
+                f"{number(len(crowded), 'image has', 'images have')} more objects than this labeler has tokens, one "
+                f"for each of at most {most} ({some(crowded)}); label the objects in several files, or train with "
+                f"attentionshift.tokens.count={max(counts.values())}",
+            )
+        )
+    if several := sum(len(each["points"]) > 1 for each in objects):
+        have = number(several, "object has", "objects have")
+        found.append(Finding(NOTE, f"{have} several points: a mask is made from the first, the others are not read"))
+    if crowds := sum(bool(each.get("iscrowd")) for each in objects):
+        text = f"{number(crowds, 'crowd')} (iscrowd 1): a point does not tell what belongs to one, so it gets no mask"
+        found.append(Finding(NOTE, text))
+    return found
+
+
+def labeler(state: Json, config: Config, device: torch.device, _: CocoDict, path: Path) -> ShardLabeler:
+    """
+    Raises:
+        ConfigError: the weights are not those of the network that the config describes, or no numbers.
+    """
+    from mal.methods.attentionshift import label
+    from mal.methods.attentionshift.checkpoint import build
+
+    try:
+        trained = build(state, config, device, path=path)
+    except WeightsError as error:
+        raise ConfigError(
+            f"the weights in {path} do not fit the network that it describes; copy the labeler.pt again"
+        ) from error
+    if not all(weight.isfinite().all() for weight in trained.network.parameters()):
+        raise ConfigError(f"weights in {path} are NaN or infinite; copy the labeler.pt again, or learn anew")
+    return label.labeler(trained, config, device)
+
+
+OWN_FILES = OwnFiles(wrote, labeler, look=look)
