@@ -20,6 +20,7 @@ from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.label import main
 from mal.methods.attentionshift import label
 from mal.methods.attentionshift.checkpoint import load
+from mal.methods.attentionshift.train import train
 from mal.methods.mal.labeler_file import config_of
 from mal.run import run
 from tests.label_calls import PointsPlace, make_points_place
@@ -61,6 +62,7 @@ def test_every_object_comes_back_in_order_with_its_other_fields_a_mask_and_the_m
         annotation |= {"attributes": {"occluded": True}, "number": number}
     coco["annotations"][0]["bbox"] = [3, 4, 50.5, 60]
     coco["annotations"][1]["bbox"] = None
+    coco["annotations"][2]["segmentation"] = [[1, 1, 9, 1, 9, 9]]  # a mask without a box, which nothing reads
     write(tmp_path / "points.json", coco)
     labelled = points.label(tmp_path / "out.json", points=tmp_path / "points.json")
     assert {k: v for k, v in labelled.items() if k != "annotations"} == {
@@ -68,7 +70,8 @@ def test_every_object_comes_back_in_order_with_its_other_fields_a_mask_and_the_m
     }
     assert len(labelled["annotations"]) == len(coco["annotations"])
     for place, (given, annotation) in enumerate(zip(coco["annotations"], labelled["annotations"], strict=True)):
-        assert {k: annotation[k] for k in given if k != "bbox"} == {k: v for k, v in given.items() if k != "bbox"}
+        kept = {k: v for k, v in given.items() if k not in ("bbox", "segmentation")}
+        assert {k: annotation[k] for k in kept} == kept
         mask = mask_of(coco, annotation)
         rows, columns = np.nonzero(mask)
         assert annotation["area"] == mask.sum() > 0
@@ -181,6 +184,10 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda coco: [coco["annotations"][0].pop("point"), coco["annotations"][0].update(keypoints=[1, 2, 1])],
         "has neither a point, for none of its keypoints is visible, nor a mask to draw one from",
     ),
+    "mask without box": (
+        lambda coco: coco["annotations"][0].update(point=None, points=[], segmentation=[[1, 1, 9, 1, 9, 9]], bbox=None),
+        'to draw one from; give it "point": [x, y] in pixels',
+    ),
     "unknown class": (
         lambda coco: [c.update(name=f"new {c['name']}") for c in coco["categories"]],
         "that this labeler did not learn: new ",
@@ -234,6 +241,19 @@ def test_categories_are_known_by_name_and_may_be_others_where_nothing_uses_them(
     coco["categories"].append({"id": 1, "name": "whale"})
     write(tmp_path / "points.json", coco)
     assert segmentations(points.label(tmp_path / "out.json", points=tmp_path / "points.json")) == segmentations(whole)
+
+
+def test_a_labeler_of_no_class_takes_objects_of_any(points, coco, tmp_path, compose):
+    """Trained with data.class_agnostic=true."""
+    request = ("labeler=attentionshift", "profile=smoke", "data=parts", "train.workers=0", "data.class_agnostic=true")
+    config = compose(*request, "attentionshift.learning.steps=1")
+    train(VIEWS["points"](coco), points.images, config, folder=tmp_path, device=CPU)
+    whole = points.label(tmp_path / "whole.json", checkpoint=tmp_path / "labeler.pt")
+    for category in coco["categories"]:
+        category["name"] = f"new {category['name']}"
+    write(tmp_path / "points.json", coco)
+    more = {"points": tmp_path / "points.json", "checkpoint": tmp_path / "labeler.pt"}
+    assert segmentations(points.label(tmp_path / "out.json", **more)) == segmentations(whole)
 
 
 def test_objects_at_one_point_are_said_and_labelled(points, coco, tmp_path, capsys):
@@ -338,7 +358,9 @@ def test_the_same_call_is_done_and_another_files_is_refused(points, coco, tmp_pa
 def test_what_this_labeler_does_not_read_is_refused(points, tmp_path, capsys, option):
     assert main(points.arguments(tmp_path / "out.json", *option)) == 1
     name = option[0].replace("--no-", "--")
-    assert f"{points.checkpoint} is attentionshift's, which does not read {name}; leave" in capsys.readouterr().err
+    assert (
+        f"{points.checkpoint} is attentionshift's, which does not read {name}; leave it out" in capsys.readouterr().err
+    )
 
 
 def test_the_option_that_does_not_go_with_a_labeler_is_refused_by_the_name_of_the_other(

@@ -12,7 +12,7 @@ from typing import Any
 from mal.data.box_checks import BORDER_TOLERANCE, OUTSIDE, box_fault, box_of, is_absent, is_left_over, overhang
 from mal.data.image_names import file_name, name_fault
 from mal.data.mask_formats import mask_fault
-from mal.data.own_points import is_boxless
+from mal.data.own_points import is_boxless, names_points
 from mal.engine.faults import Fault, Problem, describe, show
 from mal.errors import AnnotationError
 
@@ -33,7 +33,7 @@ def check(coco: Any, *, source: str | Path, masks: bool, boxes: bool = True, poi
         source: its name, for the errors.
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
         boxes: whether every annotation must have a box; else one with points of its own and no mask needs none.
-        points: whether an annotation with neither points nor box nor mask is said to lack a point.
+        points: whether points are what is read: one that has some needs no box, and one with nothing lacks a point.
 
     Raises:
         AnnotationError: all that is wrong, by kind of fault: how many entries have it, the first few, the way out.
@@ -153,9 +153,11 @@ class _Annotations:
     def _fault_in(self, annotation: dict[str, Any], image: dict[str, Any]) -> Fault | None:
         width, height, bbox = image["width"], image["height"], annotation.get("bbox")
         boxless = not self.boxes and is_boxless(annotation)
-        if self.points and not boxless and bbox is None and is_absent(annotation.get("segmentation")):
-            text = 'it has neither a point nor a mask to draw one from; give it "point": [x, y] in pixels'
-            return Fault("neither a point nor a mask", text)
+        if self.points and bbox is None:
+            boxless = names_points(annotation)
+            if not boxless and is_absent(annotation.get("segmentation")):
+                text = 'it has neither a point nor a mask to draw one from; give it "point": [x, y] in pixels'
+                return Fault("neither a point nor a mask", text)
         found = None if boxless else box_fault(bbox, width, height)
         if found is not None:
             around = None if bbox else box_of(annotation.get("segmentation"))

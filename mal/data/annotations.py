@@ -42,7 +42,7 @@ def read(path: str | Path, *, masks: bool, boxes: bool = True, points: bool = Fa
         path: the JSON file.
         masks: whether every annotation must have a valid segmentation; else segmentations are not looked at.
         boxes: whether every annotation must have a box; else one with points of its own and no mask needs none.
-        points: whether it is a file of points: an annotation with nothing at all is said to lack a point, not a box.
+        points: whether points are what is read: one that has some needs no box, and one with nothing lacks a point.
 
     Returns:
         The dict of the JSON. Boxes are xywh in pixels. With `masks`, annotations that a tool left over (a box

@@ -45,6 +45,11 @@ def is_boxless(annotation: dict[str, Any]) -> bool:
     """Whether an annotation is of points alone: they are named, be they right or wrong, and neither box nor mask is."""
     if annotation.get("bbox") is not None or not is_absent(annotation.get("segmentation")):
         return False
+    return names_points(annotation)
+
+
+def names_points(annotation: dict[str, Any]) -> bool:
+    """Whether an annotation has points of its own by name, be they right or wrong."""
     return any(annotation.get(key) is not None for key in OWN)
 
 

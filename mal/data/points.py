@@ -60,7 +60,7 @@ def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "th
 def _drawn(annotation: dict[str, Any], kind: str, *, height: int, width: int) -> list[Point] | Fault:
     key = annotation["id"]
     needed = "bbox" if kind == "box_centre" else "segmentation"
-    if is_absent(annotation.get(needed)) or "bbox" not in annotation:
+    if is_absent(annotation.get(needed)) or annotation.get("bbox") is None:
         lacks = "a box to draw one" if needed == "bbox" else "a mask to draw one"
         hidden = ", for none of its keypoints is visible," if annotation.get("keypoints") else ""
         text = f"annotation {key} has neither a point{hidden} nor {lacks} from; give it"

@@ -120,8 +120,8 @@ def with_options(config: Config, labeler: Labeler, options: argparse.Namespace) 
     named = {name: value for name, value in named.items() if value is not None}
     if unread := [f"--{name}" for name in named if name not in labeler.own_files.options]:
         raise ConfigError(
-            f"{options.checkpoint} is {labeler.method.name}'s, which does not read {' and '.join(unread)}; "
-            "leave that out"
+            f"{options.checkpoint} is {labeler.method.name}'s, which does not read {' and '.join(unread)}; leave "
+            f"{'it' if len(unread) == 1 else 'them'} out"
         )
     if len(named.get("threshold", ())) == 1:
         named["threshold"] = named["threshold"] * 3

@@ -1,5 +1,6 @@
 """Images and their points, as the network sees them in training and at test time."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -68,17 +69,28 @@ class Categories:
         Raises:
             AnnotationError: an object of the file has a category of a name that is not among these.
         """
-        theirs = {int(category["id"]): _name(category) for category in coco["categories"]}
-        used = {int(annotation["category_id"]) for annotation in coco["annotations"]}
+        theirs = _names(coco)
         if self.agnostic:
-            return dict.fromkeys(theirs.keys() | used, 0)
+            return dict.fromkeys(theirs.keys() | {int(each["category_id"]) for each in coco["annotations"]}, 0)
         known = {name: label for label, name in enumerate(self.names)}
-        if unknown := sorted({theirs.get(each, str(each)) for each in used} - known.keys()):
+        if unknown := sorted(self.unknown(coco)):
             raise AnnotationError(
                 f"{source} has objects of {', '.join(unknown[:5])}, which the network was not trained on; it knows "
                 f"{', '.join(self.names[:20])}: rename the categories, or train on them"
             )
         return {identity: known[name] for identity, name in theirs.items() if name in known}
+
+    def unknown(self, coco: CocoDict) -> Counter[str]:
+        """The names of a file's categories that are not among these → how many objects it has of each."""
+        if self.agnostic:
+            return Counter()
+        theirs, counts = _names(coco), Counter(int(each["category_id"]) for each in coco["annotations"])
+        named = {identity: theirs.get(identity, str(identity)) for identity in counts}
+        return Counter(named[identity] for identity in counts.elements() if named[identity] not in self.names)
+
+
+def _names(coco: CocoDict) -> dict[int, str]:
+    return {int(category["id"]): _name(category) for category in coco["categories"]}
 
 
 def _name(category: dict[str, Any]) -> str:

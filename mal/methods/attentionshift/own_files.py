@@ -23,8 +23,11 @@ def wrote(state: Any) -> bool:
     from mal.methods.attentionshift.data import Categories
 
     parts = {"config": str, "network": dict, "categories": dict}
-    whole = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in parts.items())
-    return whole and state["categories"].keys() == {each.name for each in fields(Categories)}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in parts.items()):
+        return False
+    found = state["categories"]
+    lists = all(isinstance(found.get(name), list) for name in ("ids", "names"))
+    return lists and found.keys() <= {each.name for each in fields(Categories)}
 
 
 def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
@@ -33,18 +36,18 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     Args:
         state: as `wrote` accepts it.
     """
-    known, most = state["categories"]["names"], config.attentionshift.tokens.count
-    names = {category["id"]: str(category["name"]) for category in coco["categories"]}
+    from mal.methods.attentionshift.data import Categories
+
+    learned, most = Categories(**state["categories"]), config.attentionshift.tokens.count
     found, objects = [], coco["annotations"]
-    unknown = Counter(name for each in objects if (name := names[each["category_id"]]) not in known)
-    if unknown:
+    if unknown := learned.unknown(coco):
         kinds = some((f"{name} ({count})" for name, count in unknown.most_common()), most=NAMED)
         found.append(
             Finding(
                 STOPS,
                 f"{sum(unknown.values())} of its {number(len(objects), 'object')} are of "
                 f"{number(len(unknown), 'category', 'categories')} that this labeler did not learn: {kinds}; it "
-                f"learned {some(known, most=NAMED)}: rename the file's categories to these, or train on them",
+                f"learned {some(learned.names, most=NAMED)}: rename the file's categories to these, or train on them",
             )
         )
     counts = Counter(each["image_id"] for each in objects if not each.get("iscrowd"))
