@@ -73,8 +73,10 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         parts += _over_seeds(groups, known)
     chosen = [r for r in records if r["stage"] == "maps_val"]
     if chosen:
-        parts.append(f"Where point tokens look, {_counts(chosen, 'peak_chance')} objects; k blocks of attention multiplied")
-        parts.append("\n\n".join(_maps(record, known) for record in chosen))
+        parts.append(
+            f"Where point tokens look, {_counts(chosen, 'peak_chance')} objects; k blocks of attention multiplied"
+        )
+        parts.append("\n\n".join(map(_maps, chosen)))
     chosen = [r for r in records if r["stage"] == "own_ap_val"]
     if chosen:
         count = _counts(chosen, "mask_ap")
@@ -144,13 +146,15 @@ def _share(one: Kept, known: dict[str, Record]) -> str:
     return found if isinstance(found, str) else _interval(found)
 
 
-def _maps(record: Record, known: dict[str, Record]) -> str:
+def _maps(record: Record) -> str:
     """By depth, and beside it what chance and a constant box come to."""
     depths = sorted(int(name.removeprefix("auc_")) for name in record["metrics"] if name.startswith("auc_"))
     names = list(MAPS)
     rows = [[str(k), *(_number(record, f"{name}_{k}") for name in names)] for k in depths]
     rows.append(["chosen box", "-", "-", *[_number(record, "box_iou_chosen")] * 2])
-    rows.append(["chance, constant box", "0.500", _number(record, "peak_chance"), *[_number(record, "box_iou_constant")] * 2])
+    rows.append(
+        ["chance, constant box", "0.500", _number(record, "peak_chance"), *[_number(record, "box_iou_constant")] * 2]
+    )
     return table(["k", *MAPS.values()], rows)
 
 
