@@ -15,6 +15,7 @@ from mal.data.mask_formats import decode_mask, decode_runs
 PSEUDO, HUMAN = np.array([0.12, 0.47, 0.96]), np.array([0.98, 0.55, 0.08])
 TINT = 0.35  # share of a mask's colour
 LIME = (0, 255, 0)
+DOT, RIM = 3.0, 4.5  # pixels: radii of a point
 
 
 def overlay(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
@@ -41,6 +42,14 @@ def draw_box(picture: np.ndarray, left: int, top: int, right: int, bottom: int) 
         if x0 <= x1 and y0 <= y1:
             picture[y0 : y1 + 1, [x0, x1]] = colour
             picture[[y0, y1], x0 : x1 + 1] = colour
+
+
+def draw_dot(picture: np.ndarray, x: float, y: float) -> None:
+    """Draw a lime dot with a dark rim on a picture (H, W, 3) uint8; of one beyond its border what lies inside."""
+    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    distance = np.hypot(columns + 0.5 - x, rows + 0.5 - y)
+    picture[distance <= RIM] = 0
+    picture[distance <= DOT] = LIME
 
 
 def grown(mask: np.ndarray) -> np.ndarray:

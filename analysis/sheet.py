@@ -1,4 +1,4 @@
-"""A contact sheet: image, box, pseudo mask, human mask, from the best instance to the worst."""
+"""A contact sheet: image, box or points, pseudo mask, human mask, from the best instance to the worst."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,17 @@ from faster_coco_eval.core import mask as rle  # pycocotools.mask, without its w
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.drawing import HUMAN, PSEUDO, compressed, draw_box, even_places, load_picture, overlay, sample_mask
+from analysis.drawing import (
+    HUMAN,
+    PSEUDO,
+    compressed,
+    draw_box,
+    draw_dot,
+    even_places,
+    load_picture,
+    overlay,
+    sample_mask,
+)
 from analysis.images import by_id
 from analysis.records import Json
 
@@ -19,11 +29,12 @@ CELL, GAP, HEADER, LINE = 206, 4, 22, 16  # pixels of the sheet: width of a pict
 FLATTEST, TALLEST = 0.4, 1.6  # height by width of a picture
 DPI, BACKGROUND = 110, 224
 TITLES = ("image", "box", "pseudo mask", "human mask")
+POINT = "point"  # in the place of the box, where a method learned from points
 Row = tuple[Json, Json | None, float]  # an annotation, the human one, their IoU
 
 
 def draw_sheet(labels: Path, images: Path, *, human: Path | None, out: Path, examples: int = EXAMPLES) -> Path:
-    """Draw a PNG of some labelled boxes.
+    """Draw a PNG of some labelled boxes or points.
 
     Which: with human masks, instances at equal steps of the IoU ranking, best to worst; without, at equal steps of
     the file's order. Nothing is picked by hand. Boxes of less than 16 × 16 pixels, crowds and flagged ones are left
@@ -69,8 +80,9 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
         x = GAP + (column + 0.5) * (CELL + GAP) - GAP / 2
         figure.text(x / width, 1 - y / len(sheet), text, fontsize=8, ha="center", va="center")
 
+    pointed = bool(chosen) and all(points_of(annotation) for annotation, _, _ in chosen)
     for column, title in enumerate(TITLES[:columns]):
-        write(title, column, HEADER / 2)
+        write(POINT if pointed and column == 1 else title, column, HEADER / 2)
     for row, (_, truth, iou) in zip(drawn, chosen, strict=True):
         if truth is not None:
             write(f"IoU {iou:.2f}", 2, top + line / 2 + GAP / 2)
@@ -85,7 +97,8 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
 
 def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record: Json, *, columns: int) -> np.ndarray:
     """One instance's crops, side by side: (h, w, 3) uint8."""
-    left, top, width, height = window(annotation["bbox"], picture.size)
+    points = points_of(annotation)
+    left, top, width, height = window(_extent(annotation, truth) if points else annotation["bbox"], picture.size)
     tall = round(CELL * min(max(height / width, FLATTEST), TALLEST))
     scale = min(CELL / width, tall / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -94,7 +107,11 @@ def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record
     x, y, w, h = annotation["bbox"]
     boxed = crop.copy()
     edges = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
-    draw_box(boxed, *(round(edge) for edge in edges))
+    if points:  # the box is the mask's
+        for across, down in points:
+            draw_dot(boxed, (across - left) * scale, (down - top) * scale)
+    else:
+        draw_box(boxed, *(round(edge) for edge in edges))
     at = (
         top + ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int),
         left + ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int),
@@ -109,6 +126,20 @@ def _draw_row(picture: Image.Image, annotation: Json, truth: Json | None, record
         y0, x0 = (tall - size[1]) // 2, (CELL - size[0]) // 2
         cell[y0 : y0 + size[1], x0 : x0 + size[0]] = one
     return row
+
+
+def points_of(annotation: Json) -> list[list[float]]:
+    """The points x, y that a method learned from, as the points view lists them; none where it learned from boxes."""
+    return list(annotation["points"]) if {"point", "points"} <= annotation.keys() else []
+
+
+def _extent(annotation: Json, truth: Json | None) -> list[float]:
+    """x, y, w, h that holds an object's mask, its points, and the human mask where there is one."""
+    corners = [*points_of(annotation)]
+    for box in filter(None, (annotation["bbox"], (truth or {}).get("bbox"))):
+        corners += [box[:2], [box[0] + box[2], box[1] + box[3]]]
+    x, y = zip(*corners, strict=True)
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def window(box: list[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
