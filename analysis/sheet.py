@@ -106,7 +106,11 @@ def _draw_row(
 ) -> np.ndarray:
     """One instance's crops, side by side: (h, w, 3) uint8."""
     points = annotation["points"] if shows == "points" else []
-    left, top, width, height = window(around(annotation["bbox"], points), picture.size)
+    seen = list(points)
+    if points and truth is not None:  # a mask from points may lie beside the human one
+        x, y, w, h = truth["bbox"]
+        seen += [[x, y], [x + w, y + h]]
+    left, top, width, height = window(around(annotation["bbox"], seen), picture.size)
     tall = round(CELL * min(max(height / width, FLATTEST), TALLEST))
     scale = min(CELL / width, tall / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -141,8 +141,8 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     split = labelled[-1]  # the validation images, where there are any
     labels = graph.labels(split)
     folder = store.folder(labels.name, labels.key)
-    out = folder / "sheet.png"
-    sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out), out)
+    out, shows = folder / "sheet.png", "boxes" if graph.method is None else graph.method.view
+    sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out, shows=shows), out)
     if graph.method is not None and graph.method.train is not None:
         trained = graph.method.train(graph.context)
         say(f"\nlabeler:  {store.folder(trained.name, trained.key) / 'labeler.pt'}")
@@ -150,10 +150,10 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     tell_flagged(graph, store)
 
 
-def _draw_masks(split: Split, labels: Path, out: Path) -> None:
+def _draw_masks(split: Split, labels: Path, out: Path, *, shows: str) -> None:
     """A sheet of a split's masks, beside human ones where there are any."""
     with TemporaryDirectory() as folder:
-        draw_sheet(labels, split.images, human=human_masks(split, Path(folder)), out=out)
+        draw_sheet(labels, split.images, human=human_masks(split, Path(folder)), out=out, shows=shows)
 
 
 def human_masks(split: Split, folder: Path) -> Path | None:

@@ -170,3 +170,29 @@ def test_a_large_object_s_outline_is_as_wide_as_a_small_one_s(tmp_path):
     middle = pixels[sheet.HEADER + sheet.GAP + sheet.CELL // 2, start : start + sheet.CELL]
     assert [tuple(v) for v in middle if v.max() == 0] == [(0, 0, 0)] * 2
     assert [tuple(v) for v in middle if v.min() == 255] == [(255, 255, 255)] * 2
+
+
+def test_points_stand_in_the_place_of_the_box_and_the_picture_holds_them_and_the_human_mask(tmp_path):
+    labels = scene(tmp_path, [[100, 20, 40, 40]], (400, 200))
+    human = json.loads(labels.read_text())
+    coco = json.loads(labels.read_text())
+    coco["annotations"][0] |= {"point": [180.0, 60.0], "points": [[180.0, 60.0], [110.0, 110.0]]}
+    human["annotations"][0] |= {"bbox": [150, 20, 60, 60], "segmentation": [[150, 20, 210, 20, 210, 80, 150, 80]]}
+    write(labels, coco)
+    write(tmp_path / "human.json", human)
+    out = sheet.draw_sheet(labels, tmp_path, human=tmp_path / "human.json", out=tmp_path / "sheet.png", shows="points")
+    pixels = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    left, top, width, height = sheet.window([100, 20, 110, 90], (400, 200))
+    tall = round(sheet.CELL * height / width)
+    rows = slice(len(pixels) - sheet.GAP - tall, len(pixels) - sheet.GAP)
+    cells = [pixels[rows, sheet.GAP + n * (sheet.CELL + sheet.GAP) :][:, : sheet.CELL] for n in range(4)]
+    lime = (cells[1] == (0, 255, 0)).all(2)
+    scale = sheet.CELL / width
+    for x, y in ((180, 60), (110, 110)):
+        assert lime[round((y - top) * scale), round((x - left) * scale)]
+    assert lime.sum() < 2 * 45  # two dots, and no box
+    assert (cells[0] == GREY).all()
+    tinted = (cells[3] != GREY).any(2)
+    columns = tinted.any(0).nonzero()[0]
+    assert abs(columns[0] - (150 - left) * scale) <= 2
+    assert abs(columns[-1] - (210 - left) * scale) <= 2

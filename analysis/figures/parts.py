@@ -4,7 +4,7 @@ They read the parts.npz of parts_val stages (mal/methods/attentionshift/looks.py
 of the file's order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +78,10 @@ def part_maps(groups: list[Group], results: Results) -> Drawing:
     names = {"kmeans": "K-Means", "kmeans_star": "K-Means*"}
     method = names.get(found.record["columns"].get("key_points"), "key-point shift")
 
-    def draw(place: int) -> Iterator[Callable[[Axes], None]]:
-        yield lambda axes: _with_point(axes, found, place)
-        for number in range(len(rounds)):
-            yield lambda axes, number=number: _with_parts(axes, found, place, number)
+    def draw(column: np.ndarray, place: int) -> None:
+        _with_point(column[0], found, place)
+        for number, axes in enumerate(column[1:]):
+            _with_parts(axes, found, place, number)
 
     titles = ["image, point, box", *(f"{count} round{'' if count == 1 else 's'}" for count in rounds)]
     figure = _grid(found, titles, draw)
@@ -98,13 +98,13 @@ def maps_and_masks(groups: list[Group], results: Results) -> Drawing:
     """Figure 3: attention, foreground and mask of objects beside the human mask; a column an object."""
     found = _objects(groups[0], results)
 
-    def draw(place: int) -> Iterator[Callable[[Axes], None]]:
-        yield lambda axes: _with_point(axes, found, place)
-        for name in ("attention", "foreground"):
-            yield lambda axes, name=name: axes.imshow(found.arrays[name][place], cmap="viridis", vmin=0, vmax=255)
+    def draw(column: np.ndarray, place: int) -> None:
+        _with_point(column[0], found, place)
+        for axes, name in zip(column[1:], ("attention", "foreground"), strict=False):
+            axes.imshow(found.arrays[name][place], cmap="viridis", vmin=0, vmax=255)
         picture = found.picture(place)
-        yield lambda axes: draw_masks(axes, picture, [(found.arrays["mask"][place], PSEUDO)])
-        yield lambda axes: draw_masks(axes, picture, [(found.human(place), HUMAN)])
+        draw_masks(column[3], picture, [(found.arrays["mask"][place], PSEUDO)])
+        draw_masks(column[4], picture, [(found.human(place), HUMAN)])
 
     figure = _grid(found, ["image, point, box", "attention", "foreground", "mask", "human mask"], draw)
     caption = (
@@ -142,17 +142,17 @@ def _rule(found: Objects) -> str:
     return rule + provenance([[found.record]], objects) + found.images.attribution(found.shown)
 
 
-def _grid(found: Objects, titles: list[str], draw: Callable[[int], Iterator[Callable[[Axes], None]]]) -> Figure:
-    """A column an object, a row a title; `draw` gives what fills an object's column."""
+def _grid(found: Objects, titles: list[str], draw: Callable[[np.ndarray, int], None]) -> Figure:
+    """A column an object, a row a title; `draw` fills the axes of an object's column."""
     size = min(PAGE / max(found.count, 1), 1.15)
     figure = sheet(size * found.count + 0.3, size * len(titles) + 0.3)
     grid = figure.subplots(len(titles), found.count, squeeze=False)
     for axes, title in zip(grid[:, 0], titles, strict=True):
         axes.set_ylabel(title)
     for place, column in enumerate(grid.T):
-        for axes, fill in zip(column, draw(place), strict=True):
+        for axes in column:
             frame(axes)
-            fill(axes)
+        draw(column, place)
     return figure
 
 
