@@ -28,7 +28,7 @@ from tests.conftest import CONF
 Compose = Callable[..., Config]
 FOLDER = "attentionshift"
 EXPERIMENTS = ("tab1", "tab2", "tab3", "voc", "coco")
-TABLES = {name: table for name, table in load().items() if table.file.parent.name == FOLDER}
+TABLES = {name: table for name, table in load().items() if table.file.parent.name == FOLDER and table.rows}
 PROFILES = ("smoke", "demo", "mini", "paper")
 
 
@@ -268,3 +268,20 @@ def test_only_segmenters_that_learned_from_attentionshifts_masks_stand_in_the_ma
     runs.pair("mask_rcnn_r50", human=0.4, pseudo=0.32, data="voc", **own)
     rows = measured(made(runs, f"{FOLDER}_voc"))
     assert {row["method"] for row in rows} == {"human masks", "AttnShift"}
+
+
+def test_masks_from_points_stand_beside_others_of_the_same_data() -> None:
+    runs = Runs()
+    columns = {"profile": "demo", "data": "parts", "seed": 0}
+    own = {"encoder": "vit_nano16", "recipe": "best", "key_points": "shift", "taught_by": "parts points"}
+    for labeler, iou, more in (("box", 0.5, {}), (FOLDER, 0.45, own), ("disc", 0.4, {})):
+        labels = runs.add("label_val", columns | {"labeler": labeler} | more)
+        runs.add("quality_val", columns | {"labeler": labeler} | more, inputs={"labels": labels}, iou=iou)
+    runs.quality(0.7, profile="demo", data="shapes")  # no labeler learned from points there
+    table = made(runs, "point_masks")
+    assert [row[:4] for row in table.rows] == [
+        ("AttentionShift", "AttnShift", "parts points", "vit_nano16"),
+        ("disc at the point", "-", "-", "-"),
+        ("filled box", "-", "-", "-"),
+    ]
+    assert [row[table.header.index("mask IoU")] for row in table.rows] == ["45.0", "40.0", "50.0"]

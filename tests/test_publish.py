@@ -69,6 +69,8 @@ def store(tmp_path: Path) -> Path:
         add(root, "detect_val", key, inputs=data, files={"predictions.json": scores}, **more)
         add(root, "ap_val", key, inputs={"predictions": f"detect_val/{key}"}, files=numbers, **more)
         add(root, "attention_val", key, inputs=data, files={"attention.npz": looked, "attention.png": "drawn"}, **more)
+        add(root, "detect_attentionshift", key, inputs=data, files={"predictions.json": scores}, **more)
+        add(root, "parts_val", key, inputs=data, files={"parts.npz": {"mask": np.zeros((1, 8, 8), dtype=bool)}}, **more)
     return root
 
 
@@ -102,6 +104,7 @@ def test_of_procedural_data_labels_predictions_attention_and_some_images_are_pub
     assert {name.replace(f"/{DRAWN}", "") for name in others} == {
         "quality_val/instances.csv", "ap_val/matches_segm.npz", "train_labeler/curves.jsonl", "label_val/labels.json",
         "detect_val/predictions.json", "attention_val/attention.npz", "shapes_val/annotations.json",
+        "detect_attentionshift/predictions.json", "parts_val/parts.npz",
     }  # fmt: skip
     images = sorted(name for name in found if "/images/" in name)
     assert images == [f"shapes_val/{DRAWN}/images/{number:06d}.png" for number in range(1, IMAGES + 1)]

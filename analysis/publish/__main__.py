@@ -22,11 +22,15 @@ from analysis.sources import command, writing
 NUMBERS = {  # stage → files that hold numbers alone: of any data
     "quality_val": ["instances.csv"],
     "ap_val": ["matches_*.npz"],
+    "own_ap_val": ["matches_*.npz"],
     "clustering_val": ["instances.csv"],
     "train_labeler": ["curves.jsonl"],
+    "train_attentionshift": ["curves.jsonl"],
     "train_segmenter": ["curves.jsonl"],
 }
-PICTURED = ("shapes_val", "label_val", "detect_val", "attention_val")  # not numbers alone: of procedural data alone
+LOOKS = {"attention_val": "attention.npz", "parts_val": "parts.npz"}  # stage → its pictures
+DETECTED = ("detect_val", "detect_attentionshift")
+PICTURED = ("shapes_val", "label_val", *DETECTED, *LOOKS)  # not numbers alone: of procedural data alone
 IMAGES = 24  # the first, by id
 SCORE = 0.3  # lowest, of a published prediction
 
@@ -97,14 +101,14 @@ def _copy(record: Record, source: Path, target: Path, *, drawn: bool) -> None:
 
 def _copy_pictured(stage: str, source: Path, target: Path) -> Json:
     """Copy what shows procedural images or masks on them; returns what was left out of it."""
-    if stage == "attention_val":
-        shutil.copyfile(source / "attention.npz", target / "attention.npz")
+    if stage in LOOKS:
+        shutil.copyfile(source / LOOKS[stage], target / LOOKS[stage])
         return {}
     if stage == "label_val":
         labels = _read(source / "labels.json")
         _write(target / "labels.json", {k: v if k == "annotations" else clean(v) for k, v in labels.items()})
         return {}
-    if stage == "detect_val":
+    if stage in DETECTED:
         predictions = _read(source / "predictions.json")
         kept = [prediction for prediction in predictions if prediction["score"] >= SCORE]
         _write(target / "predictions.json", kept)

@@ -75,7 +75,8 @@ def _of_image(
     network, settings = trained.network, config.attentionshift
     seen, patch = network.see([sample.image]), network.vit.patch
     features = seen.maps[-1][0]
-    (tokens,) = network.match(*network.token_heads(seen.tokens), [sample.points])
+    logits, places = network.token_heads(seen.tokens)
+    (tokens,) = network.match(logits, places, [sample.points])
     chosen = network.choose(seen, 0, tokens, sample.points)
     generator = torch.Generator().manual_seed(seed_for(config.seed, "attentionshift label", entry["id"]))
     maps = instance_maps(

@@ -125,7 +125,7 @@ def pictures(context: Context) -> Stage:
         points = read_json(workdir.inputs["points"] / "points.json")
         arrays = looks.looks(network, config, points, split.images, workdir.device)
         with atomic_write(workdir.folder / "parts.npz", "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub: a name may be allow_pickle
         return Result({}, {"": len(arrays["ids"])})
 
     inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
