@@ -179,3 +179,10 @@ def test_places_are_spread_over_grids_of_any_shape() -> None:
         assert ((rows >= 0) & (rows < grid[0]) & (columns >= 0) & (columns < grid[1])).all()
     rows, columns = _spread(4, (12, 8))
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(3, 2), (3, 6), (9, 2), (9, 6)]
+
+
+def test_a_trained_network_is_rebuilt_without_the_files_it_started_from(tmp_path) -> None:
+    gone = replace(TOKENS, stem=replace(STEM, checkpoint=str(tmp_path / "gone.safetensors")))
+    PointViT(TINY, gone, image_size=(32, 32), load=False)
+    with pytest.raises(WeightsError, match="no such file"):
+        PointViT(TINY, gone, image_size=(32, 32))

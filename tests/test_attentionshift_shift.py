@@ -168,18 +168,13 @@ def test_merging_averages_in_order_with_all_later_ones():
     assert merged(prototypes[:0], 0.85).shape == (0, 2)
 
 
-def test_the_released_count_of_parts_is_one_too_few():
-    """⚑: seven unlike patches that are parts each; six are kept, by the released program five."""
-    features = torch.eye(7, dtype=torch.float64).reshape(7, 1, 7)
-    core, box = torch.ones(1, 1, 7, dtype=torch.float64), torch.tensor([[0.0, 0, 111, 15]])
-    prototypes = patch_rows(features)[None]
-    kept = {
-        counting: len(
-            find_parts(features, prototypes, core, box, patch=16, config=PartsConfig(counting=counting))[0].maps
-        )
-        for counting in ("exact", "off_by_one")
-    }
-    assert kept == {"exact": 6, "off_by_one": 5}
+def test_the_six_largest_parts_are_kept() -> None:
+    """Seven unlike patches that are parts each, the last of which is as large as two."""
+    features = torch.cat([torch.eye(7, dtype=torch.float64), torch.eye(7, dtype=torch.float64)[6:]]).T.reshape(7, 1, 8)
+    core, box = torch.ones(1, 1, 8, dtype=torch.float64), torch.tensor([[0.0, 0, 127, 15]])
+    prototypes = patch_rows(features)[None, :7]
+    (found,) = find_parts(features, prototypes, core, box, patch=16, config=PartsConfig())
+    assert found.maps.flatten(1).argmax(1).tolist() == [6, 0, 1, 2, 3, 4]
 
 
 def test_a_peak_outside_the_box_gives_no_key_point_and_equal_peaks_their_mean():

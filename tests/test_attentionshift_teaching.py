@@ -61,7 +61,7 @@ def scorer(weight: torch.Tensor):
 def chosen_of(parts: dict[str, torch.Tensor], weight: torch.Tensor, config: StepsConfig) -> Chosen:
     given = (parts[name] for name in ("attention", "rows", "points", "labels"))
     attention, *others = given
-    return choose_boxes(list(attention), *others, scorer(weight), size=SIZE, patch=PATCH, config=config)
+    return choose_boxes(list(attention), *others, scorer(weight), size=SIZE, own=SIZE, patch=PATCH, config=config)
 
 
 def settings(**changes: str) -> StepsConfig:

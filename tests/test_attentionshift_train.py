@@ -190,6 +190,42 @@ def test_two_objects_at_one_point_and_further_points_of_an_object_are_learned_fr
     assert all(bool(value.isfinite()) for value in network([images[(0, 0)]]).values())
 
 
+def test_recipes_keep_the_released_defects_or_repair_them(compose) -> None:
+    for recipe, fallback, grid, ignored in (("paper", "instance", 14, "skip"), ("released", "image", 7, "positive")):
+        own = compose("labeler=attentionshift", "profile=paper", "data=shapes", f"recipe={recipe}").attentionshift
+        assert own.steps.mask_points.fallback == fallback
+        assert (own.detector.mask.grid_train, own.detector.mask.grid_test) == (grid, 14)
+        assert own.detector.mask.ignored == ignored
+
+
+def test_an_image_is_taught_the_same_beside_a_larger_one(points: dict, drawn: Path, compose) -> None:
+    """What pads a batch is no part of an image: its maps, boxes and targets end where they do alone."""
+    config = config_of(compose)
+    images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    sample, tall = images[(0, 0)], images[(0, 1)]
+    tall = replace(tall, image=torch.cat([tall.image, tall.image], dim=1))
+    seed_everything(0, "test")
+    network = AttentionShift(config, classes=CLASSES).eval()
+    shapes = []
+    for batch in ([sample], [sample, tall]):
+        seen = network.see([each.image for each in batch])
+        chosen = network.choose(seen, 0, torch.arange(len(sample.points.labels)), sample.points)
+        taught = network.teach(seen, 0, chosen, sample.points, torch.Generator().manual_seed(0))
+        shapes.append((chosen.attention.shape, taught.maps.foreground.shape))
+        assert (chosen.candidates[..., 2:] <= 64).all()
+    assert shapes[0] == shapes[1] == ((len(sample.points.labels), 64, 64),) * 2
+
+
+def test_a_network_of_no_numbers_gives_losses_that_say_so(points: dict, drawn: Path, compose) -> None:
+    config = config_of(compose)
+    images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    network = AttentionShift(config, classes=CLASSES).train()
+    with torch.no_grad():
+        network.token_heads.places[0].weight.fill_(float("nan"))
+    losses = network([images[(0, 0)]])
+    assert not losses["places"].isfinite()
+
+
 def test_the_learning_rate_warms_up_and_falls_twice_and_blocks_near_the_image_learn_slower(compose) -> None:
     learning = compose("labeler=attentionshift", "profile=paper", "data=shapes").attentionshift.learning
     factors = [rate_factor(step, 12_000, learning) for step in (0, 250, 500, 7_999, 8_000, 11_000)]

@@ -4,7 +4,8 @@ What a method computes besides (photometrics, resizing of images, mean field, lo
 in float32: a blur or a coordinate in bf16 has three digits.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -32,3 +33,15 @@ def allow_tf32(device: torch.device, dtype: torch.dtype) -> None:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
         torch.backends.cudnn.allow_tf32 = dtype != torch.float32
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A block whose float32 products are whole ones, also where `allow_tf32` lets a GPU shorten them: comparisons of
+    cosines, and coordinates."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

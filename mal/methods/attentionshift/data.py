@@ -184,7 +184,7 @@ def flipped(sample: Sample) -> Sample:
     width = sample.points.size[1]
 
     def mirrored(xy: Tensor) -> Tensor:
-        return torch.stack([width - xy[:, 0], xy[:, 1]], dim=1)
+        return torch.stack([(width - xy[:, 0]).clamp(max=width - 0.5), xy[:, 1]], dim=1)
 
     points = replace(sample.points, xy=mirrored(sample.points.xy))
     return replace(

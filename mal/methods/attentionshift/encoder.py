@@ -82,7 +82,7 @@ class PointViT(nn.Module):
         self.channels = int(self.vit.embed_dim)
         self.stem = None
         if config.stem.timm is not None:
-            self.stem = Stem(config.stem, patch=self.patch, channels=self.channels)
+            self.stem = Stem(config.stem, patch=self.patch, channels=self.channels, load=load)
             self.vit.patch_embed = nn.Identity()
         pretrained = getattr(self.vit, "pretrained_cfg", None) or {}
         self.mean = tuple(encoder.mean or pretrained.get("mean") or IMAGENET_MEAN)
@@ -138,7 +138,7 @@ class PointViT(nn.Module):
             image = grid.transpose(1, 2).unflatten(2, self.grid)
             grid = F.interpolate(image, size=size, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
         front = (self.vit.cls_token + own).expand(len(images), -1, -1)
-        return self.vit.norm_pre(torch.cat([front.to(x.dtype), x + grid.to(x.dtype)], dim=1))
+        return self.vit.norm_pre(torch.cat([front, x + grid], dim=1))
 
     def _points(self, batch: int) -> Tensor:
         return (self.tokens + self.token_positions).expand(batch, -1, -1)

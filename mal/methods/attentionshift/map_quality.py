@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 
 from mal.config import Config
 from mal.data.annotations import CocoDict, decode_mask
+from mal.engine.precision import full_precision
 from mal.engine.progress import Progress
 from mal.methods.attentionshift.boxes import candidate_boxes
 from mal.methods.attentionshift.checkpoint import Trained
@@ -44,37 +45,43 @@ def map_quality(
     scale, labels = config.attentionshift.scale, trained.categories.labels_of(points, source="the file")
     masks = {a["id"]: a["segmentation"] for a in human["annotations"] if a.get("segmentation")}
     boxes = {a["id"]: a["bbox"] for a in human["annotations"]}
-    entries = [
-        (entry, [a for a in annotations if a["id"] in masks])
-        for entry, annotations in objects_of(points, most=config.attentionshift.tokens.count)
-    ]
-    sizes = np.array([boxes[a["id"]][2:] for _, annotations in entries for a in annotations])
+    entries = objects_of(points, most=config.attentionshift.tokens.count)
+    sizes = np.array([boxes[a["id"]][2:] for _, annotations in entries for a in annotations if a["id"] in masks])
     rows: list[dict[str, NDArray[np.float64]]] = []
     with Progress("attention maps", total=len(entries), unit="image") as bar:
         for entry, annotations in entries:
             bar.advance()
-            if not annotations:
+            size = {"height": entry["height"], "width": entry["width"]}
+            known = {a["id"]: decode_mask(masks[a["id"]], **size).astype(bool) for a in annotations if a["id"] in masks}
+            kept = [i for i, a in enumerate(annotations) if a["id"] in known and 0 < known[a["id"]].mean() < 1]
+            if not kept:
                 continue
             sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
             sample = shown(entry, annotations, images, labels, **sides).to(device)
-            size = {"height": entry["height"], "width": entry["width"]}
-            truth = np.stack([decode_mask(masks[a["id"]], **size) for a in annotations]).astype(bool)
-            own = torch.tensor([boxes[a["id"]] for a in annotations], dtype=torch.float64)
+            compared = [annotations[i] for i in kept]
+            truth = np.stack([known[a["id"]] for a in compared])
+            own = torch.tensor([boxes[a["id"]] for a in compared], dtype=torch.float64)
             own[:, 2:] += own[:, :2]
-            rows.append(
-                _of_image(trained, sample, entry, truth, own, config) | {"constant": _constant(annotations, own, sizes)}
-            )
+            found = _of_image(trained, sample, entry, kept, truth, own, config)
+            rows.append(found | {"constant": _constant(compared, own, sizes)})
     return _means(rows)
 
 
 @torch.inference_mode()
 def _of_image(
-    trained: Trained, sample: Sample, entry: dict[str, Any], truth: NDArray[np.bool_], own: Tensor, config: Config
+    trained: Trained,
+    sample: Sample,
+    entry: dict[str, Any],
+    kept: list[int],
+    truth: NDArray[np.bool_],
+    own: Tensor,
+    config: Config,
 ) -> dict[str, NDArray[np.float64]]:
     """name → (n,) or, by depth, (D, n).
 
     Args:
-        truth: (n, height, width). own: (n, 4) xyxy, the human boxes in pixels of the image.
+        kept: the n objects that are compared, by their place among the image's points.
+        truth: (n, height, width), neither empty nor full. own: (n, 4) xyxy, the human boxes in pixels of the image.
     """
     network, steps = trained.network, config.attentionshift.steps
     seen, points, patch = network.see([sample.image]), sample.points, network.vit.patch
@@ -83,28 +90,30 @@ def _of_image(
     size = seen.maps[-1].shape[-2:]
     count = size[0] * size[1]
     attention = [block[0] for block in seen.attention]
-    rolled = rolled_out(attention, 1 + count + tokens, depth=steps.rollout.depth)[..., 1 : 1 + count].unflatten(2, size)
+    with full_precision():
+        rolled = rolled_out(attention, 1 + count + tokens[kept], depth=steps.rollout.depth)
+    rolled = rolled[..., 1 : 1 + count].unflatten(2, size)
     across = torch.tensor([entry["width"] / points.size[1], entry["height"] / points.size[0]] * 2, dtype=torch.float64)
     found: dict[str, list[NDArray[np.float64]]] = {}
     for each in rolled:
         maps = upsample(each, patch)
         for mode in MODES:
-            box = candidate_boxes(maps[None], points.xy, patch=patch, config=replace(steps.box, mode=mode))[0]
+            box = candidate_boxes(maps[None], points.xy[kept], patch=patch, config=replace(steps.box, mode=mode))[0]
             found.setdefault(f"box_iou_{mode}", []).append(_paired_iou(box.double().cpu() * across, own))
         whole = mask_to_image(maps, points.size, entry).cpu().numpy()
         ranked = [_auc_and_peak(one, mask) for one, mask in zip(whole, truth, strict=True)]
         for name, values in zip(("auc", "peak"), zip(*ranked, strict=True), strict=True):
             found.setdefault(name, []).append(np.array(values, dtype=np.float64))
-    chosen = network.choose(seen, 0, tokens, points).boxes.double().cpu() * across
+    chosen = network.choose(seen, 0, tokens, points).boxes[kept].double().cpu() * across
     by_depth = {name: np.stack(values) for name, values in found.items()}
     return by_depth | {"chosen": _paired_iou(chosen, own), "chance": truth.mean(axis=(1, 2))}
 
 
 def _auc_and_peak(attention: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """(height, width) each; an object of no pixel, or of all, has no AUC."""
+    """(height, width) each."""
     inside, ranks = mask.ravel(), rankdata(attention.ravel())
     on, off = int(inside.sum()), int((~inside).sum())
-    area = (ranks[inside].sum() - on * (on + 1) / 2) / (on * off) if on and off else np.nan
+    area = (ranks[inside].sum() - on * (on + 1) / 2) / (on * off)
     return float(area), float(inside[attention.argmax()])
 
 
@@ -124,7 +133,7 @@ def _means(rows: list[dict[str, NDArray[np.float64]]]) -> dict[str, float]:
         return {}
     found: dict[str, float] = {}
     for name in rows[0]:
-        means = np.nanmean(np.concatenate([row[name] for row in rows], axis=-1), axis=-1)
+        means = np.mean(np.concatenate([row[name] for row in rows], axis=-1), axis=-1)
         if means.ndim:
             found |= {f"{name}_{depth}": float(value) for depth, value in enumerate(means, start=1)}
         else:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mal.config import Config
 from mal.encoders.backbones import read_weights
 from mal.engine import ranks
-from mal.engine.precision import autocast
+from mal.engine.precision import autocast, full_precision
 from mal.methods.attentionshift.data import Sample, batched
 from mal.methods.attentionshift.detector import LOWERED, Detector, Objects
 from mal.methods.attentionshift.encoder import PointViT, Seen
@@ -36,6 +36,11 @@ class AttentionShift(nn.Module):
         side = settings.scale.position_side
         self.config = settings
         self.vit = PointViT(config.encoder, settings.tokens, image_size=(side, side), load=load)
+        if settings.steps.rollout.depth > len(self.vit.vit.blocks):
+            raise ConfigError(
+                f"attentionshift.steps.rollout.depth={settings.steps.rollout.depth} is more than the blocks of encoder="
+                f"{config.encoder.name}; choose at most {len(self.vit.vit.blocks)}"
+            )
         channels, patch = self.vit.channels, self.vit.patch
         mil = settings.detector.mil
         self.token_heads = TokenHeads(channels, classes=classes)
@@ -55,7 +60,7 @@ class AttentionShift(nn.Module):
 
     def see(self, images: Sequence[Tensor]) -> Seen:
         """What the ViT makes of images (3, h, w) uint8 on its device, padded to one size; float32."""
-        fill = tuple(self.vit.mean)
+        fill = tuple(self.vit.mean if self.vit.stem is None else self.vit.stem.mean)
         whole = batched(list(images), multiple=self.config.scale.multiple, fill=fill)
         with autocast(whole.device, self.dtype):
             return self.vit(whole, self.config.steps.rollout.depth).float()
@@ -90,27 +95,41 @@ class AttentionShift(nn.Module):
     def choose(self, seen: Seen, image: int, tokens: Tensor, points: Points) -> Chosen:
         """Steps 2 to 4 of one image of a batch."""
         size = (int(seen.maps[-1].shape[-2]), int(seen.maps[-1].shape[-1]))
-        return choose_boxes(
-            [block[image] for block in seen.attention],
-            1 + size[0] * size[1] + tokens,
-            points.xy,
-            points.labels,
-            self._scorer(seen.maps[-1][image : image + 1]),
-            size=size,
-            patch=self.vit.patch,
-            config=self.config.steps,
-        )
+        with full_precision():
+            return choose_boxes(
+                [block[image] for block in seen.attention],
+                1 + size[0] * size[1] + tokens,
+                points.xy,
+                points.labels,
+                self._scorer(seen.maps[-1][image : image + 1]),
+                size=size,
+                own=self._own(points),
+                patch=self.vit.patch,
+                config=self.config.steps,
+            )
 
     def teach(self, seen: Seen, image: int, chosen: Chosen, points: Points, generator: torch.Generator) -> Taught:
         """Steps 5 to 9 of one image of a batch."""
-        return teach(
-            chosen,
-            seen.maps[-1][image],
-            points.xy,
-            patch=self.vit.patch,
-            generator=generator,
-            config=self.config.steps,
-        )
+        with full_precision():
+            return teach(
+                chosen,
+                self.features(seen, image, points),
+                points.xy,
+                patch=self.vit.patch,
+                generator=generator,
+                config=self.config.steps,
+            )
+
+    def features(self, seen: Seen, image: int, points: Points) -> Tensor:
+        """(C, h, w): the last map of one image of a batch, without what the batch was padded by."""
+        rows, columns = self._own(points)
+        return seen.maps[-1][image, :, :rows, :columns]
+
+    def _own(self, points: Points) -> tuple[int, int]:
+        """Rows and columns of an image's patches, padded as if it were alone."""
+        multiple, patch = self.config.scale.multiple, self.vit.patch
+        height, width = (-(-side // multiple) * multiple // patch for side in points.size)
+        return height, width
 
     def _scorer(self, features: Tensor) -> Scorer:
         def score(boxes: Tensor) -> tuple[Tensor, Tensor]:

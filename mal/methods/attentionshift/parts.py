@@ -57,11 +57,10 @@ def find_parts(
     together = torch.cat(groups)
     maps = cosines(together, units).clamp(min=0)
     areas = (maps > config.area).sum(1)
-    most = config.most - (config.counting == "off_by_one")
     peaks = _peaks(maps, features.shape[2], patch)
     found, first = [], 0
     for group, box in zip(groups, boxes, strict=True):
-        largest = first + areas[first : first + len(group)].argsort(descending=True, stable=True)[:most]
+        largest = first + areas[first : first + len(group)].argsort(descending=True, stable=True)[: config.most]
         own = peaks[largest]
         within = ((own >= box[:2]) & (own <= box[2:])).all(1)
         found.append(Parts(together[largest], maps[largest].unflatten(1, features.shape[1:]), own, within))

@@ -46,7 +46,9 @@ def matched(logits: Tensor, places: Tensor, points: Points, config: QueryingConf
     positive = -config.alpha * (1 - probability) ** config.gamma * (probability + 1e-12).log()
     negative = -(1 - config.alpha) * probability**config.gamma * (1 - probability + 1e-12).log()
     apart = (places.double()[:, None] - points.places.double()[None]).abs().sum(dim=-1)
-    tokens, order = linear_sum_assignment((positive - negative + config.place * apart).cpu().numpy())
+    # what is no number is left to the losses, which are looked at
+    cost = torch.nan_to_num(positive - negative + config.place * apart)
+    tokens, order = linear_sum_assignment(cost.cpu().numpy())
     found = torch.empty(len(points.labels), dtype=torch.int64)
     found[torch.as_tensor(order)] = torch.as_tensor(tokens)
     return found.to(logits.device)

@@ -18,7 +18,7 @@ TRAINING: Reads = {
             "maps": "draws foreground background share rounds",
             "raw_points": "count positive negative erosion",
             "shift": "method threshold erosion prototypes rounds temperature tau outside",
-            "parts": "similar inside merge area most counting",
+            "parts": "similar inside merge area most",
             "mask_points": ("supervision source fallback mask attention_count attention_positive attention_negative"),
         },
         "detector": {

@@ -157,10 +157,11 @@ def check(config: Config) -> None:
             f"attentionshift.scale.test_long_sides has {len(scale.test_long_sides)} sides for "
             f"{len(scale.test_short_sides)} in test_short_sides; give one for each, or one for all"
         )
-    if own.steps.mask_points.supervision == "mask" and own.steps.shift.method != "shift":
+    taught = own.steps.mask_points
+    if (taught.supervision, taught.source) != ("points", "parts") and own.steps.shift.method != "shift":
         raise ConfigError(
-            "attentionshift.steps.mask_points.supervision=mask learns from whole masks, which "
-            f"steps.shift.method={own.steps.shift.method} has no part in; leave that at shift"
+            f"attentionshift.steps.mask_points has supervision={taught.supervision}, source={taught.source}: "
+            f"steps.shift.method={own.steps.shift.method} has no part in that; leave it at shift"
         )
 
 

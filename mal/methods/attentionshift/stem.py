@@ -31,6 +31,7 @@ class Stem(nn.Module):
     Args:
         patch: side of a patch in pixels, a multiple of the map's stride.
         channels: of the ViT.
+        load: fill in the weights.
 
     Raises:
         ConfigError: the network has no map of that stride, or the patch is no multiple of it.
@@ -39,12 +40,12 @@ class Stem(nn.Module):
 
     body: Any
 
-    def __init__(self, config: StemConfig, *, patch: int, channels: int) -> None:
+    def __init__(self, config: StemConfig, *, patch: int, channels: int, load: bool = True) -> None:
         super().__init__()
         known = EncoderConfig(
             name=str(config.timm),
             timm=str(config.timm),
-            pretrained=config.pretrained and config.checkpoint is None,
+            pretrained=config.pretrained and config.checkpoint is None and load,
             options=config.options,
         )
         self.body, _ = build_backbone(known, image_size=(224, 224))
@@ -56,7 +57,7 @@ class Stem(nn.Module):
             )
         self.index, self.stack = strides.index(config.stride), patch // config.stride
         self.body.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
-        if config.checkpoint is not None:
+        if config.checkpoint is not None and load:
             self._load(stem_path(config.checkpoint))
         self.frozen = config.frozen
         if self.frozen:

@@ -51,6 +51,7 @@ def choose_boxes(
     scorer: Scorer,
     *,
     size: tuple[int, int],
+    own: tuple[int, int],
     patch: int,
     config: StepsConfig,
 ) -> Chosen:
@@ -64,12 +65,14 @@ def choose_boxes(
         points: (n, 2) x, y in pixels.
         labels: (n,) classes.
         size: h, w of the patches.
+        own: h, w of those that are the image's, the others being what the batch was padded by.
     """
     device = points.device.type
     with torch.no_grad(), torch.autocast(device, enabled=False):
         count = size[0] * size[1]
         blocks = [in_full(block) for block in attention[-config.rollout.depth :]]
         rolled = rolled_out(blocks, rows, depth=config.rollout.depth)[..., 1 : 1 + count].unflatten(2, size)
+        rolled = rolled[..., : own[0], : own[1]]
         boxes = torch.cat(  # depth by depth: all maps in pixels at once would be gigabytes
             [candidate_boxes(upsample(each, patch)[None], points, patch=patch, config=config.box) for each in rolled]
         ).transpose(0, 1)

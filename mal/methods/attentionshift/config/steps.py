@@ -67,9 +67,7 @@ class PartsConfig:
     inside: float = number(0.85, 0, 1)  # the eroded foreground's mean there, at least (R)
     merge: float = number(0.85, -1, 1)  # prototypes of this cosine or more become one (R)
     area: float = number(0.9, 0, 1)  # a part's area: patches of its map above this (R)
-    most: int = number(6, 1, 1 << 12)  # parts kept per instance, the largest (R)
-    # exact: `most` parts | off_by_one: the loop over them stops one part early (released)
-    counting: str = choice("exact", ("exact", "off_by_one"))
+    most: int = number(6, 1, 1 << 12)  # parts kept per instance, the largest (R: it says 5, and its loop keeps 6)
 
 
 @dataclass
