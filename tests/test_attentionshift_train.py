@@ -1,5 +1,6 @@
 """AttentionShift learns from points alone: in every precision, whatever interrupts it, from whatever points."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

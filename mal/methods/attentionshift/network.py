@@ -9,6 +9,7 @@ from mal.config import Config
 from mal.encoders.backbones import read_weights
 from mal.engine import ranks
 from mal.engine.precision import autocast, full_precision
+from mal.errors import ConfigError
 from mal.methods.attentionshift.data import Sample, batched
 from mal.methods.attentionshift.detector import LOWERED, Detector, Objects
 from mal.methods.attentionshift.encoder import PointViT, Seen

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mal.encoders.backbones import build_backbone, read_weights
 from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
-from mal.errors import ConfigError
+from mal.errors import ConfigError, WeightsError
 from mal.methods.attentionshift.config.network import StemConfig
 from mal.segmenters.weights import mismatches, refuse
 
@@ -83,7 +83,12 @@ class Stem(nn.Module):
 
     def _load(self, path: Path) -> None:
         """The body's weights from a file, which may hold more of the network."""
-        whole, own = read_weights(path), self.body.state_dict()
+        try:
+            whole = read_weights(path)
+        except WeightsError as error:
+            setting = "attentionshift.tokens.stem.checkpoint"
+            raise WeightsError(str(error).replace("encoder.checkpoint", setting)) from error
+        own = self.body.state_dict()
         state = {key: value for key, value in whole.items() if key in own}
         way_out = "give a file of attentionshift.tokens.stem.timm"
         refuse(mismatches(own, state), source=path, model="stem's network", way_out=way_out)
