@@ -234,6 +234,21 @@ def test_a_file_numbered_otherwise_is_refused():
         mask_quality(predicted, human)
 
 
+def test_masks_from_points_may_have_the_box_of_another_object():
+    """They have no box but that of the mask, which a poor one shares with the object beside it."""
+    first, second = np.zeros((120, 120), dtype=bool), np.zeros((120, 120), dtype=bool)
+    first[5:25, 5:25], second[60:90, 60:90] = True, True
+    human = _coco({1: first, 2: second})
+    for annotation in human["annotations"]:
+        annotation["image_id"] = 1
+    predicted = copy.deepcopy(human)
+    a, b = predicted["annotations"]
+    a["id"], b["id"] = b["id"], a["id"]
+    for annotation in predicted["annotations"]:
+        annotation["points"] = [[10.0, 10.0]]
+    assert mask_quality(predicted, human)[0]["iou"] == 0
+
+
 def test_an_image_of_another_file_is_refused():
     human = _coco({1: _square(30)})
     human["images"][0]["file_name"] = "a/1.png"

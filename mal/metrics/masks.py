@@ -156,7 +156,8 @@ def _check_same(predicted: CocoDict, human: CocoDict, by_id: dict[int, dict[str,
             f"{len(renamed)} images have another file name in the predicted file, such as image {first}: "
             f"{theirs[first]['file_name']!r}; predict masks for the same annotation file that they are scored against"
         )
-    boxed = [a for a in human["annotations"] if is_scored(a) and by_id[a["id"]].get("bbox")]
+    told = {identity for identity, guess in by_id.items() if guess.get("bbox") and "points" not in guess}
+    boxed = [a for a in human["annotations"] if is_scored(a) and a["id"] in told]  # from points a box is its mask's
     moved = [identity for identity, certain in strays_of(_boxes_of(by_id), boxed).items() if certain]
     if moved:
         first = ", ".join(map(str, moved[:5])) + (", …" if len(moved) > 5 else "")
