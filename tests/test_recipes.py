@@ -168,5 +168,5 @@ def test_no_two_published_labellings_have_one_name() -> None:
             ways.setdefault(name, set()).add(json.dumps(whole, sort_keys=True))
     assert len(ways) > 10
     assert {name: found for name, found in ways.items() if len(found) > 1} == {}
-    old = [r for r in known.values() if r["stage"] == "ap_val" and r["columns"].get("data") == "car_parts"]
+    old = [r for r in known.values() if r["stage"] == "quality_val" and r["columns"]["data"] == "coco_mini"]
     assert {"label.threshold": [0.4, 0.4, 0.4], "label.antialias": True} in [departures(r, known) for r in old]
