@@ -6,8 +6,6 @@ python experiments/attentionshift_stem.py ../shared/weights/mobilenetv2_100_same
 import sys
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from mal.encoders.backbones import read_weights
 from mal.methods.attentionshift.config.network import StemConfig
 from mal.methods.attentionshift.stem import SHIPPED, Stem
@@ -16,6 +14,8 @@ OPTIONS = {"pad_type": "same"}
 
 
 def main(weights: Path) -> None:
+    from safetensors.torch import save_file  # and torch, before which mal sets how its threads wait
+
     config = StemConfig(timm="mobilenetv2_100", pretrained=False, options=OPTIONS)
     used = Stem(config, patch=8, channels=1).body.state_dict()
     state = {key: value for key, value in read_weights(weights).items() if key in used}

@@ -29,7 +29,7 @@ def kinds() -> tuple[str, ...]:
         *trainings(),
         *(f"detect_{name}" for name, method in METHODS.items() if method.detect is not None),
         *("published_segmenter", "detect_val", "predictions_test", "ap_val", "own_ap_val"),
-        *("retention", "clustering_val", "attention_val", "parts_val"),
+        *("retention", "clustering_val", "attention_val", "maps_val", "parts_val"),
     )
 
 

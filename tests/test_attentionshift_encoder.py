@@ -186,3 +186,9 @@ def test_a_trained_network_is_rebuilt_without_the_files_it_started_from(tmp_path
     PointViT(TINY, gone, image_size=(32, 32), load=False)
     with pytest.raises(WeightsError, match=r"tokens\.stem\.checkpoint=.*no such file"):
         PointViT(TINY, gone, image_size=(32, 32))
+
+
+def test_an_encoder_published_as_a_file_is_not_silently_another(compose) -> None:
+    config = compose("labeler=attentionshift", "encoder=mae_s", "data=shapes").encoder
+    with pytest.raises(WeightsError, match="encoder=mae_s are published as a file"):
+        PointViT(config, TOKENS, image_size=(224, 224))

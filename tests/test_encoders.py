@@ -39,9 +39,15 @@ MENU = {
     "siglip2_b": (768, 32, 86.4, HALF),
     "eva02_s": (384, 37, 21.6, CLIP),
     "eva02_b": (768, 37, 85.8, CLIP),
+    "mae_s": (384, 32, 21.7, IMAGENET),
     "sam_b": (256, 32, 89.7, IMAGENET),
 }
-NANO = {"vit_nano": (96, 8), "swin_nano": (128, 16), "convnext_nano": (128, 16)}  # channels, stride
+NANO = {
+    "vit_nano": (96, 8),
+    "vit_nano16": (96, 16),
+    "swin_nano": (128, 16),
+    "convnext_nano": (128, 16),
+}  # channels, stride
 OTHERS = {"mobilenetv2", "timm"}
 
 

@@ -24,7 +24,7 @@ ELSEWHERE = {  # what no key holds as it stands, and why
     "how and where the work is done": "device deterministic dry_run store tracking launcher segmenter.running",
     "where files lie: keys hold what is in them": (
         "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
-        "labeler.val_file segmenter.checkpoint attentionshift.tokens.stem.checkpoint"
+        "labeler.val_file segmenter.checkpoint encoder.needs_file attentionshift.tokens.stem.checkpoint"
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (

@@ -61,6 +61,8 @@ def build_backbone(config: EncoderConfig, *, image_size: tuple[int, int]) -> tup
     arguments: dict[str, Any] = {**config.options, **({"img_size": (height, width)} if sized else {})}
     if config.checkpoint is not None:
         model = _from_file(config, arguments)
+    elif config.pretrained and config.needs_file:
+        raise WeightsError(f"the weights of encoder={config.name} are published as a file, not by timm; {WAY_OUT}")
     elif config.pretrained:
         model = _published(config, arguments)
     else:
