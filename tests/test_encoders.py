@@ -39,7 +39,6 @@ MENU = {
     "siglip2_b": (768, 32, 86.4, HALF),
     "eva02_s": (384, 37, 21.6, CLIP),
     "eva02_b": (768, 37, 85.8, CLIP),
-    "mae_s": (384, 32, 21.7, IMAGENET),
     "sam_b": (256, 32, 89.7, IMAGENET),
 }
 NANO = {
@@ -48,7 +47,7 @@ NANO = {
     "swin_nano": (128, 16),
     "convnext_nano": (128, 16),
 }  # channels, stride
-OTHERS = {"mobilenetv2", "timm"}
+OTHERS = {"mobilenetv2", "timm", "mae_s"}  # the last comes as a file that timm does not have
 
 
 def entry(name: str, **changes: Any) -> EncoderConfig:
@@ -185,7 +184,10 @@ def test_the_small_ones_run_at_any_size(name, size):
 
 
 def test_the_small_ones_are_of_one_size():
-    sizes = {n: sum(p.numel() for p in Encoder(entry(n), image_size=64).parameters()) for n in NANO}
+    """MAL's, which tables compare; AttentionShift's has a block more."""
+    sizes = {
+        n: sum(p.numel() for p in Encoder(entry(n), image_size=64).parameters()) for n in NANO if n != "vit_nano16"
+    }
     assert max(sizes.values()) / min(sizes.values()) < 1.2, sizes
 
 
