@@ -297,7 +297,7 @@ def test_a_skipped_image_s_objects_have_their_points_pixels_and_are_flagged(poin
 
 def test_masks_that_are_all_empty_are_an_error_and_say_so(points, coco, tmp_path, capsys, monkeypatch):
     def nothing(*arguments: object) -> list[MaskWindow]:
-        return [MaskWindow(np.zeros((0, 0), bool), 0, 0)] * len(arguments[1].points.labels)
+        return [MaskWindow(np.zeros((0, 0), bool), 0, 0)] * len(arguments[1].sample.points.labels)
 
     monkeypatch.setattr(label, "masks_of", nothing)
     assert main(points.arguments(tmp_path / "out.json", "--preview", 2)) == 1
@@ -312,11 +312,11 @@ def test_an_interrupted_call_goes_on_where_it_was(points, tmp_path, monkeypatch)
     whole = points.label(tmp_path / "whole.json")
     original, seen = label.masks_of, []
 
-    def interrupted(trained, sample, *more):
+    def interrupted(trained, known, *more):
         if len(seen) == 3:  # in the second of three shards
             raise KeyboardInterrupt
-        seen.append(sample.image_id)
-        return original(trained, sample, *more)
+        seen.append(known.sample.image_id)
+        return original(trained, known, *more)
 
     out = tmp_path / "out.json"
     with monkeypatch.context() as patch:
@@ -326,9 +326,9 @@ def test_an_interrupted_call_goes_on_where_it_was(points, tmp_path, monkeypatch)
     (finished,) = tmp_path.glob(".out.json.*/shards/*.json")
     done, again = set(json.loads(finished.read_text())["labels"]), []
 
-    def watched(trained, sample, *more):
-        again.append(sample.image_id)
-        return original(trained, sample, *more)
+    def watched(trained, known, *more):
+        again.append(known.sample.image_id)
+        return original(trained, known, *more)
 
     monkeypatch.setattr(label, "masks_of", watched)
     assert points.label(out) == whole

@@ -107,7 +107,8 @@ class PointViT(nn.Module):
             x, looked = self._block(block, x, show=number > first)
             if looked is not None:
                 attention.append(looked)
-            maps[number] = x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size)
+            if number in self.config.blocks:
+                maps[number] = x[:, 1 : 1 + size[0] * size[1]].transpose(1, 2).unflatten(2, size)
         return Seen([maps[number] for number in self.config.blocks], x[:, 1 + size[0] * size[1] :], attention)
 
     @torch.no_grad()

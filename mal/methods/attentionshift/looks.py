@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from mal.config import Config
-from mal.data.annotations import CocoDict
-from mal.engine.runtime import seed_for
+from mal.data.annotations import CocoDict, only_images
 from mal.errors import AnnotationError
 from mal.methods.attentionshift.checkpoint import Trained
-from mal.methods.attentionshift.data import Sample, mask_to_image, objects_of, shown
+from mal.methods.attentionshift.data import mask_to_image, objects_of
+from mal.methods.attentionshift.known import Known, look_at, maps_of, samples
 from mal.methods.attentionshift.label import masks_of
-from mal.methods.attentionshift.maps import instance_maps
 from mal.methods.attentionshift.parts import Parts
 from mal.methods.attentionshift.scaling import upsample
 from mal.methods.attentionshift.teaching import parts_of
@@ -42,16 +41,12 @@ def looks(trained: Trained, config: Config, coco: CocoDict, images: Path, device
     Raises:
         AnnotationError: no validation image has a point.
     """
-    labels = trained.categories.labels_of(coco, source="the file")
-    chosen = _examples(coco, config)
-    scale, rows = config.attentionshift.scale, []
-    for entry, annotations in objects_of(coco, most=config.attentionshift.tokens.count):
+    chosen, rows = _examples(coco, config), []
+    seen = only_images(coco, {a["image_id"] for a in coco["annotations"] if a["id"] in chosen})
+    for entry, annotations, sample in samples(trained, config, seen, images, device):
         wanted = [place for place, annotation in enumerate(annotations) if annotation["id"] in chosen]
-        if wanted:
-            sizes = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
-            sample = shown(entry, annotations, images, labels, **sizes).to(device)
-            found = _of_image(trained, sample, entry, wanted, config)
-            rows += [{"ids": np.array(annotations[p]["id"]), **one} for p, one in zip(wanted, found, strict=True)]
+        found = _of_image(trained, look_at(trained, sample, entry), wanted, config)
+        rows += [{"ids": np.array(annotations[p]["id"]), **one} for p, one in zip(wanted, found, strict=True)]
     rows.sort(key=lambda row: chosen[int(row["ids"])])
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {**arrays, "rounds": np.array(config.attentionshift.looks.rounds)}
@@ -68,33 +63,17 @@ def _examples(coco: CocoDict, config: Config) -> dict[int, int]:
 
 
 @torch.inference_mode()
-def _of_image(
-    trained: Trained, sample: Sample, entry: dict[str, Any], wanted: list[int], config: Config
-) -> list[Arrays]:
+def _of_image(trained: Trained, known: Known, wanted: list[int], config: Config) -> list[Arrays]:
     """The pictures of the wanted objects of an image, the places of which among its objects are given."""
-    network, settings = trained.network, config.attentionshift
-    seen, patch = network.see([sample.image]), network.vit.patch
-    features = seen.maps[-1][0]
-    logits, places = network.token_heads(seen.tokens)
-    (tokens,) = network.match(logits, places, [sample.points])
-    chosen = network.choose(seen, 0, tokens, sample.points)
-    generator = torch.Generator().manual_seed(seed_for(config.seed, "attentionshift label", entry["id"]))
-    maps = instance_maps(
-        features,
-        chosen.attention,
-        chosen.boxes,
-        sample.points.xy,
-        patch=patch,
-        generator=generator,
-        config=settings.steps.maps,
-    )
+    settings, patch, chosen = config.attentionshift, trained.network.vit.patch, known.chosen
+    entry, sample, features = known.entry, known.sample, known.seen.maps[-1][0]
+    maps = maps_of(trained, known, config)
     rounds = []
     for count in settings.looks.rounds:
         steps = replace(settings.steps, shift=replace(settings.steps.shift, rounds=count))
         rounds.append(parts_of(maps.foreground, features, chosen.boxes, patch=patch, config=steps))
-    masks = masks_of(trained, sample, entry, config)
+    masks, across = masks_of(trained, known, config), known.across.float()
     height, width = entry["height"], entry["width"]
-    across = torch.tensor([width / sample.points.size[1], height / sample.points.size[0]] * 2)
     found = []
     for place in wanted:
         box = chosen.boxes[place].cpu() * across

@@ -20,7 +20,8 @@ from mal.engine.precision import full_precision
 from mal.engine.progress import Progress
 from mal.methods.attentionshift.boxes import candidate_boxes
 from mal.methods.attentionshift.checkpoint import Trained
-from mal.methods.attentionshift.data import Sample, objects_of, shown
+from mal.methods.attentionshift.data import objects_of
+from mal.methods.attentionshift.known import Known, look_at, samples
 from mal.methods.attentionshift.rollout import rolled_out
 from mal.methods.attentionshift.scaling import upsample
 
@@ -43,28 +44,25 @@ def map_quality(
         human box. Besides, peak_chance, the mean share of the image that an object has; box_iou_chosen, of the boxes of
         step 4; box_iou_constant, of boxes of the mean human size around the points, which no method gets to know.
     """
-    scale, labels = config.attentionshift.scale, trained.categories.labels_of(points, source="the file")
     masks = {a["id"]: a["segmentation"] for a in human["annotations"] if a.get("segmentation")}
     boxes = {a["id"]: a["bbox"] for a in human["annotations"]}
     entries = objects_of(points, most=config.attentionshift.tokens.count)
     sizes = np.array([boxes[a["id"]][2:] for _, annotations in entries for a in annotations if a["id"] in masks])
     rows: list[dict[str, NDArray[np.float64]]] = []
     with Progress("attention maps", total=len(entries), unit="image") as bar:
-        for entry, annotations in entries:
+        for entry, annotations, sample in samples(trained, config, points, images, device):
             bar.advance()
-            sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
-            sample = shown(entry, annotations, images, labels, **sides).to(device)
             size = {"height": entry["height"], "width": entry["width"]}
-            known = {a["id"]: decode_mask(masks[a["id"]], **size) for a in annotations if a["id"] in masks}
-            known = {identity: _as_shown(mask, sample.points.size) for identity, mask in known.items()}
-            kept = [i for i, a in enumerate(annotations) if a["id"] in known and 0 < known[a["id"]].mean() < 1]
+            decoded = {a["id"]: decode_mask(masks[a["id"]], **size) for a in annotations if a["id"] in masks}
+            masked = {identity: _as_shown(mask, sample.points.size) for identity, mask in decoded.items()}
+            kept = [i for i, a in enumerate(annotations) if a["id"] in masked and 0 < masked[a["id"]].mean() < 1]
             if not kept:
                 continue
             compared = [annotations[i] for i in kept]
-            truth = np.stack([known[a["id"]] for a in compared])
+            truth = np.stack([masked[a["id"]] for a in compared])
             own = torch.tensor([boxes[a["id"]] for a in compared], dtype=torch.float64)
             own[:, 2:] += own[:, :2]
-            found = _of_image(trained, sample, entry, kept, truth, own, config)
+            found = _of_image(trained, look_at(trained, sample, entry), kept, truth, own, config)
             rows.append(found | {"constant": _constant(compared, own, sizes)})
     return _means(rows)
 
@@ -72,8 +70,7 @@ def map_quality(
 @torch.inference_mode()
 def _of_image(
     trained: Trained,
-    sample: Sample,
-    entry: dict[str, Any],
+    known: Known,
     kept: list[int],
     truth: NDArray[np.bool_],
     own: Tensor,
@@ -86,28 +83,24 @@ def _of_image(
         truth: (n, h, w) over the image as it is shown, neither empty nor full.
         own: (n, 4) xyxy, the human boxes in pixels of the image.
     """
-    network, steps = trained.network, config.attentionshift.steps
-    seen, points, patch = network.see([sample.image]), sample.points, network.vit.patch
-    logits, places = network.token_heads(seen.tokens)
-    (tokens,) = network.match(logits, places, [points])
+    steps, patch, seen, points = config.attentionshift.steps, trained.network.vit.patch, known.seen, known.sample.points
     size = seen.maps[-1].shape[-2:]
     count = size[0] * size[1]
     attention = [block[0] for block in seen.attention]
     with full_precision():
-        rolled = rolled_out(attention, 1 + count + tokens[kept], depth=steps.rollout.depth)
+        rolled = rolled_out(attention, 1 + count + known.tokens[kept], depth=steps.rollout.depth)
     rolled = rolled[..., 1 : 1 + count].unflatten(2, size)
-    across = torch.tensor([entry["width"] / points.size[1], entry["height"] / points.size[0]] * 2, dtype=torch.float64)
     found: dict[str, list[NDArray[np.float64]]] = {}
     for each in rolled:
         maps = upsample(each, patch)
         for mode in MODES:
             box = candidate_boxes(maps[None], points.xy[kept], patch=patch, config=replace(steps.box, mode=mode))[0]
-            found.setdefault(f"box_iou_{mode}", []).append(_paired_iou(box.double().cpu() * across, own))
+            found.setdefault(f"box_iou_{mode}", []).append(_paired_iou(box.double().cpu() * known.across, own))
         whole = maps[:, : truth.shape[1], : truth.shape[2]].cpu().numpy()
         ranked = [_auc_and_peak(one, mask) for one, mask in zip(whole, truth, strict=True)]
         for name, values in zip(("auc", "peak"), zip(*ranked, strict=True), strict=True):
             found.setdefault(name, []).append(np.array(values, dtype=np.float64))
-    chosen = network.choose(seen, 0, tokens, points).boxes[kept].double().cpu() * across
+    chosen = known.chosen.boxes[kept].double().cpu() * known.across
     by_depth = {name: np.stack(values) for name, values in found.items()}
     return by_depth | {"chosen": _paired_iou(chosen, own), "chance": truth.mean(axis=(1, 2))}
 

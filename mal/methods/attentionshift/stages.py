@@ -1,6 +1,7 @@
 """AttentionShift's stages: points → network → labels, and its own detector's predictions."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +15,15 @@ from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
-from mal.engine.settings import settings
+from mal.engine.settings import Reads, settings
 from mal.errors import ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
 from mal.methods.attentionshift.reads import DETECTION, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
+
+if TYPE_CHECKING:
+    from mal.methods.attentionshift.checkpoint import Trained
 
 # torchvision and timm, which a dry run need not wait for, are imported where a stage works
 
@@ -27,8 +31,7 @@ from mal.methods.spec import Labels, Method, Training
 def train(context: Context) -> Stage:
     """ViT, token heads and detector learn from the training points."""
     config, split = context.config, context.labeler_train
-    found = settings(config, TRAINING)
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found = _settings(context, TRAINING)
     if config.data.class_agnostic:
         found["class_agnostic"] = True
     sources = dict(split.sources)
@@ -51,14 +54,12 @@ def train(context: Context) -> Stage:
 def labels(context: Context, _: Split) -> Labels:
     """Masks of the network that was trained."""
     config = context.config
-    found = settings(config, LABELLING)
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found = _settings(context, LABELLING)
 
     def make(workdir: Workdir, _: CocoDict) -> ShardLabeler:
         from mal.methods.attentionshift import label
-        from mal.methods.attentionshift.checkpoint import FILE, load
 
-        return label.labeler(load(workdir.inputs["network"] / FILE, config, workdir.device), config, workdir.device)
+        return label.labeler(_trained(workdir, config), config, workdir.device)
 
     elsewhere = context.labeler_train.dataset
     named = {} if elsewhere is None else {"labeler": f"attentionshift:{elsewhere}"}
@@ -68,14 +69,12 @@ def labels(context: Context, _: Split) -> Labels:
 def detect(context: Context) -> Stage:
     """What its own detector finds on the validation images, without any points, in COCO's results format."""
     config, split, trained = context.config, context.required_val, train(context)
-    found = settings(config, DETECTION)
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found = _settings(context, DETECTION)
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.attentionshift.checkpoint import FILE, load
         from mal.methods.attentionshift.predict import predict
 
-        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        network = _trained(workdir, config)
         annotations = readable(split, workdir)
         results = predict(network, config, annotations=annotations, images=split.images, device=workdir.device)
         ranks.on_first(lambda: write_json(workdir.folder / "predictions.json", results))
@@ -94,14 +93,12 @@ def looks(context: Context) -> list[Stage]:
 def maps(context: Context) -> Stage:
     """Attention maps and candidate boxes of the validation images' objects against human masks, by depth."""
     config, split, trained = context.config, context.required_val, train(context)
-    found = settings(config, MAPS)
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found = _settings(context, MAPS)
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.attentionshift.checkpoint import FILE, load
         from mal.methods.attentionshift.map_quality import map_quality
 
-        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        network = _trained(workdir, config)
         points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
         figures = map_quality(network, config, points, human, split.images, workdir.device)
         return Result(figures, {"": len(human["annotations"])})
@@ -113,15 +110,13 @@ def maps(context: Context) -> Stage:
 def pictures(context: Context) -> Stage:
     """Maps, parts and masks of some objects of the validation images: parts.npz, drawn by `analysis.figures.parts`."""
     config, split = context.config, context.required_val
-    found = {**settings(config, LABELLING), "looks": settings(config.attentionshift.looks, LOOKS)}
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found = {**_settings(context, LABELLING), "looks": settings(config.attentionshift.looks, LOOKS)}
     trained = train(context)
 
     def work(workdir: Workdir) -> Result:
         from mal.methods.attentionshift import looks
-        from mal.methods.attentionshift.checkpoint import FILE, load
 
-        network = load(workdir.inputs["network"] / FILE, config, workdir.device)
+        network = _trained(workdir, config)
         points = read_json(workdir.inputs["points"] / "points.json")
         arrays = looks.looks(network, config, points, split.images, workdir.device)
         with atomic_write(workdir.folder / "parts.npz", "wb") as file:
@@ -174,6 +169,19 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
         from mal.methods.attentionshift.network import AttentionShift
 
         AttentionShift(config, classes=1)
+
+
+def _settings(context: Context, reads: Reads) -> Json:
+    """What a stage reads, and the precision, which is the device's."""
+    found = settings(context.config, reads)
+    return {**found, "precision": str(network_dtype(context.config.train.precision, context.device))}
+
+
+def _trained(workdir: Workdir, config: Config) -> "Trained":
+    """The network that the stage's input holds, on its device."""
+    from mal.methods.attentionshift.checkpoint import FILE, load
+
+    return load(workdir.inputs["network"] / FILE, config, workdir.device)
 
 
 def _files(config: Config) -> dict[str, str | Path | None]:

@@ -21,7 +21,9 @@ from mal.methods.attentionshift.checkpoint import FILE
 from mal.methods.attentionshift.config.network import LearningConfig
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
+from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import order
+from mal.segmenters.optimizer import build_optimizer as grouped
 from mal.segmenters.reading import read_ahead
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
@@ -152,17 +154,12 @@ def build_optimizer(network: AttentionShift, learning: LearningConfig) -> torch.
     embedding of patches one more. Vectors, biases, tokens and positions do not decay.
     """
     blocks = len(network.vit.vit.blocks)
-    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            factor = learning.layer_decay ** (blocks + 1 - _layer(name, blocks))
-            alike.setdefault((factor, float(_decays(name, parameter))), []).append(parameter)
-    groups = [
-        {"params": parameters, "factor": factor, "weight_decay": learning.weight_decay * decay}
-        for (factor, decay), parameters in sorted(alike.items(), reverse=True)
-    ]
-    betas = (learning.betas[0], learning.betas[1])
-    return torch.optim.AdamW(groups, lr=learning.lr, betas=betas, fused=True)
+
+    def factors(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        return learning.layer_decay ** (blocks + 1 - _layer(name, blocks)), float(_decays(name, parameter))
+
+    chosen = OptimizerConfig("adamw", lr=learning.lr, betas=learning.betas, weight_decay=learning.weight_decay)
+    return grouped(network, chosen, factors=factors)
 
 
 def _layer(name: str, blocks: int) -> int:
