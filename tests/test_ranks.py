@@ -69,6 +69,20 @@ def test_a_process_alone_needs_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
+    """One that did would now and then abort the interpreter at its end, holding a tensor."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, torch\nfrom pathlib import Path\nfrom mal.engine import ranks\n"
+        "threads = lambda: [(at / 'comm').read_text().strip() for at in Path('/proc/self/task').iterdir()]\n"
+        "with ranks.joined(torch.device('cpu')):\n    import torch.distributed.tensor, torch.distributed.fsdp\n"
+        "    ranks.wait()\n    assert any('gloo' in name for name in threads()), threads()\n"
+        "assert not any('gloo' in name for name in threads()), threads()\n"
+    )
+    finished(launch(2, str(script)))
+
+
+@pytest.mark.slow
 def test_what_processes_tell_each_other(tmp_path: Path) -> None:
     answers = in_processes(
         3,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -57,6 +58,9 @@ def joined(device: torch.device) -> Iterator[None]:
                 f"process {local} of this machine has no GPU of its own: there are {there}; start one process per GPU"
             )
         torch.cuda.set_device(local)
+    # Its functions name the group of the moment as their default: imported within the group, they keep it and its
+    # threads alive to the interpreter's end, where a thread that still holds a tensor aborts the process.
+    import_module("torch.distributed.nn.functional")
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield
