@@ -47,7 +47,8 @@ class PointsConfig:
 @dataclass
 class DataConfig:
     name: str = MISSING
-    format: str = choice("coco", ("shapes", "coco", "lvis"))
+    # maps: folders of class maps, as mal/data/semantic.py reads them, for methods that end in such
+    format: str = choice("coco", ("shapes", "coco", "lvis", "maps"))
     root: str | None = None
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)
