@@ -28,8 +28,9 @@ ELSEWHERE = {  # what no key holds as it stands, and why
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (
-        "seed data.val_images data.on_bad_image data.class_agnostic data.shapes data.points labeler.checkpoint "
-        "labeler.radius clustering attention attentionshift.looks evaluate roi.label_expansion segmenter.class_agnostic"
+        "seed data.val_images data.on_bad_image data.class_agnostic data.shapes data.points data.semantic "
+        "labeler.checkpoint labeler.radius clustering attention attentionshift.looks evaluate roi.label_expansion "
+        "segmenter.class_agnostic"
     ),
 }
 

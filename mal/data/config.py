@@ -34,6 +34,19 @@ class ShapesConfig:
     seed: int = 0
 
 
+GROUNDS = ("class", "ignored")
+
+
+@dataclass
+class SemanticConfig:
+    """How instances become class maps, for methods that learn those."""
+
+    ground: str = choice(
+        "ignored", GROUNDS
+    )  # pixels that no object covers: a class of its own, the last, or unlabelled
+    groups: bool = False  # categories merged to their supercategories
+
+
 POINT_KINDS = ("inside", "box_centre", "centroid", "uniform", "quasi_centre")
 
 
@@ -59,6 +72,7 @@ class DataConfig:
     class_agnostic: bool = False  # phase 2 sees one class: for sets with too few images per class
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     points: PointsConfig = field(default_factory=PointsConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
 
 
 EXPANSIONS = ("paper", "released")
