@@ -21,7 +21,7 @@ LAYERS = (
     "metrics context",
     "methods.labelling",
     "methods.spec",
-    "methods.stages methods.baselines methods.mal methods.attentionshift segmenters",
+    "methods.stages methods.baselines methods.mal methods.attentionshift methods.simformer segmenters",
     "methods.registry evaluation",
     "config_checks overrides needs",
     "request pictures",

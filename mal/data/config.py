@@ -27,7 +27,7 @@ class LabelerTrainConfig(SplitConfig):
 class ShapesConfig:
     """The procedural datasets: which, how many images, their side in pixels, the seed."""
 
-    kind: str = choice("shapes", ("shapes", "parts"))
+    kind: str = choice("shapes", ("shapes", "parts", "shapes12"))
     train_images: int = number(400, 1, 1 << 24)
     val_images: int = number(100, 1, 1 << 24)
     size: int = number(256, 64, 4096)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mal.data import parts, shapes
+from mal.data import parts, shapes, shapes12
 from mal.data.annotations import CocoDict, check_images, only_images, read, write
 from mal.data.box_checks import is_left_over
 from mal.data.config import ShapesConfig
@@ -14,7 +14,11 @@ from mal.engine.files import read_json
 from mal.engine.graph import Result, Stage, Workdir
 
 Json = dict[str, Any]
-DRAWN = {"shapes": shapes.generate, "parts": parts.generate}  # data.shapes.kind → who draws it
+DRAWN = {  # data.shapes.kind → who draws it
+    "shapes": shapes.generate,
+    "parts": parts.generate,
+    "shapes12": shapes12.generate,
+}
 
 
 def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
