@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors",
     "bounds",
-    "data.config encoders.config methods.mal.config methods.attentionshift.config segmenters.config",
+    "data.config encoders.config methods.mal.config methods.attentionshift.config "
+    "methods.simformer.config segmenters.config",
     "config losses engine",
     "data",
     "encoders",
