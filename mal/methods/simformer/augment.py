@@ -16,12 +16,6 @@ GREY = 128  # of the padding of images, in 0 … 255
 MULTIPLE = 32  # of which the sides are that the network sees
 
 
-def reads_truth(config: AugmentConfig) -> bool:
-    """Whether a released rule looks at hidden masks."""
-    by_crop = config.crop and (config.redraw == "released" or config.true_masks_after is not None)
-    return config.tags == "crop" or by_crop
-
-
 def augmented(
     image: Tensor, maps: list[Tensor], *, tagged: bool, config: AugmentConfig, generator: np.random.Generator
 ) -> tuple[Tensor, list[Tensor]]:
