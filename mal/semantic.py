@@ -53,7 +53,7 @@ def _published(
         whole = IMAGES[name][split]
         if len(found) != whole:
             print(f"note: the whole {split} has {whole:,} images; here are {len(found):,}", flush=True)
-        _say(*convert(split, found, classes, partial(reader, classes=len(classes)), options.out))
+        _say(*convert(split, found, classes, lambda path: reader(path, len(classes)), options.out))
 
 
 def _cocostuff(options: argparse.Namespace) -> None:
