@@ -162,10 +162,22 @@ def test_tags_of_the_crop_come_from_hidden_masks(folders):
     assert len(found) > 1
 
 
-@pytest.mark.parametrize("setting", [{"tags": "crop"}, {"redraw": "released"}, {"true_masks_after": 30}])
+@pytest.mark.parametrize("setting", [{"tags": "crop"}, {"redraw": "released"}])
 def test_rules_that_read_hidden_masks_need_them(folders, setting):
     with pytest.raises(ConfigError, match="which look at hidden masks"):
         dataset(folders, augment=replace(CROPS, **setting))
+
+
+def test_true_masks_are_learned_in_re_training_alone(folders):
+    weak, truth, images = folders
+    after = replace(CROPS, true_masks_after=0)
+    hidden = TrainingImages(weak, images, pairs=PairsConfig(), augment=after, seed=0, truth=truth)
+    assert not {2, 3} & {int(each) for index in range(6) for each in hidden[0, index][0].labels.unique()}
+    predicted = replace(weak, novel=None)
+    again = TrainingImages(predicted, images, pairs=PairsConfig(kind="none"), augment=after, seed=0, truth=truth)
+    assert {2, 3} <= {int(each) for index in range(6) for each in again[0, index][0].labels.unique()}
+    with pytest.raises(ConfigError, match="which look at hidden masks"):
+        TrainingImages(predicted, images, pairs=PairsConfig(kind="none"), augment=after, seed=0)
 
 
 def test_hidden_masks_of_other_images_are_refused(folders):
