@@ -8,8 +8,8 @@ import torch
 from mal.data.semantic import IGNORED
 from mal.engine.runtime import numpy_generator
 from mal.methods.simformer import augment
-from mal.methods.simformer.augment import augmented, batch_size, crop, padded, reads_truth, scale_saturation, ssd_colour
-from mal.methods.simformer.config.augment import AugmentConfig
+from mal.methods.simformer.augment import augmented, batch_size, crop, padded, scale_saturation, ssd_colour
+from mal.methods.simformer.config.augment import AugmentConfig, reads_truth
 
 STILL = {"colour": False, "flip": 0.0}
 

@@ -83,10 +83,15 @@ def test_each_process_gets_its_part_of_the_inputs_with_their_references(folders,
         assert own.pairs == [(0, 2), (1, 3)]
 
 
-def test_two_draws_of_an_image_differ_and_an_image_as_reference_is_augmented_anew(folders):
-    images = dataset(folders, augment=replace(CROPS, flip=0.5))
-    shown = {images[draw, 0][0].image.numpy().tobytes() for draw in range(5)}
-    assert len(shown) == 5
+def test_two_draws_of_an_image_differ_and_so_do_those_of_its_reference(folders):
+    images = dataset(folders)
+    drawn = [images[draw, 3] for draw in range(6)]
+    assert len({own.image.numpy().tobytes() for own, _ in drawn}) == 6
+    shown: dict[int, list[bytes]] = {}
+    for _, other in drawn:
+        shown.setdefault(other.image_id, []).append(other.image.numpy().tobytes())
+    assert max(map(len, shown.values())) > 1
+    assert all(len(set(each)) == len(each) for each in shown.values())
 
 
 def test_a_batch_has_inputs_first_and_then_their_references(folders):

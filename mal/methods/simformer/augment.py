@@ -16,12 +16,6 @@ GREY = 128  # of the padding of images, in 0 … 255
 MULTIPLE = 32  # of which the sides are that the network sees
 
 
-def reads_truth(config: AugmentConfig) -> bool:
-    """Whether a released rule looks at hidden masks."""
-    by_crop = config.crop and (config.redraw == "released" or config.true_masks_after is not None)
-    return config.tags == "crop" or by_crop
-
-
 def augmented(
     image: Tensor, maps: list[Tensor], *, tagged: bool, config: AugmentConfig, generator: np.random.Generator
 ) -> tuple[Tensor, list[Tensor]]:
@@ -87,7 +81,7 @@ def ssd_colour(image: Tensor, config: AugmentConfig, generator: np.random.Genera
     if not contrast_last:
         colours = _contrast(colours, config, generator)
     if generator.random() < config.colour_chance:
-        colours = scale_saturation(colours, float(generator.uniform(*config.saturation)))
+        colours = scale_saturation(colours, float(generator.uniform(config.saturation[0], config.saturation[1])))
     if generator.random() < config.colour_chance:
         colours = transforms.adjust_hue(colours, float(generator.uniform(-config.hue, config.hue)) / 180)
     if contrast_last:
@@ -97,7 +91,7 @@ def ssd_colour(image: Tensor, config: AugmentConfig, generator: np.random.Genera
 
 def _contrast(colours: Tensor, config: AugmentConfig, generator: np.random.Generator) -> Tensor:
     if generator.random() < config.colour_chance:
-        return (colours * float(generator.uniform(*config.contrast))).clamp(0, 1)
+        return (colours * float(generator.uniform(config.contrast[0], config.contrast[1]))).clamp(0, 1)
     return colours
 
 

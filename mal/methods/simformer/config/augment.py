@@ -27,3 +27,9 @@ class AugmentConfig:
     saturation: list[float] = numbers([0.5, 1.5], 2, 0, 100)
     hue: float = number(18.0, 0, 90)  # of 180, to either side
     flip: float = number(0.5, 0, 1)
+
+
+def reads_truth(config: AugmentConfig) -> bool:
+    """Whether a released rule looks at hidden masks."""
+    by_crop = config.crop and (config.redraw == "released" or config.true_masks_after is not None)
+    return config.tags == "crop" or by_crop
