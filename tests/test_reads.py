@@ -16,8 +16,10 @@ from mal.methods.mal import looks
 from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
 from mal.methods.simformer import reads as simformer
+from mal.methods.simformer.train import train as train_simformer
 from mal.segmenters import backends, reads
 from mal.segmenters import training as segmenter_training
+from tests import simformer_cases
 
 CPU = torch.device("cpu")
 ELSEWHERE = {  # what no key holds as it stands, and why
@@ -120,6 +122,17 @@ def test_training_a_labeler_reads_what_its_stage_names_and_nothing_else(
     known |= {"encoder.checkpoint", "train.start", "train.precision"}  # by what is in them, and what it comes to
     assert seen.names - parts - known == set()
     assert {"loss.stride", "crf.zeta", "roi.theta", "train.ema"} <= seen.names  # it was watched
+
+
+def test_training_simformer_reads_what_its_stages_name_and_nothing_else(compose, tmp_path: Path) -> None:
+    view = simformer_cases.weak(simformer_cases.draw(tmp_path, images=3), tmp_path / "weak")
+    config = simformer_cases.steps(simformer_cases.changed(compose), 2)
+    parts = {entry.name for entry in fields(Config)} | {f"simformer.{entry.name}" for entry in fields(config.simformer)}
+    seen = Seen(config)
+    train_simformer(view, tmp_path / "images", config, folder=tmp_path, device=CPU)
+    named = names(simformer.TRAINING) | mal.HOW | {"train.precision", "encoder.checkpoint"}
+    assert seen.names - parts - named == set()
+    assert {"simformer.pairs.points", "simformer.augment.flip", "simformer.losses.complement"} <= seen.names
 
 
 def test_a_new_setting_changes_no_key_before_a_stage_names_it(compose) -> None:

@@ -1,6 +1,7 @@
 """The baseline behind `cam*`: a network that tells an image's classes, and whose activations show where they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
     own, running, seen = config.simformer, config.train, read_semantic(view)
     size, total = own.learning.batch, own.pseudo.cam_steps
     part = ranks.own_part(size, "simformer.learning.batch")
-    dataset = TrainingImages(seen, images, pairs=PairsConfig(kind="none"), augment=own.augment, seed=config.seed)
+    # released rules look at hidden masks, which this baseline is not shown
+    augment = replace(own.augment, tags="image", redraw="paper", true_masks_after=None)
+    dataset = TrainingImages(seen, images, pairs=PairsConfig(kind="none"), augment=augment, seed=config.seed)
     figures = {"steps": total, "images": len(seen.images)}
     if finished(folder / FILE):
         return figures
@@ -83,7 +86,7 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
         positions = order(len(dataset), seed=config.seed, first=first * size, stop=total * size)
         sampler = iter(lambda: list(islice(positions, size))[part], [])
         for items in read_ahead(dataset, sampler, workers=running.workers, pin=False):
-            yield collate(items, "none", own.augment)
+            yield collate(items, "none", augment)
 
     with trainer.steps(batches) as turns:
         shared = ranks.synchronised(network)

@@ -6,6 +6,7 @@ from mal.engine.settings import Reads
 # the precision is that of the device.
 ENCODER: Reads = {"encoder": "name timm pretrained freeze_norm mean std options"}
 NETWORK: Reads = {"network": "width queries layers heads feed_forward dropout memory"}
+AUGMENT = "side long_side scales crop tries colour colour_chance brightness contrast saturation hue flip"
 TRAINING: Reads = {
     "": "seed",
     **ENCODER,
@@ -15,10 +16,7 @@ TRAINING: Reads = {
         "pairs": "kind points share reference rarest most_novel most_base",
         "similarity": "weight window counts detach",
         "distillation": "weight loss student points",
-        "augment": (
-            "side long_side scales crop tries redraw true_masks_after tags colour colour_chance brightness contrast "
-            "saturation hue flip"
-        ),
+        "augment": f"{AUGMENT} redraw true_masks_after tags",
         "learning": "batch steps warm_start lr backbone power weight_decay clip",
     },
 }
@@ -28,7 +26,7 @@ CLASSIFIER: Reads = {
     "": "seed",
     **ENCODER,
     "simformer": {
-        "augment": TRAINING["simformer"]["augment"],  # type: ignore[index]
+        "augment": AUGMENT,
         "learning": "batch weight_decay power",
         "pseudo": "cam_steps cam_lr cam_stride",
     },
