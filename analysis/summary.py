@@ -35,6 +35,8 @@ MAPS = {
     "box_iou_min_max": "box IoU (min_max)",
 }
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
+MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
+BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
 CLUSTERING = {
     "clustering": "score",
     "clustering_S": "S",
@@ -82,6 +84,12 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         count = _counts(chosen, "mask_ap")
         parts.append(f"The methods' own detectors on {count} validation images; mAP: VOC's 11-point form")
         parts.append(_own(chosen, known))
+    chosen = [r for r in records if r["stage"] == "miou_val"]
+    if chosen:
+        parts.append(f"Mean IoU in % on {_counts(chosen, 'miou')} validation images [95 % interval]")
+        parts.append(_miou(chosen, known))
+    if any(r["stage"] in BESIDE_MIOU for r in records):
+        parts += _beside_miou(records)
     return "\n\n".join(parts)
 
 
@@ -95,6 +103,13 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"AttentionShift, encoder {columns['encoder']}, recipe {columns['recipe']}, "
                 f"{record['metrics']['steps']['value']:g} steps of {config['attentionshift']['learning']['batch']} "
                 f"images, seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
+            )
+        if record["stage"] == "train_simformer":
+            learning = config["simformer"]["learning"]
+            lines.append(
+                f"SimFormer, encoder {columns['encoder']}, recipe {columns['recipe']}, {learning['warm_start']} + "
+                f"{learning['steps']} steps of {learning['batch']} images, seed {columns['seed']}, "
+                f"{record['seconds'] / 60:.1f} min"
             )
         if record["stage"] == "train_labeler":
             lines.append(
@@ -162,6 +177,42 @@ def _own(records: list[Record], known: dict[str, Record]) -> str:
     header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
     rows = [[*cells, *(_number(r, metric) for metric in OWN)] for r, cells in identified]
     return table(["detector", *header, *OWN.values()], rows)
+
+
+def _miou(records: list[Record], known: dict[str, Record]) -> str:
+    header, identified = _identified(records, known, weak_shot_name)
+    shown = [metric for metric in MIOU if any(metric in r["metrics"] for r in records)]
+    rows = [[*cells, *(_percent(r, metric) for metric in shown)] for r, cells in identified]
+    return table(["learned from", *header, *(MIOU[metric] for metric in shown)], rows)
+
+
+def _beside_miou(records: list[Record]) -> list[str]:
+    """How good what a network learned from was, in sentences."""
+    lines = []
+    for record in records:
+        values = {name: entry["value"] for name, entry in record["metrics"].items()}
+        if record["stage"] == "pseudo_quality_train":
+            lines.append(
+                f"Pseudo-labels ({record['columns']['pseudo']}): {values['share_kept']:.1%} of the novel training "
+                f"pixels have a label, {values['share_right']:.1%} of these the right one"
+            )
+        if record["stage"] == "similarity_val" and values:
+            teacher = f"teacher {values['teacher_auc']:.3f}, " if "teacher_auc" in values else ""
+            lines.append(
+                f"Pairs of novel validation pixels, same class or not: AUC of {teacher}student "
+                f"{values['student_auc']:.3f} (chance .5)"
+            )
+    return lines
+
+
+def weak_shot_name(record: Record) -> str:
+    """What a network learned from, in words."""
+    columns = record["columns"]
+    if columns["supervision"] != "weak":
+        return {"oracle": "all masks (oracle)", "published": "all masks (published)"}[columns["supervision"]]
+    name = "plain" if columns["pseudo"] in ("cam", "complement") else f"pairs {columns['pairs']}"
+    stars = {"none": "", "own": ", re-trained", "cam": "re-trained on CAMs", "complement": "re-trained on complements"}
+    return stars[columns["pseudo"]] if name == "plain" else name + stars[columns["pseudo"]]
 
 
 def _clustering(records: list[Record], known: dict[str, Record]) -> str:
@@ -255,6 +306,15 @@ def _counts(records: list[Record], metric: str) -> str:
 def _number(record: Record, metric: str) -> str:
     entry = record["metrics"].get(metric)
     return "-" if entry is None else f"{entry['value']:.3f}"
+
+
+def _percent(record: Record, metric: str) -> str:
+    """A share and its interval, in %."""
+    values = [record["metrics"].get(f"{metric}{end}") for end in ("", "_low", "_high")]
+    if any(value is None for value in values):
+        return "-"
+    value, low, high = (100 * found["value"] for found in values if found is not None)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _interval(record: Record) -> str:

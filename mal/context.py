@@ -8,7 +8,7 @@ import torch
 
 from mal.config import Config
 from mal.data import stages
-from mal.data.sources import Split, files_split
+from mal.data.sources import Split, files_split, maps_split
 from mal.engine.graph import Stage
 from mal.engine.store import Fingerprints, Store
 from mal.errors import MalError
@@ -36,7 +36,7 @@ class Context:
     @cached_property
     def test(self) -> Split | None:
         """Images without annotations, for COCO's evaluation server; None where none are named."""
-        if self.config.data.format == "shapes":
+        if self.config.data.format in ("shapes", "maps"):
             return None
         return files_split("test", self.config.data, self.fingerprints)
 
@@ -90,6 +90,8 @@ class Context:
         return {**self.data_columns(split), "seed": self.config.seed}
 
     def _split(self, name: str) -> Split | None:
+        if self.config.data.format == "maps":
+            return maps_split(name, self.config.data, self.fingerprints)
         if self.config.data.format != "shapes":
             return files_split(name, self.config.data, self.fingerprints)
         drawn = stages.draw_shapes(self.config.data.shapes, name, self.data_columns())

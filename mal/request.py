@@ -1,4 +1,4 @@
-"""Which stages a run asks for: views → labels → mask quality, segmenters → AP → retention."""
+"""Which stages a run asks for: views → labels → mask quality, segmenters → AP → retention; or what its method says."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,7 @@ from mal.data.headers import read_headers, turned_sentence
 from mal.data.sources import Split
 from mal.engine.graph import Stage
 from mal.engine.store import Store
+from mal.errors import ConfigError
 from mal.methods.mal import looks
 from mal.methods.registry import NONE, find
 from mal.methods.spec import Method
@@ -29,6 +30,7 @@ class Graph:
 
     Raises:
         MalError: a split that the run needs is missing.
+        ConfigError: what the data holds is nothing for the method.
     """
 
     def __init__(self, config: Config, store: Store, device: torch.device) -> None:
@@ -36,6 +38,11 @@ class Graph:
         self.segmenters = Segmenters(self.context)
         self.method = None if config.labeler.name == NONE else find(config.labeler.name)
         self.compared = [find(name) for name in config.compare if name != NONE]
+        if config.data.format == "maps" and not self.ends_elsewhere:
+            raise ConfigError(
+                f"data={config.data.name} holds class maps (data.format=maps); labeler={config.labeler.name} learns "
+                "from annotated objects; choose labeler=simformer, or data in COCO's format"
+            )
         self.val, self.test = self.context.val, self.context.test
         self.train = self._labelled_train()  # None where the run looks at validation images alone
         if not self.trains_nothing:  # fail here where a split is missing
@@ -48,6 +55,11 @@ class Graph:
         return self.config.segmenter.name != "none" and self.config.segmenter.weights == "published"
 
     @property
+    def ends_elsewhere(self) -> bool:
+        """Whether the method says itself what a run of it ends in: not in instance masks."""
+        return self.method is not None and self.method.targets is not None
+
+    @property
     def learns(self) -> bool:
         """Whether a method is trained: for its masks, or for the features of its encoder."""
         looked = (self.config.clustering, self.config.attention)
@@ -57,6 +69,8 @@ class Graph:
     @property
     def splits(self) -> list[Split]:
         """What is labelled."""
+        if self.ends_elsewhere:
+            return []
         return [split for split in (self.train, self.val) if split is not None]
 
     def labelled(self) -> Iterator[tuple[Split, Method]]:
@@ -77,12 +91,16 @@ class Graph:
         """The stages that read and check the splits. They come first: what is wrong with the data is known at once."""
         if self.trains_nothing:
             return [self.context.view(self.context.required_val, "boxes")]
+        if self.ends_elsewhere:
+            return []  # its stages read the data first
         learned = [self.context.labeler_train] if self.learns else []
         view = "boxes" if self.method is None else self.method.view
         return [self.context.view(split, view) for split in [*self.splits, *learned]]
 
     def targets(self) -> list[Stage]:
         """The stages a run asks for; their inputs follow from them."""
+        if self.method is not None and self.method.targets is not None:
+            return self.method.targets(self.context)
         context, config, stages = self.context, self.config, self.data()
         if self.trains_nothing:
             return [*stages, self._score(self.segmenters.published())]
@@ -128,6 +146,8 @@ class Graph:
         """What this run leaves out, and why."""
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
+        if self.ends_elsewhere:
+            return self._label_remarks()
         notes = []
         segmenter = self.config.segmenter
         if (file := segmenter.human_checkpoint) is not None and not segmenter.mask_head:
@@ -168,7 +188,8 @@ class Graph:
 
     def _label_remarks(self) -> list[str]:
         """What must be said of the labels of each split, as their method says it."""
-        remarks = [method.remark(self.context, split) for split in self.splits for method in self._named(split)]
+        read = [split for split in (self.train, self.val) if split is not None]
+        remarks = [method.remark(self.context, split) for split in read for method in self._named(split)]
         return [remark for remark in remarks if remark]
 
     def _named(self, split: Split, compared: list[Method] | None = None) -> list[Method]:
@@ -195,6 +216,9 @@ class Graph:
             AnnotationError, ConfigError.
         """
         config = self.config
+        if self.ends_elsewhere:
+            self._check_ends()
+            return
         for split in self._files():
             needs.check_boxes(split)
         for split, method in [] if self.trains_nothing else self.labelled():
@@ -219,6 +243,30 @@ class Graph:
                 if not config.data.class_agnostic:
                     needs.check_categories(train, val)
         elif self.val is not None:
+            needs.check_selection(self.val, config)
+
+    def _check_ends(self) -> None:
+        """Refuse what only a run that ends in instance masks could do, and files that lack what class maps are made of.
+
+        Raises:
+            AnnotationError, ConfigError.
+        """
+        config = self.config
+        asked = {
+            f"segmenter={config.segmenter.name}": config.segmenter.name != "none",
+            f"compare=[{','.join(config.compare)}]": bool(self.compared),
+            "clustering.enabled=true": config.clustering.enabled,
+            "attention.enabled=true": config.attention.enabled,
+        }
+        if wrong := [name for name, on in asked.items() if on]:
+            raise ConfigError(
+                f"labeler={config.labeler.name} ends in class maps, which {' and '.join(wrong)} can do nothing with; "
+                "leave it out, or set segmenter=none compare=[]"
+            )
+        for split in self._files():
+            needs.check_masks(split, purpose="class maps are made of all of them", way_out="or choose other data")
+            needs.check_some_masks(split, purpose="class maps are made of them")
+        if self.val is not None:
             needs.check_selection(self.val, config)
 
     def turned_images(self) -> list[str]:

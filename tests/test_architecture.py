@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors",
     "bounds",
-    "data.config encoders.config methods.mal.config methods.attentionshift.config segmenters.config",
+    "data.config encoders.config methods.mal.config methods.attentionshift.config "
+    "methods.simformer.config segmenters.config",
     "config losses engine",
     "data",
     "encoders",
     "metrics context",
     "methods.labelling",
     "methods.spec",
-    "methods.stages methods.baselines methods.mal methods.attentionshift segmenters",
+    "methods.stages methods.baselines methods.mal methods.attentionshift methods.simformer segmenters",
     "methods.registry evaluation",
     "config_checks overrides needs",
     "request pictures",

@@ -15,22 +15,27 @@ from mal.methods.attentionshift import reads as attentionshift
 from mal.methods.mal import looks
 from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
+from mal.methods.simformer import reads as simformer
 from mal.segmenters import backends, reads
 from mal.segmenters import training as segmenter_training
 
 CPU = torch.device("cpu")
 ELSEWHERE = {  # what no key holds as it stands, and why
-    "which stages there are": "profile recipe experiment row sweep compare data.name segmenter.name labeler.name",
+    "which stages there are": (
+        "profile recipe experiment row sweep compare data.name segmenter.name labeler.name "
+        "simformer.learning.supervision simformer.pseudo.kind simformer.network.weights"
+    ),
     "how and where the work is done": "device deterministic dry_run store tracking launcher segmenter.running",
     "where files lie: keys hold what is in them": (
         "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
-        "labeler.val_file segmenter.checkpoint encoder.needs_file attentionshift.tokens.stem.checkpoint"
+        "labeler.val_file segmenter.checkpoint encoder.needs_file attentionshift.tokens.stem.checkpoint "
+        "simformer.network.checkpoint"
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (
         "seed data.val_images data.on_bad_image data.class_agnostic data.shapes data.points data.semantic "
         "labeler.checkpoint labeler.radius clustering attention attentionshift.looks evaluate roi.label_expansion "
-        "segmenter.class_agnostic"
+        "segmenter.class_agnostic simformer.split simformer.testing.subset"
     ),
 }
 
@@ -50,8 +55,9 @@ def named() -> set[str]:
     segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *(it.reads for it in backends.BACKENDS.values())]
     decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
     points = [attentionshift.TRAINING, attentionshift.LABELLING, attentionshift.DETECTION]
+    maps = [simformer.TRAINING, simformer.PREDICTION, simformer.SIMILARITY, simformer.CLASSIFIER]
     return (
-        {name for reading in points for name in names(reading)} |
+        {name for reading in [*points, *maps, *simformer.PSEUDO.values()] for name in names(reading)} |
         names(mal.TRAINING) | names(mal.LABELLING) | names(looks.ENCODER) | names(looks.CROPS) | decoders | mal.HOW
         | {f"segmenter.{name}" for reading in segmenter for name in names(reading)}
         | {f"segmenter.{name}" for name in reads.HOW}

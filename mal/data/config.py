@@ -27,7 +27,7 @@ class LabelerTrainConfig(SplitConfig):
 class ShapesConfig:
     """The procedural datasets: which, how many images, their side in pixels, the seed."""
 
-    kind: str = choice("shapes", ("shapes", "parts"))
+    kind: str = choice("shapes", ("shapes", "parts", "shapes12"))
     train_images: int = number(400, 1, 1 << 24)
     val_images: int = number(100, 1, 1 << 24)
     size: int = number(256, 64, 4096)
@@ -60,7 +60,8 @@ class PointsConfig:
 @dataclass
 class DataConfig:
     name: str = MISSING
-    format: str = choice("coco", ("shapes", "coco", "lvis"))
+    # maps: folders of class maps, as mal/data/semantic.py reads them, for methods that end in such
+    format: str = choice("coco", ("shapes", "coco", "lvis", "maps"))
     root: str | None = None
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)

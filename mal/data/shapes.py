@@ -117,8 +117,8 @@ def scene(rng: np.random.Generator, size: int, *, categories: int) -> tuple[list
     """
     ring = _colour_ring(rng.uniform(0.05, 0.95, (PALETTE, 3)))
     placed = [_place(rng, size, categories) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
-    shapes = _occlude(sorted(placed, key=lambda item: -item[0]), size)
-    field = _clouds(rng, size, size, period=size / 4)
+    shapes = occlude(sorted(placed, key=lambda item: -item[0]), size)
+    field = clouds(rng, size, size, period=size / 4)
     return shapes, _colour(ring, rng.uniform() + BACKGROUND_RANGE * field), ring
 
 
@@ -135,6 +135,16 @@ def _place(rng: np.random.Generator, size: int, categories: int) -> tuple[float,
     low, high = SIDES[rng.choice(len(SIDES), p=SHARES)]
     side = min(np.exp(rng.uniform(np.log(low), np.log(high))), LARGEST * size)
     category = int(rng.integers(categories))
+    depth, outline = silhouette(rng, side, size)
+    return depth, category, outline
+
+
+def silhouette(rng: np.random.Generator, side: float, size: int) -> tuple[float, np.ndarray]:
+    """Depth (large: far) and corners (K, 2) xy in pixels of a star, a bracket or a blob.
+
+    Args:
+        side: of a square as large as its box. size: of the image, which it may stick out of by BEYOND of its side.
+    """
     outline = (_star, _bracket, _blob)[rng.integers(3)](rng)
     stretch = np.exp(rng.uniform(-0.3, 0.3))
     angle = rng.uniform(0, 2 * np.pi)
@@ -143,7 +153,7 @@ def _place(rng: np.random.Generator, size: int, categories: int) -> tuple[float,
     low_corner, high_corner = outline.min(axis=0), outline.max(axis=0)
     outline = (outline - (low_corner + high_corner) / 2) * side / np.sqrt(np.prod(high_corner - low_corner))
     centre = rng.uniform((0.5 - BEYOND) * side, size - (0.5 - BEYOND) * side, 2)
-    return side * np.exp(rng.normal(0, 0.4)), category, outline + centre
+    return side * np.exp(rng.normal(0, 0.4)), outline + centre
 
 
 def _star(rng: np.random.Generator) -> np.ndarray:
@@ -179,7 +189,7 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _occlude(placed: list[tuple[float, int, np.ndarray]], size: int) -> list[Shape]:
+def occlude(placed: list[tuple[float, int, np.ndarray]], size: int) -> list[Shape]:
     """Rasterise the far-to-near outlines and drop, from the nearest on, those of which too little can be seen."""
     covered = np.zeros((size, size), dtype=bool)
     shapes = []
@@ -206,26 +216,30 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape, ring: np.n
     whole, visible = shape.whole[window], shape.visible[window]
     height, width = whole.shape
     side = float(np.sqrt(height * width))
-    field = _texture(rng, height, width, scale=side, kind=shape.category)
+    marks = pattern(rng, height, width, scale=side, kind=shape.category)
+    field = PATTERN * marks + (1 - PATTERN) * clouds(rng, height, width, period=side / 2)
     colours = _colour(ring, rng.uniform() + OBJECT_RANGE * field)
     depth = cv2.distanceTransform(np.pad(whole, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     colours *= (1 - rng.uniform(*RIM) * np.exp(-depth / (0.06 * side)))[:, :, None]
     canvas[window][visible] = colours[visible]
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float, kind: int) -> np.ndarray:
-    """Broad clouds overlaid with stripes, a checker or spots.
+def pattern(
+    rng: np.random.Generator, height: int, width: int, *, scale: float, kind: int, period: tuple[float, float] = PERIOD
+) -> np.ndarray:
+    """Stripes, a checker or spots, turned by any angle; or nothing.
 
     Args:
-        scale: size in pixels of what is covered; clouds and pattern grow with it.
-        kind: of the pattern, as an index into TEXTURES.
+        scale: size in pixels of what is covered.
+        kind: as an index into TEXTURES.
+        period: least and largest, as shares of `scale`; in no case less than 4 pixels.
 
     Returns:
-        (height, width) float32 in [0, 1].
+        (height, width) float32 in [0, 1]: 0 and 1 with soft edges, for `plain` .5 everywhere.
     """
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    angle, period = rng.uniform(0, np.pi), max(4.0, scale * rng.uniform(*PERIOD))
-    cosine, sine = np.float32(2 * np.pi / period) * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
+    angle, length = rng.uniform(0, np.pi), max(4.0, scale * rng.uniform(*period))
+    cosine, sine = np.float32(2 * np.pi / length) * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
     along, across = x * cosine + y * sine, y * cosine - x * sine
     if kind == 0:
         mix = _step(np.sin(along))
@@ -235,7 +249,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, scale: float,
         mix = _step(np.cos(along) + np.cos(across) - 0.5)
     else:
         mix = np.full_like(along, 0.5)
-    return PATTERN * mix + (1 - PATTERN) * _clouds(rng, height, width, period=scale / 2)
+    return mix
 
 
 def _step(wave: np.ndarray) -> np.ndarray:
@@ -243,7 +257,7 @@ def _step(wave: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + 1.5 * wave, 0, 1)
 
 
-def _clouds(rng: np.random.Generator, height: int, width: int, *, period: float) -> np.ndarray:
+def clouds(rng: np.random.Generator, height: int, width: int, *, period: float) -> np.ndarray:
     """(height, width) float32 in [0, 1]: random values every `period` pixels, smoothly interpolated."""
     rows, columns = int(height / period) + 3, int(width / period) + 3
     coarse = rng.uniform(0, 1, (rows, columns)).astype(np.float32)

@@ -86,6 +86,43 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
 
 
+def maps_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:
+    """A split whose annotations are class maps: `annotations` names a semantic.json, beside which the maps lie; None
+    where the config names none.
+
+    Raises:
+        ConfigError: a path that is not set or does not exist.
+        AnnotationError: the file cannot be read.
+        ImageError: images or maps are not there.
+    """
+    split = getattr(data, name)
+    if split.annotations is None or split.images is None:
+        return None
+    root = Path(data.root) if data.root else Path()
+    annotations, images = root / split.annotations, root / split.images
+    if not annotations.is_file():
+        raise ConfigError(
+            f"data.{name}.annotations={split.annotations}: there is no file {annotations}; write it with "
+            f"`python -m mal.semantic`, and give data.root=FOLDER (for good: roots in local.yaml)"
+        )
+    if fault := folder_fault(images):
+        raise ConfigError(f"data.{name}.images={split.images}: {fault}")
+    sources = ranks.on_first(lambda: _map_digests(annotations, images, fingerprints))
+    return Split(name, annotations, images, has_masks=True, sources=tuple(sources.items()))
+
+
+def _map_digests(annotations: Path, images: Path, fingerprints: Fingerprints) -> dict[str, str]:
+    """What identifies class maps: the bytes of their file, of the maps that it names, and of the images."""
+    content = fingerprints.file(annotations)
+    entries = read_images(annotations)
+    names, maps = [file_name(entry) for entry in entries], [str(entry["map"]) for entry in entries]
+    return {
+        "annotations": content,
+        "images": fingerprints.images(images, names),
+        "maps": fingerprints.images(annotations.parent, maps),
+    }
+
+
 def _digests(annotations: Path, images: Path, fingerprints: Fingerprints, *, skip_unreadable: bool) -> dict[str, str]:
     """What identifies a split: the bytes of its annotation file and of the images that this names.
 

@@ -1,20 +1,29 @@
 """Stages that every run starts from: procedural images, and the views of a split that methods read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mal.data import parts, shapes
+from mal.data import parts, shapes, shapes12
 from mal.data.annotations import CocoDict, check_images, only_images, read, write
 from mal.data.box_checks import is_left_over
-from mal.data.config import ShapesConfig
+from mal.data.class_maps import class_list, write_class_maps
+from mal.data.config import DataConfig, SemanticConfig, ShapesConfig
+from mal.data.semantic import FILE, SemanticFile, map_name, read_semantic, write_map, write_semantic
 from mal.data.sources import Split, unreadable
 from mal.data.views import VIEWS
 from mal.engine import ranks
 from mal.engine.files import read_json
 from mal.engine.graph import Result, Stage, Workdir
+from mal.engine.store import Fingerprints
 
 Json = dict[str, Any]
-DRAWN = {"shapes": shapes.generate, "parts": parts.generate}  # data.shapes.kind → who draws it
+DRAWN = {  # data.shapes.kind → who draws it
+    "shapes": shapes.generate,
+    "parts": parts.generate,
+    "shapes12": shapes12.generate,
+}
+CATEGORIES = {"shapes": shapes.CATEGORIES, "parts": parts.CATEGORIES, "shapes12": shapes12.CATEGORIES}  # likewise
 
 
 def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
@@ -57,6 +66,58 @@ def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, worke
         settings["points"] = points
     version = 2 if name == "points" else 1  # they hold several points each
     return Stage(f"{name}_{split.name}", version, settings, work, split.inputs, dict(split.sources), columns)
+
+
+def class_names(split: Split, data: DataConfig, fingerprints: Fingerprints) -> list[str]:
+    """The classes of a split's class maps, known before they are made; a file is read for them once.
+
+    Raises:
+        AnnotationError: see `class_list` and `read_semantic`.
+    """
+    ground, groups = data.semantic.ground, data.semantic.groups
+    if split.drawn is not None:
+        categories = [{"id": place, "name": name} for place, name in enumerate(CATEGORIES[data.shapes.kind], 1)]
+        return class_list({"categories": categories}, ground=ground, groups=groups)[0]
+    content = dict(split.sources)["annotations"]
+    if data.format == "maps":
+        return fingerprints.derived("map-classes-1", content, lambda: list(read_semantic(split.annotations).classes))
+    return fingerprints.derived(
+        f"classes-1-{ground}-{groups}",
+        content,
+        lambda: class_list(read(split.annotations, masks=False, boxes=False), ground=ground, groups=groups)[0],
+    )
+
+
+def class_maps(split: Split, columns: Json, options: SemanticConfig, *, form: str) -> Stage:
+    """Which class each pixel of a split's images is of: `semantic.FILE` and its maps.
+
+    Args:
+        form: of the split's annotations, `data.format`: instances, or maps, which are checked and copied.
+    """
+    settings: Json = {"form": "maps"} if form == "maps" else {"ground": options.ground, "groups": options.groups}
+
+    def work(workdir: Workdir) -> Result:
+        if form == "maps":
+            written = _copied(read_semantic(split.annotations), workdir.folder)
+        else:
+            coco = read(split.annotations, masks=True, boxes=False)
+            check_images(coco, split.images)
+            written = write_class_maps(workdir.folder / FILE, coco, ground=options.ground, groups=options.groups)
+        places = {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
+        counts = {"": len(written.images)}
+        return Result({"classes": len(written.classes)}, counts, places if split.drawn is None else {})
+
+    return Stage(f"semantic_{split.name}", 1, settings, work, split.inputs, dict(split.sources), columns)
+
+
+def _copied(maps: SemanticFile, folder: Path) -> SemanticFile:
+    """Class maps of a user's in a folder of the store, each of them checked."""
+    images = tuple(replace(image, map=map_name(index)) for index, image in enumerate(maps.images))
+    for before, after in zip(maps.images, images, strict=True):
+        write_map(folder / after.map, maps.map_of(before))
+    written = replace(maps, images=images, folder=folder)
+    write_semantic(folder / FILE, written)
+    return written
 
 
 def readable(split: Split, workdir: Workdir, labels: Path | None = None) -> Path:

@@ -49,13 +49,13 @@ class Encoder(nn.Module):
         strides = [int(info["reduction"]) for info in self.backbone.feature_info]
         levels = _level_indices(config, strides)
         self.indices = sorted({*levels, len(strides) - 1})
-        self.norm = _takes_norm(self.backbone)
+        self.norm = takes_norm(self.backbone)
         cut_patches_by_products(self.backbone)
-        _prune(self.backbone, self.indices)
-        self.mean, self.std = _statistics(config, self.backbone)
+        prune(self.backbone, self.indices)
+        self.mean, self.std = statistics(config, self.backbone)
         self.freeze_norm = config.freeze_norm
         if config.freeze_norm:
-            for module in _batch_norms(self.backbone):
+            for module in batch_norms(self.backbone):
                 module.requires_grad_(False)
         widths = [m.shape[1] for m in self._probe()]
         self.lateral = nn.ModuleList(_lateral(width, config.width) for width in widths[: len(levels)])
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         """Training mode; frozen batch norms keep using their loaded statistics."""
         super().train(mode)
         if self.freeze_norm:
-            for module in _batch_norms(self.backbone):
+            for module in batch_norms(self.backbone):
                 module.eval()
         return self
 
@@ -130,7 +130,7 @@ def _lateral(channels: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(math.gcd(8, width), width))
 
 
-def _prune(backbone: Any, indices: list[int]) -> None:
+def prune(backbone: Any, indices: list[int]) -> None:
     """Drop what follows the last map, but not the norm of its tokens: what is left without a gradient stalls DDP."""
     norm = backbone.fc_norm if _norm_is_pooled(backbone) else None
     if hasattr(backbone, "prune_intermediate_layers"):
@@ -147,17 +147,17 @@ def _norm_is_pooled(backbone: Any) -> bool:
     return isinstance(norms[0], nn.Identity) and isinstance(norms[1], nn.LayerNorm)
 
 
-def _takes_norm(backbone: nn.Module) -> bool:
+def takes_norm(backbone: nn.Module) -> bool:
     """Whether the family can apply its final norm to a returned map (Hiera's comes after pooling)."""
     return type(backbone).__name__ not in ("Hiera",)
 
 
-def _statistics(config: EncoderConfig, backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(config: EncoderConfig, backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     default = getattr(backbone, "pretrained_cfg", {})
     mean = config.mean or default.get("mean") or IMAGENET_MEAN
     std = config.std or default.get("std") or IMAGENET_STD
     return tuple(mean), tuple(std)
 
 
-def _batch_norms(module: nn.Module) -> list[nn.Module]:
+def batch_norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

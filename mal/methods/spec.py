@@ -98,7 +98,7 @@ class Method:
 
     Attributes:
         name: that choice, and the column `labeler` of its results.
-        labels: the way it labels a split.
+        labels: the way it labels a split; None for methods that end in something else than instance masks.
         view: what of the annotations its stages may read, one of `mal.data.views.VIEWS`.
         train: the stage in which it learns, for methods that do; a labeler.pt comes out.
         trainings: its stages of training, which a cluster gives resources to.
@@ -108,6 +108,8 @@ class Method:
         shared: several processes share its labelling.
         human: it copies human masks, so its splits must have them.
         has: whether it has masks for a split, by the split's name.
+        targets: what a run of it ends in, for methods that end in something else than instance masks: nothing is
+            labelled, compared or segmented then.
         fallback: the mask of an object that it gave none.
         own_files: how it labels a file of one's own, for methods that do.
         check: refuses settings before any work starts (ConfigError).
@@ -117,7 +119,7 @@ class Method:
     """
 
     name: str
-    labels: Callable[[Context, Split], Labels]
+    labels: Callable[[Context, Split], Labels] | None
     view: str = "boxes"
     train: Callable[[Context], Stage] | None = None
     trainings: tuple[Training, ...] = ()
@@ -126,6 +128,7 @@ class Method:
     shared: bool = False
     human: bool = False
     has: Callable[[Config, str], bool] = _everywhere
+    targets: Callable[[Context], list[Stage]] | None = None
     fallback: Fallback = filled_box
     own_files: OwnFiles | None = None
     check: Callable[[Config], None] = _nothing

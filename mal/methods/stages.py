@@ -12,6 +12,7 @@ from mal.methods.spec import Method
 
 def label(context: Context, split: Split, method: Method) -> Stage:
     """Pseudo-labels: labels.json is the view with a mask for every annotation."""
+    assert method.labels is not None  # a run of one without asks for none
     config, labels = context.config, method.labels(context, split)
     settings: Json = {"labeler": method.name, "on_bad_image": config.data.on_bad_image, **labels.settings}
 

@@ -1,0 +1,55 @@
+"""Which query finds which target: one assignment over all of an image's targets, base and novel (Hungarian)."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from mal.methods.simformer.config.losses import LossesConfig
+from mal.methods.simformer.targets import Targets, shrunk
+
+
+@torch.no_grad()
+def matching_costs(classes: Tensor, masks: Tensor, targets: Targets, config: LossesConfig) -> Tensor:
+    """−p_q(c), and for base targets 20·F + D besides, at the logits' stride; in float32 (double stays double).
+
+    Args:
+        classes: (..., Q, C + 1) logits.
+        masks: (..., Q, h, w) logits.
+
+    Returns:
+        (..., Q, n).
+    """
+    with torch.autocast(classes.device.type, enabled=False):
+        costs = -config.classes * _wide(classes).softmax(-1)[..., targets.labels]
+        base = ~targets.novel
+        if not base.any():
+            return costs
+        logits = _wide(masks).flatten(-2)
+        wanted = shrunk(targets.masks[base], (masks.shape[-2], masks.shape[-1])).flatten(1).to(logits).T
+        of_pixels = _focal(logits, wanted, config) / len(wanted)
+        shares = logits.sigmoid()
+        sums = shares.sum(-1, keepdim=True) + wanted.sum(0)
+        of_overlap = 1 - (2 * shares @ wanted + 1) / (sums + 1)
+        costs[..., base] += config.focal * of_pixels + config.dice * of_overlap
+        return costs
+
+
+def assign(costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The cheapest assignment of a (Q, n) matrix: rows and columns, (min(Q, n),) each on its device, sorted by row."""
+    # a diverged network's costs are no numbers: its loss then says so, in the trainer's sentence
+    rows, columns = linear_sum_assignment(costs.nan_to_num().cpu().numpy())
+    return torch.as_tensor(rows, device=costs.device), torch.as_tensor(columns, device=costs.device)
+
+
+def _focal(logits: Tensor, wanted: Tensor, config: LossesConfig) -> Tensor:
+    """Sums of the focal loss of each query against each mask: (..., Q, P), (P, n) of 0 and 1 → (..., Q, n)."""
+    shares = logits.sigmoid()
+    off = (1 - config.alpha) * shares.pow(config.gamma) * F.softplus(logits)
+    on = config.alpha * (1 - shares).pow(config.gamma) * F.softplus(-logits)
+    return off.sum(-1, keepdim=True) + (on - off) @ wanted
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 what a network gave in half precision; anything else as it is."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
