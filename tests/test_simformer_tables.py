@@ -164,9 +164,12 @@ def test_a_small_scale_stands_apart_from_the_papers_numbers() -> None:
     scored(runs, 0.34, supervision="oracle", pairs="none", **MINI)
     for points, pairs in ((100, "cross"), (50, "none"), (50, "sampler")):
         scored(runs, 0.12, **MINI | {"points": points, "pairs": pairs})
+    scored(runs, 0.05, **MINI | {"pairs": "none", "complement": False})
     first, second, third = (part(made(runs, f"simformer_tab{number}"), BELOW) for number in (1, 2, 3))
     assert [of(row, "points", "split") for row in first] == [["J = 50", "P1"], ["J = 100", "P1"]]
-    assert [row["configuration"] for row in second] == ["Basic Model", "sampler alone", "Cross-Pair"]
+    assert [row["configuration"] for row in second] == [
+        "without CompLoss, Basic Model", "Basic Model", "sampler alone", "Cross-Pair", "Cross-Pair",
+    ]  # fmt: skip
     assert [row["method"] for row in third if row["settings"].count("points=100") == 0] == [
         "complement*", "cam*", "SimFormer", "SimFormer*", "FullyOracle (trained here)",
     ]  # fmt: skip
@@ -189,3 +192,20 @@ def test_what_similarities_and_pseudo_labels_know_has_tables_of_its_own() -> Non
     assert [of(row, "pseudo-labels", "labelled", "right") for row in measured(labels, "")] == [
         ["complement", "25.0", "90.0"], ["SimFormer's own", "25.0", "40.0"],
     ]  # fmt: skip
+
+
+def test_all_networks_stand_in_one_table_by_what_they_learned_from() -> None:
+    runs = Runs()
+    scored(runs, 0.13, **MINI)
+    scored(runs, 0.12, **MINI | {"student": "within"})
+    scored(runs, 0.11, **MINI | {"pairs": "none", "complement": False})
+    scored(runs, 0.15, pseudo="own", **MINI)
+    scored(runs, 0.34, **MINI | {"supervision": "oracle", "pairs": "none", "complement": False})
+    columns = ("masks of", "trained again on", "configuration", "CompLoss", "points", "student", "novel mIoU")
+    assert [of(row, *columns) for row in measured(made(runs, "simformer_rows"), "")] == [
+        ["base classes", "-", "Basic Model", "no", "-", "-", "11.0"],
+        ["base classes", "-", "Cross-Pair", "yes", "J = 50", "across", "13.0"],
+        ["base classes", "-", "Cross-Pair", "yes", "J = 50", "within", "12.0"],
+        ["base classes", "its own predictions", "Cross-Pair", "yes", "J = 50", "across", "15.0"],
+        ["all classes", "-", "Basic Model", "no", "-", "-", "34.0"],
+    ]

@@ -194,9 +194,10 @@ def _settings(record: Record, results: Results) -> Iterator[str]:
     recipe = recipe_name(record, results.known)
     if recipe is not None:
         yield f"recipe {recipe}"
+    idle = ("points", "student") if record["columns"].get("pairs") == "none" else ()
     for name in METHOD:
         value = record["columns"].get(name)
-        if value is not None and name not in ("recipe", "split", "novel", "pseudo"):
+        if value is not None and name not in ("recipe", "split", "novel", "pseudo", *idle):
             words = {"points": f"J = {value}", "complement": f"CompLoss {'on' if value else 'off'}"}
             yield words.get(name, f"{name} {value}")
 
