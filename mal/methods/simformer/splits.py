@@ -31,6 +31,11 @@ def novel_of(classes: Sequence[str], split: str | Sequence[str]) -> tuple[int, .
     return _by_name(classes, split) if isinstance(split, str) else _by_classes(classes, split)
 
 
+def classes_of(data: str) -> list[str]:
+    """The classes of a data set in splits.yaml, in the order of its class maps."""
+    return list(_splits()[data]["classes"])
+
+
 def _by_name(classes: Sequence[str], split: str) -> tuple[int, ...]:
     for data in _splits().values():
         if list(classes) in (data["classes"], [*data["classes"], GROUND]):
