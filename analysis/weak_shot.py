@@ -135,12 +135,17 @@ def _values(measured: Mapping[str, Mapping[Hashable, Measured]], rows: Mapping[s
     """Each row's mean."""
     cells = []
     for name, runs in measured.items():
-        each = [100 * float(mean_iou(*(part.sum(axis=0) for part in one.counts), one.which)) for one in runs.values()]
+        each = [100 * _novel_miou(one) for one in runs.values()]
         told = sorted({(r["columns"]["split"], r["columns"]["seed"]) for r in rows[name].values()})
         where = ", ".join(f"{split}:{seed}" for split, seed in told)
         spread = f"{min(each):.1f} … {max(each):.1f}" if each[1:] else ""
         cells.append([name, f"{np.mean(each):.1f}", spread, str(len(each)), where])
     return table(["row", "novel mIoU, %", "of its runs", "runs", "split:seed"], cells)
+
+
+def _novel_miou(run: Measured) -> float:
+    tp, gt, pred = (part.sum(axis=0) for part in run.counts)
+    return float(mean_iou(tp, gt, pred, run.which))
 
 
 def _differences(measured: Mapping[str, Mapping[Hashable, Measured]], resamples: int) -> str:
