@@ -34,6 +34,8 @@ class RootsConfig:
     coco: str | None = None
     lvis: str | None = None
     voc: str | None = None
+    coco_stuff: str | None = None
+    ade20k: str | None = None
 
 
 @dataclass

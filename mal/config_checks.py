@@ -48,9 +48,10 @@ def _check_relations(config: Config) -> None:
         raise ConfigError("labeler=none leaves nothing to do; set clustering.enabled=true or attention.enabled=true")
     if not config.attention.layers:
         raise ConfigError("attention.layers=[] is empty; give layers counted from 1, such as [4,8,12]")
+    compared = [name for name in LABELERS if name == NONE or METHODS[name].labels is not None]
     for name in config.compare:
-        if name not in LABELERS:
-            raise ConfigError(f"compare names {name}; choose from {', '.join(LABELERS)}")
+        if name not in compared:
+            raise ConfigError(f"compare names {name}; choose from {', '.join(compared)}")
     for name in dict.fromkeys([config.labeler.name, *config.compare]):
         if name != NONE:
             METHODS[name].check(config)

@@ -83,10 +83,15 @@ def test_each_process_gets_its_part_of_the_inputs_with_their_references(folders,
         assert own.pairs == [(0, 2), (1, 3)]
 
 
-def test_two_draws_of_an_image_differ_and_an_image_as_reference_is_augmented_anew(folders):
-    images = dataset(folders, augment=replace(CROPS, flip=0.5))
-    shown = {images[draw, 0][0].image.numpy().tobytes() for draw in range(5)}
-    assert len(shown) == 5
+def test_two_draws_of_an_image_differ_and_so_do_those_of_its_reference(folders):
+    images = dataset(folders)
+    drawn = [images[draw, 3] for draw in range(6)]
+    assert len({own.image.numpy().tobytes() for own, _ in drawn}) == 6
+    shown: dict[int, list[bytes]] = {}
+    for _, other in drawn:
+        shown.setdefault(other.image_id, []).append(other.image.numpy().tobytes())
+    assert max(map(len, shown.values())) > 1
+    assert all(len(set(each)) == len(each) for each in shown.values())
 
 
 def test_a_batch_has_inputs_first_and_then_their_references(folders):
@@ -162,10 +167,22 @@ def test_tags_of_the_crop_come_from_hidden_masks(folders):
     assert len(found) > 1
 
 
-@pytest.mark.parametrize("setting", [{"tags": "crop"}, {"redraw": "released"}, {"true_masks_after": 30}])
+@pytest.mark.parametrize("setting", [{"tags": "crop"}, {"redraw": "released"}])
 def test_rules_that_read_hidden_masks_need_them(folders, setting):
     with pytest.raises(ConfigError, match="which look at hidden masks"):
         dataset(folders, augment=replace(CROPS, **setting))
+
+
+def test_true_masks_are_learned_in_re_training_alone(folders):
+    weak, truth, images = folders
+    after = replace(CROPS, true_masks_after=0)
+    hidden = TrainingImages(weak, images, pairs=PairsConfig(), augment=after, seed=0, truth=truth)
+    assert not {2, 3} & {int(each) for index in range(6) for each in hidden[0, index][0].labels.unique()}
+    predicted = replace(weak, novel=None)
+    again = TrainingImages(predicted, images, pairs=PairsConfig(kind="none"), augment=after, seed=0, truth=truth)
+    assert {2, 3} <= {int(each) for index in range(6) for each in again[0, index][0].labels.unique()}
+    with pytest.raises(ConfigError, match="which look at hidden masks"):
+        TrainingImages(predicted, images, pairs=PairsConfig(kind="none"), augment=after, seed=0)
 
 
 def test_hidden_masks_of_other_images_are_refused(folders):

@@ -145,6 +145,13 @@ def test_distlosss_gradient_reaches_both_heads_and_stops_at_simnet():
     assert all(parameter.grad is None for parameter in module.simnet.parameters())
 
 
+def test_nothing_is_asked_of_the_teacher():
+    logits, similarity = torch.zeros(2, 2, requires_grad=True), torch.full((2, 2), 0.5, requires_grad=True)
+    dist_loss(logits + 1, similarity, "cce").backward()
+    assert logits.grad is None
+    assert bool((similarity.grad < 0).all())
+
+
 def test_only_novel_columns_are_compared():
     module, seen, points = losses(), outputs(2), [pair(0, 1, ([1, 2], [3, 4]))]
     before = module(**seen, points=points)["distillation"].item()

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mal.engine import ranks
 from mal.methods.simformer.config.losses import LossesConfig
 from mal.methods.simformer.criterion import criterion
 from mal.methods.simformer.losses import cls_loss, complement_loss, dice, focal, mask_loss
 from mal.methods.simformer.network import Outputs
+from tests.test_ranks import in_processes
 
 CONFIG = LossesConfig()
 
@@ -182,6 +184,34 @@ def test_the_criterion_of_a_planted_batch_by_hand():
             total += weight * -float(classes[image, query].double().log_softmax(0)[label])
             weights += weight
     assert found["cls"].item() == pytest.approx(total / weights, rel=1e-5)
+
+
+def on_a_part() -> dict[str, list]:
+    """The criterion's losses and gradients of this process's part of two images, of which the first alone has a novel
+    class and more base classes."""
+    outputs, labels, inside, tags = batch()
+    part = ranks.own_part(2, "batch")
+    own = Outputs(
+        outputs.pixels[part],
+        [each.detach()[part].requires_grad_() for each in outputs.classes],
+        [each.detach()[part].requires_grad_() for each in outputs.masks],
+    )
+    losses = criterion(own, labels[part], inside[part], [tags[0], tags[2]][part], CONFIG)
+    torch.stack(list(losses.values())).sum().backward()
+    return {
+        "losses": [ranks.mean(loss.detach()).item() for loss in losses.values()],
+        "gradients": [(each.grad / ranks.size()).tolist() for each in own.classes + own.masks],
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    alone = on_a_part()
+    body = "from tests.test_simformer_losses import on_a_part\nanswer = on_a_part()"
+    for rank, answer in enumerate(in_processes(2, tmp_path, body)):
+        assert answer["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+        for found, expected in zip(answer["gradients"], alone["gradients"], strict=True):
+            torch.testing.assert_close(torch.tensor(found)[0], torch.tensor(expected)[rank], rtol=1e-4, atol=1e-7)
 
 
 def test_without_novel_targets_the_complement_costs_nothing():

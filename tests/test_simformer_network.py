@@ -127,6 +127,13 @@ def test_the_papers_encoder_is_torchvisions_resnet_with_frozen_norms_and_all_els
     assert sum(weight.numel() for weight in pyramid.parameters()) == 23_508_032  # torchvision's, the classifier apart
 
 
+def test_it_has_the_size_that_maskformer_reports():
+    """41 million parameters on a ResNet-50 for ADE20K (Cheng et al., 2021, Table 1)."""
+    encoder = EncoderConfig(name="resnet50", timm="resnet50", pretrained=False)
+    ours = SimFormer(encoder, NetworkConfig(), classes=150)
+    assert round(sum(weight.numel() for weight in ours.parameters()) / 1e6) == 41
+
+
 def test_frozen_statistics_stay_in_training():
     ours = network().train()
     norm = next(module for module in ours.modules() if isinstance(module, nn.BatchNorm2d))

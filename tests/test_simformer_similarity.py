@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mal.data.semantic import IGNORED
+from mal.engine import ranks
 from mal.methods.simformer.config.distillation import DistillationConfig
 from mal.methods.simformer.config.similarity import SimilarityConfig
 from mal.methods.simformer.pair_losses import PairLosses
@@ -105,6 +106,13 @@ def test_a_checkpoint_keeps_the_window():
         each.add(torch.tensor([7, 1]))
     assert torch.equal(balance.weights(), resumed.weights())
     assert balance.weights().tolist() == pytest.approx([17 / 31, 14 / 31])
+
+
+def test_pairs_of_all_processes_count_together(monkeypatch):
+    monkeypatch.setattr(ranks, "summed", lambda counts: counts + torch.tensor([1, 5]))
+    balance = Balance(2)
+    balance.add(torch.tensor([1, 2]))
+    assert balance.counts.tolist() == [[1, 1], [2, 7]]
 
 
 def test_simloss_is_a_loop_over_counted_pairs():

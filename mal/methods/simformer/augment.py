@@ -81,7 +81,7 @@ def ssd_colour(image: Tensor, config: AugmentConfig, generator: np.random.Genera
     if not contrast_last:
         colours = _contrast(colours, config, generator)
     if generator.random() < config.colour_chance:
-        colours = scale_saturation(colours, float(generator.uniform(*config.saturation)))
+        colours = scale_saturation(colours, float(generator.uniform(config.saturation[0], config.saturation[1])))
     if generator.random() < config.colour_chance:
         colours = transforms.adjust_hue(colours, float(generator.uniform(-config.hue, config.hue)) / 180)
     if contrast_last:
@@ -91,7 +91,7 @@ def ssd_colour(image: Tensor, config: AugmentConfig, generator: np.random.Genera
 
 def _contrast(colours: Tensor, config: AugmentConfig, generator: np.random.Generator) -> Tensor:
     if generator.random() < config.colour_chance:
-        return (colours * float(generator.uniform(*config.contrast))).clamp(0, 1)
+        return (colours * float(generator.uniform(config.contrast[0], config.contrast[1]))).clamp(0, 1)
     return colours
 
 

@@ -1,18 +1,38 @@
 """A trained network in a file, and out of it again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
-from mal.engine.runtime import load_checkpoint
+from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import WeightsError
 from mal.methods.simformer.infer import Predictor
 from mal.methods.simformer.network import SimFormer
 
 FILE = "simformer.pt"
-PARTS = ("network", "classes", "config")
+PARTS = ("network", "similarity", "classes", "novel")
+
+
+def save(
+    folder: Path,
+    network: dict[str, Tensor],
+    *,
+    similarity: dict[str, Tensor] | None,
+    classes: Sequence[str],
+    novel: Sequence[int],
+) -> None:
+    """Write a network's weights to FILE in a folder.
+
+    Args:
+        similarity: SimNet's; None where it has not learned.
+        classes: names. novel: places of the novel ones.
+    """
+    state = {"network": network, "similarity": similarity, "classes": list(classes), "novel": list(novel)}
+    save_checkpoint(folder / FILE, state)
 
 
 def load(path: Path, config: Config, device: torch.device) -> Predictor:

@@ -82,6 +82,8 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
         seed: int,
         truth: SemanticFile | None = None,
     ) -> None:
+        if weak.novel:
+            augment = replace(augment, true_masks_after=None)  # a rule of re-training, where nothing is hidden
         self.weak, self.images, self.augment, self.seed = weak, images, augment, seed
         self.truth = truth
         if truth is None and reads_truth(augment):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.encoders.bilinear import resize
+from mal.encoders.bilinear import line_weights, resize
 from mal.methods.simformer.config.losses import LossesConfig
 
 
@@ -83,5 +83,12 @@ def _both(logits: Tensor, targets: Tensor, config: LossesConfig) -> Tensor:
 
 
 def _resized(logits: Tensor, like: Tensor) -> Tensor:
-    """(n, h, w) → (n, H, W)."""
-    return resize(logits[:, None], (int(like.shape[-2]), int(like.shape[-1])))[:, 0]
+    """(n, h, w) → (n, H, W), bilinear, corners not aligned; on a CPU by two matrix products, in a fraction of the
+    time."""
+    new = (int(like.shape[-2]), int(like.shape[-1]))
+    if logits.is_cuda:
+        return resize(logits[:, None], new)[:, 0]
+    rows, columns = (
+        line_weights(old, side, logits.device, logits.dtype) for old, side in zip(logits.shape[1:], new, strict=True)
+    )
+    return rows @ logits @ columns.T

@@ -62,7 +62,7 @@ def _points(
 ) -> PairPoints:
     labels = [_shrunk(batch.labels[image]) for image in pair]
     inside = [_shrunk(batch.inside[image]) for image in pair]
-    chosen = shared_class(*labels, generator)
+    chosen = shared_class(labels[0], labels[1], generator)
     places, hidden = [], []
     for values, real in zip(labels, inside, strict=True):
         wanted = values == chosen if chosen is not None else values != IGNORED

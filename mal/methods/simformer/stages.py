@@ -18,7 +18,7 @@ from mal.methods.simformer.config.distillation import DistillationConfig
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.config.similarity import SimilarityConfig
 from mal.methods.simformer.evaluation import miou, pseudo_quality
-from mal.methods.simformer.reads import CLASSIFIER, PREDICTION, PSEUDO, SIMILARITY, TRAINING
+from mal.methods.simformer.reads import CLASSIFIER, ENCODER, NETWORK, PREDICTION, PSEUDO, SIMILARITY, TRAINING
 from mal.methods.simformer.splits import novel_of
 from mal.methods.spec import Method, Training
 
@@ -114,8 +114,27 @@ def _train(context: Context, config: Config, inputs: dict[str, Stage], file: str
 
 
 def published(context: Context) -> Stage:
-    """MaskFormer's published network for these classes, in place of training."""
-    raise NotImplementedError
+    """MaskFormer's published network for these classes, in place of training.
+
+    Raises:
+        ConfigError, WeightsError: none is published for the data, or it cannot be reached.
+    """
+    from mal.methods.simformer import published as weights
+
+    config, own, classes = context.config, context.config.simformer, _classes(context)
+    file = weights.locate(own.network, data=config.data.name)
+    reads = settings(config, {**ENCODER, "simformer": NETWORK})
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.simformer import checkpoint
+
+        state = weights.published_state(file, config.encoder, own.network, classes=classes)
+        checkpoint.save(workdir.folder, state, similarity=None, classes=classes, novel=())
+        return Result()
+
+    found, sources = {**reads, "classes": classes}, {"weights": context.fingerprints.file(file)}
+    columns = _columns(context, pseudo="none")
+    return Stage("published_simformer", 1, found, work, sources=sources, columns=columns)
 
 
 def pseudo(context: Context) -> Stage:

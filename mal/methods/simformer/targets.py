@@ -32,7 +32,7 @@ def targets_of(labels: Tensor, tags: Sequence[int]) -> Targets:
         labels: (H, W) integers, base classes or `IGNORED`.
         tags: the image's novel classes; none of them may have pixels.
     """
-    found = [int(label) for label in labels.unique() if label != IGNORED]
+    found = [label for label in labels.unique().tolist() if label != IGNORED]
     assert not set(found) & set(tags), "a class of which there are pixels is no tag"
     every = torch.tensor([*found, *sorted(tags)], dtype=torch.long, device=labels.device)
     novel = torch.arange(len(every), device=labels.device) >= len(found)

@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from mal.config import Config
@@ -14,10 +13,10 @@ from mal.engine import ranks
 from mal.engine.curves import Curve
 from mal.engine.guard import Guard
 from mal.engine.precision import allow_tf32, network_dtype
-from mal.engine.runtime import save_checkpoint, seed_everything
+from mal.engine.runtime import seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
-from mal.methods.simformer.checkpoint import FILE
+from mal.methods.simformer.checkpoint import FILE, save
 from mal.methods.simformer.config.learning import LearningConfig
 from mal.methods.simformer.data import Batch, TrainingImages, collate, inputs_of
 from mal.methods.simformer.learner import Learner
@@ -111,16 +110,8 @@ def train(
             update(learner, optimizer, trainer.scaler, clip=learning.clip)
             trainer.add(losses, about=batch.ids)
     if ranks.is_first():
-        save_checkpoint(
-            folder / FILE,
-            {
-                "network": learner.network.state_dict(),
-                "similarity": learner.similarity_state(),
-                "classes": list(seen.classes),
-                "novel": list(seen.novel or ()),
-                "config": OmegaConf.to_yaml(OmegaConf.structured(config)),
-            },
-        )
+        network, similarity = learner.network.state_dict(), learner.similarity_state()
+        save(folder, network, similarity=similarity, classes=seen.classes, novel=seen.novel or ())
     return {**figures, **trainer.curve.means}
 
 

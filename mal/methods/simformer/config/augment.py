@@ -17,7 +17,7 @@ class AugmentConfig:
     # what a crop must show. paper: a base pixel, unless the image has tags | released: a pixel of any class, also of a
     # hidden one
     redraw: str = choice("paper", ("paper", "released"))
-    # in re-training, tries after which a crop is learned with its true masks (R: 30); null: never
+    # in re-training alone: tries after which a crop is learned with its true masks (R: 30); null: never
     true_masks_after: int | None = None
     tags: str = choice("image", ("image", "crop"))  # crop: novel classes in the crop, by their hidden masks (released)
     colour: bool = True  # SSD's (R)
