@@ -1,14 +1,23 @@
 """SimFormer's tables: numbers stand as printed, ours stand beside the rows that they are."""
 
+import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from paper_runs import PAPERS, Runs, made, measured, of, part
+from test_paper_numbers import dotted
 
 from analysis.audit import AGREES, claims, report
+from analysis.paper.table import PaperTable, Row
 from analysis.paper_numbers import find_cell, load
 from analysis.rendering import markdown
+from mal.config import Config
+from mal.methods.simformer.stages import supervision
+from tests import sweeps
+
+Compose = Callable[..., Config]
 
 FOLDER = "simformer"
 TABLES = {name: table for name, table in load().items() if table.file.parent.name == FOLDER and table.rows}
@@ -95,6 +104,38 @@ def test_the_tables_agree_with_each_other_and_the_slips_are_named() -> None:
     printed = "\n".join(markdown(table) for table in report(load()))
     for said in ("has no DistLoss", "published ResNet-50 checkpoint", "scores the novel classes of S3"):
         assert said in printed
+
+
+FILLED = [(table, row) for table in TABLES.values() for row in table.rows if row.run is not None]
+QUICK = {table.name: row.id for table, row in FILLED}
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        pytest.param(t, row, id=f"{t.name}-{row.id}", marks=() if QUICK[t.name] == row.id else pytest.mark.slow)
+        for t, row in FILLED
+    ],
+)
+def test_the_command_of_a_row_computes_that_row_at_its_scale(table: PaperTable, row: Row, compose: Compose) -> None:
+    (job,) = sweeps.jobs(*table.command(row).split()[3:])
+    config = compose(*job)
+    own = config.simformer
+    weak = supervision(config) == "weak"
+    columns = {
+        "data": config.data.name,
+        "labeler": config.labeler.name,
+        "split": own.split.name,
+        "supervision": supervision(config),
+        "pairs": own.pairs.kind if weak else "none",
+        "points": own.pairs.points,
+        "complement": weak and own.losses.complement > 0,
+        "pseudo": own.pseudo.kind,
+    }
+    assert {name: columns[name] for name in row.ours or {}} == row.ours
+    values = dict(dotted(dataclasses.asdict(config)))
+    for settings in row.scale.values():
+        assert {key: values[key] for key in settings} == dict(settings)
 
 
 # --- ours beside them ------------------------------------------------------------------------------------------------
