@@ -64,8 +64,7 @@ def _rows(record: Record, path: Path) -> Iterator[dict[str, Any]]:
         raise UnreadableRecordError(f"{path}: unknown columns {', '.join(unknown)}")
     for name, kind in ((name, TYPES[name]) for name in columns if name in TYPES):
         value = columns[name]
-        fits = value is None or isinstance(value, str) if kind == "str" else is_number(value, KINDS[kind])
-        if not fits:
+        if not _fits(value, kind):
             raise UnreadableRecordError(f"{path}: column {name} is {value!r}, which is no {kind}")
     common = {name: columns.get(name) for name in (*SETTINGS, "seed", *PUBLISHED)} | {
         "stage": record["stage"],
@@ -78,6 +77,13 @@ def _rows(record: Record, path: Path) -> Iterator[dict[str, Any]]:
         raise UnreadableRecordError(f"{path} is the record of {address(record)}, not of its own folder")
     for metric, entry in record["metrics"].items():
         yield {**common, "metric": metric, "value": entry["value"], "n": entry.get("n")}
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a column's value is absent or of its type in the frame."""
+    if kind in KINDS:
+        return is_number(value, KINDS[kind])
+    return value is None or isinstance(value, bool if kind == "boolean" else str)
 
 
 def _denominator(record: Record, path: Path) -> str | None:

@@ -31,6 +31,7 @@ GREY = "#8a8a8a"  # of baselines, which dashes and markers tell apart
 LABELERS = {
     "mal": Labeler("MAL"),
     "attentionshift": Labeler("AttentionShift", 8),
+    "simformer": Labeler("SimFormer", 10),
     "box": Labeler("filled box", 5, learns=False, floor=True, look=(GREY, (0, (1, 1)), "s")),
     "ellipse": Labeler("inscribed ellipse", 4, learns=False, floor=True, look=(GREY, (0, (4, 2)), "o")),
     "grabcut": Labeler("GrabCut", 3, learns=False, look=(GREY, (0, (4, 1, 1, 1)), "^")),
@@ -47,6 +48,13 @@ METHOD = {  # what a method says of its masks
     "theta": "float64",
     "key_points": "str",
     "taught_by": "str",
+    "split": "str",  # of the classes into base and novel ones
+    "novel": "Int64",  # how many of them are
+    "pairs": "str",
+    "points": "Int64",
+    "complement": "boolean",
+    "student": "str",
+    "pseudo": "str",
 }
 COLUMNS = {**RUN, "labeler": "str", **METHOD, "segmenter": "str", "supervision": "str"}
 PUBLISHED = {  # what a retention is divided by, and which published file an AP is of
@@ -77,6 +85,8 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "segmenter": r"(train_segmenter|published_segmenter|detect_val)\..+",
     "key_points": r"train_attentionshift\.attentionshift\.steps\.shift\.method",
     "taught_by": r"train_attentionshift\.attentionshift\.steps\.mask_points\.(supervision|source)",
+    "pairs": r"train_simformer\.simformer\.pairs\.kind",
+    "points": r"train_simformer\.simformer\.pairs\.points",
 }
 
 

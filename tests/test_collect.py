@@ -17,13 +17,13 @@ from analysis.collect import COLUMNS, collect, main
 from analysis.records import UnreadableRecordError
 
 HEADER = (
-    "profile,data,labeler,recipe,encoder,decoder,theta,key_points,taught_by,segmenter,supervision,seed,stage,metric,value,n,"
-    "key,commit,denominator,published_file,printed_mask_ap"
+    "profile,data,labeler,recipe,encoder,decoder,theta,key_points,taught_by,split,novel,pairs,points,complement,student,"
+    "pseudo,segmenter,supervision,seed,stage,metric,value,n,key,commit,denominator,published_file,printed_mask_ap"
 )
 
 
 def _record(stage: str, key: str, metrics: dict[str, Any], **columns: Any) -> dict[str, Any]:
-    names = HEADER.split(",")[:12]
+    names = HEADER.split(",")[:19]
     return {
         "stage": stage,
         "key": key,
@@ -68,10 +68,10 @@ def store(tmp_path: Path) -> Path:
 
 
 EXPECTED = f"""{HEADER}
-demo,shapes,,,,,,,,maskrcnn,human,10,ap,ap,0.25,12,cccccccccccccccc,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,0.6,,,,,0,quality_val,iou,0.75,40,bbbbbbbbbbbbbbbb,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,1.2,,,,,0,quality_val,iou,0.7,40,aaaaaaaaaaaaaaaa,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,1.2,,,,,0,quality_val,iou_small,,0,aaaaaaaaaaaaaaaa,c0ffee,,,
+demo,shapes,,,,,,,,,,,,,,,maskrcnn,human,10,ap,ap,0.25,12,cccccccccccccccc,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,0.6,,,,,,,,,,,,0,quality_val,iou,0.75,40,bbbbbbbbbbbbbbbb,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,0,quality_val,iou,0.7,40,aaaaaaaaaaaaaaaa,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,0,quality_val,iou_small,,0,aaaaaaaaaaaaaaaa,c0ffee,,,
 """
 
 
@@ -86,6 +86,17 @@ def test_each_metric_of_each_finished_stage_is_one_row_in_fixed_order(
     printed = capsys.readouterr()
     assert printed.out == EXPECTED
     assert printed.err == ""
+
+
+def test_yes_and_no_and_counts_are_columns_too(tmp_path: Path) -> None:
+    weak = {"labeler": "simformer", "split": "S1", "novel": 43, "points": 100, "supervision": "weak"}
+    for key, complement in (("a", True), ("b", False), ("c", None)):
+        record = _record("miou_val", key * 16, {"miou": {"value": 0.3, "n": 9}}, complement=complement, **weak)
+        _write(tmp_path, record)
+    frame = collect(tmp_path)
+    assert frame["complement"].tolist() == [pd.NA, False, True]
+    assert frame["novel"].tolist() == [43, 43, 43]
+    assert frame["points"].dtype == pd.Int64Dtype()
 
 
 def test_a_file_gets_the_same_as_the_screen(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +163,8 @@ BROKEN = {
     "text for a value": (json.dumps(_record("ap", "f" * 16, {"ap": {"value": "1"}})), "has value '1'"),
     "part of a count": (json.dumps(_record("ap", "f" * 16, {"ap": {"value": 1, "n": 0.5}})), "n 0.5"),
     "text for a seed": (json.dumps(_record("ap", "f" * 16, {}, seed="0")), "column seed is '0'"),
+    "text for yes or no": (json.dumps(_record("ap", "f" * 16, {}, complement="yes")), "'yes', which is no boolean"),
+    "yes for a number": (json.dumps(_record("ap", "f" * 16, {}, novel=True)), "column novel is True"),
     "unknown column": (json.dumps(_record("ap", "f" * 16, {}, colour="red")), "unknown columns colour"),
     "another's record": (json.dumps(_record("ap", "0" * 16, {})), "not of its own folder"),
 }

@@ -173,6 +173,6 @@ def test_the_collected_frame_has_the_columns_of_the_contract(store):
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[0] == (
-        "profile,data,labeler,recipe,encoder,decoder,theta,key_points,taught_by,segmenter,supervision,seed,stage,metric,"
-        "value,n,key,commit,denominator,published_file,printed_mask_ap"
+        "profile,data,labeler,recipe,encoder,decoder,theta,key_points,taught_by,split,novel,pairs,points,complement,"
+        "student,pseudo,segmenter,supervision,seed,stage,metric,value,n,key,commit,denominator,published_file,printed_mask_ap"
     )

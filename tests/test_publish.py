@@ -70,6 +70,15 @@ def store(tmp_path: Path) -> Path:
         add(root, "ap_val", key, inputs={"predictions": f"detect_val/{key}"}, files=numbers, **more)
         add(root, "attention_val", key, inputs=data, files={"attention.npz": looked, "attention.png": "drawn"}, **more)
         add(root, "detect_attentionshift", key, inputs=data, files={"predictions.json": scores}, **more)
+        maps = {"classes": ["a", "b"], "images": [{**it, "map": f"maps/{it['file_name']}"} for it in images[::-1]]}
+        for stage in ("semantic_val", "segment_val"):
+            add(root, stage, key, inputs=data, files={"semantic.json": maps}, **more)
+            (root / stage / key / "maps").mkdir()
+            for name in names:
+                Image.new("L", (8, 8), 1).save(root / stage / key / "maps" / name)
+        counts = {"tp": np.ones((2, 2), dtype=np.int64), "image_ids": np.arange(2)}
+        add(root, "miou_val", key, inputs={"maps": f"segment_val/{key}"}, **more,
+            files={"iou.npz": counts, "classes.json": {"a": 1}})  # fmt: skip
         add(root, "parts_val", key, inputs=data, files={"parts.npz": {"mask": np.zeros((1, 8, 8), dtype=bool)}}, **more)
     return root
 
@@ -91,6 +100,7 @@ def test_of_photographs_only_numbers_are_published(store: Path, tmp_path: Path) 
         f"quality_val/{TAKEN}/instances.csv",
         f"ap_val/{TAKEN}/matches_segm.npz",
         f"train_labeler/{TAKEN}/curves.jsonl",
+        f"miou_val/{TAKEN}/iou.npz",
     }
     record = json.loads(found[f"label_val/{TAKEN}/run.json"])
     assert record["published"] == {"left_out": "images, masks and predictions: they are not of procedural data"}
@@ -100,15 +110,20 @@ def test_of_procedural_data_labels_predictions_attention_and_some_images_are_pub
     store: Path, tmp_path: Path
 ) -> None:
     found = files(published(store, tmp_path / "out"))
-    others = {name for name in found if DRAWN in name and not name.endswith("run.json") and "/images/" not in name}
+    others = {name for name in found if DRAWN in name and not name.endswith("run.json") and not name.endswith(".png")}
     assert {name.replace(f"/{DRAWN}", "") for name in others} == {
         "quality_val/instances.csv", "ap_val/matches_segm.npz", "train_labeler/curves.jsonl", "label_val/labels.json",
         "detect_val/predictions.json", "attention_val/attention.npz", "shapes_val/annotations.json",
-        "detect_attentionshift/predictions.json", "parts_val/parts.npz",
+        "detect_attentionshift/predictions.json", "parts_val/parts.npz", "miou_val/iou.npz",
+        "semantic_val/semantic.json", "segment_val/semantic.json",
     }  # fmt: skip
     images = sorted(name for name in found if "/images/" in name)
     assert images == [f"shapes_val/{DRAWN}/images/{number:06d}.png" for number in range(1, IMAGES + 1)]
-    assert all(found[name] == (store / name).read_bytes() for name in images)
+    maps = [name for name in found if "/maps/" in name]
+    assert len(maps) == 2 * IMAGES
+    assert all(found[name] == (store / name).read_bytes() for name in [*images, *maps])
+    listed = json.loads(found[f"segment_val/{DRAWN}/semantic.json"])["images"]
+    assert [it["id"] for it in listed] == list(range(1, IMAGES + 1))
 
 
 def test_what_was_left_out_stands_in_the_record(store: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from analysis.figures import (
     ablations,
     attention,
+    class_maps,
     detections,
     masks,
     overlap,
@@ -30,6 +31,7 @@ class Kind:
 
 
 RUN = "python experiments/run.py"
+RETRAINED = "labeler=simformer simformer.pseudo.kind=cam,complement,own"
 KINDS: dict[str, Kind] = {
     "fig4": Kind("Masks that MAL made", f"{RUN} experiment=fig4", masks.masks_made),
     "fig5": Kind("Attention maps", f"{RUN} experiment=fig5", attention.attention),
@@ -45,6 +47,15 @@ KINDS: dict[str, Kind] = {
         f"{RUN} experiment=attentionshift/fig4",
         own_detections.own_detections,
     ),
+    "simformer_fig1": Kind(
+        "SimFormer's class maps beside those of what the setting gives away",
+        f"{RUN} -m profile=mini data=car_parts {RETRAINED}",
+        class_maps.retrained(ade=False),
+    ),
+    "simformer_fig2": Kind(
+        "The same on ADE20K", f"{RUN} -m profile=paper data=ade20k_150 {RETRAINED}", class_maps.retrained(ade=True)
+    ),
+    "class_maps": Kind("Class maps of one run", f"{RUN} labeler=simformer", class_maps.one_run),
     "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),
     "overlap": Kind("IoU against the overlap with other boxes", RUN, overlap.iou_by_overlap),
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),

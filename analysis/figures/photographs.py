@@ -20,7 +20,8 @@ class Photographs:
     """The images of a split that may be shown.
 
     Attributes:
-        records: their entries by id. folder: where their files lie. humans: the human annotations by id.
+        records: their entries by id. folder: where their files lie. humans: the human annotations by id;
+            class maps have none.
         licences: what the annotation file says of each image's rights, by id.
         hidden: how many images of the split may not be passed on, and are left out for that.
         absent: how many have no file here: published results come with a part of the procedural images.
@@ -73,7 +74,7 @@ def photographs(results: Results, record: Record) -> Photographs:
     """
     found = results.pictures(record)
     coco = read_json(found.annotations)
-    if not isinstance(coco, dict) or not {"images", "annotations"} <= coco.keys():
+    if not isinstance(coco, dict) or "images" not in coco or not {"annotations", "classes"} & coco.keys():
         raise LeftOut(f"{found.annotations.name} lists no images and annotations")
     images, named = coco["images"], by_id(coco.get("licenses", []))
     rights = {image["id"]: licence_of(image, named) for image in images}
@@ -86,7 +87,13 @@ def photographs(results: Results, record: Record) -> Photographs:
         raise LeftOut(f"none of its {len(kept)} images has its file in the folder they came from")
     hidden, absent = len(images) - len(kept), len(kept) - len(here)
     return Photographs(
-        by_id(here), found.images, by_id(coco["annotations"]), rights, drawn=found.drawn, hidden=hidden, absent=absent
+        by_id(here),
+        found.images,
+        by_id(coco.get("annotations", [])),
+        rights,
+        drawn=found.drawn,
+        hidden=hidden,
+        absent=absent,
     )
 
 

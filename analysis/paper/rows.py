@@ -29,7 +29,7 @@ def row_of(table: PaperTable, group: Group) -> Row | None:
 def _is(wanted: Mapping[str, Any], columns: Mapping[str, Any]) -> bool:
     left_out = LABELER if wanted.get("supervision") in ("human", "boxes") else ()
     if "segmenter" not in columns:  # masks that no segmenter was trained on, or no masks at all
-        left_out = (*left_out, "segmenter", "supervision")
+        left_out = (*left_out, "segmenter", *({"supervision"} - columns.keys()))
     return all(columns.get(name) == value for name, value in wanted.items() if name not in left_out)
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,23 @@ from analysis.lineage import ancestors, chosen
 from analysis.publish.sanitise import clean, clean_record, leaks
 from analysis.records import Json, Record, UnreadableRecordError, address, by_address, finished
 from analysis.sources import command, writing
+from mal.data.semantic import FILE, read_semantic, write_semantic
 
 NUMBERS = {  # stage → files that hold numbers alone: of any data
     "quality_val": ["instances.csv"],
     "ap_val": ["matches_*.npz"],
     "own_ap_val": ["matches_*.npz"],
+    "miou_val": ["iou.npz"],
     "clustering_val": ["instances.csv"],
     "train_labeler": ["curves.jsonl"],
     "train_attentionshift": ["curves.jsonl"],
+    "train_simformer": ["curves.jsonl"],
     "train_segmenter": ["curves.jsonl"],
 }
 LOOKS = {"attention_val": "attention.npz", "parts_val": "parts.npz"}  # stage → its pictures
 DETECTED = ("detect_val", "detect_attentionshift")
-PICTURED = ("shapes_val", "label_val", *DETECTED, *LOOKS)  # not numbers alone: of procedural data alone
+MAPPED = ("semantic_val", "segment_val")
+PICTURED = ("shapes_val", "label_val", *DETECTED, *MAPPED, *LOOKS)  # not numbers alone: of procedural data alone
 IMAGES = 24  # the first, by id
 SCORE = 0.3  # lowest, of a published prediction
 
@@ -104,6 +109,8 @@ def _copy_pictured(stage: str, source: Path, target: Path) -> Json:
     if stage in LOOKS:
         shutil.copyfile(source / LOOKS[stage], target / LOOKS[stage])
         return {}
+    if stage in MAPPED:
+        return _copy_maps(source, target)
     if stage == "label_val":
         labels = _read(source / "labels.json")
         _write(target / "labels.json", {k: v if k == "annotations" else clean(v) for k, v in labels.items()})
@@ -121,6 +128,17 @@ def _copy_pictured(stage: str, source: Path, target: Path) -> Json:
         shutil.copyfile(source / "images" / image["file_name"], target / "images" / image["file_name"])
     shown = min(IMAGES, len(images))
     return {"images": f"the first {shown} of {len(images)} by id"} if shown < len(images) else {}
+
+
+def _copy_maps(source: Path, target: Path) -> Json:
+    """Copy the class maps of the images that are published."""
+    every = read_semantic(source / FILE)
+    images = sorted(every.images, key=lambda image: image.id)[:IMAGES]
+    for image in images:
+        (target / image.map).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / image.map, target / image.map)
+    write_semantic(target / FILE, replace(every, images=tuple(images)))
+    return {"maps": f"the first {len(images)} of {len(every.images)} by id"} if every.images[len(images) :] else {}
 
 
 def _read(path: Path) -> Any:
