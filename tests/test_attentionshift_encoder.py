@@ -159,7 +159,7 @@ def test_a_masked_autoencoders_file_gives_the_vit_its_encoder(tmp_path) -> None:
 
 def test_tokens_that_begin_as_places_look_at_the_patches_around_them() -> None:
     wide = replace(TINY, options={"patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4})
-    tokens = TokensConfig(count=9, blocks=[1, 1, 2, 2], begin="grid")
+    tokens = TokensConfig(count=9, blocks=[1, 1, 2, 2], begin="places")
     torch.manual_seed(0)
     network = PointViT(wide, tokens, image_size=(96, 96))
     grey = torch.full((1, 3, 96, 96), 0.5)

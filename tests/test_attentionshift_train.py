@@ -17,8 +17,9 @@ from mal.methods.attentionshift import label
 from mal.methods.attentionshift.checkpoint import FILE, load
 from mal.methods.attentionshift.data import TrainingImages, batched, flipped, mask_to_image, shown
 from mal.methods.attentionshift.map_quality import _auc_and_peak, map_quality
-from mal.methods.attentionshift.network import AttentionShift
-from mal.methods.attentionshift.train import LOSSES, build_optimizer, rate_factor, train, training_step
+from mal.methods.attentionshift.network import LOSSES, AttentionShift
+from mal.methods.attentionshift.querying import Points
+from mal.methods.attentionshift.train import build_optimizer, rate_factor, train, training_step
 from mal.segmenters.data import order
 
 CPU = torch.device("cpu")
@@ -113,11 +114,36 @@ def test_three_steps_in_every_precision(points: dict, drawn: Path, compose, prec
         assert float(first[-1][name]) == pytest.approx(float(first[0][name]), rel=0.05, abs=0.02)
 
 
+def test_in_a_warm_start_tokens_learn_alone(points: dict, drawn: Path, compose) -> None:
+    config = config_of(compose)
+    learning = config.attentionshift.learning
+    images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
+    network = AttentionShift(config, classes=CLASSES).train()
+    optimizer, scaler = build_optimizer(network, learning), loss_scaler(CPU, torch.float32)
+    losses = training_step(network, [images[(0, 0)], images[(0, 1)]], optimizer, scaler, learning, warm=True)
+    assert set(losses) == set(LOSSES)
+    assert {name for name, value in losses.items() if value > 0} == {"tokens", "places"}
+    learnt = {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None}
+    assert learnt == {"vit", "token_heads"}
+
+
+def test_tokens_that_begin_as_places_are_matched_by_them(compose) -> None:
+    network = AttentionShift(config_of(compose, "attentionshift.tokens.count=9"), classes=CLASSES)
+    known = Points(torch.tensor([[80.0, 16.0], [16.0, 80.0]]), torch.tensor([0, 0]), (96, 96))
+    elsewhere = 1 - network.vit.places  # what they predict is the place across the image
+    (found,) = network.match(torch.zeros(1, 9, CLASSES), elsewhere[None], [known])
+    assert found.tolist() == [2, 6]  # of three rows of three
+    free = AttentionShift(config_of(compose, "attentionshift.tokens.begin=random"), classes=CLASSES)
+    (found,) = free.match(torch.zeros(1, 9, CLASSES), elsewhere[None], [known])
+    assert found.tolist() == [6, 2]
+
+
 def test_a_killed_training_ends_in_the_same_bits(points: dict, drawn: Path, compose, tmp_path: Path) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    config = config_of(compose, "attentionshift.learning.steps=3")
+    steps = ("attentionshift.learning.warm_start=1", "attentionshift.learning.steps=2")
+    config = config_of(compose, *steps)
     train(points, drawn / "images", config, folder=whole, device=CPU)
-    halted = config_of(compose, "attentionshift.learning.steps=3", "train.stop_after=1")
+    halted = config_of(compose, *steps, "train.stop_after=1")
     with pytest.raises(Stopped):
         train(points, drawn / "images", halted, folder=parted, device=CPU)
     train(points, drawn / "images", config, folder=parted, device=CPU)
@@ -231,6 +257,8 @@ def test_the_learning_rate_warms_up_and_falls_twice_and_blocks_near_the_image_le
     learning = compose("labeler=attentionshift", "profile=paper", "data=shapes").attentionshift.learning
     factors = [rate_factor(step, 12_000, learning) for step in (0, 250, 500, 7_999, 8_000, 11_000)]
     assert factors == pytest.approx([0.001, 0.5005, 1, 1, 0.1, 0.01])
+    later = [rate_factor(step, 12_600, replace(learning, warm_start=600)) for step in (250, 8_599, 8_600, 11_600)]
+    assert later == pytest.approx([0.5005, 1, 0.1, 0.01])
     config = config_of(compose, "attentionshift.learning.layer_decay=0.75", "attentionshift.learning.weight_decay=0.05")
     network = AttentionShift(config, classes=CLASSES)
     groups = build_optimizer(network, config.attentionshift.learning).param_groups

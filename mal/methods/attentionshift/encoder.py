@@ -17,6 +17,7 @@ from mal.methods.attentionshift.positions import sincos_positions
 from mal.methods.attentionshift.stem import Stem
 from mal.segmenters.weights import mismatches, refuse
 
+SHARPNESS = 2.0  # of the places compared: of tokens that begin as places, on each side
 DECODER = ("decoder_", "mask_token")  # keys of a masked autoencoder's decoder
 
 
@@ -58,6 +59,7 @@ class PointViT(nn.Module):
     """
 
     vit: Any  # timm's models share no type
+    places: Tensor | None  # (T, 2) x, y in shares of the image, of tokens that begin as places
 
     def __init__(
         self, encoder: EncoderConfig, config: TokensConfig, *, image_size: tuple[int, int], load: bool = True
@@ -91,8 +93,11 @@ class PointViT(nn.Module):
         self.token_positions = nn.Parameter(torch.empty(1, config.count, self.channels))
         for parameter in (self.tokens, self.token_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
-        if load and config.begin == "grid":
-            self._begin_as_places()
+        rows, columns = _spread(config.count, self.grid)
+        centres = torch.stack([(columns + 0.5) / self.grid[1], (rows + 0.5) / self.grid[0]], dim=1)
+        self.register_buffer("places", centres if config.begin == "places" else None, persistent=False)
+        if load and config.begin == "places":
+            self._begin_as_places(rows * self.grid[1] + columns)
 
     def forward(self, images: Tensor, depth: int) -> Seen:
         """
@@ -112,19 +117,30 @@ class PointViT(nn.Module):
         return Seen([maps[number] for number in self.config.blocks], x[:, 1 + size[0] * size[1] :], attention)
 
     @torch.no_grad()
-    def _begin_as_places(self) -> None:
-        """Tokens begin as places on a grid, and blocks by comparing places: patches are given MAE's sine and cosine
-        positions, tokens those of the patches on a grid, and queries and keys add the identity to what they were.
+    def _begin_as_places(self, cells: Tensor) -> None:
+        """Tokens begin as the places of cells of the grid, and blocks by comparing places and reading what lies there.
 
+        Patches are given MAE's sine and cosine positions, tokens those of their cells. Each head compares every n-th
+        channel of them, so that all heads see rows and columns, coarse and fine; values and outputs add the identity.
         From N(.02²) all attention is uniform, and a small ViT from scratch needs very many steps to change that.
+
+        Args:
+            cells: (T,) indices.
         """
         positions = sincos_positions(self.grid, self.channels)
         self.vit.pos_embed.copy_(positions)
-        rows, columns = _spread(self.config.count, self.grid)
-        self.token_positions.copy_(positions[:, 1 + rows * self.grid[1] + columns])
+        self.token_positions.copy_(positions[:, 1 + cells])
+        identity = torch.eye(self.channels)
         for block in self.vit.blocks:
-            for projection in block.attn.qkv.weight.chunk(3)[:2]:
-                projection += torch.eye(self.channels)
+            compared = SHARPNESS * identity.unflatten(0, (-1, block.attn.num_heads)).transpose(0, 1).flatten(0, 1)
+            query, key, value = block.attn.qkv.weight.chunk(3)
+            for weight, added in (
+                (query, compared),
+                (key, compared),
+                (value, identity),
+                (block.attn.proj.weight, identity),
+            ):
+                weight += added
 
     def _patches(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 1 + h·w, C): the class token and the patches, with their positions."""

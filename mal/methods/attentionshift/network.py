@@ -19,6 +19,8 @@ from mal.methods.attentionshift.teaching import Chosen, Scorer, Taught, choose_b
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.precision import lower_precision
 
+LOSSES = ("tokens", "places", "mil", "rpn_objectness", "rpn_boxes", "classes", "boxes", "mask")
+
 
 class AttentionShift(nn.Module):
     """
@@ -66,10 +68,14 @@ class AttentionShift(nn.Module):
         with autocast(whole.device, self.dtype):
             return self.vit(whole, self.config.steps.rollout.depth).float()
 
-    def forward(self, batch: list[Sample]) -> dict[str, Tensor]:
-        """The losses of a batch in training; their sum is the loss. Draws follow torch's global generator.
+    def forward(self, batch: list[Sample], *, warm: bool = False) -> dict[str, Tensor]:
+        """The losses of a batch in training, those of `LOSSES`; their sum is the loss. Draws follow torch's global
+        generator.
 
         Of several processes each divides by what all have on average.
+
+        Args:
+            warm: tokens learn alone; the other losses are 0.
         """
         seen = self.see([sample.image for sample in batch])
         points = [sample.points for sample in batch]
@@ -78,20 +84,27 @@ class AttentionShift(nn.Module):
         focal, apart = querying_losses(logits, places, points, tokens, self.config.querying)
         count = sum(len(each.labels) for each in points)
         weight = ranks.weight(count, device=logits.device) / max(1, count)
+        querying = {"tokens": weight * focal, "places": weight * apart}
+        if warm:
+            return {name: querying.get(name, torch.zeros_like(focal)) for name in LOSSES}
         chosen = [self.choose(seen, i, own, each) for i, (own, each) in enumerate(zip(tokens, points, strict=True))]
         taught = [self.teach(seen, i, each, points[i], torch.default_generator) for i, each in enumerate(chosen)]
         objects = [_objects(each, sample) for each, sample in zip(taught, batch, strict=True)]
         return {
-            "tokens": weight * focal,
-            "places": weight * apart,
+            **querying,
             "mil": torch.stack([each.loss for each in chosen]).mean(),
             **self.detector.losses(seen.maps, objects, [each.size for each in points]),
         }
 
     def match(self, logits: Tensor, places: Tensor, points: list[Points]) -> list[Tensor]:
-        """The token of each point of each image (step 1)."""
-        querying = self.config.querying
-        return [matched(logits[i], places[i], each, querying) for i, each in enumerate(points)]
+        """The token of each point of each image (step 1).
+
+        Tokens that began as places are matched by these instead of by what they predict: from scratch they would else
+        learn to answer for any other place, and not look at their own.
+        """
+        querying, begun = self.config.querying, self.vit.places
+        near = places if begun is None else begun.expand(len(places), -1, -1)
+        return [matched(logits[i], near[i], each, querying) for i, each in enumerate(points)]
 
     def choose(self, seen: Seen, image: int, tokens: Tensor, points: Points) -> Chosen:
         """Steps 2 to 4 of one image of a batch."""

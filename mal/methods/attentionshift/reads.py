@@ -31,11 +31,12 @@ TRAINING: Reads = {
         },
         "scale": "short_sides long_side flip multiple position_side",
         "learning": (
-            "batch accumulate epochs steps lr warmup_steps warmup_start milestones gamma betas weight_decay "
+            "batch accumulate epochs steps warm_start lr warmup_steps warmup_start milestones gamma betas weight_decay "
             "layer_decay clip"
         ),
     },
 }
+FORMER = {"attentionshift.learning.warm_start": 0}  # of results older than the setting
 LABELLING: Reads = {
     "": "seed",
     "attentionshift": {

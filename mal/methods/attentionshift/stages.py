@@ -18,7 +18,7 @@ from mal.engine.precision import network_dtype
 from mal.engine.settings import Reads, settings
 from mal.errors import ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
-from mal.methods.attentionshift.reads import DETECTION, LABELLING, LOOKS, MAPS, TRAINING
+from mal.methods.attentionshift.reads import DETECTION, FORMER, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
 
@@ -173,7 +173,7 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
 
 def _settings(context: Context, reads: Reads) -> Json:
     """What a stage reads, and the precision, which is the device's."""
-    found = settings(context.config, reads)
+    found = settings(context.config, reads, former=FORMER)
     return {**found, "precision": str(network_dtype(context.config.train.precision, context.device))}
 
 

@@ -27,7 +27,6 @@ from mal.segmenters.optimizer import build_optimizer as grouped
 from mal.segmenters.reading import read_ahead
 
 CURVE_EVERY = 10  # steps averaged into one line of curves.jsonl
-LOSSES = ("tokens", "places", "mil", "rpn_objectness", "rpn_boxes", "classes", "boxes", "mask")
 WAY_OUT = "Lower attentionshift.learning.lr, set attentionshift.learning.clip, or use train.precision=fp32"
 
 
@@ -96,7 +95,9 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
             set_rate(optimizer, learning.lr * rate_factor(step, steps, learning))
             network.train()
             moved = [sample.to(device) for sample in batch]
-            trainer.add(training_step(shared, moved, optimizer, trainer.scaler, learning), about=_ids(batch))
+            warm = step < learning.warm_start
+            losses = training_step(shared, moved, optimizer, trainer.scaler, learning, warm=warm)
+            trainer.add(losses, about=_ids(batch))
     if ranks.is_first():
         save_checkpoint(
             folder / FILE,
@@ -115,15 +116,21 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     learning: LearningConfig,
+    *,
+    warm: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """One optimiser step on a batch, in micro-batches; the mean losses."""
+    """One optimiser step on a batch, in micro-batches; the mean losses.
+
+    Args:
+        warm: tokens learn alone.
+    """
     micro = max(1, min(learning.accumulate // ranks.size(), len(batch)))
     parts = [batch[start::micro] for start in range(micro)]
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, torch.Tensor] = {}
     for number, part in enumerate(parts, start=1):
         with ranks.averaging(network, on=number == micro):
-            losses = network(part)
+            losses = network(part, warm=warm)
             scaler.scale(torch.stack(list(losses.values())).sum() / micro).backward()
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach() / micro
@@ -132,16 +139,17 @@ def training_step(
 
 
 def total_steps(learning: LearningConfig, images: int) -> int:
-    """Optimiser steps of the whole run: `steps`, or epochs × images ÷ batch."""
+    """Optimiser steps of the whole run: `warm_start` and `steps`, or epochs × images ÷ batch."""
     if learning.steps is not None:
-        return learning.steps
+        return learning.warm_start + learning.steps
     assert learning.epochs is not None  # checked with the config
-    return max(1, round(learning.epochs * images / learning.batch))
+    return learning.warm_start + max(1, round(learning.epochs * images / learning.batch))
 
 
 def rate_factor(step: int, steps: int, learning: LearningConfig) -> float:
     """Of the learning rate: a linear warm-up, and a drop at each milestone."""
-    factor = learning.gamma ** sum(step >= milestone * steps for milestone in learning.milestones)
+    done, all_of_it = step - learning.warm_start, steps - learning.warm_start
+    factor = learning.gamma ** sum(done >= milestone * all_of_it for milestone in learning.milestones)
     if step < learning.warmup_steps:
         factor *= learning.warmup_start + (1 - learning.warmup_start) * step / learning.warmup_steps
     return factor

@@ -28,8 +28,9 @@ class TokensConfig:
     # whose maps the detector sees, counted from 1, not falling; the last is the encoder's last (R)
     blocks: list[int] = sizes([4, 6, 8, 12], 4)
     patch_mixing: bool = True  # false: patches attend to themselves alone
-    # what tokens begin as: random (R) | grid (places, at which they look from the first step on; for ViTs from scratch)
-    begin: str = choice("random", ("random", "grid"))
+    # what tokens begin as, and are matched by. random: the places that they predict (R) | places: those of a grid, at
+    # which they look from the first step on; for ViTs from scratch
+    begin: str = choice("random", ("random", "places"))
     stem: StemConfig = field(default_factory=StemConfig)
 
 
@@ -62,10 +63,12 @@ class LearningConfig:
     accumulate: int = number(2, 1, 1 << 16)  # micro-batches a step is computed in
     epochs: float | None = 12.0
     steps: int | None = None  # instead of epochs
+    warm_start: int = number(0, 0)  # steps before these in which tokens learn alone (step 1); for ViTs from scratch
     lr: float = number(1e-4, 0, 1)
     warmup_steps: int = number(500, 0)  # linear, from `warmup_start` of the rate
     warmup_start: float = number(0.001, 0, 1)
-    milestones: list[float] = sizes([8 / 12, 11 / 12])  # shares of the run after which the rate is `gamma` times that
+    # shares of the run, warm start apart, after which the rate is `gamma` times that
+    milestones: list[float] = sizes([8 / 12, 11 / 12])
     gamma: float = number(0.1, 0, 1)
     betas: list[float] = numbers([0.9, 0.999], 2, 0, 0.999999)
     weight_decay: float = number(0.05, 0)  # none on vectors, biases, tokens and positions
