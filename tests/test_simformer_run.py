@@ -129,7 +129,13 @@ def test_every_experiment_has_rows_at_every_scale(name: str, profile: str) -> No
 @pytest.mark.slow
 def test_a_whole_run_from_tags_to_a_table(tmp_path: Path) -> None:
     said = command("labeler=simformer", "simformer.pseudo.kind=own", "data=shapes12", store=tmp_path / "runs").stdout
-    for words in ("SimFormer, encoder pyramid_nano", "novel mIoU", "pairs cross, re-trained", "Pseudo-labels (own)"):
+    for words in (
+        "SimFormer, encoder pyramid_nano",
+        "novel mIoU",
+        "pairs cross, re-trained",
+        "Pseudo-labels (own)",
+        "class maps: ",
+    ):
         assert words in said
     (record,) = (tmp_path / "runs" / "miou_val").glob("*/run.json")
     metrics = json.loads(record.read_text())["metrics"]
