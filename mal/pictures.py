@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from analysis.review.ranking import LIMIT
 from analysis.summary import summary
 
-__all__ = ["LIMIT", "draw_attention", "draw_sheet", "summary", "write_review"]
+__all__ = ["LIMIT", "class_colours", "draw_attention", "draw_sheet", "summary", "write_review"]
+
+
+def class_colours(classes: int) -> np.ndarray:
+    """Those of the figures' class maps; see analysis/figures/class_maps.py. uint8 (256, 3), by class."""
+    from analysis.figures.class_maps import palette  # matplotlib, which a dry run need not wait for
+
+    return (palette(classes) * 255).round().astype(np.uint8)
 
 
 def draw_attention(arrays: Path, out: Path) -> Path:

@@ -264,7 +264,11 @@ class Graph:
                 "leave it out, or set segmenter=none compare=[]"
             )
         for split in self._files():
-            needs.check_masks(split, purpose="class maps are made of all of them", way_out="or choose other data")
+            needs.check_masks(
+                split,
+                purpose="class maps are made of all of them",
+                way_out="or choose other data (python -m mal.semantic coco makes tags of annotations without a mask)",
+            )
             needs.check_some_masks(split, purpose="class maps are made of them")
         if self.val is not None:
             needs.check_selection(self.val, config)

@@ -28,7 +28,7 @@ LAYERS = (
     "request pictures",
     "own",
     "run label check review store tracking voc semantic",
-    "autolabel",
+    "autolabel segment",
 )
 # no one imports another
 METHODS = sorted(path.parent.name for path in (ROOT / "mal" / "methods").glob("*/__init__.py"))

@@ -45,6 +45,8 @@ def loaded(*arguments: str) -> tuple[set[str], str]:
         ("mal.label", "--help"),
         ("mal.label", "--images", "x"),
         ("mal.label", "--nonsense"),
+        ("mal.segment", "--help"),
+        ("mal.segment", "simformer.pt", "--images", "x"),
         ("mal.store", "--help"),
         ("mal.tracking", "--help"),
         ("mal.tracking", "ui"),

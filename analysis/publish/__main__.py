@@ -135,8 +135,9 @@ def _copy_maps(source: Path, target: Path) -> Json:
     every = read_semantic(source / FILE)
     images = sorted(every.images, key=lambda image: image.id)[:IMAGES]
     for image in images:
-        (target / image.map).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / image.map, target / image.map)
+        if image.map is not None:
+            (target / image.map).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / image.map, target / image.map)
     write_semantic(target / FILE, replace(every, images=tuple(images)))
     return {"maps": f"the first {len(images)} of {len(every.images)} by id"} if every.images[len(images) :] else {}
 

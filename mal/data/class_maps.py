@@ -7,6 +7,7 @@ import numpy as np
 from mal.data.annotations import CocoDict, annotations_by_image, file_name
 from mal.data.mask_windows import MaskWindow, decode_window
 from mal.data.semantic import IGNORED, MappedImage, SemanticFile, map_name, write_map, write_semantic
+from mal.data.tags import Tags, is_tag
 from mal.engine.findings import some
 from mal.engine.progress import Progress
 from mal.errors import AnnotationError
@@ -69,13 +70,19 @@ def class_map(objects: list[tuple[int, bool, MaskWindow]], *, height: int, width
     return values
 
 
-def write_class_maps(path: Path, coco: CocoDict, *, ground: str, groups: bool) -> SemanticFile:
+def write_class_maps(
+    path: Path, coco: CocoDict, *, ground: str, groups: bool, tags: Tags | None = None
+) -> SemanticFile:
     """Write the class maps of an instance file beside `path`, and that file last.
+
+    Annotations without a mask are tags of their image. An object that is known by a tag alone lies anywhere: where an
+    image has one, its uncovered pixels are unlabelled, whatever `ground` is.
 
     Args:
         path: of the JSON file, see `mal.data.semantic`.
-        coco: a file whose annotations all have masks.
+        coco: a file as `read` with masks or `tags.read_partly_masked` gives it.
         ground, groups: see `class_list`.
+        tags: more of them.
 
     Returns:
         what was written.
@@ -86,19 +93,24 @@ def write_class_maps(path: Path, coco: CocoDict, *, ground: str, groups: bool) -
     """
     classes, places = class_list(coco, ground=ground, groups=groups)
     uncovered = len(classes) - 1 if ground == "class" else IGNORED
-    annotations = annotations_by_image(coco)
+    annotations, more = annotations_by_image(coco), {} if tags is None else tags
+    tagging = tags is not None or any(is_tag(it) for it in coco["annotations"])
     images = []
     with Progress("class maps", total=len(coco["images"]), unit="image") as progress:
         for index, image in enumerate(coco["images"]):
-            height, width = image["height"], image["width"]
+            height, width, name = image["height"], image["width"], file_name(image)
+            known = [it for it in annotations[image["id"]] if it["category_id"] in places]
             objects = [
                 (places[it["category_id"]], bool(it.get("iscrowd")), _window(it, height, width))
-                for it in annotations[image["id"]]
-                if it["category_id"] in places
+                for it in known
+                if not is_tag(it)
             ]
-            values = class_map(objects, height=height, width=width, uncovered=uncovered)
-            images.append(MappedImage(image["id"], file_name(image), width, height, map_name(index)))
-            write_map(path.parent / images[-1].map, values)
+            bare = {places[it["category_id"]] for it in known if is_tag(it)}
+            hidden = bare | ({*more.get(name, ())} - {place for place, _, _ in objects})
+            values = class_map(objects, height=height, width=width, uncovered=IGNORED if hidden else uncovered)
+            said = tuple(sorted(bare | {*more.get(name, ())})) if tagging else None
+            images.append(MappedImage(image["id"], name, width, height, map_name(index), said))
+            write_map(path.parent / map_name(index), values)
             progress.advance()
     semantic = SemanticFile(tuple(classes), tuple(images), folder=path.parent)
     write_semantic(path, semantic)

@@ -5,6 +5,9 @@ unlabelled. A folder of them is a JSON file and index PNGs below it:
 
     {"classes": [names], "novel": [places in classes]?,
      "images": [{"id", "file_name", "width", "height", "map": "maps/000001.png", "tags": [places in classes]?}]}
+
+*Tags* are classes that an image is said to show, whether or not any of its pixels are labelled as such; a file may give
+them by name, too. An image with tags may do without a map: none of its pixels is labelled then.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from mal.data.annotation_text import parse
 from mal.data.image_names import name_fault
 from mal.engine.faults import show
 from mal.engine.files import atomic_write, write_json
+from mal.engine.findings import some
 from mal.errors import AnnotationError
 
 IGNORED = 255  # the value of unlabelled pixels; so a list has at most as many classes
@@ -34,7 +38,7 @@ class MappedImage:
     file_name: str  # below the image folder
     width: int  # pixels
     height: int
-    map: str  # below the folder of the JSON file
+    map: str | None  # below the folder of the JSON file; None: no pixel is labelled
     tags: tuple[int, ...] | None = None  # classes that are said to be visible, ascending; None: nothing is said
 
     @property
@@ -53,11 +57,13 @@ class SemanticFile:
     folder: Path = field(default_factory=Path)  # that the maps' names are relative to
 
     def map_of(self, image: MappedImage) -> np.ndarray:
-        """The checked class map of one of the images: uint8 (height, width).
+        """The checked class map of one of the images, all 255 where it has none: uint8 (height, width).
 
         Raises:
             AnnotationError: it cannot be read, has another size than the image, or holds a value of no class.
         """
+        if image.map is None:
+            return np.full((image.height, image.width), IGNORED, dtype=np.uint8)
         path = self.folder / image.map
         values = read_map(path)
         if values.shape != (image.height, image.width):
@@ -91,7 +97,7 @@ def read_semantic(path: str | Path, *, maps: bool = False) -> SemanticFile:
         raise AnnotationError(f"{path}: classes is {show(classes)}; it must be 1 to {IGNORED} different names")
     if not isinstance(value["images"], list) or not value["images"]:
         raise AnnotationError(f"{path}: images is {show(value['images'])}; it must be a list with at least one image")
-    images = tuple(_image(entry, len(classes), f"{path}: entry {i}") for i, entry in enumerate(value["images"]))
+    images = tuple(_image(entry, classes, f"{path}: entry {i}") for i, entry in enumerate(value["images"]))
     ids = [image.id for image in images]
     if len({*ids}) < len(ids):
         twice = next(identity for identity in ids if ids.count(identity) > 1)
@@ -113,8 +119,9 @@ def write_semantic(path: str | Path, semantic: SemanticFile) -> None:
     """
     images = []
     for image in semantic.images:
+        drawn = {} if image.map is None else {"map": image.map}
         tags = {} if image.tags is None else {"tags": list(image.tags)}
-        images.append({**image.entry, "map": image.map, **tags})
+        images.append({**image.entry, **drawn, **tags})
     novel = {} if semantic.novel is None else {"novel": list(semantic.novel)}
     write_json(path, {"classes": list(semantic.classes), **novel, "images": images})
 
@@ -176,17 +183,34 @@ def check_values(values: np.ndarray, classes: int, source: str | Path) -> None:
         )
 
 
-def _image(entry: Any, classes: int, where: str) -> MappedImage:
+def _image(entry: Any, classes: Sequence[str], where: str) -> MappedImage:
     if not isinstance(entry, dict) or type(entry.get("id")) is not int:
         raise AnnotationError(f"{where} of images is {show(entry)}; it must be an object with a whole number as id")
     for key in ("width", "height"):
         if type(entry.get(key)) is not int or entry[key] <= 0:
             raise AnnotationError(f"{where}: {key} is {show(entry.get(key))}; give the image's {key} in pixels")
-    fault = name_fault(entry) or name_fault({"file_name": entry.get("map")})
+    drawn, tags = entry.get("map"), _tags(entry.get("tags"), classes, where)
+    if drawn is None and tags is None:
+        raise AnnotationError(
+            f"{where} of images ({show(entry.get('file_name'))}) has neither a map nor tags; give one, or remove it"
+        )
+    fault = name_fault(entry) or (None if drawn is None else name_fault({"file_name": drawn}))
     if fault:
         raise AnnotationError(f"{where}: of its file_name and map, one cannot be used: {fault.text}")
-    tags = _places(entry.get("tags"), classes, f"{where}: tags")
-    return MappedImage(entry["id"], entry["file_name"], entry["width"], entry["height"], entry["map"], tags)
+    return MappedImage(entry["id"], entry["file_name"], entry["width"], entry["height"], drawn, tags)
+
+
+def _tags(value: Any, classes: Sequence[str], where: str) -> tuple[int, ...] | None:
+    """Tags that are given by place or by name, ascending."""
+    if isinstance(value, list):
+        unknown = [name for name in value if isinstance(name, str) and name not in classes]
+        if unknown:
+            raise AnnotationError(
+                f"{where}: tags has {some(map(repr, unknown))}, which the file's classes have not "
+                f"({some(classes)}); correct the name, or add it to the classes"
+            )
+        value = [classes.index(name) if isinstance(name, str) else name for name in value]
+    return _places(value, len(classes), f"{where}: tags")
 
 
 def _places(value: Any, classes: int, where: str) -> tuple[int, ...] | None:

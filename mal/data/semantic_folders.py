@@ -10,6 +10,7 @@ import numpy as np
 
 from mal.data.headers import Header, read_header, size_fits
 from mal.data.semantic import FILE, IGNORED, MappedImage, SemanticFile, visible, write_map, write_semantic
+from mal.data.tags import Tags
 from mal.engine.files import atomic_write
 from mal.engine.findings import some
 from mal.engine.progress import Progress
@@ -21,18 +22,21 @@ PHOTOGRAPHS = (".jpg", ".jpeg", ".png")  # endings, in any case
 
 @dataclass(frozen=True)
 class Labelled:
-    """A photograph and the file that says what its pixels are."""
+    """A photograph and the file that says what its pixels are; None where tags alone say what it shows."""
 
     image: Path
-    label: Path
+    label: Path | None
 
 
-def pairs_in(images: Path, labels: Path, ending: str, names: Iterable[str] | None = None) -> list[Labelled]:
+def pairs_in(
+    images: Path, labels: Path, ending: str, names: Iterable[str] | None = None, *, tags: Tags | None = None
+) -> list[Labelled]:
     """The photographs of a folder with their label files, which have the same name before the ending, sorted by name.
 
     Args:
         ending: of the label files, such as .png.
         names: which, without endings; None: all that are there.
+        tags: photographs in it, by the names of their files, need no label file.
 
     Raises:
         AnnotationError: a folder cannot be listed or is empty, two photographs share a name, or one of a pair is
@@ -40,14 +44,16 @@ def pairs_in(images: Path, labels: Path, ending: str, names: Iterable[str] | Non
     """
     photographs, found = _listed(images, PHOTOGRAPHS), _listed(labels, (ending,))
     wanted = sorted(found.keys() | photographs.keys()) if names is None else list(names)
-    for folder, there in ((images, photographs), (labels, found)):
+    tagged = {name for name, path in photographs.items() if path.name in (tags or {})}
+    for folder, there in ((images, {*photographs}), (labels, found.keys() | tagged)):
         absent = [name for name in wanted if name not in there]
         if absent or not wanted:
             raise AnnotationError(
                 f"{len(absent)} of {len(wanted)} files are absent from {folder}: {some(absent) or 'it is empty'}; each "
-                "photograph needs a label file of the same name, and each label file its photograph"
+                f"photograph needs a label file of the same name{' or tags' if tags else ''}, and each label file its "
+                "photograph"
             )
-    return [Labelled(photographs[name], found[name]) for name in wanted]
+    return [Labelled(photographs[name], found.get(name)) for name in wanted]
 
 
 def shifted(values: np.ndarray, by: int, classes: int, source: Path) -> np.ndarray:
@@ -71,17 +77,24 @@ def shifted(values: np.ndarray, by: int, classes: int, source: Path) -> np.ndarr
 
 
 def convert(
-    split: str, pairs: Sequence[Labelled], classes: Sequence[str], read: Callable[[Path], np.ndarray], root: Path
+    split: str,
+    pairs: Sequence[Labelled],
+    classes: Sequence[str],
+    read: Callable[[Path], np.ndarray],
+    root: Path,
+    *,
+    tags: Tags | None = None,
 ) -> tuple[SemanticFile, list[str]]:
     """Write a split's class maps and place its photographs beside them.
 
-    Photographs without a labelled pixel are left out: there is nothing to learn or to measure on them.
+    Photographs with neither a labelled pixel nor a tag are left out: there is nothing to learn or to measure on them.
 
     Args:
         split: of SPLITS.
         pairs: its photographs; ids count from 1 in their order.
         read: label file → class map, checked.
         root: images/SPLIT/NAME and labels/SPLIT/NAME.png are below it, labels/SPLIT/semantic.json is written last.
+        tags: of photographs, by the names of their files.
 
     Returns:
         (what was written, the names of the photographs left out).
@@ -95,13 +108,17 @@ def convert(
     labels = root / "labels" / split
     with Progress(f"convert {split}", total=len(pairs), unit="image") as progress:
         for number, pair in enumerate(pairs, 1):
-            values = read(pair.label)
-            _check_size(pair, values)
-            if visible(values):
-                height, width = values.shape
-                name = f"{pair.image.stem}.png"
-                images.append(MappedImage(number, pair.image.name, width, height, name))
-                write_map(labels / name, values)
+            header = _header(pair.image)
+            values = None if pair.label is None else read(pair.label)
+            if values is not None:
+                _check_size(pair, header, values)
+            named = None if tags is None else tags.get(pair.image.name, ())
+            if named or (values is not None and visible(values)):
+                height, width = (header.height, header.width) if values is None else values.shape
+                name = None if values is None else f"{pair.image.stem}.png"
+                images.append(MappedImage(number, pair.image.name, width, height, name, named))
+                if name is not None and values is not None:
+                    write_map(labels / name, values)
                 place(pair.image, root / "images" / split / pair.image.name)
             else:
                 empty.append(pair.image.name)
@@ -142,10 +159,15 @@ def _listed(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _check_size(pair: Labelled, values: np.ndarray) -> None:
-    header, (height, width) = read_header(pair.image), values.shape
+def _header(image: Path) -> Header:
+    header = read_header(image)
     if not isinstance(header, Header):
-        raise ImageError(f"{pair.image}: {header}; get it anew, or remove it and its label file")
+        raise ImageError(f"{image}: {header}; get it anew, or remove it and its label file")
+    return header
+
+
+def _check_size(pair: Labelled, header: Header, values: np.ndarray) -> None:
+    height, width = values.shape
     if not size_fits({"width": width, "height": height}, header):
         raise AnnotationError(
             f"{pair.image} has {header.width} x {header.height} pixels and {pair.label} {width} x {height}; one of the "

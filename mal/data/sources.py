@@ -115,7 +115,8 @@ def _map_digests(annotations: Path, images: Path, fingerprints: Fingerprints) ->
     """What identifies class maps: the bytes of their file, of the maps that it names, and of the images."""
     content = fingerprints.file(annotations)
     entries = read_images(annotations)
-    names, maps = [file_name(entry) for entry in entries], [str(entry["map"]) for entry in entries]
+    names = [file_name(entry) for entry in entries]
+    maps = [str(entry["map"]) for entry in entries if entry.get("map") is not None]
     return {
         "annotations": content,
         "images": fingerprints.images(images, names),

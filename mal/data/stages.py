@@ -111,10 +111,11 @@ def class_maps(split: Split, columns: Json, options: SemanticConfig, *, form: st
 
 
 def _copied(maps: SemanticFile, folder: Path) -> SemanticFile:
-    """Class maps of a user's in a folder of the store, each of them checked."""
+    """Class maps of a user's in a folder of the store, each of them checked; unlabelled ones for images that have
+    tags alone."""
     images = tuple(replace(image, map=map_name(index)) for index, image in enumerate(maps.images))
-    for before, after in zip(maps.images, images, strict=True):
-        write_map(folder / after.map, maps.map_of(before))
+    for index, image in enumerate(maps.images):
+        write_map(folder / map_name(index), maps.map_of(image))
     written = replace(maps, images=images, folder=folder)
     write_semantic(folder / FILE, written)
     return written

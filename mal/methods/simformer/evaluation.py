@@ -72,7 +72,8 @@ def pseudo_quality(pseudo: Path, truth: Path, novel: tuple[int, ...]) -> dict[st
         novel: the classes.
 
     Returns:
-        share_kept of the novel pixels that have a label, share_right of those with one that have the right one.
+        share_kept of the novel pixels that have a label, share_right of those with one that have the right one; neither
+        where the truth has no novel pixels, such as where novel classes are known by tags alone.
     """
     made, true = read_semantic(pseudo), read_semantic(truth)
     number, labelled, right = 0, 0, 0
@@ -82,4 +83,6 @@ def pseudo_quality(pseudo: Path, truth: Path, novel: tuple[int, ...]) -> dict[st
         number += int(hidden.sum())
         labelled += int((hidden & (found != IGNORED)).sum())
         right += int((hidden & (found == real)).sum())
-    return {"share_kept": labelled / max(1, number), "share_right": right / max(1, labelled)}
+    if number == 0:
+        return {}
+    return {"share_kept": labelled / number, "share_right": right / max(1, labelled)}

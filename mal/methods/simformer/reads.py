@@ -20,6 +20,8 @@ TRAINING: Reads = {
         "learning": "batch steps warm_start lr backbone power weight_decay clip",
     },
 }
+# what the file of a network that was trained here says of it, so that it can be used without its run
+FILE_HOLDS: Reads = {**ENCODER, "simformer": {**NETWORK, "augment": "side long_side"}}
 PREDICTION: Reads = {"simformer": {"testing": "short_side long_side"}}
 SIMILARITY: Reads = {"": "seed", "simformer": {"testing": "short_side long_side pairs", "pairs": "points"}}
 CLASSIFIER: Reads = {

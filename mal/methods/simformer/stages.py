@@ -129,7 +129,7 @@ def published(context: Context) -> Stage:
         from mal.methods.simformer import checkpoint
 
         state = weights.published_state(file, config.encoder, own.network, classes=classes)
-        checkpoint.save(workdir.folder, state, similarity=None, classes=classes, novel=())
+        checkpoint.save(workdir.folder, state, reads, similarity=None, classes=classes, novel=())
         return Result()
 
     found, sources = {**reads, "classes": classes}, {"weights": context.fingerprints.file(file)}

@@ -14,6 +14,7 @@ from mal.engine.curves import Curve
 from mal.engine.guard import Guard
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import seed_everything
+from mal.engine.settings import settings
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
 from mal.methods.simformer.checkpoint import FILE, save
@@ -21,6 +22,7 @@ from mal.methods.simformer.config.learning import LearningConfig
 from mal.methods.simformer.data import Batch, TrainingImages, collate, inputs_of
 from mal.methods.simformer.learner import Learner
 from mal.methods.simformer.points import draw_points
+from mal.methods.simformer.reads import FILE_HOLDS
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import order
 from mal.segmenters.optimizer import build_optimizer as grouped
@@ -111,7 +113,8 @@ def train(
             trainer.add(losses, about=batch.ids)
     if ranks.is_first():
         network, similarity = learner.network.state_dict(), learner.similarity_state()
-        save(folder, network, similarity=similarity, classes=seen.classes, novel=seen.novel or ())
+        held = settings(config, FILE_HOLDS)
+        save(folder, network, held, similarity=similarity, classes=seen.classes, novel=seen.novel or ())
     return {**figures, **trainer.curve.means}
 
 
