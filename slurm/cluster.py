@@ -24,12 +24,14 @@ def kinds() -> tuple[str, ...]:
     from slurm.trainings import trainings
 
     return (
-        *(f"{stage}_{split}" for stage in ("shapes", *VIEWS, "quality") for split in SPLITS),
-        *(f"label_{split}.{name}" for split in SPLITS for name in METHODS),
+        *(f"{stage}_{split}" for stage in ("shapes", *VIEWS, "quality", "semantic") for split in SPLITS),
+        *(f"label_{split}.{name}" for split in SPLITS for name, method in METHODS.items() if method.labels is not None),
         *trainings(),
         *(f"detect_{name}" for name, method in METHODS.items() if method.detect is not None),
         *("published_segmenter", "detect_val", "predictions_test", "ap_val", "own_ap_val"),
         *("retention", "clustering_val", "attention_val", "maps_val", "parts_val"),
+        *("weak_train", "pseudo_train", "pseudo_quality_train", "published_simformer"),
+        *("segment_val", "miou_val", "similarity_val"),
     )
 
 

@@ -162,7 +162,7 @@ def estimate(history: History, stage: Stage, resources: Resources, *, ahead: flo
 
 def resumes(stage: Stage) -> bool:
     """Whether a stage goes on from what it has when it is requeued; others begin again."""
-    return stage.name in trainings() or stage.name.startswith("label_")
+    return stage.name in (*trainings(), "pseudo_train", "segment_val") or stage.name.startswith("label_")
 
 
 def too_short(plan: Plan, cluster: Cluster) -> list[str]:

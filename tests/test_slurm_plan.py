@@ -83,7 +83,7 @@ def test_a_profile_may_name_every_stage_that_there_is() -> None:
     assert written == {
         kind.split(".")[0]
         for kind in kinds()
-        if not kind.startswith(("shapes_t", "quality_t", "label_t", *(f"{view}_t" for view in VIEWS)))
+        if not kind.startswith(("shapes_t", "quality_t", "semantic_t", "label_t", *(f"{view}_t" for view in VIEWS)))
     }
 
 

@@ -60,7 +60,7 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
     # released rules look at hidden masks, which this baseline is not shown
     augment = replace(own.augment, tags="image", redraw="paper", true_masks_after=None)
     dataset = TrainingImages(seen, images, pairs=PairsConfig(kind="none"), augment=augment, seed=config.seed)
-    figures = {"steps": total, "images": len(seen.images)}
+    figures: dict[str, float] = {"steps": total, "images": len(seen.images)}
     if finished(folder / FILE):
         return figures
     seed_everything(config.seed, "simformer classifier")

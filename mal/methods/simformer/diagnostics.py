@@ -37,7 +37,8 @@ def aucs(
     predictor = load(folder / FILE, config, device)
     teacher = _simnet(load_checkpoint(folder / FILE)["similarity"], config.simformer.network.width, device)
     classes = torch.tensor(novel, device=device)
-    same, said = [], {"teacher_auc": [], "student_auc": []}
+    same: list[np.ndarray] = []
+    said: dict[str, list[np.ndarray]] = {"teacher_auc": [], "student_auc": []}
     for pair in image_pairs(truth, novel, count=config.simformer.testing.pairs, seed=config.seed):
         seen = [_at_points(predictor, truth, truth.images[index], images, novel, config) for index in pair]
         (labels, pixels, logits, masks), (others, beyond, their_logits, their_masks) = seen

@@ -302,6 +302,10 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
         from mal.methods.simformer.network import SimFormer
 
         SimFormer(config.encoder, config.simformer.network, classes=1)
+    if "train_classifier" in names:
+        from mal.methods.simformer.classifier import Classifier
+
+        Classifier(config, classes=1)
 
 
 def _settings(context: Context, reads: Reads, config: Config | None = None) -> Json:

@@ -68,7 +68,7 @@ def train(
         truth=None if hidden is None else read_semantic(hidden),
     )
     total = learning.warm_start + learning.steps
-    figures = {"steps": total, "images": len(seen.images)}
+    figures: dict[str, float] = {"steps": total, "images": len(seen.images)}
     if finished(folder / FILE):
         return figures
     seed_everything(config.seed, "simformer")
