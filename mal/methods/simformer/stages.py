@@ -123,7 +123,7 @@ def published(context: Context) -> Stage:
     from mal.methods.simformer import published as weights
 
     config, own, classes = context.config, context.config.simformer, _classes(context)
-    file = weights.locate(own.network, data=config.data.name)
+    file = weights.locate(own.network, config.encoder, data=config.data.name, classes=classes)
     reads = settings(config, {**ENCODER, "simformer": NETWORK})
 
     def work(workdir: Workdir) -> Result:
