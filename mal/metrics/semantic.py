@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mal.data.semantic import IGNORED
 from mal.errors import MalError
 from mal.metrics.bootstrap import Interval, image_weights
 
-IGNORED = 255  # of the truth: pixels that do not count. Of a prediction: no class
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
