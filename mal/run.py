@@ -135,6 +135,8 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
             folder = store.folder(stage.name, stage.key)
             out = folder / "attention.png"
             say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
+        if stage.name == "segment_val":
+            say(f"\nclass maps: {store.folder(stage.name, stage.key) / 'maps'}")
     labelled = graph.labelled_by_its_method()
     if not labelled:
         return

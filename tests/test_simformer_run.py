@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis.summary import summary
 from analysis.weak_shot import ROWS, row_name
 from mal.data.semantic import FILE, read_semantic
 from mal.engine.graph import Stage, Workdir, in_order
@@ -197,8 +198,46 @@ def test_the_rows_that_were_expected_to_differ_are_computed(compose) -> None:
 @pytest.mark.slow
 def test_a_whole_run_from_tags_to_a_table(tmp_path: Path) -> None:
     said = command("labeler=simformer", "simformer.pseudo.kind=own", "data=shapes12", store=tmp_path / "runs").stdout
-    for words in ("SimFormer, encoder pyramid_nano", "novel mIoU", "pairs cross, re-trained", "Pseudo-labels (own)"):
+    for words in (
+        "SimFormer, encoder pyramid_nano",
+        "novel mIoU",
+        "pairs cross, re-trained",
+        "Pseudo-labels (own)",
+        "class maps: ",
+    ):
         assert words in said
     (record,) = (tmp_path / "runs" / "miou_val").glob("*/run.json")
     metrics = json.loads(record.read_text())["metrics"]
     assert {"novel_miou", "novel_miou_low", "novel_miou_high", "base_miou", "miou"} <= set(metrics)
+
+
+def record(stage: str, metrics: dict[str, float], **columns: object) -> dict:
+    about = {
+        "profile": "demo", "data": "shapes12", "seed": 0, "labeler": "simformer", "supervision": "weak",
+        "pairs": "cross", "pseudo": "none", **columns,
+    }  # fmt: skip
+    values = {name: {"value": value, "n": 4} for name, value in metrics.items()}
+    key = f"{abs(hash((stage, *about.values()))):016x}"[:16]
+    return {
+        "stage": stage, "key": key, "columns": about, "config": {}, "inputs": {}, "sources": {}, "metrics": values,
+        "seconds": 60.0,
+    }  # fmt: skip
+
+
+def test_a_run_is_told_in_a_table_and_two_sentences() -> None:
+    ends = {"": 0.25, "_low": 0.2, "_high": 0.3}
+    found = {f"{name}{end}": value for name in ("novel_miou", "base_miou", "miou") for end, value in ends.items()}
+    oracle = {"supervision": "oracle", "pairs": "none"}
+    said = summary(
+        [
+            record("miou_val", found),
+            record("miou_val", {**found, "novel_miou": 0.5}, **oracle),
+            record("pseudo_quality_train", {"share_kept": 0.5, "share_right": 0.25}, pseudo="own"),
+            record("similarity_val", {"student_auc": 0.75}),
+        ]
+    )
+    lines = [" ".join(line.replace("|", " ").split()) for line in said.splitlines()]
+    assert "pairs cross 25.0 [20.0, 30.0] 25.0 [20.0, 30.0] 25.0 [20.0, 30.0]" in lines
+    assert "all masks (oracle) 50.0 [20.0, 30.0] 25.0 [20.0, 30.0] 25.0 [20.0, 30.0]" in lines
+    assert "(own): 50.0% of the novel training pixels have a label, 25.0% of these the right one" in said
+    assert "AUC of student 0.750 (chance .5)" in said

@@ -78,5 +78,5 @@ def test_a_dry_run_loads_torch_and_no_library_of_models_or_tables(tmp_path):
 
 def test_help_shows_the_menu():
     _, printed = loaded(str(ROOT / "experiments/run.py"), "--help")
-    assert "  data=car_parts|coco|coco_mini|" in printed
+    assert "  data=ade20k_150|car_parts|coco|coco_mini|" in printed
     assert "  profile=demo|mini|paper|smoke" in printed
