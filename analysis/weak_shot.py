@@ -6,7 +6,7 @@ python -m analysis.weak_shot [--profile P] [--data D] [--where KEY=VALUE …] [-
 import argparse
 import re
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -14,12 +14,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from analysis import sources
-from analysis.lineage import choices, chosen, differing, settings_behind, settings_of, shown
+from analysis.lineage import ABSENT, choices, chosen, differing, settings_behind, settings_of, shown
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished, grouped
 from analysis.sources import command
 from analysis.summary import table
-from mal.metrics.bootstrap import Interval
-from mal.metrics.semantic import ClassCounts, Measured, mean_iou, miou_difference
+from analysis.weak_shot_expected import Key, Row, Runs, differences
+from mal.metrics.semantic import ClassCounts, Measured, mean_iou
 
 WEAK: dict[str, Any] = {"supervision": "weak", "pseudo": "none", "complement": True}
 ROWS: dict[str, dict[str, Any]] = {  # name → what a run's columns hold
@@ -35,19 +35,21 @@ ROWS: dict[str, dict[str, Any]] = {  # name → what a run's columns hold
     "cross*": {**WEAK, "pairs": "cross", "student": "across", "pseudo": "own"},
     "oracle": {"supervision": "oracle"},
 }
-EXPECTED = (  # the first is the larger; the last three tell what else a gain may come from
-    *(("oracle", "cross*"), ("cross*", "cross"), ("cross", "self"), ("self", "basic"), ("basic", "no CompLoss")),
-    *(("cross", "sampler"), ("cross*", "basic*"), ("cross*", "complement*")),
-)
+WITH_J = ("self", "cross", "cross, student within", "cross*")  # rows that draw J pixels; each J is a row of its own
 # of a training: what makes it one row or another; all other settings of two that are compared are alike
 OWN = re.compile(
-    r"train_simformer\.simformer\.(pairs|losses\.complement|similarity|distillation)\b.*|miou_val\.subset.*"
+    r"train_simformer\.simformer\.(pairs|losses\.complement|similarity|distillation)\b.*"
+    r"|miou_val\.(subset|novel).*"
 )
 STAGES = ("train_simformer.", "segment_val.", "miou_val.")
 HOW = (
-    "Difference: of novel mIoU, in points, the mean over the splits and seeds that both have, with a 95 % interval of "
-    "images and of splits and seeds (percentile bootstrap, the same images for all). What was expected shows where the "
-    "interval is above 0, and is reversed where it is below."
+    "Means are by split, over the seeds that all rows have there. Difference: of novel mIoU, in points, the mean over "
+    "the splits and seeds that both have, with a 95 % interval of images and of splits and seeds (percentile "
+    "bootstrap, the same images for all; splits of one seed that share novel classes are drawn together, so that only "
+    "disjoint folds count as independent). What was expected shows where the interval is above 0, and is reversed "
+    "where it is below. Of one row with two J no difference is expected: that shows where the interval is within 1 "
+    "point of 0, and is reversed where it is not and 0 is outside it. Of nested splits the smaller is expected to be "
+    "better, by the mean over its own classes, since that over all moves with the set."
 )
 
 
@@ -72,14 +74,14 @@ def report(store: Path, wanted: Mapping[str, list[str]], where: Sequence[str], *
     if not records:
         raise WeakShotError(
             "the store has no mean IoU of SimFormer's networks that fits; python experiments/run.py -m "
-            "experiment=simformer/tab2 computes some"
+            "experiment=simformer/rows computes them"
         )
     parts = ["# Weak-shot segmentation: what was expected, and what shows", HOW]
     places = grouped(records, lambda record: (record["columns"]["data"], record["columns"]["profile"]))
     for (data, profile), some in sorted(places.items()):
         rows = _by_row(some, known)
-        measured = {name: {key: load(store, one) for key, one in runs.items()} for name, runs in rows.items()}
-        parts += [f"## {data}, profile {profile}", _values(measured, rows), _differences(measured, resamples)]
+        measured = {row: {key: load(store, one) for key, one in runs.items()} for row, runs in rows.items()}
+        parts += [f"## {data}, profile {profile}", _values(measured), differences(measured, resamples=resamples)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,11 +89,6 @@ def row_name(record: Record) -> str:
     """Which of ROWS a result is; empty for others."""
     columns = record["columns"]
     return next((name for name, own in ROWS.items() if own.items() <= columns.items()), "")
-
-
-def verdict(difference: Interval) -> str:
-    """What an interval says of a difference that was expected to be positive."""
-    return "shows" if difference.low > 0 else "is reversed" if difference.high < 0 else "does not show"
 
 
 def load(store: Path, record: Record) -> Measured:
@@ -109,57 +106,62 @@ def load(store: Path, record: Record) -> Measured:
         raise UnreadableRecordError(f"{path} cannot be read ({error}); compute the stage again") from error
 
 
-def _by_row(records: list[Record], known: Mapping[str, Record]) -> dict[str, dict[Hashable, Record]]:
-    """Row → split, seed and all that is to be alike → its result.
+def _by_row(records: list[Record], known: Mapping[str, Record]) -> dict[Row, dict[Key, Record]]:
+    """Rows in the order of ROWS, each with its results.
 
     Raises:
         WeakShotError: two results are the same row, with the same split and seed.
     """
-    found: dict[str, dict[Hashable, Record]] = {name: {} for name in ROWS}
+    found: dict[Row, dict[Key, Record]] = {}
     for record in records:
-        name, key = row_name(record), _alike(record, known)
-        if key in found[name]:
-            both = [settings_of(one, known) for one in (found[name][key], record)]
-            raise WeakShotError(f"two results are {name} of one split and seed: {choices(differing(both), both)}")
-        found[name][key] = record
-    return {name: runs for name, runs in found.items() if runs}
+        name, columns = row_name(record), record["columns"]
+        runs = found.setdefault(Row(name, columns["points"] if name in WITH_J else None), {})
+        if (key := _key(record, known)) in runs:
+            both = [settings_of(one, known) for one in (runs[key], record)]
+            apart = differing(both)
+            if all(setting.rpartition(".")[2] == "points" for setting in apart):
+                continue  # a row that draws no pixels is the same with any J
+            raise WeakShotError(f"two results are {name} of one split and seed: {choices(apart, both)}")
+        runs[key] = record
+    order = [*ROWS]
+    return dict(sorted(found.items(), key=lambda it: (order.index(it[0].name), it[0].points or 0)))
 
 
-def _alike(record: Record, known: Mapping[str, Record]) -> Hashable:
-    columns = record["columns"]
+def _key(record: Record, known: Mapping[str, Record]) -> Key:
+    columns, novel = record["columns"], tuple(record["config"]["novel"])
     settings = {k: shown(v) for k, v in settings_behind(record, known) if k.startswith(STAGES) and not OWN.fullmatch(k)}
-    return (*(columns.get(name) for name in ("split", "seed", "points")), tuple(sorted(settings.items())))
+    return Key(columns["split"], novel, columns["seed"], tuple(sorted(settings.items())))
 
 
-def _values(measured: Mapping[str, Mapping[Hashable, Measured]], rows: Mapping[str, Mapping[Hashable, Record]]) -> str:
-    """Each row's mean."""
+def _values(measured: Runs) -> str:
+    """Each row's mean by split, over the seeds that all rows have there."""
+    places: dict[Any, dict[Row, dict[int, float]]] = {}
+    for row, runs in measured.items():
+        for key, run in runs.items():
+            rows = places.setdefault((key.split, key.novel, key.settings), {})
+            rows.setdefault(row, {})[key.seed] = 100 * _novel_miou(run)
     cells = []
-    for name, runs in measured.items():
-        each = [100 * _novel_miou(one) for one in runs.values()]
-        told = sorted({(r["columns"]["split"], r["columns"]["seed"]) for r in rows[name].values()})
-        where = ", ".join(f"{split}:{seed}" for split, seed in told)
-        spread = f"{min(each):.1f} … {max(each):.1f}" if each[1:] else ""
-        cells.append([name, f"{np.mean(each):.1f}", spread, str(len(each)), where])
-    return table(["row", "novel mIoU, %", "of its runs", "runs", "split:seed"], cells)
+    for place in sorted(places, key=lambda it: it[:2]):
+        rows = places[place]
+        shared = sorted(set.intersection(*(set(by_seed) for by_seed in rows.values())))
+        for row, by_seed in rows.items():
+            each = [by_seed[seed] for seed in shared]
+            mean = f"{np.mean(each):.1f}" if each else "-"
+            spread = f"{min(each):.1f} … {max(each):.1f}" if each[1:] else ""
+            others = ", ".join(str(seed) for seed in sorted(by_seed) if seed not in shared)
+            cells.append([_told(place, places), str(row), mean, spread, ", ".join(map(str, shared)), others])
+    return table(["split", "row", "novel mIoU, %", "of its runs", "seeds", "seeds that not all rows have"], cells)
+
+
+def _told(place: tuple[str, Any, Any], places: Mapping[tuple[str, Any, Any], Any]) -> str:
+    """A split, with the settings that tell it from other results of it."""
+    alike = [dict(it[2]) for it in places if it[0] == place[0]]
+    return ", ".join([place[0], *(f"{name}={dict(place[2]).get(name, ABSENT)}" for name in [*differing(alike)][:3])])
 
 
 def _novel_miou(run: Measured) -> float:
     tp, gt, pred = (part.sum(axis=0) for part in run.counts)
     return float(mean_iou(tp, gt, pred, run.which))
-
-
-def _differences(measured: Mapping[str, Mapping[Hashable, Measured]], resamples: int) -> str:
-    cells = []
-    for larger, smaller in EXPECTED:
-        first, second = measured.get(larger, {}), measured.get(smaller, {})
-        pairs = [(first[key], second[key]) for key in first if key in second]
-        if not pairs:
-            cells.append([f"{larger} − {smaller}", "-", "-", "0", "no runs of both"])
-            continue
-        found = miou_difference(pairs, resamples=resamples)
-        ends = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        cells.append([f"{larger} − {smaller}", f"{100 * found.value:+.1f}", ends, str(len(pairs)), verdict(found)])
-    return table(["difference of", "points", "95 %", "pairs", "what was expected"], cells)
 
 
 @command

@@ -128,10 +128,12 @@ def check_shares(stage: Stage, row: Config, resources: Resources) -> None:
         return
     batch = attrgetter(training.batch)(row)
     processes = resources.nodes * resources.tasks_per_node
-    if batch % processes:
+    together = training.together(stage.config)
+    if batch % (processes * together):
+        images = f", {together} images of which stay together," if together > 1 else ""
         raise ConfigError(
-            f"{training.batch}={batch} cannot be shared equally by the {processes} processes that the cluster profile "
-            f"gives {stage.name}; change either"
+            f"{training.batch}={batch}{images} cannot be shared equally by the {processes} processes that the cluster "
+            f"profile gives {stage.name}; change either"
         )
 
 

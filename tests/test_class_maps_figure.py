@@ -178,7 +178,7 @@ def test_figures_are_written_and_what_is_missing_is_named(store: Path, tmp_path:
     assert [one.png and one.png.name for one in (first, second, sheet)] == [
         "simformer_fig1_shapes12_smoke.png", None, "class_maps_shapes12_smoke.png",
     ]  # fmt: skip
-    assert "data=ade20k_150" in second.reason
+    assert "experiment=simformer/fig2 profile=paper" in second.reason
     (store / "segment_val" / "own" / FILE).unlink()
     (one,) = draw_all(store, tmp_path, ["simformer_fig1"])
     assert one.png is None

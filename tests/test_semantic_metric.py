@@ -130,6 +130,19 @@ def test_several_pairs_are_averaged_and_resampled() -> None:
     assert (found.value, found.low, found.high) == (0.5, 0, 1)
 
 
+def test_pairs_that_are_not_independent_are_drawn_together() -> None:
+    """Two nested splits tell as much as one: their differences, 1 and 0, are always both drawn. With a third, of 1, on
+    its own, a resample holds both units, or one twice: (1 + 0 + 1) / 3, (1 + 0) / 2 or 1."""
+    right = ClassCounts(*(np.array([[4, 0]]) for _ in range(3)))
+    wrong = ClassCounts(np.array([[0, 0]]), right.gt, np.array([[0, 4]]))
+    good, bad = (Measured(np.array([1]), counts, (0,)) for counts in (right, wrong))
+    nested = [(good, bad), (good, good)]
+    found = miou_difference(nested, units=["a", "a"], resamples=200)
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    found = miou_difference([*nested, (good, bad)], units=["a", "a", "b"], resamples=200)
+    assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), 0.5, 1)
+
+
 def test_a_resample_without_the_class_widens_the_interval() -> None:
     """Two images, one with the class: a quarter of the resamples lack it, and could have had any mean."""
     counts = ClassCounts(np.array([[2], [0]]), np.array([[4], [0]]), np.array([[2], [0]]))

@@ -75,12 +75,16 @@ def test_novel_classes_can_be_named() -> None:
     [
         (COCO, "S10", "no split 'S10' of these 171 classes; choose one of S1, S2, S3, S4, S5, S6, S7, S8, S9, or name"),
         (["sky", "dog"], "S1", r"its 2 classes \(sky, dog\) are those of none of coco_stuff_10k, .*; name the novel"),
-        (COCO[1:], "S1", r"nearest to coco_stuff_10k, lacking person\); name the novel classes in a list"),
+        (COCO[1:], "S1", r"nearest to coco_stuff_10k, lacking person\); .* with simformer\.split\.classes=\["),
         (COCO[::-1], "S1", r"nearest to coco_stuff_10k, in another order"),
         ([*COCO, "unlabeled"], "S1", r"nearest to coco_stuff_10k, beside it unlabeled"),
-        (["sky", "dog"], ["bird"], "there is no class 'bird'; the data has sky, dog"),
+        (
+            ["sky", "dog"],
+            ["bird"],
+            r"there is no class 'bird' for simformer\.split\.classes=\[…\]; the data has sky, dog",
+        ),
         (["sky", "dog"], [], "0 of the 2 classes are named as novel"),
-        (["sky", "dog"], ["sky", "dog"], "2 of the 2 classes are named as novel; name at least one, and leave"),
+        (["sky", "dog"], ["sky", "dog"], "2 of the 2 classes are named as novel with .*; name at least one, and leave"),
     ],
 )
 def test_a_split_that_does_not_fit_is_refused(classes: list[str], split: str | list[str], message: str) -> None:

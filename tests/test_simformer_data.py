@@ -200,4 +200,7 @@ def test_batches_move_whole(folders):
     batch = collate([dataset(folders)[0, 0]], "cross", CROPS)
     moved = batch.to(torch.device("meta"))
     assert {moved.images.device.type, moved.labels.device.type, moved.inside.device.type} == {"meta"}
+    truth = collate([dataset(folders, truth=True)[0, 0]], "cross", CROPS)
+    assert truth.truth is not None
+    assert truth.to(torch.device("meta")).truth is None  # points are drawn where the batch comes from
     assert moved.tags == batch.tags

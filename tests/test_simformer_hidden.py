@@ -10,7 +10,10 @@ import torch
 from mal.config import Config
 from mal.data.semantic import FILE, IGNORED, read_semantic, visible, write_map, write_semantic
 from mal.engine.runtime import load_checkpoint
+from mal.methods.simformer import classifier, maps
 from mal.methods.simformer.checkpoint import FILE as TRAINED
+from mal.methods.simformer.checkpoint import load
+from mal.methods.simformer.stages import without_weak_losses
 from mal.methods.simformer.train import train
 from tests.simformer_cases import NOVEL, changed, draw, steps, weak
 
@@ -67,6 +70,44 @@ def test_no_weak_row_sees_them_in_twenty_steps(
     compose, truths: tuple[Path, Path], tmp_path: Path, row: list[str]
 ) -> None:
     assert alike(steps(changed(compose, *row), 20), truths, tmp_path)
+
+
+def retrained(config: Config, kind: str, truth: Path, folder: Path, *, leak: bool = False) -> dict[str, torch.Tensor]:
+    """The weights after training on pseudo-labels, which come of the weak view of class maps."""
+    images, view = truth.parent.parent / "one" / "images", weak(truth, folder / "view")
+    seen, made = read_semantic(view), folder / "pseudo"
+    if kind == "own":
+        train(view, images, config, folder=folder / "first", device=CPU)
+        maps.own_labels(load(folder / "first" / TRAINED, config, CPU), seen, images, config, made)
+    elif kind == "cam":
+        classifier.train(view, images, config, folder=folder / "first", device=CPU)
+        maps.cam_labels(classifier.Activations(folder / "first", config, CPU), seen, images, config, made)
+    else:
+        maps.complement_labels(seen, made)
+    plain = without_weak_losses(config, true_masks=True)
+    train(made / FILE, images, plain, folder=folder / "again", device=CPU, hidden=truth if leak else None)
+    return load_checkpoint(folder / "again" / TRAINED)["network"]
+
+
+STARRED = {"complement": (), "own": (), "own, basic": ("pairs.kind=none",), "cam": ()}
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=() if row == "complement" else pytest.mark.slow) for row in STARRED]
+)
+def test_no_row_that_is_trained_again_sees_them(compose, truths: tuple[Path, Path], tmp_path: Path, row: str) -> None:
+    kind = row.partition(",")[0]
+    number = 2 if row == "complement" else 20
+    config = steps(changed(compose, *STARRED[row], f"pseudo.cam_steps={number}"), number)
+    one, other = (retrained(config, kind, truth, tmp_path / str(i)) for i, truth in enumerate(truths))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_true_masks_in_place_of_pseudo_labels_would_tell(compose, truths: tuple[Path, Path], tmp_path: Path) -> None:
+    """So the test above would notice a leak: the released program falls back to them in re-training."""
+    config = steps(changed(compose, "augment.crop=true", "augment.true_masks_after=0"), 2)
+    one, other = (retrained(config, "complement", it, tmp_path / str(i), leak=True) for i, it in enumerate(truths))
+    assert not all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_tags_of_the_crop_would_tell(compose, truths: tuple[Path, Path], tmp_path: Path) -> None:

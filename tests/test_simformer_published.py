@@ -14,6 +14,7 @@ from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
 from mal.encoders.config import EncoderConfig
 from mal.encoders.normalise import normalise
 from mal.errors import ConfigError, WeightsError
+from mal.methods.simformer import published
 from mal.methods.simformer.config.network import NetworkConfig
 from mal.methods.simformer.network import SimFormer, architecture
 from mal.methods.simformer.published import check_classes, locate, published_state
@@ -43,7 +44,7 @@ def model() -> MaskFormerForInstanceSegmentation:
 
 
 def state(folder: Path, settings: NetworkConfig = SETTINGS, names: list[str] = NAMES) -> dict[str, torch.Tensor]:
-    found = locate(replace(settings, checkpoint=str(folder)), data="any")
+    found = locate(replace(settings, checkpoint=str(folder)), ENCODER, data="any", classes=names)
     return published_state(found, ENCODER, settings, classes=names)
 
 
@@ -92,18 +93,40 @@ def test_a_key_too_few_and_one_too_many_are_named(saved, tmp_path):
 
 def test_another_network_is_refused(saved, tmp_path):
     _, folder = saved
-    with pytest.raises(WeightsError, match=r"transformer\.queries_embedder\.weight \(6, 32\) instead of \(7, 32\)"):
-        state(folder, replace(SETTINGS, queries=7))
-    with pytest.raises(WeightsError, match="decoder_attention_heads=4, but this network has 8"):
-        state(folder, replace(SETTINGS, heads=8))
-    with pytest.raises(WeightsError, match="memory=stride32, but this network has stride8"):
-        state(folder, replace(SETTINGS, memory="stride8"))
+    shallow = replace(ENCODER, options={"layers": [1, 1, 1, 1]})
+    found = locate(replace(SETTINGS, checkpoint=str(folder)), ENCODER, data="any", classes=NAMES)
+    with pytest.raises(WeightsError, match=r"unexpected: backbone\.backbone\.layer3\.1"):
+        published_state(found, shallow, SETTINGS, classes=NAMES)
     config = json.loads((folder / "config.json").read_text())
     config["backbone_config"]["downsample_in_bottleneck"] = True
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(load_file(folder / "model.safetensors"), tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="downsample_in_bottleneck=True, but this network has False"):
         state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"queries": 7}, r"simformer\.network\.queries=6,"),
+        ({"heads": 8}, r"simformer\.network\.heads=4,"),
+        ({"memory": "stride8", "width": 64}, r"simformer\.network\.width=32 simformer\.network\.memory=stride32,"),
+        ({"layers": 3, "feed_forward": 8}, r"simformer\.network\.layers=2 simformer\.network\.feed_forward=40,"),
+        ({}, "encoder=resnet50,"),
+    ],
+)
+def test_weights_that_would_not_fit_are_not_downloaded(saved, monkeypatch, setting, said):
+    """As with the default profile: config.json alone tells, and what to choose is said."""
+    _, folder = saved
+    asked = []
+    monkeypatch.setattr(published, "cached_file", lambda _, file: (asked.append(file), str(folder / file))[1])
+    encoder = ENCODER if setting else replace(ENCODER, timm="convnext_tiny")
+    with pytest.raises(WeightsError, match=rf"a network with {said} .* profile=paper encoder=resnet50"):
+        locate(replace(SETTINGS, **setting), encoder, data="coco_stuff_10k", classes=NAMES)
+    with pytest.raises(WeightsError, match="has 5 classes, and the data 4"):
+        locate(SETTINGS, ENCODER, data="coco_stuff_10k", classes=NAMES[:4])
+    assert {*asked} == {"config.json"}
+    assert locate(SETTINGS, ENCODER, data="coco_stuff_10k", classes=NAMES) == folder / "model.safetensors"
 
 
 def test_classes_in_another_order_are_refused(saved):
@@ -129,6 +152,6 @@ def test_swapping_any_two_neighbours_of_the_published_lists_is_noticed(data):
 
 def test_what_cannot_be_had_is_said_with_a_way_out(tmp_path):
     with pytest.raises(WeightsError, match=r"holds no model\.safetensors or pytorch_model\.bin with a config\.json"):
-        locate(replace(SETTINGS, checkpoint=str(tmp_path)), data="coco_stuff_10k")
+        locate(replace(SETTINGS, checkpoint=str(tmp_path)), ENCODER, data="coco_stuff_10k", classes=NAMES)
     with pytest.raises(ConfigError, match=r"none are published for data=car_parts, only for coco_stuff_10k"):
-        locate(SETTINGS, data="car_parts")
+        locate(SETTINGS, ENCODER, data="car_parts", classes=NAMES)

@@ -9,8 +9,10 @@ from mal.data.semantic import read_semantic
 from mal.engine.runtime import load_checkpoint, seed_everything
 from mal.engine.trainer import loss_scaler, update
 from mal.errors import ConfigError, Stopped, WeightsError
+from mal.methods.simformer import data
+from mal.methods.simformer import train as training
 from mal.methods.simformer.checkpoint import FILE, load
-from mal.methods.simformer.data import TrainingImages, collate
+from mal.methods.simformer.data import TrainingImages, base_classes, collate
 from mal.methods.simformer.learner import Learner
 from mal.methods.simformer.points import draw_points
 from mal.methods.simformer.train import build_optimizer, rate_factor, train
@@ -120,3 +122,13 @@ def test_weights_of_other_settings_are_refused(compose, drawn: Path, tmp_path: P
 def test_an_odd_batch_has_no_pairs(compose) -> None:
     with pytest.raises(ConfigError, match=r"simformer\.learning\.batch=3 must be even for pairs"):
         changed(compose, "learning.batch=3")
+
+
+def test_base_classes_are_found_by_one_process_once(compose, drawn: Path, tmp_path: Path, monkeypatch) -> None:
+    """Each map is decoded for them: thousands at each start of each process, and none after the end."""
+    view, asked = drawn / "weak" / "weak.json", []
+    monkeypatch.setattr(data, "base_classes", lambda _: pytest.fail("each process would do it"))
+    monkeypatch.setattr(training, "base_classes", lambda seen: (asked.append(1), base_classes(seen))[1])
+    for _ in range(2):
+        train(view, drawn / "images", steps(changed(compose), 2), folder=tmp_path, device=CPU)
+    assert len(asked) == 1

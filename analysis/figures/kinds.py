@@ -31,7 +31,6 @@ class Kind:
 
 
 RUN = "python experiments/run.py"
-RETRAINED = "labeler=simformer simformer.pseudo.kind=cam,complement,own"
 KINDS: dict[str, Kind] = {
     "fig4": Kind("Masks that MAL made", f"{RUN} experiment=fig4", masks.masks_made),
     "fig5": Kind("Attention maps", f"{RUN} experiment=fig5", attention.attention),
@@ -49,11 +48,11 @@ KINDS: dict[str, Kind] = {
     ),
     "simformer_fig1": Kind(
         "SimFormer's class maps beside those of what the setting gives away",
-        f"{RUN} -m profile=mini data=car_parts {RETRAINED}",
+        f"{RUN} experiment=simformer/fig1",
         class_maps.retrained(ade=False),
     ),
     "simformer_fig2": Kind(
-        "The same on ADE20K", f"{RUN} -m profile=paper data=ade20k_150 {RETRAINED}", class_maps.retrained(ade=True)
+        "The same on ADE20K", f"{RUN} experiment=simformer/fig2 profile=paper", class_maps.retrained(ade=True)
     ),
     "class_maps": Kind("Class maps of one run", f"{RUN} labeler=simformer", class_maps.one_run),
     "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),

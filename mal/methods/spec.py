@@ -47,6 +47,10 @@ def _no_stages(_: Context) -> list[Stage]:
     return []
 
 
+def _one(_: Json) -> int:
+    return 1
+
+
 def _everywhere(*_: Any) -> bool:
     return True
 
@@ -59,11 +63,13 @@ class Training:
         name: of the stage.
         batch: the setting whose value its processes share equally.
         v100_seconds: what it takes on one V100 by what is published; None where nothing is.
+        together: the stage's settings → how many images of a batch stay together, in one process.
     """
 
     name: str
     batch: str
     v100_seconds: Callable[[Config, Context], float | None] = _nothing
+    together: Callable[[Json], int] = _one
 
 
 def _no_findings(*_: Any) -> list[Finding]:

@@ -1,17 +1,17 @@
 """Semantic segmentation measured: pixels per class, IoU, its mean over classes, and intervals of it over images."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mal.data.semantic import IGNORED
 from mal.errors import MalError
 from mal.metrics.bootstrap import Interval, image_weights
 
-IGNORED = 255  # of the truth: pixels that do not count. Of a prediction: no class
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -92,7 +92,13 @@ def miou_interval(run: Measured, *, resamples: int = 1000, seed: int = 0) -> Int
     return _interval(samples, lowest=0.0, highest=1.0)
 
 
-def miou_difference(pairs: Sequence[tuple[Measured, Measured]], *, resamples: int = 1000, seed: int = 0) -> Interval:
+def miou_difference(
+    pairs: Sequence[tuple[Measured, Measured]],
+    *,
+    units: Sequence[Hashable] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
     """How much larger the first run's mean IoU is than the second's, averaged over pairs, with its 95 % interval.
 
     Paired: in each resample all runs see the same images, so what makes an image hard for all cancels. Of several
@@ -101,6 +107,8 @@ def miou_difference(pairs: Sequence[tuple[Measured, Measured]], *, resamples: in
 
     Args:
         pairs: at least one; runs of a pair ask about the same classes.
+        units: of which unit each pair is; pairs that are not independent, as splits that share classes, are of one and
+            drawn together. None: each is one.
         resamples, seed: see `miou_interval`; a resample without a difference counts as −1 and as 1.
 
     Raises:
@@ -117,7 +125,11 @@ def miou_difference(pairs: Sequence[tuple[Measured, Measured]], *, resamples: in
             raise MalError("two runs of a pair are asked about different classes: a difference needs the same ones")
     weights = _weights(reference, resamples, seed)
     each = np.stack([_samples(first, weights) - _samples(second, weights) for first, second in pairs])
-    drawn = np.concatenate([np.ones((1, len(pairs))), image_weights(len(pairs), resamples, seed=seed + 1)]) / len(pairs)
+    names = range(len(pairs)) if units is None else units
+    places = [*dict.fromkeys(names)]
+    many = np.concatenate([np.ones((1, len(places))), image_weights(len(places), resamples, seed=seed + 1)])
+    drawn = many[:, [places.index(name) for name in names]]
+    drawn = drawn / drawn.sum(axis=1, keepdims=True)
     parts = np.where(drawn.T > 0, each * drawn.T, 0.0)
     return _interval(parts.sum(axis=0), lowest=-1.0, highest=1.0)
 

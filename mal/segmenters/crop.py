@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Box = tuple[float, float, float, float]  # xyxy
-GREY = 128  # of the padding of images, in 0 … 255: what Mask2Former is trained with
+GREY = 128  # of the padding of images, in 0 … 255: what MaskFormer and Mask2Former are trained with
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,28 @@ def check_weights(state: dict[str, Any], config: SegmenterConfig, *, checkpoint:
 def _shown(keys: list[str]) -> str:
     more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
     return ", ".join(keys[:KEYS_SHOWN]) + more
+
+
+def unfit(report: dict[str, Any], *, absent: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """What the library reports after loading, as `refuse` takes it.
+
+    Args:
+        absent: parts of names that a file need not have.
+        extra: parts of names that it may have in vain.
+    """
+
+    def without(keys: Any, excused: tuple[str, ...]) -> list[str]:
+        return sorted(key for key in keys if not any(part in key for part in excused))
+
+    return {
+        "missing": without(report["missing_keys"], absent),
+        "unexpected": without(report["unexpected_keys"], (*extra, "relative_position_index", COUNTER)),
+        "of another shape": [
+            f"{key} {tuple(theirs)} instead of {tuple(ours)}" for key, theirs, ours in sorted(report["mismatched_keys"])
+        ],
+    }
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; some say nothing, some have pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

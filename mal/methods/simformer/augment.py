@@ -12,7 +12,6 @@ from mal.methods.simformer.config.augment import AugmentConfig
 from mal.segmenters.crop import View
 from mal.segmenters.data import resize
 
-GREY = 128  # of the padding of images, in 0 … 255
 MULTIPLE = 32  # of which the sides are that the network sees
 
 

@@ -30,11 +30,11 @@ def criterion(
     Of several processes each divides by what all have on average.
 
     Args:
+        outputs: in float32 whatever the network computes in, or double.
         labels: (B, H, W) integers: base classes, and 255 where unlabelled and on padding.
         inside: (B, H, W) bool: the image, no padding.
         tags: the novel classes of each image.
     """
-    outputs = outputs.float()
     size = (int(outputs.masks[0].shape[-2]), int(outputs.masks[0].shape[-1]))
     targets, orders = [], []
     for each, novel in zip(labels, tags, strict=True):

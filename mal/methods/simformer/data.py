@@ -14,10 +14,11 @@ from mal.data.images import load_for
 from mal.data.semantic import IGNORED, MappedImage, SemanticFile, visible
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError, ConfigError
-from mal.methods.simformer.augment import GREY, augmented, batch_size, padded
+from mal.methods.simformer.augment import augmented, batch_size, padded
 from mal.methods.simformer.config.augment import AugmentConfig, reads_truth
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.references import References, reads_base
+from mal.segmenters.crop import GREY
 
 
 @dataclass
@@ -30,11 +31,6 @@ class Sample:
     tags: list[int]  # novel classes that are said to be there, ascending
     image_id: int
 
-    def pin_memory(self) -> Self:
-        """The sample in page-locked memory; torch's loaders call this by name."""
-        truth = None if self.truth is None else self.truth.pin_memory()
-        return replace(self, image=self.image.pin_memory(), labels=self.labels.pin_memory(), truth=truth)
-
 
 @dataclass
 class Batch:
@@ -43,18 +39,21 @@ class Batch:
     images: Tensor  # (B, 3, H, W) RGB in [0, 1]; H and W are multiples of 32
     labels: Tensor  # (B, H, W) int64: a class to learn, or 255; 255 on the padding
     inside: Tensor  # (B, H, W) bool: no padding
-    truth: Tensor | None  # (B, H, W) int64, hidden classes included; read by released rules alone
+    # (B, H, W) int64, hidden classes included; read by released rules alone, which draw points on the CPU
+    truth: Tensor | None
     tags: list[list[int]]
     ids: list[int]
     pairs: list[tuple[int, int]]  # positions of the images whose pixels are compared
 
     def to(self, device: torch.device) -> Self:
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+        """What the network learns from on a device, without `truth`; to a GPU through page-locked memory, so that it
+        goes on while they are copied."""
 
-        truth = None if self.truth is None else moved(self.truth)
+        def moved(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
         return replace(
-            self, images=moved(self.images), labels=moved(self.labels), inside=moved(self.inside), truth=truth
+            self, images=moved(self.images), labels=moved(self.labels), inside=moved(self.inside), truth=None
         )
 
 
@@ -66,6 +65,7 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
         weak: class maps of what is known, with tags.
         images: folder of the images.
         truth: class maps with nothing hidden, of the same images; only released rules read them.
+        base: `base_classes` of `weak`, where they are known; None: found here if pairs need them.
 
     Raises:
         ConfigError: a released rule reads `truth`, and there is none.
@@ -81,6 +81,7 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
         augment: AugmentConfig,
         seed: int,
         truth: SemanticFile | None = None,
+        base: np.ndarray | None = None,
     ) -> None:
         if weak.novel:
             augment = replace(augment, true_masks_after=None)  # a rule of re-training, where nothing is hidden
@@ -98,7 +99,8 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
         self.references: References | None = None
         if pairs.kind != "none":
             tags = [image.tags or () for image in weak.images]
-            base = base_classes(weak) if reads_base(pairs.kind) else None
+            if base is None and reads_base(pairs.kind):
+                base = base_classes(weak)
             self.references = References(tags, base, pairs, seed=seed)
 
     def __len__(self) -> int:
@@ -129,7 +131,7 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
 
 
 def base_classes(file: SemanticFile) -> np.ndarray:
-    """(images, classes) bool: the classes that each map has pixels of."""
+    """(images, classes) bool: the classes that each map has pixels of. Decodes them all."""
     found = np.zeros((len(file.images), len(file.classes)), dtype=bool)
     for row, image in zip(found, file.images, strict=True):
         row[list(visible(file.map_of(image)))] = True

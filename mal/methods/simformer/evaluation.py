@@ -1,12 +1,13 @@
 """What class maps are worth: mean IoU over novel, base and all classes, with intervals over images."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mal.context import Context
-from mal.data.semantic import FILE, IGNORED, read_semantic
+from mal.data.semantic import FILE, IGNORED, SemanticFile, read_semantic
 from mal.engine.files import atomic_write, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.metrics.masks import select_images
@@ -29,8 +30,7 @@ def miou(context: Context, segmented: Stage, truth: Stage, novel: dict[str, tupl
 
     def work(workdir: Workdir) -> Result:
         predicted, true = (read_semantic(workdir.inputs[name] / FILE) for name in ("maps", "data"))
-        chosen = select_images({"images": [image.entry for image in true.images], "annotations": []}, which)
-        kept = {image["id"] for image in chosen["images"]}
+        kept = {image.id for image in scored(true, which).images}
         pairs = [pair for pair in zip(predicted.images, true.images, strict=True) if pair[1].id in kept]
         number = len(true.classes)
         each = [confusion(true.map_of(real), predicted.map_of(made), number) for made, real in pairs]
@@ -62,6 +62,13 @@ def miou(context: Context, segmented: Stage, truth: Stage, novel: dict[str, tupl
 
     inputs = {"maps": segmented, "data": truth}
     return Stage("miou_val", 1, found, work, inputs, columns=segmented.columns)
+
+
+def scored(semantic: SemanticFile, which: str) -> SemanticFile:
+    """The images that results are of: see `select_images`."""
+    chosen = select_images({"images": [image.entry for image in semantic.images], "annotations": []}, which)
+    kept = {image["id"] for image in chosen["images"]}
+    return replace(semantic, images=tuple(image for image in semantic.images if image.id in kept))
 
 
 def pseudo_quality(pseudo: Path, truth: Path, novel: tuple[int, ...]) -> dict[str, float]:

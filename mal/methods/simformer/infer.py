@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mal.engine.precision import autocast
+from mal.methods.simformer.augment import MULTIPLE
 from mal.methods.simformer.network import Outputs, SimFormer, semantic_scores
 from mal.segmenters.data import resize
-
-MULTIPLE = 32  # of which the sides are that the network sees
 
 
 @dataclass

@@ -9,11 +9,16 @@ from mal.methods.simformer.config.losses import LossesConfig
 
 
 def focal(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Binary focal loss (Lin et al., 2017), averaged over the last two dimensions.
+    """Binary focal loss, averaged over the last two dimensions: (..., H, W) each → (...,); see `focal_by_pixel`."""
+    return focal_by_pixel(logits, targets, alpha=alpha, gamma=gamma).mean((-2, -1))
+
+
+def focal_by_pixel(logits: Tensor, targets: Tensor | float, *, alpha: float, gamma: float) -> Tensor:
+    """Binary focal loss (Lin et al., 2017).
 
     Args:
-        logits: (..., H, W).
-        targets: (..., H, W) in {0, 1}, of the logits' type.
+        logits: (...,).
+        targets: (...,) in {0, 1}, of the logits' type, or one for all.
 
     Returns:
         (...,).
@@ -21,7 +26,7 @@ def focal(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -> Ten
     sign = 1 - 2 * targets
     wrong = torch.sigmoid(logits * sign)  # how far the probability is from the target
     weight = (1 - alpha) + (2 * alpha - 1) * targets
-    return (weight * wrong.pow(gamma) * F.softplus(logits * sign)).mean((-2, -1))
+    return weight * wrong.pow(gamma) * F.softplus(logits * sign)
 
 
 def dice(logits: Tensor, targets: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn import functional as F
 
 from mal.methods.simformer.config.losses import LossesConfig
+from mal.methods.simformer.losses import focal_by_pixel
 from mal.methods.simformer.targets import Targets, shrunk
 
 
@@ -44,9 +44,7 @@ def assign(costs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _focal(logits: Tensor, wanted: Tensor, config: LossesConfig) -> Tensor:
     """Sums of the focal loss of each query against each mask: (..., Q, P), (P, n) of 0 and 1 → (..., Q, n)."""
-    shares = logits.sigmoid()
-    off = (1 - config.alpha) * shares.pow(config.gamma) * F.softplus(logits)
-    on = config.alpha * (1 - shares).pow(config.gamma) * F.softplus(-logits)
+    off, on = (focal_by_pixel(logits, it, alpha=config.alpha, gamma=config.gamma) for it in (0.0, 1.0))
     return off.sum(-1, keepdim=True) + (on - off) @ wanted
 
 

@@ -29,7 +29,7 @@ class PairPoints:
 
     def to(self, device: torch.device) -> Self:
         def moved(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            first, second = (each.to(device, non_blocking=True) for each in pair)
+            first, second = (each.to(device) for each in pair)
             return first, second
 
         return replace(

@@ -11,6 +11,7 @@ from mal.data.class_maps import GROUND
 from mal.engine.findings import some
 from mal.errors import ConfigError
 
+SETTING = "simformer.split.classes=[…]"
 FILE = Path(__file__).with_name("splits.yaml")
 
 
@@ -42,24 +43,26 @@ def _by_name(classes: Sequence[str], split: str) -> tuple[int, ...]:
             if split not in data["novel"]:
                 raise ConfigError(
                     f"there is no split {split!r} of these {len(classes)} classes; choose one of "
-                    f"{', '.join(data['novel'])}, or name the novel classes in a list"
+                    f"{', '.join(data['novel'])}, or name the novel classes with {SETTING}"
                 )
             return tuple(sorted(data["novel"][split]))
     raise ConfigError(
         f"split {split!r} does not fit the data: its {len(classes)} classes ({some(classes)}) are those of none of "
-        f"{', '.join(_splits())}{_nearest(classes)}; name the novel classes in a list"
+        f"{', '.join(_splits())}{_nearest(classes)}; name the novel classes with {SETTING}"
     )
 
 
 def _by_classes(classes: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
     unknown = [name for name in names if name not in classes]
     if unknown:
-        raise ConfigError(f"there is no class {some(map(repr, unknown))}; the data has {', '.join(classes)}")
+        raise ConfigError(
+            f"there is no class {some(map(repr, unknown))} for {SETTING}; the data has {', '.join(classes)}"
+        )
     places = tuple(sorted({list(classes).index(name) for name in names}))
     if not 0 < len(places) < len(classes):
         raise ConfigError(
-            f"{len(places)} of the {len(classes)} classes are named as novel; name at least one, and leave at least "
-            "one as a base class"
+            f"{len(places)} of the {len(classes)} classes are named as novel with {SETTING}; name at least one, and "
+            "leave at least one as a base class"
         )
     return places
 

@@ -9,6 +9,7 @@ from mal.config import Config
 from mal.context import Context, Json
 from mal.data import semantic, stages, weak_view
 from mal.data.sources import Split
+from mal.engine.findings import some
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.precision import network_dtype
 from mal.engine.settings import Reads, settings
@@ -17,7 +18,7 @@ from mal.methods.simformer.config.augment import reads_truth
 from mal.methods.simformer.config.distillation import DistillationConfig
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.config.similarity import SimilarityConfig
-from mal.methods.simformer.evaluation import miou, pseudo_quality
+from mal.methods.simformer.evaluation import miou, pseudo_quality, scored
 from mal.methods.simformer.reads import CLASSIFIER, ENCODER, NETWORK, PREDICTION, PSEUDO, SIMILARITY, TRAINING
 from mal.methods.simformer.splits import novel_of
 from mal.methods.spec import Method, Training
@@ -122,7 +123,7 @@ def published(context: Context) -> Stage:
     from mal.methods.simformer import published as weights
 
     config, own, classes = context.config, context.config.simformer, _classes(context)
-    file = weights.locate(own.network, data=config.data.name)
+    file = weights.locate(own.network, config.encoder, data=config.data.name, classes=classes)
     reads = settings(config, {**ENCODER, "simformer": NETWORK})
 
     def work(workdir: Workdir) -> Result:
@@ -197,8 +198,8 @@ def segment_and_score(context: Context, trained: Stage) -> Stage:
     inputs = {"network": trained, "data": truth, **{f"drawn_{name}": it for name, it in split.inputs.items()}}
     segmented = Stage("segment_val", 1, found, work, inputs, columns=trained.columns, shared=True)
     asked = {"novel": novel(context)}
-    if (subset := config.simformer.testing.subset) is not None:
-        asked["subset"] = novel_of(_classes(context), subset)
+    if config.simformer.testing.subset is not None:
+        asked["subset"] = _subset(context)
     return miou(context, segmented, truth, asked)
 
 
@@ -217,12 +218,13 @@ def pseudo_score(context: Context) -> Stage:
 def similarity(context: Context, trained: Stage) -> Stage:
     """Whether teacher and student tell pairs of hidden novel pixels apart."""
     config, split, hidden = context.config, context.required_val, novel(context)
-    found = {**_settings(context, SIMILARITY), "novel": list(hidden)}
+    which = config.data.val_images
+    found = {**_settings(context, SIMILARITY), "novel": list(hidden), "images": which}
 
     def work(workdir: Workdir) -> Result:
         from mal.methods.simformer import diagnostics
 
-        truth = semantic.read_semantic(workdir.inputs["data"] / semantic.FILE)
+        truth = scored(semantic.read_semantic(workdir.inputs["data"] / semantic.FILE), which)
         figures, number = diagnostics.aucs(
             workdir.inputs["network"], truth, split.images, hidden, config, workdir.device
         )
@@ -241,6 +243,22 @@ def novel(context: Context) -> tuple[int, ...]:
     """
     split = context.config.simformer.split
     return novel_of(_classes(context), split.classes or split.name)
+
+
+def _subset(context: Context) -> tuple[int, ...]:
+    """The classes of `testing.subset`.
+
+    Raises:
+        ConfigError: some are base classes in this run, whose mean would be of another kind.
+    """
+    classes, name = _classes(context), str(context.config.simformer.testing.subset)
+    found, hidden = novel_of(classes, name), novel(context)
+    if others := [classes[place] for place in found if place not in hidden]:
+        raise ConfigError(
+            f"simformer.testing.subset={name} has classes that are not novel in the run's split ({some(others)}); name "
+            "a split that is part of it, or null"
+        )
+    return found
 
 
 def supervision(config: Config) -> str:
@@ -285,6 +303,12 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"simformer.learning.batch={own.learning.batch} must be even for pairs; set simformer.pairs.kind=none, or "
             "another batch"
+        )
+    teaches = own.pairs.kind not in ("none", "sampler") and supervision(config) == "weak"
+    if teaches and own.distillation.weight and not own.similarity.weight:
+        raise ConfigError(
+            f"simformer.distillation.weight={own.distillation.weight} would hand on what SimNet has not learned with "
+            "simformer.similarity.weight=0; set simformer.distillation.weight=0 too"
         )
     if own.pseudo.kind != "none" and supervision(config) != "weak":
         raise ConfigError(
@@ -356,12 +380,17 @@ def _columns(context: Context, *, pseudo: str) -> Json:
     }
 
 
+def _together(settings: Json) -> int:
+    """An image and its reference are of one process."""
+    return 1 if settings["simformer"]["pairs"]["kind"] == "none" else 2
+
+
 SIMFORMER = Method(
     "simformer",
     labels=None,
     targets=targets,
     trainings=(
-        Training("train_simformer", "simformer.learning.batch"),
+        Training("train_simformer", "simformer.learning.batch", together=_together),
         Training("train_classifier", "simformer.learning.batch"),
     ),
     shared=True,

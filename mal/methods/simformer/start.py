@@ -9,34 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-JOINED = 0.5**0.5  # one matrix of queries, keys and values has twice the sides' sum, which makes Xavier's rule narrower
+from mal.segmenters.starts import reset, xavier, xavier_joined
 
 
 @torch.no_grad()
 def initialise(network: Any) -> None:
     """Start a `SimFormer`, its backbone excepted."""
     for part in (network.pixel_decoder, network.transformer):
+        reset(part, nn.LayerNorm | nn.GroupNorm)
         for module in part.modules():
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm):
-                module.reset_parameters()
-            elif isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
     nn.init.normal_(network.transformer.queries_embedder.weight)
     for layer in network.transformer.decoder.layers:
         for attention in (layer.self_attn, layer.encoder_attn):
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-                _xavier(projection, gain=JOINED)
-            _xavier(attention.o_proj)
-        _xavier(layer.mlp.fc1)
-        _xavier(layer.mlp.fc2)
+            xavier_joined(attention)
+            xavier(attention.o_proj)
+        xavier(layer.mlp.fc1)
+        xavier(layer.mlp.fc2)
     network.class_predictor.reset_parameters()
-    for module in network.mask_embedder.modules():
-        if isinstance(module, nn.Linear):
-            module.reset_parameters()
-
-
-def _xavier(layer: nn.Linear, *, gain: float = 1.0) -> None:
-    nn.init.xavier_uniform_(layer.weight, gain=gain)
-    nn.init.zeros_(layer.bias)
+    reset(network.mask_embedder, nn.Linear)

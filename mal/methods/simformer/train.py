@@ -19,10 +19,11 @@ from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
 from mal.methods.simformer.checkpoint import FILE, save
 from mal.methods.simformer.config.learning import LearningConfig
-from mal.methods.simformer.data import Batch, TrainingImages, collate, inputs_of
+from mal.methods.simformer.data import Batch, TrainingImages, base_classes, collate, inputs_of
 from mal.methods.simformer.learner import Learner
 from mal.methods.simformer.points import draw_points
 from mal.methods.simformer.reads import FILE_HOLDS
+from mal.methods.simformer.references import reads_base
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import order
 from mal.segmenters.optimizer import build_optimizer as grouped
@@ -61,6 +62,10 @@ def train(
     learning, kind, seen = own.learning, own.pairs.kind, read_semantic(view)
     inputs = inputs_of(learning.batch, kind)
     part = ranks.own_part(inputs, "simformer.learning.batch" if kind == "none" else "half of simformer.learning.batch")
+    figures: dict[str, float] = {"steps": learning.warm_start + learning.steps, "images": len(seen.images)}
+    if finished(folder / FILE):
+        return figures
+    base = ranks.on_first(lambda: base_classes(seen)) if reads_base(kind) else None
     dataset = TrainingImages(
         seen,
         images,
@@ -68,11 +73,9 @@ def train(
         augment=own.augment,
         seed=config.seed,
         truth=None if hidden is None else read_semantic(hidden),
+        base=base,
     )
     total = learning.warm_start + learning.steps
-    figures: dict[str, float] = {"steps": total, "images": len(seen.images)}
-    if finished(folder / FILE):
-        return figures
     seed_everything(config.seed, "simformer")
     dtype = network_dtype(running.precision, device)
     allow_tf32(device, dtype)

@@ -12,7 +12,7 @@ from mal.engine import ranks
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.mask2former.start import initialise
-from mal.segmenters.weights import WAY_OUT, read_weights, refuse
+from mal.segmenters.weights import WAY_OUT, first_line, read_weights, refuse, unfit
 
 # What it would say in several lines on the terminal (keys that do not fit) we say in one sentence, as an error.
 transformers_logging.set_verbosity_error()
@@ -194,28 +194,3 @@ def load_swin(model: Mask2Former, config: SegmenterConfig) -> None:
         raise WeightsError(f"the published weights {hub} cannot be reached ({first_line(error)}); {WAY_OUT}") from error
     refuse(unfit(report, absent=ADDED + UNUSED, extra=HEADS + UNUSED), source=source, model="backbone", way_out=WAY_OUT)
     model.backbone.load_state_dict(loaded.state_dict())
-
-
-def unfit(report: dict[str, Any], *, absent: tuple[str, ...], extra: tuple[str, ...]) -> dict[str, list[str]]:
-    """What the library reports after loading, as `refuse` takes it.
-
-    Args:
-        absent: parts of names that a file need not have.
-        extra: parts of names that it may have in vain.
-    """
-
-    def without(keys: Any, excused: tuple[str, ...]) -> list[str]:
-        return sorted(key for key in keys if not any(part in key for part in excused))
-
-    return {
-        "missing": without(report["missing_keys"], absent),
-        "unexpected": without(report["unexpected_keys"], (*extra, "relative_position_index", "num_batches_tracked")),
-        "of another shape": [
-            f"{key} {tuple(theirs)} instead of {tuple(ours)}" for key, theirs, ours in sorted(report["mismatched_keys"])
-        ],
-    }
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line; some say nothing, some have pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Mask2FormerForUniversalSegmentation
 
-JOINED = 0.5**0.5  # one matrix of queries, keys and values has twice the sides' sum, which makes Xavier's rule narrower
+from mal.segmenters.starts import reset, xavier, xavier_joined
 
 
 @torch.no_grad()
@@ -22,9 +22,7 @@ def initialise(network: Mask2FormerForUniversalSegmentation) -> None:
     From a spread of .02 the mask logits, products of three such layers, begin near 0, and the first steps go into their
     scale.
     """
-    for module in network.modules():
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d):
-            module.reset_parameters()
+    reset(network, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d)
     _pixel_decoder(network.model.pixel_level_module.decoder)
     _queries(network.model.transformer_module)
     network.class_predictor.reset_parameters()
@@ -37,7 +35,7 @@ def initialise(network: Mask2FormerForUniversalSegmentation) -> None:
 def _pixel_decoder(decoder: Any) -> None:
     nn.init.normal_(decoder.level_embed)
     for projection, _ in decoder.input_projections:
-        _xavier(projection)
+        xavier(projection)
     for layer in decoder.encoder.layers:
         attention = layer.self_attn
         nn.init.zeros_(attention.sampling_offsets.weight)
@@ -45,7 +43,7 @@ def _pixel_decoder(decoder: Any) -> None:
         nn.init.zeros_(attention.attention_weights.weight)
         nn.init.zeros_(attention.attention_weights.bias)
         for linear in (attention.value_proj, attention.output_proj, layer.fc1, layer.fc2):
-            _xavier(linear)
+            xavier(linear)
     for convolution, *_ in [*decoder.lateral_convolutions, *decoder.output_convolutions, [decoder.mask_projection]]:
         nn.init.kaiming_uniform_(convolution.weight, a=1)  # Caffe2's "Xavier", of the inputs alone
         if convolution.bias is not None:
@@ -67,18 +65,9 @@ def _queries(decoder: Any) -> None:
         nn.init.normal_(embedding.weight)
     for layer in decoder.decoder.layers:
         inner, outer = layer.self_attn, layer.cross_attn
-        for projection in (inner.q_proj, inner.k_proj, inner.v_proj):
-            _xavier(projection, gain=JOINED)
+        xavier_joined(inner)
         nn.init.xavier_uniform_(outer.in_proj_weight)
         nn.init.zeros_(outer.in_proj_bias)
         for linear in (inner.out_proj, outer.out_proj, layer.fc1, layer.fc2):
-            _xavier(linear)
-    for module in decoder.decoder.mask_predictor.mask_embedder.modules():
-        if isinstance(module, nn.Linear):
-            module.reset_parameters()
-
-
-def _xavier(layer: nn.Linear | nn.Conv2d, *, gain: float = 1.0) -> None:
-    nn.init.xavier_uniform_(layer.weight, gain=gain)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+            xavier(linear)
+    reset(decoder.decoder.mask_predictor.mask_embedder, nn.Linear)

@@ -8,11 +8,11 @@ from transformers.utils import cached_file
 
 from mal.errors import ConfigError, WeightsError
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.mask2former.model import SWINS, UNUSED, Architecture, architecture, first_line, unfit
+from mal.segmenters.mask2former.model import SWINS, UNUSED, Architecture, architecture
 from mal.segmenters.published import WEIGHTS_FILES, coco_names
 from mal.segmenters.published.files import read
 from mal.segmenters.published.setting import asked
-from mal.segmenters.weights import refuse
+from mal.segmenters.weights import first_line, refuse, unfit
 
 FILES = ("config.json", WEIGHTS_FILES[0])
 # What the shapes of the weights do not tell; the rest they do.
@@ -66,7 +66,7 @@ def state(config: SegmenterConfig, file: Path) -> dict[str, Any]:
     network, report = Mask2FormerForUniversalSegmentation.from_pretrained(
         None, config=ours, state_dict=weights.tensors, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    faults = unfit(report, absent=UNUSED, extra=())
+    faults = unfit(report, absent=UNUSED)
     refuse(faults, source=weights.source, model=f"segmenter {config.name}", way_out=way_out)
     model = {f"network.{key}": value for key, value in network.state_dict().items()}
     return {"model": model, "category_ids": sorted(coco_names()), "classes": len(coco_names())}
