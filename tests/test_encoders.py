@@ -47,7 +47,13 @@ NANO = {
     "swin_nano": (128, 16),
     "convnext_nano": (128, 16),
 }  # channels, stride
-OTHERS = {"mobilenetv2", "resnet50", "pyramid_nano", "timm", "mae_s"}  # the last comes as a file that timm does not have
+OTHERS = {
+    "mobilenetv2",
+    "resnet50",
+    "pyramid_nano",
+    "timm",
+    "mae_s",
+}  # the last comes as a file that timm does not have
 
 
 def entry(name: str, **changes: Any) -> EncoderConfig:
