@@ -69,9 +69,9 @@ def read_partly_masked(path: Path) -> CocoDict:
         AnnotationError: the file cannot be read or trusted, or none of its annotations has a mask.
     """
     coco = parse(path).value
-    entries = coco.get("annotations") if isinstance(coco, dict) else None
-    bare = [it for it in entries if is_tag(it)] if isinstance(entries, list) else []
-    if not bare:
+    listed = coco.get("annotations") if isinstance(coco, dict) else None
+    entries: list[Any] = listed if isinstance(listed, list) else []
+    if not any(map(is_tag, entries)):
         check(coco, source=path, masks=True, boxes=False)
     else:
         # their ids and what they refer to count, and no box of theirs

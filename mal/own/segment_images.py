@@ -104,7 +104,8 @@ def plan(images: Path, out: Path, *, overlay: bool) -> list[Job]:
     ]
     if not found:
         raise ImageError(f"there is no image in {images}; give a folder with files that end in {', '.join(ENDINGS)}")
-    jobs, taken = [], {}
+    jobs: list[Job] = []
+    taken: dict[Path, Path] = {}
     for path in found:
         name = path.relative_to(images)
         drawn = out / OVERLAYS / name.with_suffix(".jpg") if overlay else None
