@@ -76,6 +76,7 @@ def test_maps_are_what_the_network_sees_in_colours_that_are_named(
         assert np.abs(overlay - mixed).mean() < 8  # a JPEG's loss
 
 
+@pytest.mark.slow
 def test_the_same_call_keeps_what_is_there_and_another_replaces_it(
     trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_the_complement_of_an_image_with_one_tag_is_that_class(drawn: Path, tmp_
         assert {*np.unique(made.map_of(mine)[hidden])} <= expected
 
 
+@pytest.mark.slow
 def test_activation_maps_label_tags_alone(compose, drawn: Path, tmp_path: Path) -> None:
     config, view = changed(compose), drawn / "weak" / "weak.json"
     train_classifier(view, drawn / "images", config, folder=tmp_path, device=CPU)

@@ -166,6 +166,7 @@ def test_a_plan_keeps_an_image_and_its_reference_in_one_process(compose, tmp_pat
         check_shares(stage, config, Resources(gpus=2 * most))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tab1", "tab2", "tab3", "rows", "fig1", "fig2"])
 @pytest.mark.parametrize(
     "profile", [pytest.param(each, marks=pytest.mark.slow) for each in ("smoke", "demo", "mini")] + ["paper"]
@@ -181,6 +182,7 @@ def test_every_experiment_has_rows_at_every_scale(name: str, profile: str) -> No
     assert len(jobs) == {**many, "fig1": 3, "fig2": 3}[name]
 
 
+@pytest.mark.slow
 def test_the_rows_that_were_expected_to_differ_are_computed(compose) -> None:
     """Every row that a verdict needs, by the columns its results will have (analysis/weak_shot.py)."""
     found = set()
