@@ -205,7 +205,8 @@ def test_a_whole_run_from_tags_to_a_table(tmp_path: Path) -> None:
         "novel mIoU",
         "pairs cross, re-trained",
         "Pseudo-labels (own)",
-        "class maps: ",
+        "network:  ",
+        "maps:     ",
     ):
         assert words in said
     (record,) = (tmp_path / "runs" / "miou_val").glob("*/run.json")
