@@ -10,6 +10,7 @@ from mal.config import Config
 from mal.data import stages
 from mal.data.sources import Split, files_split, maps_split
 from mal.engine.graph import Stage
+from mal.engine.precision import network_dtype
 from mal.engine.store import Fingerprints, Store
 from mal.errors import MalError
 
@@ -32,6 +33,11 @@ class Context:
     def val(self) -> Split | None:
         """The images that everything is scored on; None where none are named."""
         return self._split("val")
+
+    @property
+    def precision(self) -> str:
+        """What a labeler's networks compute in on the device, as keys have it."""
+        return str(network_dtype(self.config.train.precision, self.device))
 
     @cached_property
     def test(self) -> Split | None:

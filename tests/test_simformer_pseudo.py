@@ -14,8 +14,9 @@ from mal.methods.simformer import maps
 from mal.methods.simformer.classifier import Activations, present
 from mal.methods.simformer.classifier import train as train_classifier
 from mal.methods.simformer.data import Batch
-from mal.methods.simformer.diagnostics import auc, image_pairs
+from mal.methods.simformer.diagnostics import image_pairs
 from mal.methods.simformer.evaluation import pseudo_quality
+from mal.metrics.auc import auc
 from tests.simformer_cases import NOVEL, changed, draw, weak
 
 CPU = torch.device("cpu")

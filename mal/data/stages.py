@@ -18,12 +18,7 @@ from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.store import Fingerprints
 
 Json = dict[str, Any]
-DRAWN = {  # data.shapes.kind → who draws it
-    "shapes": shapes.generate,
-    "parts": parts.generate,
-    "shapes12": shapes12.generate,
-}
-CATEGORIES = {"shapes": shapes.CATEGORIES, "parts": parts.CATEGORIES, "shapes12": shapes12.CATEGORIES}  # likewise
+DRAWN = {"shapes": shapes, "parts": parts, "shapes12": shapes12}  # data.shapes.kind → who draws it
 
 
 def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
@@ -34,7 +29,7 @@ def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
     settings = drawing if options.kind == "shapes" else {**drawing, "kind": options.kind}
 
     def work(workdir: Workdir) -> Result:
-        DRAWN[options.kind](workdir.folder, **drawing)
+        DRAWN[options.kind].generate(workdir.folder, **drawing)
         return Result({"annotations": len(read_json(workdir.folder / "annotations.json")["annotations"])}, {"": count})
 
     return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
@@ -76,7 +71,7 @@ def class_names(split: Split, data: DataConfig, fingerprints: Fingerprints) -> l
     """
     ground, groups = data.semantic.ground, data.semantic.groups
     if split.drawn is not None:
-        categories = [{"id": place, "name": name} for place, name in enumerate(CATEGORIES[data.shapes.kind], 1)]
+        categories = [{"id": place, "name": name} for place, name in enumerate(DRAWN[data.shapes.kind].CATEGORIES, 1)]
         return class_list({"categories": categories}, ground=ground, groups=groups)[0]
     content = dict(split.sources)["annotations"]
     if data.format == "maps":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -77,3 +78,25 @@ class Guard:
             return None
         step, losses, about = unseen[bad[0]]
         return step, dict(zip(losses, values[bad[0]].tolist(), strict=True)), about
+
+
+def bad_image_loss(way_out: str, step: int, losses: dict[str, float], image_ids: list[int]) -> TrainingError:
+    """A `bad_loss` that names the losses that are no numbers, and the images.
+
+    Args:
+        way_out: what to do about it, without a full stop.
+    """
+    wrong = ", ".join(f"{name} = {value}" for name, value in losses.items() if not isfinite(value))
+    return TrainingError(f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {way_out}")
+
+
+def bad_weights_left(way_out: str, step: int, names: list[str], *, unit: str = "step") -> TrainingError:
+    """A `bad_weights` that names one of them.
+
+    Args:
+        way_out: likewise. unit: what a step is called.
+    """
+    return TrainingError(
+        f"{unit} {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its "
+        f"losses are; they were not saved. {way_out}"
+    )

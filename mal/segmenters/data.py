@@ -7,6 +7,7 @@ human masks and one with pseudo-labels, differ in their mask targets and in noth
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,6 +129,11 @@ def order(
             for place in permutation[max(first - start, 0) : stop - start].tolist():
                 yield int(draws[place]), int(images[place])
         epoch, start = epoch + 1, start + length
+
+
+def parts_of_batches(positions: Iterator[tuple[int, int]], size: int, part: slice) -> Iterator[list[tuple[int, int]]]:
+    """What `order` gives, `size` at a time, and of each batch one process's part."""
+    return iter(lambda: list(islice(positions, size))[part], [])
 
 
 def resized(height: int, width: int, *, short: float, long: float) -> tuple[int, int]:

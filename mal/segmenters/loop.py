@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,19 +12,20 @@ from mal.data.annotations import read
 from mal.engine import ranks
 from mal.engine.curves import Curve
 from mal.engine.files import write_json
-from mal.engine.guard import Guard
+from mal.engine.guard import Guard, bad_weights_left
 from mal.engine.precision import network_dtype
 from mal.engine.runtime import save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import TrainingError
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.config import SegmenterConfig
-from mal.segmenters.data import Sample, TrainingSet, order
+from mal.segmenters.data import Sample, TrainingSet, order, parts_of_batches
 from mal.segmenters.optimizer import Factors, build_optimizer, learning_rate, run_length, usual_factors
 from mal.segmenters.reading import read_ahead
 
 Build = Callable[[int], nn.Module]  # number of classes, the background not counted → model
 Losses = Callable[[nn.Module, list[Sample]], dict[str, Tensor]]
+UNIT = "segmenter step"  # in messages
 WAY_OUT = "Lower segmenter.optimizer.lr, set segmenter.optimizer.clip, or use segmenter.precision=fp32"
 
 
@@ -106,18 +106,19 @@ def train(
         state={"model": model, "optimizer": optimizer},
         scaler=loss_scaler(device, network_dtype(config.precision, device)),
         curve=Curve(folder / "curves.jsonl", running.log_steps, partial(_line, rate), ("loss",)),
-        guard=Guard(model, partial(not_finite, rate, folder), _bad_weights),
+        guard=Guard(model, partial(not_finite, rate, folder), partial(bad_weights_left, WAY_OUT, unit=UNIT)),
         checkpoint_seconds=running.checkpoint_seconds,
         checkpoint_steps=running.checkpoint_steps,
-        unit="segmenter step",
+        unit=UNIT,
     )
 
     def batches(first: int) -> Iterator[list[Sample]]:
         size, tall = config.schedule.batch, dataset.tall() if config.schedule.aspect_groups else None
         places = {"first": first * size, "stop": total * size}
         positions = order(len(dataset), seed=seed, **places, factors=repeats, tall=tall, batch=size)
-        sampler = iter(lambda: list(islice(positions, size))[part], [])
-        return read_ahead(dataset, sampler, workers=running.workers, pin=device.type == "cuda")
+        return read_ahead(
+            dataset, parts_of_batches(positions, size, part), workers=running.workers, pin=device.type == "cuda"
+        )
 
     drive = drive or partial(_drive, losses, config.optimizer.clip)
     with trainer.steps(batches) as steps:
@@ -175,11 +176,4 @@ def not_finite(
     return TrainingError(
         f"the loss of segmenter step {step} is not a finite number ({why}; image ids {image_ids}, learning rate "
         f"{rate(step):.3g}). The batch is noted in {folder / 'not_finite.json'}. {WAY_OUT}"
-    )
-
-
-def _bad_weights(step: int, names: list[str]) -> TrainingError:
-    return TrainingError(
-        f"segmenter step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), "
-        f"though its losses are; they were not saved. {WAY_OUT}"
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -24,6 +23,7 @@ from mal.methods.attentionshift.data import objects_of
 from mal.methods.attentionshift.known import Known, look_at, samples
 from mal.methods.attentionshift.rollout import rolled_out
 from mal.methods.attentionshift.scaling import upsample
+from mal.metrics.auc import auc
 
 MODES = ("expand", "min_max")
 
@@ -113,10 +113,8 @@ def _as_shown(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool
 
 def _auc_and_peak(attention: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:
     """(height, width) each."""
-    inside, ranks = mask.ravel(), rankdata(attention.ravel())
-    on, off = int(inside.sum()), int((~inside).sum())
-    area = (ranks[inside].sum() - on * (on + 1) / 2) / (on * off)
-    return float(area), float(inside[attention.argmax()])
+    inside = mask.ravel()
+    return auc(attention.ravel(), inside), float(inside[attention.argmax()])
 
 
 def _constant(annotations: list[dict[str, Any]], own: Tensor, sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from mal.data.stages import readable
 from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
-from mal.engine.precision import network_dtype
 from mal.engine.settings import Reads, settings
 from mal.errors import ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
@@ -174,7 +173,7 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
 def _settings(context: Context, reads: Reads) -> Json:
     """What a stage reads, and the precision, which is the device's."""
     found = settings(context.config, reads, former=FORMER)
-    return {**found, "precision": str(network_dtype(context.config.train.precision, context.device))}
+    return {**found, "precision": context.precision}
 
 
 def _trained(workdir: Workdir, config: Config) -> "Trained":

@@ -1,7 +1,7 @@
 """Learning masks from points: the ViT, what reads its tokens and the detector, all at once."""
 
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,17 +12,16 @@ from mal.config import Config
 from mal.data.annotations import CocoDict
 from mal.engine import ranks
 from mal.engine.curves import Curve
-from mal.engine.guard import Guard
+from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
-from mal.errors import TrainingError
 from mal.methods.attentionshift.checkpoint import FILE
 from mal.methods.attentionshift.config.network import LearningConfig
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
 from mal.segmenters.config import OptimizerConfig
-from mal.segmenters.data import order
+from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.optimizer import build_optimizer as grouped
 from mal.segmenters.reading import read_ahead
 
@@ -78,7 +77,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
         curve=Curve(
             folder / "curves.jsonl", CURVE_EVERY, lambda _, means: {"loss": sum(means.values()), **means}, ("loss",)
         ),
-        guard=Guard(network, _bad_loss, _bad_weights),
+        guard=Guard(network, partial(bad_image_loss, WAY_OUT), partial(bad_weights_left, WAY_OUT)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
     )
@@ -86,8 +85,9 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
     def batches(first: int) -> Iterator[list[Sample]]:
         size = learning.batch
         positions = order(len(dataset), seed=config.seed, first=first * size, stop=steps * size)
-        sampler = iter(lambda: list(islice(positions, size))[part], [])
-        return read_ahead(dataset, sampler, workers=running.workers, pin=device.type == "cuda")
+        return read_ahead(
+            dataset, parts_of_batches(positions, size, part), workers=running.workers, pin=device.type == "cuda"
+        )
 
     with trainer.steps(batches) as turns:
         shared = ranks.synchronised(network.lowered(dtype, device))
@@ -183,17 +183,3 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
 
 def _ids(batch: list[Sample]) -> list[int]:
     return [sample.image_id for sample in batch]
-
-
-def _bad_loss(step: int, losses: dict[str, float], image_ids: list[int]) -> TrainingError:
-    wrong = ", ".join(
-        f"{name} = {value}" for name, value in losses.items() if value != value or abs(value) == float("inf")
-    )
-    return TrainingError(f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {WAY_OUT}")
-
-
-def _bad_weights(step: int, names: list[str]) -> TrainingError:
-    return TrainingError(
-        f"step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its "
-        f"losses are; they were not saved. {WAY_OUT}"
-    )

@@ -69,7 +69,7 @@ def encoder_source(context: Context, which: str) -> EncoderSource:
     config = context.config
     sources: dict[str, str] = {}
     found = settings(config, CROPS)
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found["precision"] = context.precision
     labeler = train(context) if which == "trained" else None
     if labeler is not None:
         found["network"] = config.label.network

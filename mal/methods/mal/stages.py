@@ -8,7 +8,6 @@ from mal.data.annotations import CocoDict
 from mal.data.sources import Split
 from mal.engine.files import read_json
 from mal.engine.graph import Result, Stage, Workdir
-from mal.engine.precision import network_dtype
 from mal.engine.runtime import load_checkpoint
 from mal.engine.settings import settings
 from mal.methods.labelling import ShardLabeler
@@ -31,7 +30,7 @@ def train(context: Context) -> Stage:
     if "swin" in config.encoder.timm:
         # a Swin's teacher once averaged its table of relative positions: those results alone are others
         found["encoder"]["whole_numbers"] = "copied"
-    found["train"]["precision"] = str(network_dtype(config.train.precision, context.device))
+    found["train"]["precision"] = context.precision
     sources = dict(split.sources)
     if config.encoder.checkpoint:
         sources["encoder"] = context.fingerprints.file(config.encoder.checkpoint)
@@ -52,7 +51,7 @@ def labels(context: Context, _: Split) -> Labels:
     """Masks of the network that was trained."""
     config = context.config
     found = settings(config, LABELLING, former=FORMER) | {"label_expansion": config.roi.label_expansion}
-    found["precision"] = str(network_dtype(config.train.precision, context.device))
+    found["precision"] = context.precision
 
     def make(workdir: Workdir, coco: CocoDict) -> ShardLabeler:
         checkpoint = load_checkpoint(workdir.inputs["labeler"] / "labeler.pt", parts=("student", "teacher"))

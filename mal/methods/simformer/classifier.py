@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,16 +14,16 @@ from mal.data.semantic import IGNORED, read_semantic
 from mal.encoders.pyramid import STRIDES, Pyramid
 from mal.engine import ranks
 from mal.engine.curves import Curve
-from mal.engine.guard import Guard
+from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, autocast, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import Batch, TrainingImages, collate
 from mal.methods.simformer.infer import averaged, padded
-from mal.methods.simformer.train import CURVE_EVERY, bad_loss, bad_weights
+from mal.methods.simformer.train import CURVE_EVERY, WAY_OUT
 from mal.segmenters.config import OptimizerConfig
-from mal.segmenters.data import order
+from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.optimizer import build_optimizer
 from mal.segmenters.reading import read_ahead
 
@@ -77,15 +77,14 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
         state={"network": network, "optimizer": optimizer},
         scaler=loss_scaler(device, dtype),
         curve=Curve(folder / "curves.jsonl", CURVE_EVERY, lambda _, means: means, ("classes",)),
-        guard=Guard(network, bad_loss, bad_weights),
+        guard=Guard(network, partial(bad_image_loss, WAY_OUT), partial(bad_weights_left, WAY_OUT)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
     )
 
     def batches(first: int) -> Iterator[Batch]:
         positions = order(len(dataset), seed=config.seed, first=first * size, stop=total * size)
-        sampler = iter(lambda: list(islice(positions, size))[part], [])
-        for items in read_ahead(dataset, sampler, workers=running.workers, pin=False):
+        for items in read_ahead(dataset, parts_of_batches(positions, size, part), workers=running.workers, pin=False):
             yield collate(items, "none", augment)
 
     with trainer.steps(batches) as turns:

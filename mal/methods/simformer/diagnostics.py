@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from mal.config import Config
@@ -16,6 +15,7 @@ from mal.methods.simformer.distillation import alike, novel_scores
 from mal.methods.simformer.infer import Predictor
 from mal.methods.simformer.points import STRIDE
 from mal.methods.simformer.similarity import SimNet
+from mal.metrics.auc import auc
 from mal.segmenters.data import resize
 
 
@@ -63,13 +63,6 @@ def image_pairs(truth: SemanticFile, novel: tuple[int, ...], *, count: int, seed
     first, second = np.nonzero(np.triu(there.astype(int) @ there.T.astype(int), k=1))
     chosen = numpy_generator(seed, "simformer diagnostics").permutation(len(first))[:count]
     return [(int(first[i]), int(second[i])) for i in sorted(chosen)]
-
-
-def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive's score exceeds a negative's, ties counting half; (n,) each, both kinds present."""
-    ranks, number = rankdata(scores), int(positive.sum())
-    above = ranks[positive].sum() - number * (number + 1) / 2
-    return float(above / (number * (len(positive) - number)))
 
 
 def _at_points(

@@ -11,7 +11,6 @@ from mal.data import semantic, stages, weak_view
 from mal.data.sources import Split
 from mal.engine.findings import some
 from mal.engine.graph import Result, Stage, Workdir
-from mal.engine.precision import network_dtype
 from mal.engine.settings import Reads, settings
 from mal.errors import ConfigError
 from mal.methods.simformer.config.augment import reads_truth
@@ -335,7 +334,7 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
 def _settings(context: Context, reads: Reads, config: Config | None = None) -> Json:
     """What a stage reads, and the precision, which is the device's."""
     found = settings(config or context.config, reads)
-    return {**found, "precision": str(network_dtype(context.config.train.precision, context.device))}
+    return {**found, "precision": context.precision}
 
 
 def _sources(context: Context) -> dict[str, str]:

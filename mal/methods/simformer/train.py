@@ -1,7 +1,7 @@
 """Learning class maps: first, at small scale, the pixel embeddings alone; then everything at once."""
 
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,12 +11,11 @@ from mal.config import Config
 from mal.data.semantic import read_semantic
 from mal.engine import ranks
 from mal.engine.curves import Curve
-from mal.engine.guard import Guard
+from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import seed_everything
 from mal.engine.settings import settings
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
-from mal.errors import TrainingError
 from mal.methods.simformer.checkpoint import FILE, save
 from mal.methods.simformer.config.learning import LearningConfig
 from mal.methods.simformer.data import Batch, TrainingImages, base_classes, collate, inputs_of
@@ -25,7 +24,7 @@ from mal.methods.simformer.points import draw_points
 from mal.methods.simformer.reads import FILE_HOLDS
 from mal.methods.simformer.references import reads_base
 from mal.segmenters.config import OptimizerConfig
-from mal.segmenters.data import order
+from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.optimizer import build_optimizer as grouped
 from mal.segmenters.reading import read_ahead
 
@@ -91,15 +90,14 @@ def train(
         curve=Curve(
             folder / "curves.jsonl", CURVE_EVERY, lambda _, means: {"loss": sum(means.values()), **means}, ("loss",)
         ),
-        guard=Guard(learner, bad_loss, bad_weights),
+        guard=Guard(learner, partial(bad_image_loss, WAY_OUT), partial(bad_weights_left, WAY_OUT)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
     )
 
     def batches(first: int) -> Iterator[Batch]:
         positions = order(len(dataset), seed=config.seed, first=first * inputs, stop=total * inputs)
-        sampler = iter(lambda: list(islice(positions, inputs))[part], [])
-        for items in read_ahead(dataset, sampler, workers=running.workers, pin=False):
+        for items in read_ahead(dataset, parts_of_batches(positions, inputs, part), workers=running.workers, pin=False):
             yield collate(items, kind, own.augment)
 
     with trainer.steps(batches) as turns:
@@ -143,17 +141,3 @@ def build_optimizer(learner: Learner, learning: LearningConfig) -> torch.optim.O
 
     chosen = OptimizerConfig("adamw", lr=learning.lr, betas=[0.9, 0.999], weight_decay=learning.weight_decay)
     return grouped(learner, chosen, factors=factors)
-
-
-def bad_loss(step: int, losses: dict[str, float], image_ids: list[int]) -> TrainingError:
-    wrong = ", ".join(
-        f"{name} = {value}" for name, value in losses.items() if value != value or abs(value) == float("inf")
-    )
-    return TrainingError(f"the loss of step {step} is not a finite number ({wrong}; image ids {image_ids}). {WAY_OUT}")
-
-
-def bad_weights(step: int, names: list[str]) -> TrainingError:
-    return TrainingError(
-        f"step {step} left weights that are not finite numbers ({names[0]} and {len(names) - 1} more), though its "
-        f"losses are; they were not saved. {WAY_OUT}"
-    )
