@@ -23,6 +23,7 @@ from mal.methods.mal.config import (
     LossConfig,
     TrainConfig,
 )
+from mal.methods.partialres.config import PartialresConfig
 from mal.methods.simformer.config import SimformerConfig
 from mal.segmenters.config import SegmenterConfig
 
@@ -40,7 +41,8 @@ class RootsConfig:
 
 @dataclass
 class LabelerConfig:
-    name: str = MISSING  # mal | attentionshift | simformer | box | ellipse | grabcut | disc | gt | file | sam | none
+    # mal | attentionshift | simformer | partialres | box | ellipse | grabcut | disc | gt | file | sam | none
+    name: str = MISSING
     file: str | None = None  # of labeler=file: COCO file with masks of the training images
     val_file: str | None = None  # … of the validation images
     checkpoint: str = "facebook/sam-vit-base"  # of labeler=sam: a name on the Hugging Face hub, or a local folder
@@ -99,6 +101,7 @@ class Config:
     label: LabelConfig = field(default_factory=LabelConfig)
     attentionshift: AttentionShiftConfig = field(default_factory=AttentionShiftConfig)
     simformer: SimformerConfig = field(default_factory=SimformerConfig)
+    partialres: PartialresConfig = field(default_factory=PartialresConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
