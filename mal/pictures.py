@@ -7,7 +7,7 @@ import numpy as np
 from analysis.review.ranking import LIMIT
 from analysis.summary import summary
 
-__all__ = ["LIMIT", "class_colours", "draw_attention", "draw_sheet", "summary", "write_review"]
+__all__ = ["LIMIT", "class_colours", "draw_attention", "draw_sheet", "shown_beside", "summary", "write_review"]
 
 
 def class_colours(classes: int) -> np.ndarray:
@@ -31,6 +31,11 @@ def draw_sheet(
     from analysis import sheet  # matplotlib again
 
     return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples, shows=shows)
+
+
+def shown_beside(view: str) -> str:
+    """What a sheet shows beside the masks of a method that reads a view (`mal.data.views`): its points, or the boxes."""
+    return "points" if view == "points" else "boxes"
 
 
 def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMIT) -> Path:

@@ -24,7 +24,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError
 from mal.methods.mal import looks
 from mal.methods.registry import find
-from mal.pictures import draw_attention, draw_sheet, summary
+from mal.pictures import draw_attention, draw_sheet, shown_beside, summary
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -135,6 +135,8 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
             folder = store.folder(stage.name, stage.key)
             out = folder / "attention.png"
             say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
+        if stage.name == "refer_val":
+            say(f"\nexpressions: {store.folder(stage.name, stage.key) / 'refer.json'}")
         if stage.name == "miou_val":
             maps = stage.inputs["maps"]
             network = maps.inputs["network"]
@@ -146,7 +148,7 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     split = labelled[-1]  # the validation images, where there are any
     labels = graph.labels(split)
     folder = store.folder(labels.name, labels.key)
-    out, shows = folder / "sheet.png", "boxes" if graph.method is None else graph.method.view
+    out, shows = folder / "sheet.png", shown_beside("boxes" if graph.method is None else graph.method.view)
     sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out, shows=shows), out)
     if graph.method is not None and graph.method.train is not None:
         trained = graph.method.train(graph.context)

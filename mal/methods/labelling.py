@@ -154,7 +154,9 @@ def _labelled(
     if label is not None and label["area"] > 0:
         return _with_box({**kept, **label}, height=height, width=width)
     unseen = "its image cannot be read"
-    if "bbox" in annotation:
+    if not annotation.get("expressions", True):
+        unseen = f"it has no expression, or {unseen}"
+    elif "bbox" in annotation:
         unseen = f"the box is too small, or {unseen}"
     elif annotation.get("iscrowd"):
         unseen = f"it is a crowd, or {unseen}"

@@ -1,4 +1,4 @@
-"""What mal/label.py does once its options are understood: boxes or points and a labeler in, masks out."""
+"""What mal/label.py does once its options are understood: boxes, points or expressions and a labeler in, masks out."""
 
 import argparse
 import shutil
@@ -28,7 +28,7 @@ AGAIN = "all of this was there already, written by the same call and unchanged s
 
 
 def label_files(options: argparse.Namespace) -> str:
-    """Label the boxes or points of a file, write them in the format asked for, and say what was done.
+    """Label the boxes, points or expressions of a file, write them in the format asked for, and say what was done.
 
     An interrupted call goes on where it was: finished shards lie beside `out` until everything is written.
 
@@ -93,7 +93,7 @@ def _read(view: str, file: Path) -> tuple[CocoDict, CocoDict]:
     """
     points = view == "points"
     original = read(file, masks=False, points=points)
-    return original, VIEWS[view](original, **({"source": str(file)} if points else {}))
+    return original, VIEWS[view](original, **({} if view == "boxes" else {"source": str(file)}))
 
 
 def _look(coco: CocoDict, labeler: Labeler, config: Config, file: Path, view: str) -> None:

@@ -1,0 +1,309 @@
+"""Partial-RES's stages: expressions → boxes (REC) → contours of few masks (RES) → pseudo masks → contours again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mal.config import Config
+from mal.context import Context, Json
+from mal.data.annotations import CocoDict
+from mal.data.sources import Split
+from mal.engine import ranks
+from mal.engine.files import read_json, write_json
+from mal.engine.graph import Result, Stage, Workdir
+from mal.engine.settings import Reads, settings
+from mal.methods.labelling import ShardLabeler
+from mal.methods.partialres import checks, evaluation, lessons
+from mal.methods.partialres.opening import open_trained
+from mal.methods.partialres.own_files import OWN_FILES
+from mal.methods.partialres.reads import BOXES, FEW, GUESSES, PREDICTION, PSEUDO, REC, RES
+from mal.methods.spec import Labels, Method, Training
+
+if TYPE_CHECKING:
+    from mal.methods.partialres.few import FewMasks
+
+# torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
+VIEW = "expressions"
+
+
+def rec(context: Context) -> Stage:
+    """The network learns the boxes of all training objects that have expressions."""
+    config = lessons.for_boxes(context.config)
+    inputs = {VIEW: context.view(context.labeler_train, VIEW)}
+    return _train(context, "train_rec", config, REC, inputs, columns=_rec_columns(context))
+
+
+def few(context: Context) -> Stage:
+    """The masks of some training objects: few.json. No other stage of training opens human masks."""
+    split, percent, seed = context.labeler_train, context.config.partialres.few.percent, context.config.seed
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.partialres.few import FILE, draw, known, write_few
+        from mal.methods.partialres.objects import referred
+
+        objects = referred(_seen(workdir))
+        masks = known(split.human(), draw(objects, percent, seed))
+        write_few(workdir.folder / FILE, masks)
+        return Result({"masks": len(masks)}, {"": len(objects)})
+
+    inputs = {VIEW: context.view(split, VIEW), **split.inputs}
+    columns = {**context.columns(split), "labeler": "partialres", "percent": percent}
+    return Stage("few_masks", 1, settings(context.config, FEW), work, inputs, dict(split.sources), columns)
+
+
+def first(context: Context) -> Stage:
+    """The network that learns the few masks."""
+    return _res(context, {}, pseudo=False)
+
+
+def guesses(context: Context) -> Stage:
+    """What the first network makes of an expression of every other training object: refer.json."""
+    config, split = context.config, context.labeler_train
+    found = _settings(context, GUESSES, config)
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.partialres.few import FILE, read_few
+        from mal.methods.partialres.objects import referred
+        from mal.methods.partialres.predictions import refer
+        from mal.methods.partialres.pseudo import others, questions
+
+        own = config.partialres
+        objects = others(referred(_seen(workdir)), read_few(workdir.inputs["few"] / FILE))
+        asked = questions(objects, expression=own.pseudo.expression, seed=config.seed)
+        trained = open_trained(workdir, config, own.pseudo.weights)
+        answers = refer(trained, asked, split.images, batch=own.testing.batch, boxes=False)
+        return _write(workdir, answers)
+
+    network = first(context)
+    inputs = {VIEW: context.view(split, VIEW), "few": few(context), "network": network, **split.inputs}
+    return Stage("refer_train", 1, found, work, inputs, dict(split.sources), network.columns, shared=True)
+
+
+def pseudo(context: Context) -> Stage:
+    """Masks of the other training objects, and which of them agree with the given boxes: points.json."""
+    config, split = context.config, context.labeler_train
+    own = config.partialres
+    found = settings(config, PSEUDO)
+    inputs = {VIEW: context.view(split, VIEW), "few": few(context)}
+    if own.pseudo.kind == "model":
+        inputs["answers"] = guesses(context)
+    else:  # every one is kept
+        found = {"partialres": {"pseudo": {"kind": own.pseudo.kind}}}
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.partialres.few import FILE as FEW_FILE
+        from mal.methods.partialres.few import read_few
+        from mal.methods.partialres.objects import referred
+        from mal.methods.partialres.predictions import read_answers
+        from mal.methods.partialres.pseudo import FILE, judged, others
+
+        objects = others(referred(_seen(workdir)), read_few(workdir.inputs["few"] / FEW_FILE))
+        answers = read_answers(workdir.inputs["answers"]) if "answers" in workdir.inputs else None
+        rows = judged(objects, answers, own.pseudo, fill=own.sequence.fill)
+        write_json(workdir.folder / FILE, rows)
+        kept = sum(row["kept"] for row in rows)
+        return Result({"kept": kept, "share_kept": kept / len(rows)}, {"": len(rows)})
+
+    return Stage("pseudo_points", 1, found, work, inputs, columns=_columns(context))
+
+
+def final(context: Context) -> Stage:
+    """The network that a run ends in: with pseudo masks one that starts again, from what the first did."""
+    if context.config.partialres.pseudo.kind == "none":
+        return first(context)
+    return _res(context, {"points": pseudo(context)}, pseudo=True)
+
+
+def labels(context: Context, _: Split) -> Labels:
+    """Masks of the network that was trained, cut at the given boxes."""
+    config = context.config
+
+    def make(workdir: Workdir, _: CocoDict) -> ShardLabeler:
+        from mal.methods.partialres import label
+
+        return label.labeler(open_trained(workdir, config, config.partialres.testing.weights), config)
+
+    elsewhere = context.labeler_train.dataset
+    named = {} if elsewhere is None else {"labeler": f"partialres:{elsewhere}"}
+    columns = {**_method_columns(config), **named}
+    found = _settings(context, PREDICTION, config)
+    return Labels(make, found, {"network": final(context)}, columns=columns, seeded=True)
+
+
+def looks(context: Context) -> list[Stage]:
+    """How good boxes, masks and pseudo masks are, and what the network looks at in some expressions."""
+    config, split, train = context.config, context.required_val, context.labeler_train
+    own, found = config.partialres, []
+    boxes = rec(context) if own.res.start == "rec" else final(context) if lessons.task_of(config) == "taskwise" else None
+    if boxes is not None:
+        found.append(evaluation.boxes(context, locate(context, boxes)))
+    if split.has_masks:
+        found.append(evaluation.masks(context, refer(context)))
+        if own.testing.looks and own.network.model == "sequence":
+            found.append(evaluation.looks(context, final(context), refer(context)))
+    if own.pseudo.kind != "none" and train.has_masks:
+        found.append(evaluation.pseudo_masks(context, pseudo(context)))
+    return found or [refer(context)]
+
+
+def refer(context: Context) -> Stage:
+    """The masks that the final network makes of every validation expression: refer.json."""
+    return _asked(context, "refer_val", final(context), PREDICTION, boxes=False)
+
+
+def locate(context: Context, trained: Stage) -> Stage:
+    """The boxes that a network gives for every validation expression: refer.json."""
+    return _asked(context, "locate_val", trained, BOXES, boxes=True)
+
+
+def preflight(config: Config, _: torch.device, names: set[str]) -> None:
+    """
+    Raises:
+        ConfigError, WeightsError: the network cannot be built, or its weights cannot be had.
+    """
+    if names & {"train_rec", "train_res"}:
+        from mal.methods.partialres.checkpoint import build
+
+        build(lessons.for_masks(config), words=2)
+
+
+def _res(context: Context, more: dict[str, Stage], *, pseudo: bool) -> Stage:
+    config = lessons.for_masks(context.config)
+    inputs = {VIEW: context.view(context.labeler_train, VIEW), "few": few(context), **more}
+    if config.partialres.res.start == "rec":
+        inputs["rec"] = rec(context)
+    return _train(context, "train_res", config, RES, inputs, columns=_columns(context, pseudo=pseudo))
+
+
+def _train(
+    context: Context, name: str, config: Config, reads: Reads, inputs: dict[str, Stage], *, columns: Json
+) -> Stage:
+    """
+    Args:
+        config: as `lessons` gives it.
+        inputs: of masks, `few` and perhaps `points`; `rec`, where it starts from that.
+    """
+    split = context.labeler_train
+    task = "box" if name == "train_rec" else lessons.task_of(config)
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.partialres import train as training
+
+        start = workdir.inputs.get("rec")
+        masks = _known_masks(workdir) if "few" in workdir.inputs else None
+        figures = training.train(
+            _seen(workdir),
+            split.images,
+            config,
+            task=task,
+            masks=masks,
+            start=start,
+            folder=workdir.folder,
+            device=workdir.device,
+        )
+        return Result(figures, {"": int(figures["objects"])})
+
+    found, sources = _settings(context, reads, config), dict(split.sources)
+    files = {"encoder": config.encoder.checkpoint, "vectors": config.partialres.network.text.vectors}
+    sources |= {kind: context.fingerprints.file(file) for kind, file in files.items() if file}
+    return Stage(name, 1, found, work, {**inputs, **split.inputs}, sources, columns, shared=True)
+
+
+def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: bool) -> Stage:
+    """What a network says of the validation expressions."""
+    config, split = context.config, context.required_val
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.partialres.label import asked_of
+        from mal.methods.partialres.predictions import refer
+
+        asked = asked_of(_seen(workdir))
+        own, rec = config.partialres, trained.name == "train_rec"
+        network = openopen_trained(workdir, config, own.testing.weights, rec=rec)
+        answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=boxes)
+        return _write(workdir, answers)
+
+    inputs = {VIEW: context.view(split, VIEW), "network": trained, **split.inputs}
+    found = _settings(context, reads, config)
+    return Stage(name, 1, found, work, inputs, dict(split.sources), trained.columns, shared=True)
+
+
+def _write(workdir: Workdir, answers: list[Json]) -> Result:
+    from mal.methods.partialres.predictions import FILE
+
+    ranks.on_first(lambda: write_json(workdir.folder / FILE, answers))
+    empty = sum(answer["box"] is None for answer in answers)
+    return Result({"empty": empty}, {"": len(answers)})
+
+
+def _settings(context: Context, reads: Reads, config: Config) -> Json:
+    """What a stage reads, and the precision, which is the device's."""
+    return {**settings(config, reads), "precision": context.precision}
+
+
+def _seen(workdir: Workdir) -> CocoDict:
+    found: CocoDict = read_json(workdir.inputs[VIEW] / f"{VIEW}.json")
+    return found
+
+
+def _known_masks(workdir: Workdir) -> "FewMasks":
+    """Few human masks, and of other objects pseudo masks where there are any."""
+    from mal.methods.partialres.few import FILE, joined, read_few
+    from mal.methods.partialres.pseudo import read_kept
+
+    human = read_few(workdir.inputs["few"] / FILE)
+    return joined(human, read_kept(workdir.inputs["points"])) if "points" in workdir.inputs else human
+
+
+def _rec_columns(context: Context) -> Json:
+    config = context.config
+    own = lessons.for_boxes(config).partialres
+    return {
+        **context.columns(context.labeler_train),
+        "labeler": "partialres",
+        "recipe": config.recipe,
+        "encoder": config.encoder.name,
+        "model": own.network.model,
+        "cctf": own.parts.cctf,
+        "pmca": own.parts.pmca,
+    }
+
+
+def _columns(context: Context, *, pseudo: bool = True) -> Json:
+    """What a table says of a training of masks and of what follows from it, beside data and seed."""
+    about = {**context.columns(context.labeler_train), "labeler": "partialres"}
+    return {**about, **_method_columns(context.config, pseudo=pseudo)}
+
+
+def _method_columns(config: Config, *, pseudo: bool = True) -> Json:
+    own = lessons.for_masks(config).partialres
+    kind = own.pseudo.kind if pseudo else "none"
+    return {
+        "recipe": config.recipe,
+        "encoder": config.encoder.name,
+        "model": own.network.model,
+        "percent": own.few.percent,
+        "start": own.res.start,
+        "cctf": own.parts.cctf,
+        "pmca": own.parts.pmca,
+        "task": own.sequence.task,
+        "pseudo": kind,
+        **({"threshold": own.pseudo.threshold} if kind == "model" else {}),
+        "contour_points": own.sequence.points,
+        **({"steps": own.res.steps} if own.res.steps is not None else {}),
+    }
+
+
+PARTIALRES = Method(
+    "partialres",
+    labels,
+    view=VIEW,
+    train=final,
+    trainings=(Training("train_rec", "partialres.rec.batch"), Training("train_res", "partialres.res.batch")),
+    looks=looks,
+    shared=True,
+    own_files=OWN_FILES,
+    check=checks.check,
+    preflight=preflight,
+)
