@@ -37,6 +37,7 @@ class RootsConfig:
     voc: str | None = None
     coco_stuff: str | None = None
     ade20k: str | None = None
+    refcoco: str | None = None
 
 
 @dataclass
