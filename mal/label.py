@@ -90,7 +90,9 @@ def add_options(parser: argparse.ArgumentParser, *, others: bool = False) -> Non
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mal.label", description="Give every box, point or expression of a COCO file a mask.", allow_abbrev=False
+        prog="python -m mal.label",
+        description="Give every box, point or expression of a COCO file a mask.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--checkpoint",

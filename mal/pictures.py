@@ -34,7 +34,7 @@ def draw_sheet(
 
 
 def shown_beside(view: str) -> str:
-    """What a sheet shows beside the masks of a method that reads a view (`mal.data.views`): its points, or the boxes."""
+    """What a sheet shows beside masks that were made from a view (`mal.data.views`): its points, or the boxes."""
     return "points" if view == "points" else "boxes"
 
 

@@ -8,7 +8,9 @@ from mal.methods.partialres.stages import PARTIALRES
 from mal.methods.simformer.stages import SIMFORMER
 from mal.methods.spec import Method
 
-METHODS: dict[str, Method] = {method.name: method for method in (MAL, ATTENTIONSHIFT, SIMFORMER, PARTIALRES, *baselines.METHODS)}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (MAL, ATTENTIONSHIFT, SIMFORMER, PARTIALRES, *baselines.METHODS)
+}
 NONE = "none"  # labeler=none makes no masks
 
 

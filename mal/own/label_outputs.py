@@ -95,7 +95,14 @@ def _pictures(seen: CocoDict, options: argparse.Namespace, output: Output, stage
     if options.preview:
         plain, sheet = staged / "labels.json", staged / f"{output.place.stem}_preview.png"
         write(plain, seen)
-        draw_sheet(plain, options.images, human=None, out=sheet, examples=options.preview, shows=shown_beside(given(options)[0]))
+        draw_sheet(
+            plain,
+            options.images,
+            human=None,
+            out=sheet,
+            examples=options.preview,
+            shows=shown_beside(given(options)[0]),
+        )
         said.append(f"preview: {output.place.with_name(sheet.name)}")
     if options.review:
         page = staged / f"{output.place.stem}_review.html"

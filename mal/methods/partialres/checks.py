@@ -25,7 +25,10 @@ def check(config: Config) -> None:
 
 def _check_network(own: PartialresConfig) -> None:
     network, image = own.network, own.image
-    for divisor, why in ((4, "4 (positions of two axes)"), (network.heads, f"partialres.network.heads={network.heads}")):
+    for divisor, why in (
+        (4, "4 (positions of two axes)"),
+        (network.heads, f"partialres.network.heads={network.heads}"),
+    ):
         if network.width % divisor:
             raise ConfigError(f"partialres.network.width={network.width} must be a multiple of {why}")
     if image.side % 32:
@@ -39,8 +42,8 @@ def _check_rows(own: PartialresConfig) -> None:
         raise ConfigError("partialres.few.percent=0 draws no object whose mask could be learned; set it above 0")
     if own.pseudo.kind != "none" and own.few.percent == 100:
         raise ConfigError(
-            f"partialres.pseudo.kind={own.pseudo.kind} gives masks to objects that have none, and few.percent=100 leaves "
-            "none of these; set partialres.pseudo.kind=none, or a smaller partialres.few.percent"
+            f"partialres.pseudo.kind={own.pseudo.kind} gives masks to objects that have none, and few.percent=100 "
+            "leaves none of these; set partialres.pseudo.kind=none, or a smaller partialres.few.percent"
         )
     if own.sequence.task == "taskwise" and own.network.model == "sequence" and own.res.start == "rec":
         raise ConfigError(

@@ -98,9 +98,10 @@ def pseudo_masks(context: Context, made: Stage) -> Stage:
     split = context.labeler_train
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres import pseudo
+        from mal.methods.partialres.known_masks import PSEUDO
+        from mal.methods.partialres.pseudo import pseudo_quality
 
-        figures, number = pseudo.pseudo_quality(read_json(workdir.inputs["pseudo"] / pseudo.FILE), split.human())
+        figures, number = pseudo_quality(read_json(workdir.inputs["pseudo"] / PSEUDO), split.human())
         return Result(figures, {"": number})
 
     inputs = {"pseudo": made, **split.inputs}
@@ -144,5 +145,3 @@ class Truths:
         entry = self.entries[annotation["image_id"]]
         segmentation = annotation["segmentation"]
         return decode_mask(segmentation, height=entry["height"], width=entry["width"]).astype(bool), segmentation
-
-

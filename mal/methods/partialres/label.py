@@ -1,4 +1,4 @@
-"""A mask of each object that has expressions: what a network makes of the one that suits its box best, cut at the box."""
+"""Masks of objects that have expressions: what a network makes of the one that suits the box best, cut at the box."""
 
 from collections import defaultdict
 from pathlib import Path

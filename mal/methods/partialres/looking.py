@@ -60,9 +60,10 @@ def looks(trained: Trained, answers: Sequence[Json], truths: "Truths", images: P
         attention = np.full((2 * sequence.points, *seen.shape[-2:]), np.nan, dtype=np.float32)
         attention[:count] = seen[0, len(inputs) - count - 1 : len(inputs) - 1].float().cpu().numpy()
         true, _ = truths.mask(asked.id)
-        factor = scale(*true.shape, side)
+        height, width = true.shape
+        factor = scale(height, width, side)
         points = points_of(tokens, sequence.bins, side, sequence.read_back)
-        mask = mask_of(points / factor, *true.shape, sequence.fill)
+        mask = mask_of(points / factor, height, width, sequence.fill)
         rows.append(
             {
                 "ids": np.array(asked.id),
@@ -97,7 +98,7 @@ def _sampled(mask: NDArray[np.bool_], trained: Trained) -> NDArray[np.float64]:
     """(N, 2) points of a mask's contour in the square."""
     own = trained.config.partialres
     points = contour_points(mask, own.sequence.points, own.sequence.sampler)
-    return _filled_up(to_square(points, *mask.shape, own.image.side), own.sequence.points)
+    return _filled_up(to_square(points, mask.shape[0], mask.shape[1], own.image.side), own.sequence.points)
 
 
 def _filled_up(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -108,7 +109,7 @@ def _filled_up(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
 def _in_square(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     """A mask of an image as the square shows it, by the nearest pixel."""
-    factor, whole = scale(*mask.shape, side), np.zeros((side, side), dtype=bool)
+    factor, whole = scale(mask.shape[0], mask.shape[1], side), np.zeros((side, side), dtype=bool)
     size = [max(1, round(length * factor)) for length in mask.shape]
     tensor = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))[None]
     seen = transforms.resize(tensor, size, interpolation=InterpolationMode.NEAREST_EXACT)

@@ -1,4 +1,4 @@
-"""Partial-RES on a file of one's own: the network of a labeler.pt draws what expressions mean, inside the given boxes."""
+"""Partial-RES on a file of one's own: a labeler.pt's network draws what expressions mean, inside the given boxes."""
 
 from pathlib import Path
 from typing import Any

@@ -5,7 +5,6 @@ shape; a kept mask is contoured and sampled like a human one.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,15 @@ from numpy.typing import NDArray
 
 from mal.data.annotations import CocoDict, decode_mask
 from mal.data.mask_formats import encode_mask
-from mal.engine.files import read_json
 from mal.engine.runtime import numpy_generator
 from mal.errors import ConfigError
 from mal.methods.partialres.config.learning import PseudoConfig
-from mal.methods.partialres.few import FewMasks
 from mal.methods.partialres.infer import Asked
 from mal.methods.partialres.objects import Referred
 from mal.methods.partialres.predictions import mask_in
 from mal.methods.partialres.projection import distance, filled_box, filled_ellipse
 from mal.metrics.masks import iou
 
-FILE = "points.json"
 EVERY = 2.0  # the largest d, and the threshold that keeps every mask
 FILLED = {"box": filled_box, "ellipse": filled_ellipse}
 Json = dict[str, Any]
@@ -61,7 +57,9 @@ def questions(objects: Sequence[Referred], *, expression: str, seed: int) -> lis
     return [Asked(each.entry, each.id, chosen(each)) for each in objects]
 
 
-def judged(objects: Sequence[Referred], answers: Sequence[Json] | None, pseudo: PseudoConfig, *, fill: str) -> list[Json]:
+def judged(
+    objects: Sequence[Referred], answers: Sequence[Json] | None, pseudo: PseudoConfig, *, fill: str
+) -> list[Json]:
     """A mask of each object, its d, and whether it is kept.
 
     Args:
@@ -73,22 +71,17 @@ def judged(objects: Sequence[Referred], answers: Sequence[Json] | None, pseudo: 
     """
     rows = []
     for each, answer, mask in _masks(objects, answers, pseudo.kind, fill):
-        d = distance(mask, each.box)
+        d = float(distance(mask, each.box))
         # a box that is no whole number of pixels is not at d = 0 itself
         kept = bool(mask.any()) and (pseudo.kind != "model" or d < pseudo.threshold or pseudo.threshold >= EVERY)
         rows.append({"id": each.id, "d": d, "kept": kept, "segmentation": encode_mask(mask), **_points(answer)})
     if not any(row["kept"] for row in rows):
         raise ConfigError(
-            f"no prediction on {len(rows)} training objects agrees with its box by d < {pseudo.threshold:g} (the least d "
-            f"is {min(row['d'] for row in rows):.2f}); raise partialres.pseudo.threshold, train longer before "
+            f"no prediction on {len(rows)} training objects agrees with its box by d < {pseudo.threshold:g} (the least "
+            f"d is {min(row['d'] for row in rows):.2f}); raise partialres.pseudo.threshold, train longer before "
             "(partialres.rec.steps, partialres.res.steps), or set partialres.pseudo.kind=none"
         )
     return rows
-
-
-def read_kept(folder: Path) -> FewMasks:
-    """The masks that were kept, by the object's id."""
-    return FewMasks({int(row["id"]): row["segmentation"] for row in read_json(folder / FILE) if row["kept"]})
 
 
 def pseudo_quality(rows: Sequence[Json], human: CocoDict) -> tuple[dict[str, float], int]:

@@ -1,8 +1,5 @@
 """Partial-RES's stages: expressions → boxes (REC) → contours of few masks (RES) → pseudo masks → contours again."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import torch
 
 from mal.config import Config
@@ -20,9 +17,6 @@ from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, GUESSES, PREDICTION, PSEUDO, REC, RES
 from mal.methods.spec import Labels, Method, Training
 
-if TYPE_CHECKING:
-    from mal.methods.partialres.few import FewMasks
-
 # torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
 VIEW = "expressions"
 
@@ -39,12 +33,13 @@ def few(context: Context) -> Stage:
     split, percent, seed = context.labeler_train, context.config.partialres.few.percent, context.config.seed
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.few import FILE, draw, known, write_few
+        from mal.methods.partialres.few import draw, human_masks
+        from mal.methods.partialres.known_masks import FEW as FILE
         from mal.methods.partialres.objects import referred
 
         objects = referred(_seen(workdir))
-        masks = known(split.human(), draw(objects, percent, seed))
-        write_few(workdir.folder / FILE, masks)
+        masks = human_masks(split.human(), draw(objects, percent, seed))
+        write_json(workdir.folder / FILE, masks)
         return Result({"masks": len(masks)}, {"": len(objects)})
 
     inputs = {VIEW: context.view(split, VIEW), **split.inputs}
@@ -63,13 +58,13 @@ def guesses(context: Context) -> Stage:
     found = _settings(context, GUESSES, config)
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.few import FILE, read_few
+        from mal.methods.partialres.known_masks import read_known
         from mal.methods.partialres.objects import referred
         from mal.methods.partialres.predictions import refer
         from mal.methods.partialres.pseudo import others, questions
 
         own = config.partialres
-        objects = others(referred(_seen(workdir)), read_few(workdir.inputs["few"] / FILE))
+        objects = others(referred(_seen(workdir)), read_known(workdir.inputs["few"]))
         asked = questions(objects, expression=own.pseudo.expression, seed=config.seed)
         trained = open_trained(workdir, config, own.pseudo.weights)
         answers = refer(trained, asked, split.images, batch=own.testing.batch, boxes=False)
@@ -92,13 +87,13 @@ def pseudo(context: Context) -> Stage:
         found = {"partialres": {"pseudo": {"kind": own.pseudo.kind}}}
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.few import FILE as FEW_FILE
-        from mal.methods.partialres.few import read_few
+        from mal.methods.partialres.known_masks import PSEUDO as FILE
+        from mal.methods.partialres.known_masks import read_known
         from mal.methods.partialres.objects import referred
         from mal.methods.partialres.predictions import read_answers
-        from mal.methods.partialres.pseudo import FILE, judged, others
+        from mal.methods.partialres.pseudo import judged, others
 
-        objects = others(referred(_seen(workdir)), read_few(workdir.inputs["few"] / FEW_FILE))
+        objects = others(referred(_seen(workdir)), read_known(workdir.inputs["few"]))
         answers = read_answers(workdir.inputs["answers"]) if "answers" in workdir.inputs else None
         rows = judged(objects, answers, own.pseudo, fill=own.sequence.fill)
         write_json(workdir.folder / FILE, rows)
@@ -135,7 +130,9 @@ def looks(context: Context) -> list[Stage]:
     """How good boxes, masks and pseudo masks are, and what the network looks at in some expressions."""
     config, split, train = context.config, context.required_val, context.labeler_train
     own, found = config.partialres, []
-    boxes = rec(context) if own.res.start == "rec" else final(context) if lessons.task_of(config) == "taskwise" else None
+    boxes = (
+        rec(context) if own.res.start == "rec" else final(context) if lessons.task_of(config) == "taskwise" else None
+    )
     if boxes is not None:
         found.append(evaluation.boxes(context, locate(context, boxes)))
     if split.has_masks:
@@ -189,16 +186,17 @@ def _train(
 
     def work(workdir: Workdir) -> Result:
         from mal.methods.partialres import train as training
+        from mal.methods.partialres.known_masks import read_known
 
-        start = workdir.inputs.get("rec")
-        masks = _known_masks(workdir) if "few" in workdir.inputs else None
+        given = workdir.inputs
+        masks = read_known(given["few"], given.get("points")) if "few" in given else None
         figures = training.train(
             _seen(workdir),
             split.images,
             config,
             task=task,
             masks=masks,
-            start=start,
+            start=given.get("rec"),
             folder=workdir.folder,
             device=workdir.device,
         )
@@ -220,7 +218,7 @@ def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: 
 
         asked = asked_of(_seen(workdir))
         own, rec = config.partialres, trained.name == "train_rec"
-        network = openopen_trained(workdir, config, own.testing.weights, rec=rec)
+        network = open_trained(workdir, config, own.testing.weights, rec=rec)
         answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=boxes)
         return _write(workdir, answers)
 
@@ -245,15 +243,6 @@ def _settings(context: Context, reads: Reads, config: Config) -> Json:
 def _seen(workdir: Workdir) -> CocoDict:
     found: CocoDict = read_json(workdir.inputs[VIEW] / f"{VIEW}.json")
     return found
-
-
-def _known_masks(workdir: Workdir) -> "FewMasks":
-    """Few human masks, and of other objects pseudo masks where there are any."""
-    from mal.methods.partialres.few import FILE, joined, read_few
-    from mal.methods.partialres.pseudo import read_kept
-
-    human = read_few(workdir.inputs["few"] / FILE)
-    return joined(human, read_kept(workdir.inputs["points"])) if "points" in workdir.inputs else human
 
 
 def _rec_columns(context: Context) -> Json:

@@ -140,7 +140,7 @@ def learned_from(objects: list[Referred], masks: Masks, task: str) -> list[Refer
     found = [each for each in objects if each.id in masks] if task == "mask" else objects
     if not found:
         raise ConfigError(
-            "no object with an expression has a mask to learn from; raise partialres.few.percent, or give masks to more "
-            "of the training objects"
+            "no object with an expression has a mask to learn from; raise partialres.few.percent, or give masks to "
+            "more of the training objects"
         )
     return found
