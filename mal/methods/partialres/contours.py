@@ -24,7 +24,7 @@ def outer_contour(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     found, _ = cv2.findContours(window.astype(np.uint8, order="C"), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(found, key=lambda contour: (cv2.contourArea(contour), len(contour)))
-    return largest[:, 0].astype(np.int64) + (columns[0], rows[0])
+    return largest[:, 0].astype(np.int64) + np.array([columns[0], rows[0]])
 
 
 def sample(contour: NDArray[np.int64], count: int, how: str) -> NDArray[np.float64]:
@@ -39,7 +39,7 @@ def sample(contour: NDArray[np.int64], count: int, how: str) -> NDArray[np.float
     Returns:
         (k, 2) x and y in the mask's pixels, where pixel i covers [i, i + 1); k = 0 where the contour is empty.
     """
-    centres = contour + 0.5
+    centres = contour.astype(np.float64) + 0.5
     if not len(contour):
         return centres
     if how == "pixels":

@@ -25,8 +25,8 @@ def draw(objects: Sequence[Referred], percent: float, seed: int) -> list[int]:
     if not count:
         least = -(-5000 // max(1, len(objects))) / 100  # half an object, which rounds to none
         raise ConfigError(
-            f"partialres.few.percent={percent:g} of {len(objects)} objects is none, and masks are learned from at least "
-            f"one; set it to {least + 0.01:g} or more, or name more training objects"
+            f"partialres.few.percent={percent:g} of {len(objects)} objects is none, and masks are learned from at "
+            f"least one; set it to {least + 0.01:g} or more, or name more training objects"
         )
     ids = sorted(each.id for each in objects)
     order = numpy_generator(seed, "partialres few masks").permutation(len(ids))

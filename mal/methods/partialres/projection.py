@@ -24,8 +24,8 @@ def distance(mask: NDArray[np.bool_], box: Box) -> float:
     """
     total = 0.0
     for axis in (0, 1):
-        inside = mask.any(axis=axis)
-        given = np.zeros(len(inside), dtype=bool)
+        inside = np.asarray(mask.any(axis=axis))
+        given = np.zeros(inside.shape, dtype=bool)
         first = int(box[axis])
         given[max(first, 0) : max(first + int(box[axis + 2]), 0)] = True
         common, both = np.count_nonzero(inside & given), np.count_nonzero(inside) + np.count_nonzero(given)

@@ -133,5 +133,8 @@ def taskwise_targets(box: Tokens, contour: Tokens | None, bins: int, *, points: 
         masks = masks._replace(labels=np.full_like(masks.labels, UNLEARNED))
     else:
         masks = mask_targets(contour, bins, end_weight=1)
-    inputs, labels, weights = (np.concatenate(both) for both in zip(boxes, masks, strict=True))
-    return Targets(inputs, labels, weights)
+    return Targets(
+        np.concatenate([boxes.inputs, masks.inputs]),
+        np.concatenate([boxes.labels, masks.labels]),
+        np.concatenate([boxes.weights, masks.weights]),
+    )
