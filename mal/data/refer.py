@@ -27,6 +27,7 @@ PUBLISHED = {  # data set, who split it, split → objects and expressions
     ("refcoco", "unc", "testB"): (1810, 5095),
 }
 KEYS = {"ref_id": int, "ann_id": int, "image_id": int, "split": str, "sentences": list}
+NAMED = {int: "a whole number", str: "a text", list: "a list"}
 MIRROR = "refer's own downloads are dead; the web archive has copies of its zip files"
 
 
@@ -49,13 +50,13 @@ def read_splits(folder: Path, by: str) -> dict[str, CocoDict]:
     unknown = [ref["ref_id"] for ref in refs if ref["ann_id"] not in objects]
     if unknown:
         raise AnnotationError(
-            f"{path}: {len(unknown)} of {number(len(refs), 'reference')} mean an annotation that "
+            f"{path}: {number(len(unknown), 'reference')} of {len(refs)} mean an annotation that "
             f"{folder / 'instances.json'} does not have (ref_id {some(unknown)}); take both from one archive"
         )
     moved = [ref["ref_id"] for ref in refs if objects[ref["ann_id"]]["image_id"] != ref["image_id"]]
     if moved:
         raise AnnotationError(
-            f"{path}: {len(moved)} of {number(len(refs), 'reference')} name another image than their annotation does "
+            f"{path}: {number(len(moved), 'reference')} of {len(refs)} name another image than their annotation does "
             f"(ref_id {some(moved)}); take refs({by}).p and instances.json from one archive"
         )
     found = {split: [ref for ref in refs if ref["split"] == split] for split in SPLITS}
@@ -111,9 +112,8 @@ def _check(ref: Any, place: int, path: Path) -> None:
         raise AnnotationError(f"{path}: reference {place} is {show(ref)}; refer's are dicts")
     for key, kind in KEYS.items():
         if type(ref.get(key)) is not kind:
-            raise AnnotationError(
-                f"{path}: reference {place} has {key}={show(ref.get(key))}, which must be a {kind.__name__}"
-            )
+            found = f"{key}={show(ref.get(key))}, which must be {NAMED[kind]}"
+            raise AnnotationError(f"{path}: reference {place} has {found}; take refer's own file")
     if not [*_texts(ref)]:
         raise AnnotationError(
             f"{path}: reference {ref['ref_id']} has the sentences {show(ref['sentences'])}, of which no word is left; "

@@ -151,7 +151,10 @@ def of_precision(threshold: float) -> Parts:
 
 
 def interval(found: Scores, measure: Parts, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """A measure (`of_mean`, `of_overall`, `of_precision`), in [0, 1], with its 95 % percentile bootstrap over images: an image is drawn with all of its expressions.
+    """A measure, in [0, 1], with its 95 % percentile bootstrap over images, each drawn with all of its expressions.
+
+    Args:
+        measure: `of_mean`, `of_overall`, `of_precision(threshold)`. resamples, seed: of the bootstrap.
 
     Raises:
         MalError: there is no expression.
@@ -189,7 +192,7 @@ def difference(
 def mask_metrics(found: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
     """`mean_iou`, `overall_iou` and `pr50` … `pr90` of masks, each with `_low` and `_high`, and how many
     `expressions`."""
-    measures = {"mean_iou": of_mean, "overall_iou": of_overall}
+    measures: dict[str, Parts] = {"mean_iou": of_mean, "overall_iou": of_overall}
     measures |= {f"pr{round(100 * k)}": of_precision(k) for k in THRESHOLDS}
     return _named(found, measures, resamples, seed)
 
