@@ -37,6 +37,9 @@ MAPS = {
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
 BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
+REFERRED = {"mean_iou": "IoU", "overall_iou": "overall IoU"}  # with intervals
+PRECISIONS = {f"pr{k}0": f"Pr@.{k}" for k in (5, 7, 9)} | {"ceiling": "ceiling", "crowd_iou": "crowd IoU"}
+LOCATED = {"box_iou": "mask IoU of its box, filled", "ellipse_iou": "of its inscribed ellipse"}
 CLUSTERING = {
     "clustering": "score",
     "clustering_S": "S",
@@ -90,6 +93,14 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         parts.append(_miou(chosen, known))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
+    chosen = [r for r in records if r["stage"] == "rec_val"]
+    if chosen:
+        parts.append(f"Boxes of {_counts(chosen, 'rec_accuracy')} validation expressions, in % [95 % interval]")
+        parts.append(_located(chosen, known))
+    chosen = [r for r in records if r["stage"] == "res_val"]
+    if chosen:
+        parts.append(f"Masks of {_counts(chosen, 'mean_iou')} validation expressions, in % [95 % interval]")
+        parts.append(_referred(chosen, known))
     return "\n\n".join(parts)
 
 
@@ -103,6 +114,14 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"AttentionShift, encoder {columns['encoder']}, recipe {columns['recipe']}, "
                 f"{record['metrics']['steps']['value']:g} steps of {config['attentionshift']['learning']['batch']} "
                 f"images, seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
+            )
+        if record["stage"] in ("train_rec", "train_res"):
+            learning = config["partialres"][record["stage"].removeprefix("train_")]
+            what = "boxes" if record["stage"] == "train_rec" else f"masks ({from_words(record)})"
+            lines.append(
+                f"Partial-RES, {what}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+                f"{record['metrics']['steps']['value']:g} steps of {learning['batch']} expressions, seed "
+                f"{columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
         if record["stage"] == "train_simformer":
             learning = config["simformer"]["learning"]
@@ -191,7 +210,9 @@ def _beside_miou(records: list[Record]) -> list[str]:
     lines = []
     for record in records:
         values = {name: entry["value"] for name, entry in record["metrics"].items()}
-        if record["stage"] == "pseudo_quality_train":
+        if record["stage"] == "pseudo_quality_train" and "share_right" not in values:
+            lines.append(_pseudo_masks(record, values))
+        elif record["stage"] == "pseudo_quality_train":
             lines.append(
                 f"Pseudo-labels ({record['columns']['pseudo']}): {values['share_kept']:.1%} of the novel training "
                 f"pixels have a label, {values['share_right']:.1%} of these the right one"
@@ -203,6 +224,47 @@ def _beside_miou(records: list[Record]) -> list[str]:
                 f"{values['student_auc']:.3f} (chance .5)"
             )
     return lines
+
+
+def _pseudo_masks(record: Record, values: Mapping[str, float]) -> str:
+    """How many masks of other objects were learned from, and whether these were the better ones."""
+    names = {"kept_iou": "IoU of these {:.3f}", "rejected_iou": "of the others {:.3f}"}
+    names |= {"correlation": "correlation of d and IoU {:+.2f}"}
+    measured = [text.format(values[name]) for name, text in names.items() if name in values]
+    kept = f"Pseudo masks ({record['columns']['pseudo']}): {values['share_kept']:.1%} of them learned from"
+    return ", ".join([kept, *measured])
+
+
+def _located(records: list[Record], known: dict[str, Record]) -> str:
+    def name(record: Record) -> str:
+        return str(record["columns"]["model"])
+
+    header, identified = _identified(records, known, name)
+    rows = [[*cells, _percent(r, "rec_accuracy"), *(_share_of(r, it) for it in LOCATED)] for r, cells in identified]
+    return table(["model", *header, "accuracy", *LOCATED.values()], rows)
+
+
+def _referred(records: list[Record], known: dict[str, Record]) -> str:
+    header, identified = _identified(records, known, from_words)
+    shown = {metric: title for metric, title in PRECISIONS.items() if any(metric in r["metrics"] for r in records)}
+    rows = [
+        [*cells, *(_percent(r, metric) for metric in REFERRED), *(_share_of(r, metric) for metric in shown)]
+        for r, cells in identified
+    ]
+    return table(["learned from", *header, *REFERRED.values(), *shown.values()], rows)
+
+
+def from_words(record: Record) -> str:
+    """What a network that draws what expressions mean learned its masks from, in words."""
+    columns = record["columns"]
+    also = {"none": "", "model": " + predictions", "box": " + filled boxes", "ellipse": " + ellipses"}
+    start = " after boxes" if columns["start"] == "rec" else ""
+    return f"{columns['percent']:g} % of the masks{also[columns['pseudo']]}{start}"
+
+
+def _share_of(record: Record, metric: str) -> str:
+    entry = record["metrics"].get(metric)
+    return "-" if entry is None else f"{100 * entry['value']:.1f}"
 
 
 def weak_shot_name(record: Record) -> str:

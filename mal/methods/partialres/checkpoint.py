@@ -19,7 +19,7 @@ from mal.methods.partialres.text import KNOWN, Vocabulary
 
 FILE = "labeler.pt"
 RAW, EMA = "partialres", "ema"  # the network's weights, and their running average
-PARTS = ("config", RAW, EMA, "words")
+PARTS = ("config", RAW, EMA, "words", "task")
 WEIGHTS = {"raw": RAW, "ema": EMA}
 
 Network = PartialRes | QueryNetwork
@@ -62,23 +62,26 @@ def build(
     return PartialRes(config, words=words, parts=parts, vectors=vectors, load=load, boxes_only=rec)
 
 
-def save(path: Path, *, config: Config, raw: dict[str, Tensor], ema: dict[str, Tensor], words: Sequence[str]) -> None:
+def save(
+    path: Path, *, config: Config, raw: dict[str, Tensor], ema: dict[str, Tensor], words: Sequence[str], task: str
+) -> None:
     """Write what it takes to use a network without its run.
 
     Args:
         raw: the network's state. ema: its average's, names and shapes alike.
         words: of the vocabulary.
+        task: what it learned, one of `sequences.TASKS`.
 
     Raises:
         MalError: the disk is full or the folder cannot be written.
     """
     text = OmegaConf.to_yaml(OmegaConf.structured(config))
-    save_checkpoint(path, {"config": text, RAW: raw, EMA: ema, "words": list(words)})
+    save_checkpoint(path, {"config": text, RAW: raw, EMA: ema, "words": list(words), "task": task})
 
 
 def wrote(state: Any) -> bool:
     """Whether that is what `save` writes."""
-    kinds = {"config": str, RAW: dict, EMA: dict, "words": list}
+    kinds = {"config": str, RAW: dict, EMA: dict, "words": list, "task": str}
     return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
 
 

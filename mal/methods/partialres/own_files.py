@@ -19,7 +19,7 @@ NAMED = 10  # words that a message names
 
 def wrote(state: Any) -> bool:
     """Whether that is a network of Partial-RES's, as its training leaves one."""
-    kinds = {"config": str, "partialres": dict, "ema": dict, "words": list}
+    kinds = {"config": str, "partialres": dict, "ema": dict, "words": list, "task": str}
     return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
 
 
@@ -65,7 +65,7 @@ def check(state: Json, _: Config, path: Path) -> None:
     Raises:
         ConfigError: the network learned boxes alone.
     """
-    if state.get("task") == "box":
+    if state["task"] == "box":
         raise ConfigError(f"{path} learned boxes and no masks; give the labeler.pt of a train_res stage")
 
 

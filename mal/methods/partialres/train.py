@@ -127,7 +127,7 @@ def train(
             trainer.add(losses, about=batch.ids)
     if ranks.is_first():
         states = {"raw": network.state_dict(), "ema": average.module.state_dict()}
-        save(folder / FILE, config=config, words=vocabulary.words, **states)
+        save(folder / FILE, config=config, words=vocabulary.words, task=task, **states)
     return {**figures, **trainer.curve.means}
 
 
