@@ -30,6 +30,7 @@ PATHS = frozenset(
         "roots.lvis",
         "roots.coco_stuff",
         "roots.ade20k",
+        "roots.refcoco",
         "encoder.checkpoint",
         "labeler.file",
         "labeler.val_file",
