@@ -74,7 +74,7 @@ class Attention(nn.Module):
             bias: see `forward`; each query needs a key that is not hidden.
         """
         with torch.autocast(queries.device.type, enabled=False):
-            q, k, v = (_wide(each) for each in (queries, *seen))
+            q, k, v = (wide(each) for each in (queries, *seen))
             if bias is not None:
                 bias = bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
             dropout = self.dropout if self.training else 0.0
@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def weights(self, queries: Tensor, seen: KeysValues, bias: Tensor | None = None) -> Tensor:
         """(B, heads, L, S): the share that each query takes from each key, without dropout; rows sum to 1."""
         with torch.autocast(queries.device.type, enabled=False):
-            q, k = _wide(queries), _wide(seen.keys)
+            q, k = wide(queries), wide(seen.keys)
             logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
             return (logits if bias is None else logits + bias.to(q.dtype)).softmax(-1)
 
@@ -97,8 +97,8 @@ class Attention(nn.Module):
         return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def _wide(values: Tensor) -> Tensor:
-    """In float32 what autocast gave in half precision; double stays double."""
+def wide(values: Tensor) -> Tensor:
+    """In float32 what autocast gave in half precision; anything else as it is."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 

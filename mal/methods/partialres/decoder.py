@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mal.methods.partialres.attention import Attention, KeysValues, causal, hide
+from mal.methods.partialres.attention import Attention, KeysValues, causal, hide, wide
 from mal.methods.partialres.cctf import NONE, Lines, X, Y, content, lines
 from mal.methods.partialres.config.network import NetworkConfig, PartsConfig
 from mal.methods.partialres.config.sequence import SequenceConfig
@@ -128,10 +128,11 @@ class Decoder(nn.Module):
         """
         place = past[0].keys.shape[2] if past else 0
         states = self._embed(tokens[:, None], torch.full_like(tokens[:, None], axis), read)
-        positions, before = self.places[place : place + 1], list(past) or [None] * len(self.layers)
+        positions = self.places[place : place + 1]
+        before: list[KeysValues | None] = [*past] or [None] * len(self.layers)
         past.clear()
-        for layer, seen, own in zip(self.layers, read.layers, before, strict=True):
-            states, own = layer(states, positions, read, seen, past=own)
+        for layer, seen, earlier in zip(self.layers, read.layers, before, strict=True):
+            states, own = layer(states, positions, read, seen, past=earlier)
             past.append(own)
         return self._logits(states)[:, 0]
 
@@ -154,7 +155,7 @@ class Decoder(nn.Module):
         return states
 
     def _logits(self, states: Tensor) -> Tensor:
-        return self.head(self.norm(states)).float()
+        return wide(self.head(self.norm(states)))
 
     def _embed(self, inputs: Tensor, axes: Tensor, read: Read) -> Tensor:
         """(B, L, d): of [TASK] its vector; of the others their embeddings, and with CCTF what they point at."""

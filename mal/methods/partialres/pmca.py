@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mal.methods.partialres.attention import wide
 from mal.methods.partialres.feed_forward import perceptron
 
 SOFTNESS = 8  # what squared distances are divided by
@@ -33,8 +34,7 @@ class PointModulation(nn.Module):
         """
         found = self.layers(states)
         with torch.autocast(states.device.type, enabled=False):
-            found = found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
-            found = found.unflatten(-1, (-1, 4)).transpose(1, 2)  # (B, heads, L, 4)
+            found = wide(found).unflatten(-1, (-1, 4)).transpose(1, 2)  # (B, heads, L, 4)
             centres, scales = found[..., :2].sigmoid() * cells[:, None, None].to(found), found[..., 2:]
             return torch.cat([modulation(centres, scales, grid), found.new_zeros(*found.shape[:-1], others)], dim=-1)
 

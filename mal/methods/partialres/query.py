@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
 from mal.config import Config
-from mal.methods.partialres.attention import hide
+from mal.methods.partialres.attention import hide, wide
 from mal.methods.partialres.config.network import PartsConfig
 from mal.methods.partialres.decoder import DecoderLayer, Read
 from mal.methods.partialres.feed_forward import perceptron
@@ -83,7 +83,7 @@ class QueryNetwork(nn.Module):
         maps = self.encoders.backbone(images)
         memory = self.encoders.remember(maps, words, valid)
         states = self._states(memory)
-        boxes, scores = self.box(states).float().sigmoid(), self.score(states).float()[..., 0]
+        boxes, scores = wide(self.box(states)).sigmoid(), wide(self.score(states))[..., 0]
         chosen = scores.argmax(1) if box is None else matched(boxes, scores, box)
         masks = None
         if self.pixels is not None:
@@ -119,7 +119,7 @@ class Pixels(nn.Module):
         """
         coarse = F.interpolate(image.movedim(-1, 1), finest.shape[-2:], mode="bilinear", align_corners=False)
         features = self.smooth(self.lateral(finest) + coarse)
-        return torch.einsum("bd,bdhw->bhw", self.embed(states), features).float() / states.shape[-1] ** 0.5
+        return wide(torch.einsum("bd,bdhw->bhw", self.embed(states), features)) / states.shape[-1] ** 0.5
 
 
 @torch.no_grad()
