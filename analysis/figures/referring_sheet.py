@@ -1,0 +1,122 @@
+"""Expressions with the contour points, the mask and the human mask of what they mean, from the best to the worst."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.drawing import HUMAN, PSEUDO, decode, even_places
+from analysis.figures.drawn import PAGE, sheet
+from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import Drawing, each, provenance
+from analysis.recipes import recipe_name
+from analysis.records import Json, Record, address
+from analysis.referring_rows import row_of
+
+ROWS, ACROSS = 6, 2  # expressions below and beside each other
+PARTS = ("image", "points", "mask", "human mask")
+SIDE = 300  # pixels of a picture, at most
+LETTERS = 46  # of an expression
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A run's answers to expressions on images that may be shown, best first, and their IoUs."""
+
+    record: Record  # of res_val
+    answers: list[tuple[float, Json]]
+    images: Photographs
+
+
+@each("res_val")
+def expressions(groups: list[Group], results: Results) -> Drawing:
+    """At equal steps of the ranking by IoU; the run that most results of the store are built on."""
+    found = _answered(groups[0][0], results)
+    chosen = [found.answers[place] for place in even_places(len(found.answers), ROWS * ACROSS)]
+    rows = -(-len(chosen) // ACROSS)
+    size = PAGE / (ACROSS * len(PARTS))
+    figure = sheet(PAGE, rows * (size + 0.16) + 0.2)
+    parts = np.asarray(figure.subfigures(1, ACROSS, wspace=0.02))
+    for start, part in zip(range(0, ACROSS * rows, rows), parts, strict=True):
+        grid = part.subplots(rows, len(PARTS), squeeze=False)
+        for axes in grid.flat:
+            frame(axes)
+        for line, (iou, answer) in zip(grid, chosen[start : start + rows], strict=False):
+            _draw(line, iou, answer, found.images)
+    recipe, seed = recipe_name(found.record, results.known), found.record["columns"]["seed"]
+    who = f"Partial-RES ({row_of(found.record) or 'a network of its own'}; recipe {recipe}, seed {seed})"
+    others = "" if len(groups) == 1 else f", of {len(groups)} networks the one that most results are built on"
+    caption = (
+        f"What expressions mean, by {who}{others}: image, predicted contour points, the mask that they enclose (blue) "
+        f"and the human mask (orange), with its IoU. Rule: of {len(found.answers)} validation expressions those at "
+        f"{len(chosen)} equal steps of the ranking by IoU, from the best to the worst. "
+        + provenance([[found.record]], f"{len(found.answers)} expressions")
+        + found.images.attribution([int(answer["image_id"]) for _, answer in chosen])
+    )
+    notes = [*found.images.notes(), *([f"{len(groups) - 1} other networks on this data"] if groups[1:] else [])]
+    return figure, caption, notes
+
+
+def _answered(record: Record, results: Results) -> Answered:
+    """
+    Raises:
+        LeftOut: a file is missing or fits no other, or nothing may be shown.
+    """
+    scores = results.arrays(record, "iou.npz", ("ids", "iou"))
+    asked = results.source(record, "refer_")
+    measured = {int(i) for i in scores["ids"]}
+    answers = [answer for answer in results.json(asked, "refer.json") if answer["id"] in measured]
+    if [answer["id"] for answer in answers] != scores["ids"].tolist():
+        raise LeftOut(f"{address(record)}: iou.npz is not of the expressions of {address(asked)}/refer.json")
+    images = photographs(results, record)
+    kept = [
+        (float(iou), answer)
+        for iou, answer in zip(scores["iou"], answers, strict=True)
+        if answer["image_id"] in images.records and answer["id"] in images.humans
+    ]
+    if not kept:
+        raise LeftOut(f"{address(record)}: no expression is about an image that may be shown")
+    order = sorted(range(len(kept)), key=lambda place: (-kept[place][0], place))
+    return Answered(record, [kept[place] for place in order], images)
+
+
+def answered(answer: Json, entry: Json) -> np.ndarray:
+    """The mask of an answer, (height, width) bool: its own, or what its points enclose; empty below three.
+
+    Args:
+        answer: `segmentation` or `points`, [[x, y], …]. entry: of its image.
+    """
+    points = answer.get("points", [])
+    if "segmentation" not in answer and len(points) < 3:
+        return np.zeros((entry["height"], entry["width"]), dtype=bool)
+    return decode(answer.get("segmentation") or [np.ravel(points).tolist()], entry)
+
+
+def _draw(line: Any, iou: float, answer: Json, images: Photographs) -> None:
+    """A row of pictures; the expression stands above the first."""
+    entry, human = images.records[answer["image_id"]], images.humans[answer["id"]]
+    pixels = images.pixels(answer["image_id"])
+    picture = fit(pixels, SIDE)
+    text = answer["expression"]
+    short = text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
+    line[0].imshow(picture)
+    line[0].set_title(f"“{short}”, IoU {iou:.2f}", loc="left")
+    points = answer.get("points", [])
+    _points(line[1], picture, np.array(points, dtype=np.float64).reshape(-1, 2) * len(picture) / len(pixels))
+    draw_masks(line[2], picture, [(fit(answered(answer, entry), SIDE), PSEUDO)])
+    draw_masks(line[3], picture, [(fit(decode(human["segmentation"], entry), SIDE), HUMAN)])
+
+
+def _points(axes: Axes, picture: np.ndarray, points: np.ndarray) -> None:
+    """The first point is red: the sequence begins there."""
+    axes.imshow(picture)
+    if len(points):
+        red, green, blue = PSEUDO.tolist()
+        x, y = (points - 0.5).T
+        axes.plot([*x, x[0]], [*y, y[0]], color="white", linewidth=1.3)
+        axes.plot([*x, x[0]], [*y, y[0]], color=(red, green, blue), linewidth=0.8)
+        faces = ["red", *["white"] * (len(x) - 1)]
+        axes.scatter(x, y, s=6, c=faces, edgecolors=(red, green, blue), linewidths=0.6, zorder=3)
+    axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
