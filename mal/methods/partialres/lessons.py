@@ -33,7 +33,7 @@ def for_masks(config: Config) -> Config:
     """Of RES, or of boxes and masks in one."""
     own = _by_model(config.partialres)
     res = own.res if own.res.start == "rec" else replace(own.res, start_from=ResConfig().start_from)
-    rec = RecConfig(first=own.rec.first) if task_of(config) == "taskwise" else RecConfig()
+    rec = own.rec if task_of(config) == "taskwise" else replace(own.rec, first=RecConfig().first)
     return replace(config, partialres=replace(own, parts=replace(own.parts, rec=False), rec=rec, res=res))
 
 
