@@ -36,6 +36,16 @@ MAPS = {
 }
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
+EXPRESSIONS = {
+    "mean_iou": "IoU",
+    "overall_iou": "overall IoU",
+    "pr50": "Pr@.5",
+    "pr70": "Pr@.7",
+    "pr90": "Pr@.9",
+    "crowd_iou": "crowd IoU",
+    "ceiling": "ceiling",
+}
+BOXES = {"rec_accuracy": "accuracy", "box_iou": "IoU of the box, filled", "ellipse_iou": "IoU of its ellipse"}
 BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
 CLUSTERING = {
     "clustering": "score",
@@ -88,6 +98,14 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     if chosen:
         parts.append(f"Mean IoU in % on {_counts(chosen, 'miou')} validation images [95 % interval]")
         parts.append(_miou(chosen, known))
+    for stage, title, names in (
+        ("rec_val", "Boxes from expressions, which no mask was seen for", BOXES),
+        ("res_val", "Masks from expressions", EXPRESSIONS),
+    ):
+        chosen = [r for r in records if r["stage"] == stage]
+        if chosen:
+            parts.append(f"{title}, {_counts(chosen, next(iter(names)))} validation expressions")
+            parts.append(_referring(chosen, known, names))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
     return "\n\n".join(parts)
@@ -111,6 +129,8 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"{learning['steps']} steps of {learning['batch']} images, seed {columns['seed']}, "
                 f"{record['seconds'] / 60:.1f} min"
             )
+        if record["stage"] in ("train_rec", "train_res"):
+            lines.append(_referring_schedule(record))
         if record["stage"] == "train_labeler":
             lines.append(
                 f"encoder {columns['encoder']}, recipe {recipe_name(record, known)}, "
@@ -186,12 +206,36 @@ def _miou(records: list[Record], known: dict[str, Record]) -> str:
     return table(["learned from", *header, *(MIOU[metric] for metric in shown)], rows)
 
 
+def _referring(records: list[Record], known: dict[str, Record], names: Mapping[str, str]) -> str:
+    """A column each metric that a record has."""
+    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    shown_names = [name for name in names if any(name in r["metrics"] for r in records)]
+    rows = [[*cells, *(_number(r, name) for name in shown_names)] for r, cells in identified]
+    return table(["network", *header, *(names[name] for name in shown_names)], rows)
+
+
+def _referring_schedule(record: Record) -> str:
+    """How Partial-RES learned boxes or masks, in words."""
+    columns = record["columns"]
+    part = record["stage"].removeprefix("train_")
+    batch = record["config"]["partialres"][part]["batch"]
+    what = "boxes" if part == "rec" else f"masks of {columns['percent']:g} %"
+    more = "" if columns.get("pseudo", "none") == "none" else " and pseudo masks"
+    return (
+        f"Partial-RES, {what}{more}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+        f"{record['metrics']['steps']['value']:g} steps of {batch} expressions, seed {columns['seed']}, "
+        f"{record['seconds'] / 60:.1f} min"
+    )
+
+
 def _beside_miou(records: list[Record]) -> list[str]:
     """How good what a network learned from was, in sentences."""
     lines = []
     for record in records:
         values = {name: entry["value"] for name, entry in record["metrics"].items()}
-        if record["stage"] == "pseudo_quality_train":
+        if record["stage"] == "pseudo_quality_train" and record["columns"]["labeler"] == "partialres":
+            lines.append(_kept(record["columns"], values))
+        elif record["stage"] == "pseudo_quality_train":
             lines.append(
                 f"Pseudo-labels ({record['columns']['pseudo']}): {values['share_kept']:.1%} of the novel training "
                 f"pixels have a label, {values['share_right']:.1%} of these the right one"
@@ -203,6 +247,20 @@ def _beside_miou(records: list[Record]) -> list[str]:
                 f"{values['student_auc']:.3f} (chance .5)"
             )
     return lines
+
+
+def _kept(columns: Mapping[str, Any], values: Mapping[str, float]) -> str:
+    """How good pseudo masks were, in a sentence; metrics of what there was none of are absent."""
+    told = {
+        "kept_iou": "IoU of these {:.3f}",
+        "rejected_iou": "of the others {:.3f}",
+        "correlation": "d and IoU: {:+.2f}",
+    }
+    more = [text.format(values[name]) for name, text in told.items() if name in values]
+    threshold = f", d < {columns['threshold']:g}" if columns.get("threshold") is not None else ""
+    return f"Pseudo masks ({columns['pseudo']}{threshold}): {values['share_kept']:.1%} kept" + "".join(
+        f"; {one}" for one in more
+    )
 
 
 def weak_shot_name(record: Record) -> str:
