@@ -36,10 +36,17 @@ MAPS = {
 }
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
+EXPRESSIONS = {
+    "mean_iou": "IoU",
+    "overall_iou": "overall IoU",
+    "pr50": "Pr@.5",
+    "pr70": "Pr@.7",
+    "pr90": "Pr@.9",
+    "crowd_iou": "crowd IoU",
+    "ceiling": "ceiling",
+}
+BOXES = {"rec_accuracy": "accuracy", "box_iou": "IoU of the box, filled", "ellipse_iou": "IoU of its ellipse"}
 BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
-REFERRED = {"mean_iou": "IoU", "overall_iou": "overall IoU"}  # with intervals
-PRECISIONS = {f"pr{k}0": f"Pr@.{k}" for k in (5, 7, 9)} | {"ceiling": "ceiling", "crowd_iou": "crowd IoU"}
-LOCATED = {"box_iou": "mask IoU of its box, filled", "ellipse_iou": "of its inscribed ellipse"}
 CLUSTERING = {
     "clustering": "score",
     "clustering_S": "S",
@@ -91,16 +98,16 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     if chosen:
         parts.append(f"Mean IoU in % on {_counts(chosen, 'miou')} validation images [95 % interval]")
         parts.append(_miou(chosen, known))
+    for stage, title, names in (
+        ("rec_val", "Boxes from expressions, which no mask was seen for", BOXES),
+        ("res_val", "Masks from expressions", EXPRESSIONS),
+    ):
+        chosen = [r for r in records if r["stage"] == stage]
+        if chosen:
+            parts.append(f"{title}, {_counts(chosen, next(iter(names)))} validation expressions")
+            parts.append(_referring(chosen, known, names))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
-    chosen = [r for r in records if r["stage"] == "rec_val"]
-    if chosen:
-        parts.append(f"Boxes of {_counts(chosen, 'rec_accuracy')} validation expressions, in % [95 % interval]")
-        parts.append(_located(chosen, known))
-    chosen = [r for r in records if r["stage"] == "res_val"]
-    if chosen:
-        parts.append(f"Masks of {_counts(chosen, 'mean_iou')} validation expressions, in % [95 % interval]")
-        parts.append(_referred(chosen, known))
     return "\n\n".join(parts)
 
 
@@ -115,14 +122,6 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"{record['metrics']['steps']['value']:g} steps of {config['attentionshift']['learning']['batch']} "
                 f"images, seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
-        if record["stage"] in ("train_rec", "train_res"):
-            learning = config["partialres"][record["stage"].removeprefix("train_")]
-            what = "boxes" if record["stage"] == "train_rec" else f"masks ({from_words(record)})"
-            lines.append(
-                f"Partial-RES, {what}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
-                f"{record['metrics']['steps']['value']:g} steps of {learning['batch']} expressions, seed "
-                f"{columns['seed']}, {record['seconds'] / 60:.1f} min"
-            )
         if record["stage"] == "train_simformer":
             learning = config["simformer"]["learning"]
             lines.append(
@@ -130,6 +129,8 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"{learning['steps']} steps of {learning['batch']} images, seed {columns['seed']}, "
                 f"{record['seconds'] / 60:.1f} min"
             )
+        if record["stage"] in ("train_rec", "train_res"):
+            lines.append(_referring_schedule(record))
         if record["stage"] == "train_labeler":
             lines.append(
                 f"encoder {columns['encoder']}, recipe {recipe_name(record, known)}, "
@@ -205,13 +206,35 @@ def _miou(records: list[Record], known: dict[str, Record]) -> str:
     return table(["learned from", *header, *(MIOU[metric] for metric in shown)], rows)
 
 
+def _referring(records: list[Record], known: dict[str, Record], names: Mapping[str, str]) -> str:
+    """A column each metric that a record has."""
+    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    shown_names = [name for name in names if any(name in r["metrics"] for r in records)]
+    rows = [[*cells, *(_number(r, name) for name in shown_names)] for r, cells in identified]
+    return table(["network", *header, *(names[name] for name in shown_names)], rows)
+
+
+def _referring_schedule(record: Record) -> str:
+    """How Partial-RES learned boxes or masks, in words."""
+    columns = record["columns"]
+    part = record["stage"].removeprefix("train_")
+    batch = record["config"]["partialres"][part]["batch"]
+    what = "boxes" if part == "rec" else f"masks of {columns['percent']:g} %"
+    more = "" if columns.get("pseudo", "none") == "none" else " and pseudo masks"
+    return (
+        f"Partial-RES, {what}{more}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+        f"{record['metrics']['steps']['value']:g} steps of {batch} expressions, seed {columns['seed']}, "
+        f"{record['seconds'] / 60:.1f} min"
+    )
+
+
 def _beside_miou(records: list[Record]) -> list[str]:
     """How good what a network learned from was, in sentences."""
     lines = []
     for record in records:
         values = {name: entry["value"] for name, entry in record["metrics"].items()}
-        if record["stage"] == "pseudo_quality_train" and "share_right" not in values:
-            lines.append(_pseudo_masks(record, values))
+        if record["stage"] == "pseudo_quality_train" and record["columns"]["labeler"] == "partialres":
+            lines.append(_kept(record["columns"], values))
         elif record["stage"] == "pseudo_quality_train":
             lines.append(
                 f"Pseudo-labels ({record['columns']['pseudo']}): {values['share_kept']:.1%} of the novel training "
@@ -226,45 +249,18 @@ def _beside_miou(records: list[Record]) -> list[str]:
     return lines
 
 
-def _pseudo_masks(record: Record, values: Mapping[str, float]) -> str:
-    """How many masks of other objects were learned from, and whether these were the better ones."""
-    names = {"kept_iou": "IoU of these {:.3f}", "rejected_iou": "of the others {:.3f}"}
-    names |= {"correlation": "correlation of d and IoU {:+.2f}"}
-    measured = [text.format(values[name]) for name, text in names.items() if name in values]
-    kept = f"Pseudo masks ({record['columns']['pseudo']}): {values['share_kept']:.1%} of them learned from"
-    return ", ".join([kept, *measured])
-
-
-def _located(records: list[Record], known: dict[str, Record]) -> str:
-    def name(record: Record) -> str:
-        return str(record["columns"]["model"])
-
-    header, identified = _identified(records, known, name)
-    rows = [[*cells, _percent(r, "rec_accuracy"), *(_share_of(r, it) for it in LOCATED)] for r, cells in identified]
-    return table(["model", *header, "accuracy", *LOCATED.values()], rows)
-
-
-def _referred(records: list[Record], known: dict[str, Record]) -> str:
-    header, identified = _identified(records, known, from_words)
-    shown = {metric: title for metric, title in PRECISIONS.items() if any(metric in r["metrics"] for r in records)}
-    rows = [
-        [*cells, *(_percent(r, metric) for metric in REFERRED), *(_share_of(r, metric) for metric in shown)]
-        for r, cells in identified
-    ]
-    return table(["learned from", *header, *REFERRED.values(), *shown.values()], rows)
-
-
-def from_words(record: Record) -> str:
-    """What a network that draws what expressions mean learned its masks from, in words."""
-    columns = record["columns"]
-    also = {"none": "", "model": " + predictions", "box": " + filled boxes", "ellipse": " + ellipses"}
-    start = " after boxes" if columns["start"] == "rec" else ""
-    return f"{columns['percent']:g} % of the masks{also[columns['pseudo']]}{start}"
-
-
-def _share_of(record: Record, metric: str) -> str:
-    entry = record["metrics"].get(metric)
-    return "-" if entry is None else f"{100 * entry['value']:.1f}"
+def _kept(columns: Mapping[str, Any], values: Mapping[str, float]) -> str:
+    """How good pseudo masks were, in a sentence; metrics of what there was none of are absent."""
+    told = {
+        "kept_iou": "IoU of these {:.3f}",
+        "rejected_iou": "of the others {:.3f}",
+        "correlation": "d and IoU: {:+.2f}",
+    }
+    more = [text.format(values[name]) for name, text in told.items() if name in values]
+    threshold = f", d < {columns['threshold']:g}" if columns.get("threshold") is not None else ""
+    return f"Pseudo masks ({columns['pseudo']}{threshold}): {values['share_kept']:.1%} kept" + "".join(
+        f"; {one}" for one in more
+    )
 
 
 def weak_shot_name(record: Record) -> str:

@@ -11,9 +11,9 @@ from test_figure_numbers import record
 Json = dict[str, Any]
 PLACE = {"data": "scenes", "profile": "smoke"}
 COLUMNS = {
-    **PLACE, "seed": 0, "labeler": "partialres", "encoder": "pyramid_nano", "model": "sequence", "percent": 5.0,
-    "start": "rec", "cctf": "none", "pmca": False, "task": "learnable", "pseudo": "none", "contour_points": 8,
-    "steps": 100,
+    **PLACE, "seed": 0, "labeler": "partialres", "recipe": "ours", "encoder": "pyramid_nano", "model": "sequence",
+    "percent": 5.0, "start": "rec", "cctf": "none", "pmca": False, "task": "learnable", "pseudo": "none",
+    "contour_points": 8, "steps": 100,
 }  # fmt: skip
 FULL = {"cctf": "matched", "pmca": True, "pseudo": "model", "threshold": 0.1}
 HEIGHT, WIDTH, COUNT, POINTS = 48, 64, 10, 8

@@ -30,23 +30,19 @@ def attention(groups: list[Group], results: Results) -> Drawing:
     if not chosen:
         raise LeftOut(f"{address(naive.record)}: no expression has points of both networks")
     chosen = chosen[:EXPRESSIONS]
-    across = 1 + POINTS
-    shapes = [naive.arrays["valid"][place] for place in chosen]
-    heights = [float(down / wide) for wide, down in shapes for _ in runs]
-    figure = sheet(PAGE * 0.8, PAGE * 0.8 / across * sum(heights) + 0.2 * len(chosen) + 0.1)
-    grid = figure.subplots(2 * len(chosen), across, squeeze=False, height_ratios=heights)
-    for axes in grid.flat:
-        frame(axes)
-        axes.set_axis_off()
-    for row, (place, run) in enumerate((place, run) for place in chosen for run in runs):
-        line = grid[row]
-        line[0].set_axis_on()
-        line[0].set_ylabel(network_name(run.record))
-        if run is naive:
-            line[0].set_title(naive.text(place, 60), loc="left")
-        run.pictured(line[0], place)
-        draw_contour(line[0], run.arrays["points"][place], PSEUDO)
-        _looking(line[1:], run, place)
+    size = PAGE * 0.8 / (1 + POINTS)
+    heights = [2 * size * float(down / wide) + 0.25 for wide, down in naive.arrays["valid"][chosen]]
+    figure = sheet(PAGE * 0.8, sum(heights))
+    parts = np.asarray(figure.subfigures(len(chosen), 1, squeeze=False, height_ratios=heights)).ravel()
+    for place, part in zip(chosen, parts, strict=True):
+        part.suptitle(naive.text(place, 60), x=0.005, ha="left", fontsize=7)
+        for line, run in zip(part.subplots(2, 1 + POINTS), runs, strict=True):
+            for axes in line:
+                frame(axes)
+            line[0].set_ylabel(network_name(run.record))
+            run.pictured(line[0], place)
+            draw_contour(line[0], run.arrays["points"][place], PSEUDO)
+            _looking(line[1:], run, place)
     return figure, _caption(naive, full, chosen, results), naive.images.notes()
 
 
@@ -73,9 +69,10 @@ def _looking(line: np.ndarray, run: Looks, place: int) -> None:
     """The attention of some points on the image's cells, the mean of their two tokens, and the points in red."""
     points, maps = run.arrays["points"][place], run.arrays["attention"][place]
     side = run.arrays["images"].shape[1]
-    count = len(known(points))
-    for axes, token in zip(line, sorted({*np.linspace(0, count, POINTS, endpoint=False).astype(int)}), strict=False):
-        axes.set_axis_on()
+    tokens = sorted({*np.linspace(0, len(known(points)), POINTS, endpoint=False).astype(int).tolist()})
+    for axes in line[len(tokens) :]:
+        axes.set_axis_off()
+    for axes, token in zip(line, tokens, strict=False):
         axes.imshow(np.mean(maps[2 * token : 2 * token + 2], axis=0), cmap="viridis", extent=(0, side, side, 0))
         axes.scatter(points[token, 0], points[token, 1], s=14, c="red", edgecolors="white", linewidths=0.6, zorder=3)
         run.cut(axes, place)

@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.drawing import HUMAN, PSEUDO
 from analysis.figures.drawn import PAGE, sheet
-from analysis.figures.referring_looks import Looks, draw_contour, gap_variation, known, read_looks
+from analysis.figures.referring_looks import Looks, draw_contour, gap_variation, known, read_looks, with_most_parts
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import Drawing, each, provenance
 from analysis.recipes import recipe_name
@@ -21,8 +21,8 @@ ROWS = {  # member of looks.npz → what stands beside its row
 
 @each("looks_val")
 def contours(groups: list[Group], results: Results) -> Drawing:
-    """A column an expression, of the network that most results of the store are built on."""
-    found = read_looks(groups[0][0], results)
+    """A column an expression, of the network with the most parts."""
+    found = read_looks(with_most_parts(groups)[0], results)
     chosen = [place for place in range(found.count) if len(known(found.arrays["points"][place]))][:COLUMNS]
     if not chosen:
         raise LeftOut(f"{address(found.record)}: no expression has predicted points")

@@ -6,6 +6,7 @@ contours as predicted, of the filled prediction and of the truth, NaN beyond the
 each token, NaN beyond the last; `valid` (n, 2), width and height of the image in the square.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
 from analysis.figures.photographs import Photographs, frame, photographs
-from analysis.figures.results import LeftOut, Results
+from analysis.figures.results import Group, LeftOut, Results
 from analysis.records import Record, address
 from analysis.referring_rows import row_of
 
@@ -22,6 +23,7 @@ MEMBERS = (
     *("ids", "image_ids", "expressions", "images", "valid"),
     *("truth", "points", "resampled", "true_points", "attention"),
 )
+BEST = ("full", "both", "naive")  # rows, the one with the most parts first
 Floats = NDArray[np.float64]
 
 
@@ -42,9 +44,8 @@ class Looks:
         return [int(self.arrays["image_ids"][place]) for place in places]
 
     def text(self, place: int, most: int) -> str:
-        """An expression of at most so many characters."""
-        text = str(self.arrays["expressions"][place])
-        return text if len(text) <= most else text[: most - 1] + "…"
+        """An expression, of at most so many characters."""
+        return shortened(str(self.arrays["expressions"][place]), most)
 
     def pictured(self, axes: Axes, place: int) -> None:
         """The image, without the square's padding, in the square's pixels."""
@@ -133,6 +134,17 @@ def draw_contour(axes: Axes, points: np.ndarray, colour: np.ndarray, *, filled: 
         axes.plot(x, y, color=(red, green, blue), linewidth=0.8)
         axes.scatter(x, y, s=6, c="white", edgecolors=(red, green, blue), linewidths=0.6, zorder=3)
     axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def with_most_parts(groups: Sequence[Group]) -> Group:
+    """What is shown of several: the first of BEST that there is, else the first."""
+    named = [(network_name(group[0]), group) for group in groups]
+    return next((group for wanted in BEST for name, group in named if name == wanted), groups[0])
 
 
 def network_name(record: Record) -> str:

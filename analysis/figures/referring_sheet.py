@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from analysis.drawing import HUMAN, PSEUDO, decode, even_places
 from analysis.figures.drawn import PAGE, sheet
 from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
+from analysis.figures.referring_looks import shortened, with_most_parts
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import Drawing, each, provenance
 from analysis.recipes import recipe_name
@@ -18,7 +19,8 @@ from analysis.referring_rows import row_of
 ROWS, ACROSS = 6, 2  # expressions below and beside each other
 PARTS = ("image", "points", "mask", "human mask")
 SIDE = 300  # pixels of a picture, at most
-LETTERS = 46  # of an expression
+TALLEST = 1.4  # of a row's height to a picture's width
+LETTERS = 56  # of an expression
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,25 @@ class Answered:
 
 @each("res_val")
 def expressions(groups: list[Group], results: Results) -> Drawing:
-    """At equal steps of the ranking by IoU; the run that most results of the store are built on."""
-    found = _answered(groups[0][0], results)
+    """At equal steps of the ranking by IoU, of the network with the most parts."""
+    found = _answered(with_most_parts(groups)[0], results)
     chosen = [found.answers[place] for place in even_places(len(found.answers), ROWS * ACROSS)]
     rows = -(-len(chosen) // ACROSS)
-    size = PAGE / (ACROSS * len(PARTS))
-    figure = sheet(PAGE, rows * (size + 0.16) + 0.2)
-    parts = np.asarray(figure.subfigures(1, ACROSS, wspace=0.02))
-    for start, part in zip(range(0, ACROSS * rows, rows), parts, strict=True):
-        grid = part.subplots(rows, len(PARTS), squeeze=False)
-        for axes in grid.flat:
+    shapes = [found.images.records[answer["image_id"]] for _, answer in chosen]
+    tall = [min(entry["height"] / entry["width"], TALLEST) for entry in shapes]
+    heights = [max(tall[row::rows]) * PAGE / (ACROSS * len(PARTS)) + 0.2 for row in range(rows)]
+    figure = sheet(PAGE, sum(heights))
+    parts = np.asarray(figure.subfigures(rows, ACROSS, squeeze=False, height_ratios=heights))
+    for part, (iou, answer) in zip(parts.T.ravel(), chosen, strict=False):  # the best is at the top of the left column
+        part.suptitle(f"“{shortened(answer['expression'], LETTERS)}”, IoU {iou:.2f}", x=0.01, ha="left", fontsize=6.5)
+        line = part.subplots(1, len(PARTS))
+        for axes in line:
             frame(axes)
-        for line, (iou, answer) in zip(grid, chosen[start : start + rows], strict=False):
-            _draw(line, iou, answer, found.images)
+        _draw(line, answer, found.images)
     recipe, seed = recipe_name(found.record, results.known), found.record["columns"]["seed"]
     who = f"Partial-RES ({row_of(found.record) or 'a network of its own'}; recipe {recipe}, seed {seed})"
-    others = "" if len(groups) == 1 else f", of {len(groups)} networks the one that most results are built on"
     caption = (
-        f"What expressions mean, by {who}{others}: image, predicted contour points, the mask that they enclose (blue) "
+        f"What expressions mean, by {who}: image, predicted contour points, the mask that they enclose (blue) "
         f"and the human mask (orange), with its IoU. Rule: of {len(found.answers)} validation expressions those at "
         f"{len(chosen)} equal steps of the ranking by IoU, from the best to the worst. "
         + provenance([[found.record]], f"{len(found.answers)} expressions")
@@ -94,15 +97,12 @@ def answered(answer: Json, entry: Json) -> np.ndarray:
     return decode(answer.get("segmentation") or [np.ravel(points).tolist()], entry)
 
 
-def _draw(line: Any, iou: float, answer: Json, images: Photographs) -> None:
-    """A row of pictures; the expression stands above the first."""
+def _draw(line: Any, answer: Json, images: Photographs) -> None:
+    """A row of pictures, as PARTS names them."""
     entry, human = images.records[answer["image_id"]], images.humans[answer["id"]]
     pixels = images.pixels(answer["image_id"])
     picture = fit(pixels, SIDE)
-    text = answer["expression"]
-    short = text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
     line[0].imshow(picture)
-    line[0].set_title(f"“{short}”, IoU {iou:.2f}", loc="left")
     points = answer.get("points", [])
     _points(line[1], picture, np.array(points, dtype=np.float64).reshape(-1, 2) * len(picture) / len(pixels))
     draw_masks(line[2], picture, [(fit(answered(answer, entry), SIDE), PSEUDO)])
