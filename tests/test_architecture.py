@@ -28,7 +28,7 @@ LAYERS = (
     "config_checks overrides needs",
     "request pictures",
     "own",
-    "run label check review store tracking voc semantic",
+    "run label check review store tracking voc semantic expressions",
     "autolabel segment",
 )
 # no one imports another

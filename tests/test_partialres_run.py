@@ -91,8 +91,9 @@ def test_a_setting_changes_the_keys_of_those_who_read_it(compose, tmp_path: Path
 def test_rows_share_what_does_not_know_what_they_vary(compose, tmp_path: Path) -> None:
     """One training of boxes serves the ladder; one first training of masks every threshold."""
     rows = [
-        (), ("few.percent=100", "pseudo.kind=none"), ("parts.cctf=none",), ("parts.pmca=false",), ("sequence.points=9",),
-        ("sequence.task=zero",), ("pseudo.kind=ellipse",), ("pseudo.threshold=1",), ("res.steps=9",),
+        (), ("few.percent=100", "pseudo.kind=none"), ("parts.cctf=none",), ("parts.pmca=false",),
+        ("sequence.points=9",), ("sequence.task=zero",), ("pseudo.kind=ellipse",), ("pseudo.threshold=1",),
+        ("res.steps=9",),
     ]  # fmt: skip
     assert len({keys(compose, tmp_path, *row)["train_rec"][0] for row in rows}) == 1
     thresholds = [keys(compose, tmp_path, f"pseudo.threshold={d}") for d in (0.5, 1, 2)]
@@ -168,7 +169,7 @@ def test_the_rows_of_its_experiments_make_sense_at_the_papers_scale(compose, nam
     jobs = sweeps.jobs(f"experiment=partialres/{name}", "profile=paper")
     for job in (jobs[0], jobs[-1]):
         own = compose(*job).partialres
-        assert (own.few.percent == 100) == (name == "tab1" or job is jobs[-1] and name in ("parts", "fig1"))
+        assert (own.few.percent == 100) == (name == "tab1" or (job is jobs[-1] and name in ("parts", "fig1")))
 
 
 def test_the_fractions_of_figure_1_need_one_training_of_boxes_per_model(compose, tmp_path: Path) -> None:
@@ -207,13 +208,10 @@ def test_a_run_is_told_in_tables() -> None:
         ]
     )
     lines = [" ".join(line.replace("|", " ").split()) for line in said.splitlines()]
-    assert "5 % of the masks after boxes 25.0 [20.0, 30.0] 25.0 [20.0, 30.0] 50.0 25.0 12.5 80.0" in lines
-    assert "5 % of the masks + predictions after boxes 30.0 [20.0, 30.0] 25.0 [20.0, 30.0] 50.0 25.0 12.5 80.0" in lines
-    assert "sequence 25.0 [20.0, 30.0] 50.0 75.0" in lines
-    assert (
-        "Pseudo masks (model): 50.0% of them learned from, IoU of these 0.750, of the others 0.250, correlation of d "
-        "and IoU -0.50" in said
-    )
+    assert any(line.endswith("0.250 [0.200, 0.300] 0.250 [0.200, 0.300] 0.500 0.250 0.125 0.800") for line in lines)
+    assert any(line.endswith("0.300 [0.200, 0.300] 0.250 [0.200, 0.300] 0.500 0.250 0.125 0.800") for line in lines)
+    assert any(line.endswith("0.250 [0.200, 0.300] 0.500 0.750") for line in lines)
+    assert "50.0% kept; IoU of these 0.750; of the others 0.250; d and IoU: -0.50" in said
 
 
 def results(store: Path) -> Iterator[tuple[str, bytes]]:
@@ -230,7 +228,8 @@ def results(store: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.slow
 def test_a_whole_run_from_expressions_to_a_table(tmp_path: Path) -> None:
     said = command("labeler=partialres", store=tmp_path / "runs").stdout
-    for words in ("Partial-RES, boxes", "Masks of", "Boxes of", "Pseudo masks (model)", "expressions:  ", "labeler:  "):
+    told = ("Partial-RES, boxes", "Masks from expressions", "Boxes from expressions", "Pseudo masks (model")
+    for words in (*told, "expressions: ", "labeler:  "):
         assert words in said
     (place,) = (tmp_path / "runs" / "res_val").glob("*/run.json")
     metrics = json.loads(place.read_text())["metrics"]
