@@ -131,6 +131,7 @@ class TextEncoder(nn.Module):
             (B, channels) float32, in [−1, 1]; also under autocast, as a recurrence sums its rounding.
         """
         lengths = (words != PADDING).sum(1).clamp(min=1)
+        self.gru.flatten_parameters()  # a copy's, such as an average's, lie apart on a GPU: cuDNN warns at each pass
         with torch.autocast(words.device.type, enabled=False):
             packed = pack_padded_sequence(self.embedding(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
             states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
