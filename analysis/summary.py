@@ -104,7 +104,7 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     ):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
-            parts.append(f"{title}, {_counts(chosen, next(iter(names)))} validation expressions")
+            parts.append(f"{title}, {_counts(chosen, next(iter(names)))} validation expressions [95 % interval]")
             parts.append(_referring(chosen, known, names))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
@@ -210,8 +210,17 @@ def _referring(records: list[Record], known: dict[str, Record], names: Mapping[s
     """A column each metric that a record has."""
     header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
     shown_names = [name for name in names if any(name in r["metrics"] for r in records)]
-    rows = [[*cells, *(_number(r, name) for name in shown_names)] for r, cells in identified]
+    rows = [[*cells, *(_bounded(r, name) for name in shown_names)] for r, cells in identified]
     return table(["network", *header, *(names[name] for name in shown_names)], rows)
+
+
+def _bounded(record: Record, metric: str) -> str:
+    """A metric, and its interval where the record has one; of a share of expressions the value alone."""
+    ends = [record["metrics"].get(f"{metric}{end}") for end in ("_low", "_high")]
+    if metric.startswith("pr") or any(end is None for end in ends):
+        return _number(record, metric)
+    low, high = (end["value"] for end in ends if end is not None)
+    return f"{_number(record, metric)} [{low:.3f}, {high:.3f}]"
 
 
 def _referring_schedule(record: Record) -> str:
