@@ -194,8 +194,8 @@ def test_a_runs_summary_says_what_boxes_masks_and_pseudo_masks_are_worth() -> No
     text = summary(runs.records)
     assert "Partial-RES, boxes, encoder pyramid_nano, recipe ours, 6000 steps of 32 expressions, seed 0" in text
     assert "Partial-RES, masks of 5 % and pseudo masks, encoder pyramid_nano" in text
-    assert "Masks from expressions, 9 validation expressions" in text
+    assert "Masks from expressions, 9 validation expressions [95 % interval]" in text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert ["Partial-RES", "0.800", "0.450", "0.500"] in lines
-    assert ["Partial-RES", "0.460", "0.430", "0.460", "0.260", "0.060", "0.870"] in lines
+    assert ["Partial-RES", "0.460 [0.450, 0.480]", "0.430", "0.460", "0.260", "0.060", "0.870"] in lines
     assert "Pseudo masks (model, d < 0.2): 48.0% kept; IoU of these 0.610" in text

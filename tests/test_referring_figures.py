@@ -220,7 +220,7 @@ def test_what_is_missing_is_named(store: Path, tmp_path: Path) -> None:
     add(other, record("train_res", "x"))
     reasons = [one.reason for one in draw_all(other, tmp_path, KINDS)]
     assert [reason.partition("run.py ")[2] for reason in reasons] == [
-        "-m experiment=partialres/fig1", "-m experiment=partialres/fig2", "experiment=partialres/fig3",
+        "-m experiment=partialres/fig1", "-m experiment=partialres/fig2", "-m experiment=partialres/fig3",
         "labeler=partialres",
     ]  # fmt: skip
 

@@ -69,7 +69,7 @@ KINDS: dict[str, Kind] = {
     ),
     "partialres_fig3": Kind(
         "Points as predicted, sampled again, and of human masks",
-        f"{RUN} experiment=partialres/fig3",
+        f"{RUN} -m experiment=partialres/fig3",
         referring_contours.contours,
     ),
     "expressions": Kind("Masks that expressions mean", f"{RUN} labeler=partialres", referring_sheet.expressions),
