@@ -59,21 +59,6 @@ def write_scores(path: str | Path, found: Scores, **more: np.ndarray) -> None:
         file.write(buffer.getvalue())
 
 
-def read_scores(path: str | Path) -> Scores:
-    """The scores of an `iou.npz`.
-
-    Raises:
-        MalError: it cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            return Scores(*(held[name] for name in ("ids", "image_ids", "intersection", "union")))
-    except Exception as error:  # NumPy and zipfile raise half a dozen kinds for a broken file
-        raise MalError(
-            f"{path} is not a readable file of IoUs ({error}); delete its folder and run it again"
-        ) from error
-
-
 def _arrays(found: Scores) -> dict[str, np.ndarray]:
     return {
         "ids": found.ids,

@@ -1,18 +1,16 @@
 """What predictions of expressions are worth: REC's boxes, RES's masks and pseudo masks against human annotations."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mal.context import Context
-from mal.data.annotations import CocoDict, decode_mask
 from mal.engine.files import atomic_write, read_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import settings
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.reads import LOOKS, SCORE
+from mal.methods.partialres.truths import Truths
 from mal.metrics import referring
 from mal.metrics.masks import select_images
 
@@ -126,22 +124,3 @@ def looks(context: Context, trained: Stage, referred: Stage) -> Stage:
 
     inputs = {"network": trained, "answers": referred, **split.inputs}
     return Stage("looks_val", 1, found, work, inputs, dict(split.sources), trained.columns)
-
-
-class Truths:
-    """Human masks of a file by the object's id; crowds, which are no single object, are none."""
-
-    def __init__(self, human: CocoDict) -> None:
-        self.entries = {image["id"]: image for image in human["images"]}
-        self.annotations = {a["id"]: a for a in human["annotations"] if not a.get("iscrowd")}
-
-    def known(self, answers: Sequence[Json]) -> list[Json]:
-        """The answers about objects that have a mask."""
-        return [answer for answer in answers if answer["id"] in self.annotations]
-
-    def mask(self, identity: int) -> tuple[NDArray[np.bool_], Any]:
-        """(height, width) of the image, and as the file has it."""
-        annotation = self.annotations[identity]
-        entry = self.entries[annotation["image_id"]]
-        segmentation = annotation["segmentation"]
-        return decode_mask(segmentation, height=entry["height"], width=entry["width"]).astype(bool), segmentation

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,14 @@ from mal.methods.partialres.infer import Asked, Inputs, Shown, decoded, inputs_o
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.polygons import mask_of, scale, to_square
 from mal.methods.partialres.sequences import points_of, task_box, task_mask
-
-if TYPE_CHECKING:
-    from mal.methods.partialres.evaluation import Truths
+from mal.methods.partialres.truths import Truths
 
 Json = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
 @torch.inference_mode()
-def looks(trained: Trained, answers: Sequence[Json], truths: "Truths", images: Path) -> Arrays:
+def looks(trained: Trained, answers: Sequence[Json], truths: Truths, images: Path) -> Arrays:
     """n expressions at equal steps of those that are scored; nothing is picked by hand.
 
     Args:
