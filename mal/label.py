@@ -56,18 +56,18 @@ def add_options(parser: argparse.ArgumentParser, *, others: bool = False) -> Non
     file.add_argument("--boxes", type=Path, required=not others, metavar="IN.json", help="COCO file; it needs no masks")
     if others:
         file.add_argument(
-            "--expressions",
-            type=Path,
-            metavar="IN.json",
-            help="COCO file whose objects have a box and `expressions`: [text, ...], for a labeler that learned from "
-            "both; it needs no masks",
-        )
-        file.add_argument(
             "--points",
             type=Path,
             metavar="IN.json",
             help="COCO file whose objects have `point`: [x, y], `points`: [[x, y], ...] (the first counts) or visible "
             "`keypoints`, for a labeler that learned from points; boxes and masks are not needed",
+        )
+        file.add_argument(
+            "--expressions",
+            type=Path,
+            metavar="IN.json",
+            help="COCO file whose objects have a box and `expressions`: [text, ...], for a labeler that learned from "
+            "both; it needs no masks",
         )
     parser.add_argument("--out", type=Path, required=True, help="file (rle, polygon) or folder (png, yolo) to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out already")

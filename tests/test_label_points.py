@@ -387,7 +387,7 @@ def test_a_file_is_one_of_boxes_or_one_of_points(points, tmp_path, capsys):
     neither = [part for part in both if part not in ("--boxes", "--points", str(points.points))]
     for options, sentence in (
         (both, "argument --boxes: not allowed with argument --points"),
-        (neither, "one of the arguments --boxes --points is required"),
+        (neither, "one of the arguments --boxes --points --expressions is required"),
     ):
         with pytest.raises(SystemExit) as left:
             main(options)
