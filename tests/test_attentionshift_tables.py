@@ -285,3 +285,19 @@ def test_masks_from_points_stand_beside_others_of_the_same_data() -> None:
         ("filled box", "-", "-", "-"),
     ]
     assert [row[table.header.index("mask IoU")] for row in table.rows] == ["45.0", "40.0", "50.0"]
+
+
+def test_what_a_point_keeps_stands_beside_what_a_box_keeps() -> None:
+    runs = Runs()
+    here = {"profile": "demo", "data": "parts"}
+    own = {"labeler": FOLDER, "encoder": "vit_nano16", "key_points": "shift", "taught_by": "parts points"}
+    human = runs.pair("mask_rcnn_tiny", human=0.4, pseudo=0.36, **here)  # MAL's
+    runs.pair("mask_rcnn_tiny", human=0.4, pseudo=0.2, divided_by=human, **here, **own)
+    runs.pair("mask_rcnn_tiny", human=0.3, pseudo=0.2, **here | {"data": "shapes"})  # nothing learned from points there
+    table = made(runs, "point_retention")
+    titles = ("trained on", "segmenter", "mask AP", "kept")
+    assert [[row[table.header.index(title)] for title in titles] for row in table.rows] == [
+        ["human masks", "Mask R-CNN (tiny)", "40.0", "-"],
+        ["AttentionShift (points)", "Mask R-CNN (tiny)", "20.0", "50.0"],
+        ["MAL (boxes)", "Mask R-CNN (tiny)", "36.0", "90.0"],
+    ]

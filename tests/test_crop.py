@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mal.data.annotations import encode_mask
 from mal.segmenters.config import ScaleConfig
-from mal.segmenters.crop import View, random_view
+from mal.segmenters.crop import View, padded, random_view
 from mal.segmenters.data import MIN_SIDE, TrainingSet, _boxes, _masks, _seen, resized
 
 sizes = st.integers(20, 90)
@@ -105,3 +105,7 @@ def test_a_crop_without_objects_is_a_sample_too(tmp_path: Path) -> None:
             assert sample.image[:, sample.masks[0].bool()].float().mean() > 180
     assert min(counts.values()) >= 3
     assert 20 <= counts["whole"] <= 40
+
+
+def test_padding_fills_to_the_right_and_below():
+    assert padded(torch.ones(1, 1, 2), (2, 3), 128).tolist() == [[[1, 1, 128], [128, 128, 128]]]

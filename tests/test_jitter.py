@@ -31,7 +31,7 @@ def jittered(dataset: Path, low: float, high: float, *, side: int = 64, masks: b
 @given(height=st.integers(0, 20), width=st.integers(0, 20), fill=st.integers(0, 255))
 def test_padding_fills_to_the_right_and_below(height: int, width: int, fill: int) -> None:
     maps = torch.randint(0, 256, (2, height, width), dtype=torch.uint8)
-    square = padded(maps, side=20, fill=fill)
+    square = padded(maps, (20, 20), fill)
     assert square.shape == (2, 20, 20)
     assert torch.equal(square[:, :height, :width], maps)
     assert (square[:, height:] == fill).all()

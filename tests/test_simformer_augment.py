@@ -8,7 +8,7 @@ import torch
 from mal.data.semantic import IGNORED
 from mal.engine.runtime import numpy_generator
 from mal.methods.simformer import augment
-from mal.methods.simformer.augment import augmented, batch_size, crop, padded, scale_saturation, ssd_colour
+from mal.methods.simformer.augment import augmented, batch_size, crop, scale_saturation, ssd_colour
 from mal.methods.simformer.config.augment import AugmentConfig, reads_truth
 
 STILL = {"colour": False, "flip": 0.0}
@@ -198,10 +198,6 @@ def test_contrast_comes_second_or_last(monkeypatch):
 
 def test_without_chance_no_colour_changes():
     assert torch.equal(ssd_colour(image(), AugmentConfig(colour_chance=0.0), numpy_generator(0)), image())
-
-
-def test_padding_fills_to_the_right_and_below():
-    assert padded(torch.ones(1, 1, 2), (2, 3), 128).tolist() == [[[1, 1, 128], [128, 128, 128]]]
 
 
 def test_batches_are_whole_crops_or_just_large_enough():

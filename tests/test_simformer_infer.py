@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mal.data.semantic import FILE, read_semantic, write_map
 from mal.engine.runtime import seed_everything
 from mal.methods.simformer import maps
-from mal.methods.simformer.infer import Predictor, averaged, padded
+from mal.methods.simformer.infer import Predictor, averaged, padded_input
 from mal.methods.simformer.network import SimFormer
 from tests.simformer_cases import changed, draw
 
@@ -40,7 +40,7 @@ def test_scores_are_those_of_the_padded_image_cut_and_resized(predictor: Predict
 
 
 def test_the_padding_is_what_the_normalisation_makes_nothing_of() -> None:
-    whole = padded(torch.full((3, 33, 64), 255, dtype=torch.uint8), (0.1, 0.2, 0.3))
+    whole = padded_input(torch.full((3, 33, 64), 255, dtype=torch.uint8), (0.1, 0.2, 0.3))
     assert whole.shape == (3, 64, 64)
     assert whole[:, 33, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert bool((whole[:, :33] == 1).all())

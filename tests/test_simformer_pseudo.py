@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal.data.semantic import FILE, IGNORED, read_semantic, write_map, write_semantic
-from mal.methods.simformer import maps
+from mal.errors import TrainingError
+from mal.methods.simformer import classifier, maps
 from mal.methods.simformer.classifier import Activations, present
 from mal.methods.simformer.classifier import train as train_classifier
 from mal.methods.simformer.data import Batch
@@ -59,6 +60,13 @@ def test_the_complement_of_an_image_with_one_tag_is_that_class(drawn: Path, tmp_
         hidden = view.map_of(image) == IGNORED
         expected = {image.tags[0]} if len(image.tags) == 1 else {IGNORED}
         assert {*np.unique(made.map_of(mine)[hidden])} <= expected
+
+
+def test_a_classifier_that_cannot_learn_names_its_own_rate(compose, drawn: Path, tmp_path: Path, monkeypatch) -> None:
+    config, view = changed(compose), drawn / "weak" / "weak.json"
+    monkeypatch.setattr(classifier, "present", lambda batch, number: torch.full((len(batch.ids), number), torch.nan))
+    with pytest.raises(TrainingError, match=r"Lower simformer\.pseudo\.cam_lr"):
+        train_classifier(view, drawn / "images", config, folder=tmp_path, device=CPU)
 
 
 @pytest.mark.slow

@@ -55,8 +55,7 @@ class Encoder(nn.Module):
         self.mean, self.std = statistics(config, self.backbone)
         self.freeze_norm = config.freeze_norm
         if config.freeze_norm:
-            for module in batch_norms(self.backbone):
-                module.requires_grad_(False)
+            still_norms(self.backbone)
         widths = [m.shape[1] for m in self._probe()]
         self.lateral = nn.ModuleList(_lateral(width, config.width) for width in widths[: len(levels)])
         self.last_channels = widths[-1]
@@ -84,8 +83,7 @@ class Encoder(nn.Module):
         """Training mode; frozen batch norms keep using their loaded statistics."""
         super().train(mode)
         if self.freeze_norm:
-            for module in batch_norms(self.backbone):
-                module.eval()
+            still_norms(self.backbone)
         return self
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -159,5 +157,8 @@ def statistics(config: EncoderConfig, backbone: nn.Module) -> tuple[tuple[float,
     return tuple(mean), tuple(std)
 
 
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def still_norms(module: nn.Module) -> None:
+    """Batch norms in it learn nothing and use the statistics that they have, until the next `train()`."""
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.requires_grad_(False).eval()

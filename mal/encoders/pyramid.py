@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mal.encoders.backbones import build_backbone
 from mal.encoders.config import EncoderConfig
-from mal.encoders.encoder import batch_norms, prune, statistics, takes_norm
+from mal.encoders.encoder import prune, statistics, still_norms, takes_norm
 from mal.encoders.normalise import normalise
 from mal.errors import ConfigError
 
@@ -53,8 +53,7 @@ class Pyramid(nn.Module):
         self.mean, self.std = statistics(config, self.backbone)
         self.freeze_norm = config.freeze_norm
         if config.freeze_norm:
-            for module in batch_norms(self.backbone):
-                module.requires_grad_(False)
+            still_norms(self.backbone)
         self.widths = self._measure()
         self.train()
 
@@ -72,8 +71,7 @@ class Pyramid(nn.Module):
         """Training mode; frozen batch norms keep using their loaded statistics."""
         super().train(mode)
         if self.freeze_norm:
-            for module in batch_norms(self.backbone):
-                module.eval()
+            still_norms(self.backbone)
         return self
 
     def _maps(self, images: Tensor) -> list[Tensor]:

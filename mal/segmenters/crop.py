@@ -62,6 +62,6 @@ def random_view(
     return View(left=starts[1], top=starts[0], right=stops[1], bottom=stops[0])
 
 
-def padded(maps: Tensor, *, side: int, fill: int) -> Tensor:
-    """(k, h, w), neither larger than `side` → (k, side, side), filled to the right and below."""
-    return F.pad(maps, (0, side - maps.shape[2], 0, side - maps.shape[1]), value=fill)
+def padded(values: Tensor, size: tuple[int, int], fill: int) -> Tensor:
+    """(…, h, w) → (…, H, W), not smaller, filled to the right and below."""
+    return F.pad(values, (0, size[1] - values.shape[-1], 0, size[0] - values.shape[-2]), value=fill)

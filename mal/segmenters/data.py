@@ -199,7 +199,8 @@ class TrainingSet(Dataset[Sample]):
             boxes = torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
         if self.scale.jitter:
             image, masks = (
-                padded(maps, side=self.scale.long_side, fill=fill) for maps, fill in ((image, GREY), (masks, 0))
+                padded(maps, (self.scale.long_side, self.scale.long_side), fill)
+                for maps, fill in ((image, GREY), (masks, 0))
             )
         numbers = [self.labels[int(annotation["category_id"])] for annotation in annotations]
         labels = torch.tensor(numbers, dtype=torch.int64)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -100,11 +99,6 @@ def scale_saturation(colours: Tensor, factor: float) -> Tensor:
     saturation = (value - low) / value.clamp(min=1e-8)
     factors = torch.where(saturation * factor > 1, 1 / saturation.clamp(min=1e-8), factor)
     return (value - (value - colours) * factors).clamp(0, 1)
-
-
-def padded(values: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-    """(…, h, w) → (…, H, W), filled to the right and below."""
-    return F.pad(values, (0, size[1] - values.shape[-1], 0, size[0] - values.shape[-2]), value=fill)
 
 
 def batch_size(shapes: list[tuple[int, int]], config: AugmentConfig) -> tuple[int, int]:

@@ -20,14 +20,15 @@ from mal.engine.runtime import load_checkpoint, save_checkpoint, seed_everything
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import Batch, TrainingImages, collate
-from mal.methods.simformer.infer import averaged, padded
-from mal.methods.simformer.train import CURVE_EVERY, WAY_OUT
+from mal.methods.simformer.infer import averaged, padded_input
+from mal.methods.simformer.train import CURVE_EVERY
 from mal.segmenters.config import OptimizerConfig
 from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.optimizer import build_optimizer
 from mal.segmenters.reading import read_ahead
 
 FILE = "classifier.pt"
+WAY_OUT = "Lower simformer.pseudo.cam_lr, or use train.precision=fp32"
 
 
 class Classifier(nn.Module):
@@ -140,7 +141,7 @@ class Activations:
         return found / found.amax((1, 2), keepdim=True).clamp(min=1e-6)
 
     def _of_one(self, image: Tensor) -> Tensor:
-        whole = padded(image.to(self.device), self.network.backbone.mean)
+        whole = padded_input(image.to(self.device), self.network.backbone.mean)
         with autocast(self.device, self.dtype):
             found = self.network(whole[None])
         size = (int(whole.shape[-2]), int(whole.shape[-1]))

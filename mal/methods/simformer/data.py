@@ -14,11 +14,11 @@ from mal.data.images import load_for
 from mal.data.semantic import IGNORED, MappedImage, SemanticFile, visible
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError, ConfigError
-from mal.methods.simformer.augment import augmented, batch_size, padded
+from mal.methods.simformer.augment import augmented, batch_size
 from mal.methods.simformer.config.augment import AugmentConfig, reads_truth
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.references import References, reads_base
-from mal.segmenters.crop import GREY
+from mal.segmenters.crop import GREY, padded
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Predictor:
 
     def outputs(self, image: Tensor) -> tuple[Outputs, tuple[int, int]]:
         """What the network says of an image (3, h, w) uint8 as it is, in float32, and the padded image's (H, W)."""
-        whole = padded(image.to(self.device), self.network.backbone.mean)
+        whole = padded_input(image.to(self.device), self.network.backbone.mean)
         with autocast(self.device, self.dtype):
             found = self.network(whole[None])
         return found.float(), (int(whole.shape[-2]), int(whole.shape[-1]))
@@ -70,7 +70,7 @@ def averaged(
     return torch.stack(found).mean(dim=0) if len(found) > 1 else found[0]
 
 
-def padded(image: Tensor, fill: tuple[float, ...]) -> Tensor:
+def padded_input(image: Tensor, fill: tuple[float, ...]) -> Tensor:
     """(3, h, w) uint8 → (3, H, W) in [0, 1], of multiples of 32; the padding, at the right and below, is what the
     network's normalisation makes 0 of."""
     height, width = int(image.shape[-2]), int(image.shape[-1])
