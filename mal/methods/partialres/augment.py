@@ -68,7 +68,7 @@ def placed(image: Tensor, side: int, view: View | None = None, *, scaled: float 
     size = (width * factor, height * factor)
     pixels = [max(1, round(size[1])), max(1, round(size[0]))]
     resized = transforms.resize(view.cut(image), pixels, antialias=True)
-    return Placed(padded(resized, side=side, fill=GREY), view, size)
+    return Placed(padded(resized, (side, side), GREY), view, size)
 
 
 def letterbox(image: Tensor, side: int) -> tuple[Tensor, tuple[float, float]]:
