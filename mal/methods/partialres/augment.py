@@ -179,5 +179,5 @@ def small_mask(mask: NDArray[np.bool_], at: Placed, stride: int) -> Tensor:
     side = at.image.shape[-1]
     seen = at.view.cut(torch.from_numpy(np.ascontiguousarray(mask)))[None].float()
     pixels = [max(1, round(at.size[1])), max(1, round(at.size[0]))]
-    whole = padded(transforms.resize(seen, pixels, antialias=True), side=side, fill=0)
+    whole = padded(transforms.resize(seen, pixels, antialias=True), (side, side), 0)
     return F.avg_pool2d(whole, stride)[0].clamp(0, 1)
