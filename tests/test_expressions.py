@@ -34,8 +34,8 @@ def test_words_are_lower_case_without_marks(text: str, expected: list[str]) -> N
     assert words(text) == expected
 
 
-def test_a_files_own_expressions_keep_their_order_and_count_once() -> None:
-    assert of_annotation({"id": 1, "expressions": ["b", "a", "b"], "expression": "c"}) == ["b", "a", "c"]
+def test_a_files_own_expressions_keep_their_order_and_number() -> None:
+    assert of_annotation({"id": 1, "expressions": ["b", "a", "b"], "expression": "a"}) == ["b", "a", "b", "a"]
     assert of_annotation({"id": 1, "expression": "c"}) == ["c"]
     assert of_annotation({"id": 1, "expressions": None}) == of_annotation({"id": 1, "expressions": []}) == []
 

@@ -7,38 +7,37 @@ import pytest
 
 from mal.data.annotations import encode_mask
 from mal.errors import AnnotationError, ConfigError
-from mal.methods.partialres.few import draw, human_masks
-from mal.methods.partialres.objects import Referred, referred
+from mal.methods.partialres.few import draw, human_masks, masked
+from mal.methods.partialres.objects import referred
 
 
-def objects(count: int) -> list[Referred]:
-    return [Referred({"id": 1}, 7 * i + 2, (0.0, 0.0, 1.0, 1.0), (("it",),)) for i in range(count)]
+def ids(count: int) -> list[int]:
+    return [7 * i + 2 for i in range(count)]
 
 
 def test_a_larger_share_contains_a_smaller_one():
-    drawn = {percent: set(draw(objects(1000), percent, seed=3)) for percent in (0.1, 1, 5, 10, 50, 100)}
-    sizes = [len(ids) for ids in drawn.values()]
+    drawn = {percent: set(draw(ids(1000), percent, seed=3)) for percent in (0.1, 1, 5, 10, 50, 100)}
+    sizes = [len(some) for some in drawn.values()]
     assert sizes == [1, 10, 50, 100, 500, 1000]
-    shares = list(drawn.values())
-    assert all(small < large for small, large in pairwise(shares))
-    assert drawn[100] == {each.id for each in objects(1000)}
+    assert all(small < large for small, large in pairwise(drawn.values()))
+    assert drawn[100] == set(ids(1000))
 
 
 def test_a_draw_follows_from_ids_share_and_seed_alone():
-    first = draw(objects(200), 10, seed=0)
-    assert first == sorted(first) == draw(objects(200)[::-1], 10, seed=0)
-    others = [draw(objects(200), 10, seed=seed) for seed in range(1, 4)]
+    first = draw(ids(200), 10, seed=0)
+    assert first == sorted(first) == draw(ids(200)[::-1], 10, seed=0)
+    others = [draw(ids(200), 10, seed=seed) for seed in range(1, 4)]
     assert all(other != first for other in others)
 
 
 def test_none_drawn_is_a_sentence_whose_advice_helps():
-    with pytest.raises(ConfigError, match=r"partialres\.few\.percent=1 of 40 objects is none.*set it to 1\.26"):
-        draw(objects(40), 1, seed=0)
+    with pytest.raises(ConfigError, match=r"partialres\.few\.percent=1 of 40 masks is none.*set it to 1\.26"):
+        draw(ids(40), 1, seed=0)
     for count in (1, 3, 40, 77, 1000):
         with pytest.raises(ConfigError) as raised:
-            draw(objects(count), 0, seed=0)
+            draw(ids(count), 0, seed=0)
         advised = float(str(raised.value).partition("set it to ")[2].split()[0])
-        assert len(draw(objects(count), advised, seed=0)) == 1
+        assert len(draw(ids(count), advised, seed=0)) == 1
 
 
 def view(**more: object) -> dict:
@@ -79,21 +78,33 @@ def with_masks() -> tuple[dict, np.ndarray]:
 
 def test_masks_are_those_that_were_drawn_and_nothing_but_their_run_lengths():
     human, mask = with_masks()
-    assert human_masks(human, [4, 5, 9]) == [{"id": 9, "segmentation": encode_mask(mask)}]
+    assert human_masks(human, [5, 9]) == [{"id": 9, "segmentation": encode_mask(mask)}]
 
 
-def test_masks_that_were_not_drawn_are_never_looked_at():
+def test_the_share_is_of_objects_that_have_a_mask_with_a_pixel():
+    """Of 200 objects, 20 of them with masks, 10 % are two masks."""
+    runs = [{"size": [10, 20], "counts": [0, 1, 199]}, encode_mask(np.zeros((10, 20), dtype=bool)), None]
+    segmentations = [[[3, 2, 9, 2, 9, 5, 3, 5]], *runs, []]
+    annotations = [
+        {"id": i, "image_id": 1, "segmentation": segmentations[i % 5 if i <= 50 else 2 + i % 3]} for i in range(1, 201)
+    ]
+    human = {"images": [{"id": 1, "width": 20, "height": 10}], "annotations": annotations}
+    found = masked(human, range(1, 201))
+    assert found == [i for i in range(1, 51) if i % 5 < 2]
+    assert len(human_masks(human, draw(found, 10, seed=0))) == 2
+    assert masked(human, [1, 2, 200]) == [1]
+
+
+def test_masks_of_objects_without_an_expression_are_not_looked_at():
     human, _ = with_masks()
-    human["annotations"][1]["segmentation"] = human["annotations"][2]["segmentation"] = "nonsense"
-    expected = human_masks(human, [9])
-    del human["annotations"][1]["segmentation"]
-    assert human_masks(human, [9]) == expected
+    human["annotations"][2]["segmentation"] = "nonsense"
+    assert masked(human, [4, 9]) == [9]
 
 
-def test_none_of_those_drawn_with_a_mask_and_a_broken_mask_are_sentences():
+def test_no_mask_at_all_and_a_broken_mask_are_sentences():
     human, _ = with_masks()
-    with pytest.raises(AnnotationError, match=r"none of the 2 objects.*few\.percent"):
-        human_masks(human, [4, 5])
+    with pytest.raises(AnnotationError, match=r"none of the 2 objects.*has a mask to learn from"):
+        masked(human, [4, 5])
     human["annotations"][2]["segmentation"] = [[1, 2, 3]]
     with pytest.raises(AnnotationError, match=r"annotation 5: .*3 numbers"):
-        human_masks(human, [5, 9])
+        masked(human, [5, 9])

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mal.encoders.pyramid import STRIDES
 from mal.methods.partialres.config.network import NetworkConfig
-from mal.methods.partialres.fusion import Fusion, joined_maps
+from mal.methods.partialres.fusion import Fusion, joined_strides
 from mal.methods.partialres.positions import padding_of, sine_positions, valid_cells
 
 
@@ -20,9 +19,9 @@ def test_the_papers_widths_come_out_of_its_backbones():
 
 
 def test_a_map_is_joined_from_itself_and_two_finer_ones():
-    assert joined_maps(STRIDES, 32) == [1, 2, 3]
-    assert joined_maps(STRIDES, 16) == [0, 1, 2]
-    assert joined_maps(STRIDES, 8) == [0, 1]
+    assert joined_strides(32) == [8, 16, 32]
+    assert joined_strides(16) == [4, 8, 16]
+    assert joined_strides(8) == [4, 8]
 
 
 def test_tokens_are_products_of_tanhs_and_the_expression_is_the_last():

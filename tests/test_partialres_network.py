@@ -1,5 +1,6 @@
 """The whole network: it learns what an expression means, hands itself on, and stands half precision."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ from partialres_networks import BINS, IDS, PLAIN, POINTS, batch, config, inputs,
 from torch.nn import functional as F
 
 from mal.errors import ConfigError, MalError, WeightsError
-from mal.methods.partialres.checkpoint import FILE, build, load, save, wrote
+from mal.methods.partialres.checkpoint import FILE, build, load, save
+from mal.methods.partialres.checks import check
 from mal.methods.partialres.config.network import PartsConfig
-from mal.methods.partialres.network import PartialRes, load_fitting, rec_parts
+from mal.methods.partialres.lessons import rec_parts
+from mal.methods.partialres.network import PartialRes, load_fitting
+from mal.methods.partialres.own_files import wrote
 from mal.methods.partialres.query import QueryNetwork
 
 CPU = torch.device("cpu")
@@ -133,10 +137,15 @@ def test_boxes_are_learned_without_the_parts_unless_asked():
 
 
 def test_a_width_that_cannot_be_shared_is_refused():
-    with pytest.raises(ConfigError, match=r"width=18 is not a multiple of partialres\.network\.heads=4; set it to 20"):
-        network(width=18, heads=4)
-    with pytest.raises(ConfigError, match="width=18 is not a multiple of 4; set it to 20"):
-        network(width=18, heads=2)
+    def refused(**network: int) -> str:
+        settings = config(**network)
+        settings.partialres.rec.steps = settings.partialres.res.steps = 1
+        with pytest.raises(ConfigError) as raised:
+            check(settings)
+        return str(raised.value)
+
+    assert re.search(r"width=20 must be a multiple of .*\.heads=8; set it to 24", refused(width=20, heads=8))
+    assert re.search(r"width=18 must be a multiple of 4 \(.*\); set it to 20", refused(width=18, heads=2))
 
 
 def test_a_sequence_that_is_too_long_is_refused():
@@ -166,7 +175,7 @@ def test_a_file_gives_back_the_network_its_words_and_either_weights(tmp_path, mo
     raw, ema = (build(settings, words=IDS, rec=rec, load=False) for _ in range(2))
     assert isinstance(raw, QueryNetwork if model == "query" else PartialRes)
     path = tmp_path / FILE
-    save(path, config=settings, raw=raw.state_dict(), ema=ema.state_dict(), words=words)
+    save(path, config=settings, raw=raw.state_dict(), ema=ema.state_dict(), words=words, task="mask")
     assert wrote(torch.load(path, weights_only=True))
     for name, expected in (("raw", raw), ("ema", ema)):
         found = load(path, settings, CPU, weights=name, rec=rec)
@@ -179,7 +188,7 @@ def test_a_file_gives_back_the_network_its_words_and_either_weights(tmp_path, mo
 def test_a_file_of_other_settings_is_refused(tmp_path: Path):
     settings = config()
     state = build(settings, words=IDS, load=False).state_dict()
-    save(tmp_path / FILE, config=settings, raw=state, ema=state, words=["a"] * (IDS - 2))
+    save(tmp_path / FILE, config=settings, raw=state, ema=state, words=["a"] * (IDS - 2), task="mask")
     other = config(width=32)
     with pytest.raises(WeightsError, match="was trained with other settings"):
         load(tmp_path / FILE, other, CPU)

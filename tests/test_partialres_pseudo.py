@@ -42,6 +42,14 @@ def test_each_other_object_is_asked_once_by_its_first_or_a_drawn_expression() ->
     assert questions(rest[5:], expression="random", seed=0) == drawn[5:]
 
 
+def test_objects_are_asked_about_image_by_image() -> None:
+    """So that each image is read once."""
+    entries = [{**IMAGE, "id": 9 - i % 3} for i in range(12)]
+    objects = [Referred(entry, i, (4, 2, 10, 6), (("it",),)) for i, entry in enumerate(entries, 1)]
+    asked = questions(objects, expression="first", seed=0)
+    assert [(each.entry["id"], each.id) for each in asked] == sorted((each.entry["id"], each.id) for each in objects)
+
+
 def test_all_masks_known_leaves_none_to_predict() -> None:
     with pytest.raises(ConfigError, match=r"none is left for pseudo masks; lower partialres\.few\.percent"):
         others([an_object(1)], {1})

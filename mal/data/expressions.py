@@ -21,8 +21,8 @@ WAY_OUT = 'write "expressions": ["the red star", ...]'
 def of_annotation(annotation: Mapping[str, Any]) -> list[str]:
     """The expressions that a file gives for an object, in its order; empty where it gives none.
 
-    They are `"expressions": [text, …]`, or `"expression": text`, or both one after the other; the same text twice
-    counts once.
+    They are `"expressions": [text, …]`, or `"expression": text`, or both one after the other. The same text twice
+    stays: each was said of the object, and each is measured.
 
     Raises:
         AnnotationError: one is no text, or no word is left of it (`words`).
@@ -75,8 +75,8 @@ def expressions_only(coco: dict[str, Any], *, kind: str = "file", source: str | 
 
 
 def merged(expressions: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Two lists of expressions as one, in their order, each text once."""
-    return [*dict.fromkeys([*expressions, *more])]
+    """Two lists of expressions as one, in their order; a text that is in both stays twice."""
+    return [*expressions, *more]
 
 
 def _own(annotation: Mapping[str, Any]) -> list[str] | Fault:

@@ -13,7 +13,8 @@ from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import WeightsError
-from mal.methods.partialres.network import PartialRes, rec_parts
+from mal.methods.partialres.lessons import rec_parts
+from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.query import QueryNetwork
 from mal.methods.partialres.text import KNOWN, Vocabulary
 
@@ -47,8 +48,8 @@ def build(
 
     Args:
         words: number of ids, `len(vocabulary)`.
-        rec: of the training of boxes that one of masks starts from; its parts are `rec_parts`. A `taskwise` network
-            learns both at once and has none.
+        rec: of the training of boxes that one of masks starts from, with the parts that `lessons.rec_parts` names. A
+            `taskwise` network learns both at once and has no such training.
         vectors: see `TextEncoder`.
         load: fill in the backbone's weights.
 
@@ -79,12 +80,6 @@ def save(
     save_checkpoint(path, {"config": text, RAW: raw, EMA: ema, "words": list(words), "task": task})
 
 
-def wrote(state: Any) -> bool:
-    """Whether that is what `save` writes."""
-    kinds = {"config": str, RAW: dict, EMA: dict, "words": list, "task": str}
-    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
-
-
 def load(path: Path, config: Config, device: torch.device, *, weights: str = "ema", rec: bool = False) -> Trained:
     """The network of a file, in evaluation mode on a device.
 
@@ -107,7 +102,7 @@ def trained(
     weights: str = "ema",
     rec: bool = False,
 ) -> Trained:
-    """The network of what the file at `path` holds, as `wrote` accepts it.
+    """The network of what the file at `path` holds, as `own_files.wrote` accepts it.
 
     Raises:
         WeightsError: it is of a network with other settings.

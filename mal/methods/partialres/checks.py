@@ -30,7 +30,10 @@ def _check_network(own: PartialresConfig) -> None:
         (network.heads, f"partialres.network.heads={network.heads}"),
     ):
         if network.width % divisor:
-            raise ConfigError(f"partialres.network.width={network.width} must be a multiple of {why}")
+            nearest = -(-network.width // divisor) * divisor
+            raise ConfigError(
+                f"partialres.network.width={network.width} must be a multiple of {why}; set it to {nearest}"
+            )
     if image.side % 32:
         raise ConfigError(f"partialres.image.side={image.side} must be a multiple of 32")
     if image.scales[0] > image.scales[1]:
@@ -40,11 +43,6 @@ def _check_network(own: PartialresConfig) -> None:
 def _check_rows(own: PartialresConfig) -> None:
     if own.few.percent == 0:
         raise ConfigError("partialres.few.percent=0 draws no object whose mask could be learned; set it above 0")
-    if own.pseudo.kind != "none" and own.few.percent == 100:
-        raise ConfigError(
-            f"partialres.pseudo.kind={own.pseudo.kind} gives masks to objects that have none, and few.percent=100 "
-            "leaves none of these; set partialres.pseudo.kind=none, or a smaller partialres.few.percent"
-        )
     if own.sequence.task == "taskwise" and own.network.model == "sequence" and own.res.start == "rec":
         raise ConfigError(
             "partialres.sequence.task=taskwise learns boxes and masks in one training; set partialres.res.start=none"

@@ -12,8 +12,8 @@ from mal.methods.partialres.config.sequence import SequenceConfig
 from mal.methods.partialres.feed_forward import perceptron
 from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.pmca import PointModulation
+from mal.methods.partialres.sequences import BOX, end, length, task_box, task_mask
 
-BOX = 4  # tokens of a box
 Past = list[KeysValues]  # of each layer's self-attention
 
 
@@ -81,7 +81,7 @@ class DecoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     """
-    Tokens: 0 … bins − 1, END = bins; as inputs TASK_BOX = bins + 1 and TASK_MASK = bins + 2 besides.
+    Tokens are those of `sequences`.
 
     Args:
         boxes_only: of the training of boxes that one of masks starts from: its longest sequence is a box, and its
@@ -98,11 +98,12 @@ class Decoder(nn.Module):
         super().__init__()
         width, self.bins, self.cctf = config.width, sequence.bins, parts.cctf
         self.kind = "zero" if boxes_only else sequence.task
-        self.end, self.task_box, self.task_mask = self.bins, self.bins + 1, self.bins + 2
+        self.end, self.task_box, self.task_mask = end(self.bins), task_box(self.bins), task_mask(self.bins)
         self.embedding = nn.Embedding(self.bins + 1, width)
         tasks = {"zero": 0, "learnable": 1, "taskwise": 2}[self.kind]
         self.task = nn.Parameter(torch.randn(tasks, width)) if tasks else None
-        self.places = nn.Parameter(torch.randn(longest(sequence, self.kind, boxes_only=boxes_only), width))
+        longest = "box" if boxes_only else "taskwise" if self.kind == "taskwise" else "mask"
+        self.places = nn.Parameter(torch.randn(length(longest, sequence.points), width))
         self.layers = nn.ModuleList(DecoderLayer(config, parts) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
         self.head = perceptron([width, width, width, self.bins + 1])
@@ -167,14 +168,6 @@ class Decoder(nn.Module):
         of_mask = self.task[-1].to(states) if self.task is not None else nothing
         states = torch.where((inputs == self.task_box)[..., None], of_box, states)
         return torch.where((inputs == self.task_mask)[..., None], of_mask, states)
-
-
-def longest(sequence: SequenceConfig, kind: str, *, boxes_only: bool) -> int:
-    """Input tokens of the longest sequence: [TASK] and a box, and a contour instead, or with `taskwise` besides."""
-    if boxes_only:
-        return 1 + BOX
-    contour = 1 + 2 * sequence.points
-    return 1 + BOX + contour if kind == "taskwise" else contour
 
 
 def axes_of(inputs: Tensor, end: int) -> Tensor:

@@ -106,18 +106,18 @@ def pseudo_masks(context: Context, made: Stage) -> Stage:
     return Stage("pseudo_quality_train", 1, {}, work, inputs, dict(split.sources), made.columns)
 
 
-def looks(context: Context, trained: Stage, referred: Stage) -> Stage:
-    """Where the network looks, and its points, in some of the validation images' expressions: looks.npz."""
+def attended(context: Context, trained: Stage, referred: Stage) -> Stage:
+    """Where the network attends, and its points, in some of the validation images' expressions: looks.npz."""
     config, split = context.config, context.required_val
     found = {"images": config.data.val_images, **settings(config, LOOKS), "precision": context.precision}
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.looking import looks
+        from mal.methods.partialres.looking import look
         from mal.methods.partialres.predictions import read_answers
 
         human = select_images(split.human(), config.data.val_images)
         network = open_trained(workdir, config, config.partialres.testing.weights)
-        arrays = looks(network, read_answers(workdir.inputs["answers"]), Truths(human), split.images)
+        arrays = look(network, read_answers(workdir.inputs["answers"]), Truths(human), split.images)
         with atomic_write(workdir.folder / "looks.npz", "wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub: a name may be allow_pickle
         return Result({}, {"": len(arrays["ids"])})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mal.encoders.pyramid import STRIDES
 from mal.methods.partialres.config.network import NetworkConfig
 
 FURTHER = 2  # maps finer than the last that are joined to it, where there are as many
@@ -54,10 +55,10 @@ class Fusion(nn.Module):
         return self.norm(self.project(tokens).transpose(1, 2)).transpose(1, 2)
 
 
-def joined_maps(strides: Sequence[int], last: int) -> list[int]:
-    """Places, among strides in ascending order, of the map `last` and of up to FURTHER next finer ones."""
-    place = strides.index(last)
-    return list(range(max(0, place - FURTHER), place + 1))
+def joined_strides(last: int) -> list[int]:
+    """Strides, ascending, of the map `last` and of up to FURTHER next finer ones."""
+    place = STRIDES.index(last)
+    return list(STRIDES[max(0, place - FURTHER) : place + 1])
 
 
 def _convolution(inputs: int, outputs: int, side: int) -> list[nn.Module]:

@@ -20,10 +20,9 @@ from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.polygons import mask_of, scale, to_image
 from mal.methods.partialres.query import QueryNetwork
-from mal.methods.partialres.sequences import points_of, task_box, task_mask
+from mal.methods.partialres.sequences import BOX, points_of, task_box, task_mask
 
 Box = tuple[float, float, float, float]  # xywh, pixels of the image
-BOX = 4  # tokens of one
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What one training is told: the run's settings, with those that it does not read at one value.
+"""What one training reads of the settings: the run's, with those that the training does not read at one value.
 
-Keys are made of them, so that trainings that come to the same are the same.
+A stage's key is made of these, so that two trainings that differ in such a setting alone are the same.
 """
 
 from dataclasses import replace
@@ -8,11 +8,10 @@ from dataclasses import replace
 from mal.config import Config
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.learning import RecConfig, ResConfig, TrainingConfig
-from mal.methods.partialres.config.network import PartsConfig, QueryConfig
-from mal.methods.partialres.config.sequence import SequenceConfig
+from mal.methods.partialres.config.network import PLAIN, PartsConfig, QueryConfig
+from mal.methods.partialres.config.sequence import ImageConfig, SequenceConfig
 
-PLAIN = PartsConfig(cctf="none", pmca=False)
-LEAST_POINTS = 3  # of a position table that has room for a box
+LEAST_POINTS = 3  # a table of positions for so many has room for a box
 
 
 def task_of(config: Config) -> str:
@@ -21,20 +20,31 @@ def task_of(config: Config) -> str:
     return "taskwise" if own.network.model == "sequence" and own.sequence.task == "taskwise" else "mask"
 
 
+def rec_parts(parts: PartsConfig) -> PartsConfig:
+    """The decoder's parts in the first training, of boxes: none, unless `parts.rec`."""
+    return parts if parts.rec else PLAIN
+
+
 def for_boxes(config: Config) -> Config:
-    """Of REC: [TASK] is zero, a box has four tokens, and only `parts.rec` gives it the decoder's parts."""
+    """Settings of REC: its [TASK] is zero, and a box has four tokens whatever a contour has."""
     own = _by_model(config.partialres)
-    parts = own.parts if own.parts.rec else PLAIN
     sequence = SequenceConfig(points=LEAST_POINTS, bins=own.sequence.bins, task="zero")
-    return replace(config, partialres=replace(own, parts=parts, sequence=sequence))
+    own = replace(own, parts=rec_parts(own.parts), sequence=sequence, image=_image(own.image, crops=True))
+    return replace(config, partialres=own)
 
 
 def for_masks(config: Config) -> Config:
-    """Of RES, or of boxes and masks in one."""
-    own = _by_model(config.partialres)
-    res = own.res if own.res.start == "rec" else replace(own.res, start_from=ResConfig().start_from)
-    rec = own.rec if task_of(config) == "taskwise" else replace(own.rec, first=RecConfig().first)
-    return replace(config, partialres=replace(own, parts=replace(own.parts, rec=False), rec=rec, res=res))
+    """Settings of RES, or of boxes and masks in one training."""
+    own, taskwise = _by_model(config.partialres), task_of(config) == "taskwise"
+    res, rec = own.res, own.rec
+    if res.start != "rec":
+        res = replace(res, start_from=ResConfig().start_from)
+    if taskwise:
+        res = replace(res, end=ResConfig().end)
+    else:
+        rec = replace(rec, first=RecConfig().first)
+    parts, image = replace(own.parts, rec=False), _image(own.image, crops=not taskwise)
+    return replace(config, partialres=replace(own, parts=parts, rec=rec, res=res, image=image))
 
 
 def learning_of(own: PartialresConfig, task: str) -> TrainingConfig:
@@ -43,8 +53,20 @@ def learning_of(own: PartialresConfig, task: str) -> TrainingConfig:
 
 
 def _by_model(own: PartialresConfig) -> PartialresConfig:
-    """The rival has neither sequence nor parts, the sequence no queries."""
+    """The rival has no sequence, no parts of its decoder and no loss of tokens; the sequence has no queries."""
     if own.network.model == "query":
-        return replace(own, parts=PLAIN, sequence=SequenceConfig())
+        rec = replace(own.rec, first=RecConfig().first)
+        res = replace(own.res, end=ResConfig().end, smoothing=ResConfig().smoothing)
+        return replace(own, parts=PLAIN, sequence=SequenceConfig(), rec=rec, res=res)
     parts = own.parts if own.parts.pmca else replace(own.parts, pmca_start=PartsConfig().pmca_start)
     return replace(own, parts=parts, network=replace(own.network, query=QueryConfig()))
+
+
+def _image(image: ImageConfig, *, crops: bool) -> ImageConfig:
+    """Args:
+    crops: whether the training draws a scale and a window, where `image.crop` says so.
+    """
+    unread = ImageConfig()
+    if not crops:
+        return replace(image, crop=unread.crop, scales=unread.scales)
+    return image if image.crop else replace(image, scales=unread.scales)

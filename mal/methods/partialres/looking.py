@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @torch.inference_mode()
-def looks(trained: Trained, answers: Sequence[Json], truths: Truths, images: Path) -> Arrays:
+def look(trained: Trained, answers: Sequence[Json], truths: Truths, images: Path) -> Arrays:
     """n expressions at equal steps of those that are scored; nothing is picked by hand.
 
     Args:

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from mal.config import Config
 from mal.encoders.pyramid import STRIDES, Pyramid
-from mal.errors import ConfigError
 from mal.methods.partialres.attention import hide
-from mal.methods.partialres.config.network import NetworkConfig
 from mal.methods.partialres.encoder import Encoder
-from mal.methods.partialres.fusion import Fusion, joined_maps
+from mal.methods.partialres.fusion import Fusion, joined_strides
 from mal.methods.partialres.positions import padding_of, sine_positions, valid_cells
 from mal.methods.partialres.text import TextEncoder
 
@@ -56,19 +54,29 @@ class Encoders(nn.Module):
         words: number of ids, `len(vocabulary)`.
         vectors: (words, text.width) of the words; see `TextEncoder`.
         load: fill in the backbone's weights; false when a trained network's will follow.
+        finest: the backbone gives its map of stride 4, too, whether or not it is joined.
 
     Raises:
         ConfigError, WeightsError.
     """
 
-    def __init__(self, config: Config, *, words: int, vectors: Tensor | None = None, load: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        words: int,
+        vectors: Tensor | None = None,
+        load: bool = True,
+        finest: bool = False,
+    ) -> None:
         super().__init__()
         settings = config.partialres.network
-        check(settings)
         self.width = settings.width
-        self.backbone = Pyramid(config.encoder, load=load)
+        joined = joined_strides(settings.stride)
+        strides = sorted({*joined, *(STRIDES[:1] if finest else ())})
+        self.backbone = Pyramid(config.encoder, load=load, strides=strides)
         self.text = TextEncoder(settings.text, ids=words, vectors=vectors)
-        self.joined = joined_maps(STRIDES, settings.stride)
+        self.joined = [strides.index(stride) for stride in joined]
         channels = [self.backbone.widths[i] for i in self.joined]
         self.fusion = Fusion(settings, channels=channels, language=self.text.channels)
         self.encoder = Encoder(settings)
@@ -91,19 +99,6 @@ class Encoders(nn.Module):
         positions = _followed(sine_positions(cells, grid, self.width).flatten(1, 2), others)
         padding = _followed(padding_of(cells, grid).flatten(1), others)
         return Memory(self.encoder(tokens, positions, hide(padding)), positions, padding, grid, valid)
-
-
-def check(config: NetworkConfig) -> None:
-    """
-    Raises:
-        ConfigError: the width cannot be shared by the heads, or by the positions' axes.
-    """
-    for name, divisor in ((f"partialres.network.heads={config.heads}", config.heads), ("4", 4)):
-        if config.width % divisor:
-            nearest = -(-config.width // divisor) * divisor
-            raise ConfigError(
-                f"partialres.network.width={config.width} is not a multiple of {name}; set it to {nearest}, for example"
-            )
 
 
 def _followed(of_cells: Tensor, others: int) -> Tensor:

@@ -19,7 +19,7 @@ class PartialRes(nn.Module):
     Args:
         config: `encoder` and `partialres` are used, `partialres.parts` excepted.
         words: number of ids, `len(vocabulary)`.
-        parts: which parts the decoder has; see `rec_parts`.
+        parts: which parts the decoder has; of the training of boxes see `lessons.rec_parts`.
         vectors: of the words; see `TextEncoder`.
         load: fill in the backbone's weights; false when a trained network's will follow.
         boxes_only: see `Decoder`.
@@ -93,11 +93,6 @@ class PartialRes(nn.Module):
                 f"a sequence of {length} tokens is longer than the {most} that this network learned; set "
                 "partialres.sequence.points to what it was trained with"
             )
-
-
-def rec_parts(parts: PartsConfig) -> PartsConfig:
-    """The parts of the first training, of boxes: none of them, unless `parts.rec`."""
-    return parts if parts.rec else PartsConfig(cctf="none", pmca=False)
 
 
 def load_fitting(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

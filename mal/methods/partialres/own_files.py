@@ -12,6 +12,7 @@ from mal.data.expressions import words
 from mal.engine.findings import NOTE, STOPS, Finding, number, some
 from mal.errors import ConfigError, WeightsError
 from mal.methods.labelling import ShardLabeler
+from mal.methods.partialres.text import Vocabulary
 from mal.methods.spec import OwnFiles
 
 NAMED = 10  # words that a message names
@@ -29,13 +30,14 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     Args:
         state: as `wrote` accepts it.
     """
-    known, found = set(state["words"]), []
+    vocabulary, found = Vocabulary(tuple(state["words"])), []
+    known = set(vocabulary.words)
     texts = [words(text) for annotation in coco["annotations"] for text in annotation["expressions"]]
     if not texts:
         text = f"none of its {number(len(coco['annotations']), 'object')} has an expression; "
         return [Finding(STOPS, text + 'give each its own, as "expressions": ["the red star", …]')]
     strange = sorted({word for text in texts for word in text} - known)
-    blank = sum(not known & set(text) for text in texts)
+    blank = sum(vocabulary.all_unknown(text) for text in texts)
     if blank == len(texts):
         return [
             Finding(

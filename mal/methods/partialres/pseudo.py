@@ -42,7 +42,7 @@ def others(objects: Sequence[Referred], known: Collection[int]) -> list[Referred
 
 
 def questions(objects: Sequence[Referred], *, expression: str, seed: int) -> list[Asked]:
-    """One expression of each object.
+    """One expression of each object, image by image.
 
     Args:
         expression: first | random, which follows the seed and the object.
@@ -54,7 +54,8 @@ def questions(objects: Sequence[Referred], *, expression: str, seed: int) -> lis
         drawn = numpy_generator(seed, "partialres pseudo expression", each.id).integers(len(each.expressions))
         return each.expressions[int(drawn)]
 
-    return [Asked(each.entry, each.id, chosen(each)) for each in objects]
+    ordered = sorted(objects, key=lambda each: (each.entry["id"], each.id))
+    return [Asked(each.entry, each.id, chosen(each)) for each in ordered]
 
 
 def judged(

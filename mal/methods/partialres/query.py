@@ -13,13 +13,12 @@ from torchvision.ops import box_convert, generalized_box_iou, generalized_box_io
 
 from mal.config import Config
 from mal.methods.partialres.attention import hide, wide
-from mal.methods.partialres.config.network import PartsConfig
+from mal.methods.partialres.config.network import PLAIN
 from mal.methods.partialres.decoder import DecoderLayer, Read
 from mal.methods.partialres.feed_forward import perceptron
 from mal.methods.partialres.memory import Encoders, Memory
 from mal.methods.partialres.positions import padding_of, valid_cells
 
-PLAIN = PartsConfig(cctf="none", pmca=False)
 L1, GIOU = 5.0, 2.0  # weights of the box's losses
 
 
@@ -66,7 +65,7 @@ class QueryNetwork(nn.Module):
         super().__init__()
         settings = config.partialres.network
         width = settings.width
-        self.encoders = Encoders(config, words=words, vectors=vectors, load=load)
+        self.encoders = Encoders(config, words=words, vectors=vectors, load=load, finest=True)
         self.queries = nn.Parameter(torch.randn(settings.query.queries, width))
         self.layers = nn.ModuleList(DecoderLayer(settings, PLAIN) for _ in range(settings.decoder_layers))
         self.norm = nn.LayerNorm(width)

@@ -1,5 +1,6 @@
 """How long a training is, how fast it learns, and the average of its weights."""
 
+import math
 from copy import deepcopy
 
 import torch
@@ -9,21 +10,24 @@ from mal.methods.partialres.config.learning import TrainingConfig
 
 BETAS, EPS = (0.9, 0.98), 1e-9  # of Adam (R)
 DROP = 0.1  # of the rate, late in a training
+STAIRS = 5  # of equal length, on which the rate rises: the first five epochs (R)
 
 
 def total_steps(learning: TrainingConfig, objects: int) -> int:
-    """Optimiser steps: `steps`, or epochs × objects ÷ batch; at least one."""
+    """Optimiser steps: `steps`, or epochs × ⌈objects ÷ batch⌉."""
     if learning.steps is not None:
         return learning.steps
     assert learning.epochs is not None  # checked with the config
-    return max(1, round(learning.epochs * objects / learning.batch))
+    return learning.epochs * math.ceil(objects / learning.batch)
 
 
 def rate_factor(step: int, steps: int, learning: TrainingConfig) -> float:
-    """Of the learning rate: it rises in a line, and falls to a tenth at `drop_at`; the first step already moves."""
-    rising = max(1, round(learning.warmup * steps))
-    factor = DROP if step >= learning.drop_at * steps else 1.0
-    return factor * min(1.0, (step + 1) / rising)
+    """Of the learning rate: 1/6, 2/6, … 5/6 on the stairs of `warmup`, then 1, and a tenth from `drop_at` on."""
+    rising = round(learning.warmup * steps)
+    factor = DROP if step >= round(learning.drop_at * steps) else 1.0
+    if step < rising:
+        factor *= (STAIRS * step // rising + 1) / (STAIRS + 1)
+    return factor
 
 
 def freeze_backbone(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNLEARNED = -1  # label of a place whose truth is not known
-BOX_LENGTH = 5  # [TASK] and four coordinates
+BOX = 4  # tokens of a box
 TASKS = ("box", "mask", "taskwise")
 
 Tokens = NDArray[np.int64]
@@ -41,7 +41,8 @@ def task_mask(bins: int) -> int:
 
 def length(task: str, points: int) -> int:
     """L of a task's inputs, for contours of so many points."""
-    return {"box": BOX_LENGTH, "mask": 2 * points + 1, "taskwise": BOX_LENGTH + 2 * points + 1}[task]
+    box, contour = 1 + BOX, 1 + 2 * points
+    return {"box": box, "mask": contour, "taskwise": box + contour}[task]
 
 
 def quantise(points: NDArray[np.float64], bins: int, side: int) -> Tokens:

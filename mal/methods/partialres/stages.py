@@ -11,7 +11,7 @@ from mal.engine.files import read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import Reads, settings
 from mal.methods.labelling import ShardLabeler
-from mal.methods.partialres import checks, evaluation, lessons
+from mal.methods.partialres import checks, columns, evaluation, lessons
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, GUESSES, PREDICTION, PSEUDO, REC, RES
@@ -21,38 +21,39 @@ from mal.methods.spec import Labels, Method, Training
 VIEW = "expressions"
 
 
-def rec(context: Context) -> Stage:
+def train_rec(context: Context) -> Stage:
     """The network learns the boxes of all training objects that have expressions."""
     config = lessons.for_boxes(context.config)
     inputs = {VIEW: context.view(context.labeler_train, VIEW)}
-    return _train(context, "train_rec", config, REC, inputs, columns=_rec_columns(context))
+    return _train(context, "train_rec", config, REC, inputs, told=columns.of_boxes(context))
 
 
-def few(context: Context) -> Stage:
+def few_masks(context: Context) -> Stage:
     """The masks of some training objects: few.json. No other stage of training opens human masks."""
     split, percent, seed = context.labeler_train, context.config.partialres.few.percent, context.config.seed
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.few import draw, human_masks
+        from mal.methods.partialres.few import draw, human_masks, masked
         from mal.methods.partialres.known_masks import FEW as FILE
         from mal.methods.partialres.objects import referred
 
-        objects = referred(_seen(workdir))
-        masks = human_masks(split.human(), draw(objects, percent, seed))
+        human = split.human()
+        known = masked(human, [each.id for each in referred(_seen(workdir))])
+        masks = human_masks(human, draw(known, percent, seed))
         write_json(workdir.folder / FILE, masks)
-        return Result({"masks": len(masks)}, {"": len(objects)})
+        return Result({"masks": len(masks)}, {"": len(known)})
 
     inputs = {VIEW: context.view(split, VIEW), **split.inputs}
-    columns = {**context.columns(split), "labeler": "partialres", "percent": percent}
-    return Stage("few_masks", 1, settings(context.config, FEW), work, inputs, dict(split.sources), columns)
+    found = settings(context.config, FEW)
+    return Stage("few_masks", 2, found, work, inputs, dict(split.sources), columns.of_few(context))
 
 
-def first(context: Context) -> Stage:
+def train_few(context: Context) -> Stage:
     """The network that learns the few masks."""
     return _res(context, {}, pseudo=False)
 
 
-def guesses(context: Context) -> Stage:
+def refer_train(context: Context) -> Stage:
     """What the first network makes of an expression of every other training object: refer.json."""
     config, split = context.config, context.labeler_train
     found = _settings(context, GUESSES, config)
@@ -70,19 +71,19 @@ def guesses(context: Context) -> Stage:
         answers = refer(trained, asked, split.images, batch=own.testing.batch, boxes=False)
         return _write(workdir, answers)
 
-    network = first(context)
-    inputs = {VIEW: context.view(split, VIEW), "few": few(context), "network": network, **split.inputs}
+    network = train_few(context)
+    inputs = {VIEW: context.view(split, VIEW), "few": few_masks(context), "network": network, **split.inputs}
     return Stage("refer_train", 1, found, work, inputs, dict(split.sources), network.columns, shared=True)
 
 
-def pseudo(context: Context) -> Stage:
+def pseudo_points(context: Context) -> Stage:
     """Masks of the other training objects, and which of them agree with the given boxes: points.json."""
     config, split = context.config, context.labeler_train
     own = config.partialres
     found = settings(config, PSEUDO)
-    inputs = {VIEW: context.view(split, VIEW), "few": few(context)}
+    inputs = {VIEW: context.view(split, VIEW), "few": few_masks(context)}
     if own.pseudo.kind == "model":
-        inputs["answers"] = guesses(context)
+        inputs["answers"] = refer_train(context)
     else:  # every one is kept
         found = {"partialres": {"pseudo": {"kind": own.pseudo.kind}}}
 
@@ -100,14 +101,14 @@ def pseudo(context: Context) -> Stage:
         kept = sum(row["kept"] for row in rows)
         return Result({"kept": kept, "share_kept": kept / len(rows)}, {"": len(rows)})
 
-    return Stage("pseudo_points", 1, found, work, inputs, columns=_columns(context))
+    return Stage("pseudo_points", 1, found, work, inputs, columns=columns.of_masks(context))
 
 
-def final(context: Context) -> Stage:
+def train_final(context: Context) -> Stage:
     """The network that a run ends in: with pseudo masks one that starts again, from what the first did."""
     if context.config.partialres.pseudo.kind == "none":
-        return first(context)
-    return _res(context, {"points": pseudo(context)}, pseudo=True)
+        return train_few(context)
+    return _res(context, {"points": pseudo_points(context)}, pseudo=True)
 
 
 def labels(context: Context, _: Split) -> Labels:
@@ -121,32 +122,31 @@ def labels(context: Context, _: Split) -> Labels:
 
     elsewhere = context.labeler_train.dataset
     named = {} if elsewhere is None else {"labeler": f"partialres:{elsewhere}"}
-    columns = {**_method_columns(config), **named}
+    told = {**columns.of_method(config), **named}
     found = _settings(context, PREDICTION, config)
-    return Labels(make, found, {"network": final(context)}, columns=columns, seeded=True)
+    return Labels(make, found, {"network": train_final(context)}, columns=told, seeded=True)
 
 
-def looks(context: Context) -> list[Stage]:
-    """How good boxes, masks and pseudo masks are, and what the network looks at in some expressions."""
+def scored(context: Context) -> list[Stage]:
+    """What boxes, masks and pseudo masks are worth, and where the network attends in some expressions."""
     config, split, train = context.config, context.required_val, context.labeler_train
     own, found = config.partialres, []
-    boxes = (
-        rec(context) if own.res.start == "rec" else final(context) if lessons.task_of(config) == "taskwise" else None
-    )
-    if boxes is not None:
-        found.append(evaluation.boxes(context, locate(context, boxes)))
+    if own.res.start == "rec":
+        found.append(evaluation.boxes(context, locate(context, train_rec(context))))
+    elif lessons.task_of(config) == "taskwise":
+        found.append(evaluation.boxes(context, locate(context, train_final(context))))
     if split.has_masks:
         found.append(evaluation.masks(context, refer(context)))
         if own.testing.looks and own.network.model == "sequence":
-            found.append(evaluation.looks(context, final(context), refer(context)))
+            found.append(evaluation.attended(context, train_final(context), refer(context)))
     if own.pseudo.kind != "none" and train.has_masks:
-        found.append(evaluation.pseudo_masks(context, pseudo(context)))
+        found.append(evaluation.pseudo_masks(context, pseudo_points(context)))
     return found or [refer(context)]
 
 
 def refer(context: Context) -> Stage:
     """The masks that the final network makes of every validation expression: refer.json."""
-    return _asked(context, "refer_val", final(context), PREDICTION, boxes=False)
+    return _asked(context, "refer_val", train_final(context), PREDICTION, boxes=False)
 
 
 def locate(context: Context, trained: Stage) -> Stage:
@@ -167,19 +167,18 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
 
 def _res(context: Context, more: dict[str, Stage], *, pseudo: bool) -> Stage:
     config = lessons.for_masks(context.config)
-    inputs = {VIEW: context.view(context.labeler_train, VIEW), "few": few(context), **more}
+    inputs = {VIEW: context.view(context.labeler_train, VIEW), "few": few_masks(context), **more}
     if config.partialres.res.start == "rec":
-        inputs["rec"] = rec(context)
-    return _train(context, "train_res", config, RES, inputs, columns=_columns(context, pseudo=pseudo))
+        inputs["rec"] = train_rec(context)
+    return _train(context, "train_res", config, RES, inputs, told=columns.of_masks(context, pseudo=pseudo))
 
 
-def _train(
-    context: Context, name: str, config: Config, reads: Reads, inputs: dict[str, Stage], *, columns: Json
-) -> Stage:
+def _train(context: Context, name: str, config: Config, reads: Reads, inputs: dict[str, Stage], *, told: Json) -> Stage:
     """
     Args:
         config: as `lessons` gives it.
         inputs: of masks, `few` and perhaps `points`; `rec`, where it starts from that.
+        told: its columns.
     """
     split = context.labeler_train
     task = "box" if name == "train_rec" else lessons.task_of(config)
@@ -205,7 +204,7 @@ def _train(
     found, sources = _settings(context, reads, config), dict(split.sources)
     files = {"encoder": config.encoder.checkpoint, "vectors": config.partialres.network.text.vectors}
     sources |= {kind: context.fingerprints.file(file) for kind, file in files.items() if file}
-    return Stage(name, 1, found, work, {**inputs, **split.inputs}, sources, columns, shared=True)
+    return Stage(name, 2, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
 
 
 def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: bool) -> Stage:
@@ -215,10 +214,12 @@ def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: 
     def work(workdir: Workdir) -> Result:
         from mal.methods.partialres.label import asked_of
         from mal.methods.partialres.predictions import refer
+        from mal.methods.partialres.unknown import check_known
 
         asked = asked_of(_seen(workdir))
         own, rec = config.partialres, trained.name == "train_rec"
         network = open_trained(workdir, config, own.testing.weights, rec=rec)
+        ranks.on_first(lambda: check_known(asked, network.vocabulary, own.network.text.words))
         answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=boxes)
         return _write(workdir, answers)
 
@@ -245,52 +246,13 @@ def _seen(workdir: Workdir) -> CocoDict:
     return found
 
 
-def _rec_columns(context: Context) -> Json:
-    config = context.config
-    own = lessons.for_boxes(config).partialres
-    return {
-        **context.columns(context.labeler_train),
-        "labeler": "partialres",
-        "recipe": config.recipe,
-        "encoder": config.encoder.name,
-        "model": own.network.model,
-        "cctf": own.parts.cctf,
-        "pmca": own.parts.pmca,
-    }
-
-
-def _columns(context: Context, *, pseudo: bool = True) -> Json:
-    """What a table says of a training of masks and of what follows from it, beside data and seed."""
-    about = {**context.columns(context.labeler_train), "labeler": "partialres"}
-    return {**about, **_method_columns(context.config, pseudo=pseudo)}
-
-
-def _method_columns(config: Config, *, pseudo: bool = True) -> Json:
-    own = lessons.for_masks(config).partialres
-    kind = own.pseudo.kind if pseudo else "none"
-    return {
-        "recipe": config.recipe,
-        "encoder": config.encoder.name,
-        "model": own.network.model,
-        "percent": own.few.percent,
-        "start": own.res.start,
-        "cctf": own.parts.cctf,
-        "pmca": own.parts.pmca,
-        "task": own.sequence.task,
-        "pseudo": kind,
-        **({"threshold": own.pseudo.threshold} if kind == "model" else {}),
-        "contour_points": own.sequence.points,
-        **({"steps": own.res.steps} if own.res.steps is not None else {}),
-    }
-
-
 PARTIALRES = Method(
     "partialres",
     labels,
     view=VIEW,
-    train=final,
+    train=train_final,
     trainings=(Training("train_rec", "partialres.rec.batch"), Training("train_res", "partialres.res.batch")),
-    looks=looks,
+    looks=scored,
     shared=True,
     own_files=OWN_FILES,
     check=checks.check,

@@ -13,8 +13,8 @@ class TrainingConfig:
     batch: int = number(128, 1, 1 << 16)  # expressions a step, one of each object
     lr: float = number(5e-4, 0, 1)
     backbone: float = number(0.1, 0, 1)  # its rate ÷ the rest's; 0: frozen
-    warmup: float = number(0.055, 0, 1)  # share of the steps in which the rate rises in a line
-    drop_at: float = number(0.833, 0, 1)  # share of the steps after which it is a tenth
+    warmup: float = number(5 / 90, 0, 1)  # share of the steps in which the rate rises, on five stairs (5 of 90 epochs)
+    drop_at: float = number(5 / 6, 0, 1)  # share of the steps after which it is a tenth
     weight_decay: float = number(0, 0, 1)
     clip: float = number(0.15, 0, 1e6)  # largest norm of the whole gradient
     ema: float = number(0.999, 0, 1)  # min(ema, (k + 1) / (k + 10)) is kept in step k
@@ -52,7 +52,7 @@ class PseudoConfig:
 class FewConfig:
     """The objects whose masks training sees."""
 
-    percent: float = number(5, 0, 100)  # of the training objects that have an expression
+    percent: float = number(5, 0, 100)  # of the masks of training objects that have an expression
 
 
 @dataclass

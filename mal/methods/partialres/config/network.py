@@ -47,3 +47,6 @@ class PartsConfig:
     pmca: bool = True  # point-modulated cross-attention
     pmca_start: str = choice("xavier", ("xavier", "zero"))  # of its last layer; zero never learns
     rec: bool = False  # the first training, of boxes, has both parts, too (D: one such training serves every row)
+
+
+PLAIN = PartsConfig(cctf="none", pmca=False)  # SeqTR's decoder
