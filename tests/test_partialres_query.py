@@ -116,5 +116,5 @@ def test_a_step_reaches_every_part_in_each_precision(dtype):
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     unreached = {name.split(".")[0] for name, each in ours.named_parameters() if each.grad is None}
-    assert unreached == {"encoders"}  # stages of the backbone coarser than the joined maps
+    assert not unreached
     assert all(each.grad.isfinite().all() for each in ours.parameters() if each.grad is not None)
