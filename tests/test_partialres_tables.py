@@ -25,6 +25,7 @@ METHOD = {
     "cctf": "none", "pmca": False, "task": "zero", "pseudo": "none", "contour_points": 12,
 }  # fmt: skip
 PAPER = {"profile": "paper", "data": "refcocog_umd", "seed": 0, **METHOD}
+PAPERS_OWN = {"sequence": {"points": 12, "shuffle": 0.2}, "network": {"text": {"words": 20}}}
 DEMO = {"profile": "demo", "data": "scenes", "seed": 0, **METHOD, "encoder": "pyramid_nano", "steps": 1500}
 
 
@@ -32,7 +33,7 @@ def scored(runs: Runs, iou: float, *, epochs: int = 90, **columns: Any) -> str:
     """The records of a network: training, answers, IoU with bounds and Pr@k."""
     columns = PAPER | columns
     res = {"batch": 128, "epochs": epochs, "steps": columns.get("steps")}
-    config = {"seed": columns["seed"], "encoder": {"pretrained": True}, "partialres": {"res": res}}
+    config = {"seed": columns["seed"], "encoder": {"pretrained": True}, "partialres": {"res": res, **PAPERS_OWN}}
     trained = runs.add("train_res", columns, config=config, steps=9)
     answers = runs.add("refer_val", columns, inputs={"network": trained})
     figures = {"mean_iou": iou, "mean_iou_low": iou - 0.01, "mean_iou_high": iou + 0.02, "overall_iou": iou - 0.03}

@@ -14,7 +14,6 @@ from mal.metrics.referring import (
     box_metrics,
     box_overlap,
     crowd_iou,
-    difference,
     interval,
     is_in_parts,
     mask_metrics,
@@ -123,24 +122,7 @@ def test_intervals_are_of_images_drawn_with_all_of_their_expressions(measure) ->
     np.testing.assert_allclose((one.low, one.high), np.quantile(drawn, [0.025, 0.975]), atol=1e-12)
 
 
-def test_a_difference_is_paired_and_averaged_over_seeds() -> None:
-    first, second = some_scores(1), some_scores(2)
-    more = Scores(first.ids, first.image_ids, first.intersection + 0.1 * first.union, first.union)
-    one = difference([(more, first)])
-    np.testing.assert_allclose((one.value, one.low, one.high), 0.1, atol=1e-12)
-    both = difference([(first, second), (more, second)], resamples=30)
-    alone = difference([(first, second)], resamples=30)
-    assert both.value == pytest.approx(alone.value + 0.05, abs=1e-12)
-    assert (both.low, both.high) == pytest.approx((alone.low + 0.05, alone.high + 0.05), abs=1e-12)
-    swapped = difference([(second, first)], resamples=30)
-    assert (swapped.low, swapped.high) == pytest.approx((-alone.high, -alone.low), abs=1e-12)
-
-
-def test_what_cannot_be_compared_is_said() -> None:
-    first = some_scores()
-    other = Scores(first.ids[::-1], first.image_ids, first.intersection, first.union)
-    with pytest.raises(MalError, match=r"different expressions.*same data\.val"):
-        difference([(first, other)])
+def test_nothing_to_measure_is_said() -> None:
     with pytest.raises(MalError, match="there is no expression to measure on"):
         mask_metrics(scores([]))
 

@@ -147,33 +147,6 @@ def interval(found: Scores, measure: Parts, *, resamples: int = 1000, seed: int 
     return _interval(_samples(found, measure, _weights(found, resamples, seed)))
 
 
-def difference(
-    pairs: Sequence[tuple[Scores, Scores]], measure: Parts = of_mean, *, resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """How much larger a measure is of the first than of the second, averaged over pairs, with its 95 % interval.
-
-    Paired: in each resample all see the same images, so what makes an image hard for both cancels. It is of these
-    pairs (one for each seed), for other images; what another seed would give is not in it.
-
-    Args:
-        pairs: at least one; all of the same expressions in the same order.
-        measure: `of_mean`, `of_overall`, `of_precision(threshold)`.
-
-    Raises:
-        MalError: two are of different expressions, or of none.
-    """
-    reference = pairs[0][0]
-    for found in (found for pair in pairs for found in pair):
-        if not np.array_equal(found.ids, reference.ids) or not np.array_equal(found.image_ids, reference.image_ids):
-            raise MalError(
-                "two results are measured on different expressions: a difference needs the same ones in one order; "
-                "compare results of the same data.val"
-            )
-    weights = _weights(reference, resamples, seed)
-    each = [_samples(first, measure, weights) - _samples(second, measure, weights) for first, second in pairs]
-    return _interval(np.mean(each, axis=0))
-
-
 def mask_metrics(found: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
     """`mean_iou`, `overall_iou` and `pr50` … `pr90` of masks, each with `_low` and `_high`, and how many
     `expressions`."""
