@@ -13,13 +13,13 @@ import numpy as np
 from analysis import sources
 from analysis.lineage import chosen
 from analysis.records import Record, by_address, finished, grouped
-from analysis.referring_expected import Runs, differences
+from analysis.referring_expected import ACCURACY, Runs, differences
 from analysis.referring_rows import ReferringError, Scores, by_row, interval, rec_of, row_of, scores
 from analysis.sources import command
 from analysis.summary import table
 
 FLOORS_ON = "scenes"  # the data that figures to reach are set for
-ACCURACY, APART = 0.75, 0.1  # of boxes; of the IoU of kept and of rejected predictions
+APART = 0.1  # of the IoU of kept and of rejected predictions
 HOW = (
     "IoU: mean over the expressions of the validation images, with 95 % intervals of images. Difference: the mean over "
     "the seeds that both have, with an interval of images and seeds (percentile bootstrap, the same images for all), "
@@ -60,10 +60,13 @@ def report(store: Path, wanted: Mapping[str, list[str]], where: Sequence[str], *
         ellipses: dict[str | None, Scores] = {
             name: scores(store, one, "ellipse_iou") for name, one in boxes.items() if _has(one, "ellipse_iou")
         }
+        accuracies: dict[str | None, float] = {
+            name: _metric(one, "rec_accuracy") for name, one in boxes.items() if _has(one, "rec_accuracy")
+        }
         parts += [f"## {data}, profile {profile}", _values(rows, resamples)]
         if boxes:
             parts.append(_without_masks(boxes, store, resamples))
-        parts.append(differences(rows, ellipses, floors=floors, resamples=resamples))
+        parts.append(differences(rows, ellipses, accuracies, floors=floors, resamples=resamples))
         parts += [_reached(boxes, _qualities(some, everything, known), floors=floors)]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -1,6 +1,7 @@
 """What was expected of Partial-RES's rows, and what their differences say of it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise, product
 
 from analysis.referring_rows import Key, Pair, Row, Run, Scores, difference
@@ -8,6 +9,7 @@ from analysis.summary import table
 from analysis.weak_shot_expected import verdict
 from mal.metrics.bootstrap import Interval
 
+ACCURACY = 0.75  # of boxes, to reach: an ellipse in a wrong box bounds no shape
 FLOOR = 0.15  # of IoU: what a start from boxes adds to few masks alone, with every seed
 FLOORS = (("naive", "alone"), ("full", "alone"), ("full", "alone, both parts"))  # the first is the larger
 LARGER = (("both", "naive"), ("full", "both"), ("full", "ellipses"), ("ellipses", "boxes"))
@@ -34,16 +36,31 @@ def open_verdict(found: Interval) -> str:
     return "above 0" if found.low > 0 else "below 0" if found.high < 0 else "not resolved"
 
 
-def shape_verdict(found: Interval) -> str:
-    """What it says where the second is an ellipse that no mask was needed for."""
+def shape_verdict(found: Interval, accuracies: Mapping[int, float]) -> str:
+    """What it says where the second is an ellipse that no mask was needed for.
+
+    Args:
+        accuracies: seed → of the boxes that the ellipses are in.
+    """
+    wrong = [f"{value:.2f} with seed {seed}" for seed, value in sorted(accuracies.items()) if value < ACCURACY]
+    if wrong:
+        return f"nothing of shape: the ellipses are in wrong boxes, whose accuracy ({', '.join(wrong)}) is below {ACCURACY:g}"
     return "shape was learned" if found.low > 0 else "shape was not learned"
 
 
-def differences(measured: Runs, ellipses: Mapping[str | None, Scores], *, floors: bool, resamples: int) -> str:
+def differences(
+    measured: Runs,
+    ellipses: Mapping[str | None, Scores],
+    accuracies: Mapping[str | None, float],
+    *,
+    floors: bool,
+    resamples: int,
+) -> str:
     """A table of all that was expected, each seed's difference beside their mean.
 
     Args:
         ellipses: training of boxes → the IoUs of the ellipses inscribed in its boxes.
+        accuracies: training of boxes → the accuracy of its boxes, where it is known.
         floors: whether the figures to reach are meant for this data.
 
     Raises:
@@ -65,7 +82,8 @@ def differences(measured: Runs, ellipses: Mapping[str | None, Scores], *, floors
     for row, runs in measured.items():
         if row.name in SHAPED:
             pairs = [(k.seed, run.scores, ellipses[run.rec]) for k, run in runs.items() if run.rec in ellipses]
-            asked.append((f"{row} − its box's ellipse", pairs, shape_verdict, None))
+            known = {key.seed: accuracies[run.rec] for key, run in runs.items() if run.rec in accuracies}
+            asked.append((f"{row} − its box's ellipse", pairs, partial(shape_verdict, accuracies=known), None))
     cells = [_line(what, pairs, resamples, said, floor) for what, pairs, said, floor in asked if pairs]
     cells += [[what, "-", "-", "-", "no runs of both"] for what in absent]
     return table(["difference of", "IoU", "95 %", "each seed", "what it says"], cells)

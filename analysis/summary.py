@@ -11,6 +11,7 @@ from analysis.denominators import Kept, by_score, kept_groups, must_be_said, nam
 from analysis.lineage import WEIGHTS, unlike, weights_of
 from analysis.recipes import departures, recipe_name, shown
 from analysis.records import Record, address, by_address, finished, grouped
+from analysis.referring_names import method_name, network_name
 from analysis.rendering import Table, markdown_rows, spread
 from analysis.sources import command
 from mal.engine.tracking_address import DEFAULT_STORE
@@ -27,6 +28,7 @@ QUALITY = {
     "share_75": "> .75",
     "boundary_iou": "boundary IoU",
 }
+OWN_MASKS = "iou_own"  # of labels that have flagged ones: over the others
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
 MAPS = {
     "auc": "AUC",
@@ -46,6 +48,10 @@ EXPRESSIONS = {
     "ceiling": "ceiling",
 }
 BOXES = {"rec_accuracy": "accuracy", "box_iou": "IoU of the box, filled", "ellipse_iou": "IoU of its ellipse"}
+EXTENT = (
+    "d: how far the extent of a prediction is from that of the given box, along x and y: 0 where they agree, 2 where "
+    "they do not meet"
+)
 BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
 CLUSTERING = {
     "clustering": "score",
@@ -68,10 +74,11 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     parts = [f"profile {profile}, data {data}: {_labeler_schedules(records, known)}"]
     if profile != "paper" or data not in PAPER_DATA:
         parts.append("Not comparable with the paper's numbers: another scale, other data.")
-    for stage, where in (("quality_val", "validation"), ("quality_train", "training")):
+    for stage in ("quality_val", "quality_train"):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
-            parts.append(f"Mask quality on the {where} images ({_counts(chosen, 'iou')} instances)")
+            where = "the training images" if stage == "quality_train" else _images(chosen)
+            parts.append(f"Mask quality on {where} ({_counts(chosen, 'iou')} instances)")
             parts.append(_quality(chosen, known))
     chosen = [r for r in records if r["stage"] == "clustering_val"]
     if chosen:
@@ -104,7 +111,8 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     ):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
-            parts.append(f"{title}, {_counts(chosen, next(iter(names)))} validation expressions [95 % interval]")
+            counts = f"{_counts(chosen, next(iter(names)))} expressions of {_images(chosen)}"
+            parts.append(f"{title}, {counts} [95 % interval]")
             parts.append(_referring(chosen, known, names))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
@@ -153,9 +161,20 @@ def _segmenters(records: list[Record], scores: list[Record]) -> str:
 
 
 def _quality(records: list[Record], known: dict[str, Record]) -> str:
-    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    """Where labels are filled boxes, or such, for want of a mask, their number and the IoU of the other masks, too."""
+    header, identified = _identified(records, known, lambda r: method_name(r["columns"]))
     rows = [[*cells, *(_number(r, metric) for metric in QUALITY)] for r, cells in identified]
-    return table(["labeler", *header, *QUALITY.values()], rows)
+    more = []
+    if any(OWN_MASKS in record["metrics"] for record in records):
+        more = ["flagged", "IoU of the others"]
+        rows = [[*row, _flagged(r), _number(r, OWN_MASKS)] for row, (r, _) in zip(rows, identified, strict=True)]
+    return table(["labeler", *header, *QUALITY.values(), *more], rows)
+
+
+def _flagged(record: Record) -> str:
+    """How many of the scored instances have no mask of their own."""
+    whole, own = (record["metrics"].get(name) for name in ("iou", OWN_MASKS))
+    return "-" if whole is None or own is None else str(whole["n"] - own["n"])
 
 
 def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
@@ -208,7 +227,7 @@ def _miou(records: list[Record], known: dict[str, Record]) -> str:
 
 def _referring(records: list[Record], known: dict[str, Record], names: Mapping[str, str]) -> str:
     """A column each metric that a record has."""
-    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    header, identified = _identified(records, known, lambda r: network_name(r["columns"]))
     shown_names = [name for name in names if any(name in r["metrics"] for r in records)]
     rows = [[*cells, *(_bounded(r, name) for name in shown_names)] for r, cells in identified]
     return table(["network", *header, *(names[name] for name in shown_names)], rows)
@@ -224,14 +243,13 @@ def _bounded(record: Record, metric: str) -> str:
 
 
 def _referring_schedule(record: Record) -> str:
-    """How Partial-RES learned boxes or masks, in words."""
+    """How Partial-RES or its rival learned boxes or masks, in words."""
     columns = record["columns"]
     part = record["stage"].removeprefix("train_")
     batch = record["config"]["partialres"][part]["batch"]
     what = "boxes" if part == "rec" else f"masks of {columns['percent']:g} %"
-    more = "" if columns.get("pseudo", "none") == "none" else " and pseudo masks"
     return (
-        f"Partial-RES, {what}{more}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+        f"{network_name(columns)}, {what}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
         f"{record['metrics']['steps']['value']:g} steps of {batch} expressions, seed {columns['seed']}, "
         f"{record['seconds'] / 60:.1f} min"
     )
@@ -255,7 +273,7 @@ def _beside_miou(records: list[Record]) -> list[str]:
                 f"Pairs of novel validation pixels, same class or not: AUC of {teacher}student "
                 f"{values['student_auc']:.3f} (chance .5)"
             )
-    return lines
+    return [*lines, *([EXTENT] if any("threshold" in record["columns"] for record in records) else [])]
 
 
 def _kept(columns: Mapping[str, Any], values: Mapping[str, float]) -> str:
@@ -368,6 +386,12 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def _counts(records: list[Record], metric: str) -> str:
     return " or ".join(map(str, sorted({r["metrics"][metric]["n"] for r in records})))
+
+
+def _images(records: list[Record]) -> str:
+    """Which validation images were scored."""
+    placed = sorted({record["config"].get("images", "all") for record in records})
+    return " or ".join("the validation images" if it == "all" else f"the {it}-placed validation images" for it in placed)
 
 
 def _number(record: Record, metric: str) -> str:

@@ -76,7 +76,7 @@ def test_the_learnable_token_is_first_in_every_column_and_the_zero_one_last_in_o
     found = [(one.verdict, one.remark) for one in claims(TABLES)]
     assert found == [(AGREES, ""), (AGREES, ""), (CANNOT, "not zero.pr90 > taskwise.pr90")]
     printed = "\n".join(markdown(table) for table in report(load()))
-    assert "They are two points, the box's opposite corners" in printed
+    assert "They are two points, opposite corners of the box" in printed
 
 
 @pytest.mark.skipif(not (CONF / "experiment" / FOLDER / "tab1.yaml").is_file(), reason="its experiment has no file yet")
@@ -143,7 +143,8 @@ def test_task_wise_stands_beside_the_others_at_any_scale() -> None:
     scored(runs, 0.5, **DEMO)
     scored(runs, 0.52, **DEMO | {"task": "learnable"})
     scored(runs, 0.48, **DEMO | {"task": "taskwise", "start": "none", "steps": 7500})
-    (heading,) = [title for title, _ in (table := made(runs, "partialres_tab1")).parts() if title != PAPERS]
+    table = made(runs, "partialres_tab1")
+    (heading,) = [title for title, _ in table.parts() if title != PAPERS]
     ours = [row for row in part(table, heading) if row["numbers"] == "ours"]
     assert [row["[TASK]"] for row in ours] == ["Task-wise", "Zero", "Learnable"]
     assert "steps=7500" in ours[0]["settings"]
@@ -212,9 +213,39 @@ def test_a_runs_summary_says_what_boxes_masks_and_pseudo_masks_are_worth() -> No
     runs.add("pseudo_quality_train", columns, share_kept=0.48, kept_iou=0.61)
     text = summary(runs.records)
     assert "Partial-RES, boxes, encoder pyramid_nano, recipe ours, 6000 steps of 32 expressions, seed 0" in text
-    assert "Partial-RES, masks of 5 % and pseudo masks, encoder pyramid_nano" in text
-    assert "Masks from expressions, 9 validation expressions [95 % interval]" in text
+    learned = "from boxes, learnable [TASK], own predictions of d < 0.2"
+    assert f"Partial-RES ({learned}), masks of 5 %, encoder pyramid_nano" in text
+    assert "Masks from expressions, 9 expressions of the validation images [95 % interval]" in text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert ["Partial-RES", "0.800", "0.450", "0.500"] in lines
-    assert ["Partial-RES", "0.460 [0.450, 0.480]", "0.430", "0.460", "0.260", "0.060", "0.870"] in lines
+    assert [f"Partial-RES ({learned})", "0.460 [0.450, 0.480]", "0.430", "0.460", "0.260", "0.060", "0.870"] in lines
     assert "Pseudo masks (model, d < 0.2): 48.0% kept; IoU of these 0.610" in text
+    assert text.count("d: how far the extent") == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ({"model": "query"}, "Partial-RES's rival, a query (from boxes)"),
+        ({"start": "none"}, "Partial-RES (from scratch, zero [TASK])"),
+        ({"task": "taskwise", "start": "none"}, "Partial-RES (boxes and masks at once)"),
+        ({"cctf": "matched"}, "Partial-RES (from boxes, CCTF, zero [TASK])"),
+        ({"cctf": "transposed"}, "Partial-RES (from boxes, CCTF transposed, zero [TASK])"),
+        ({"pmca": True, "pseudo": "box"}, "Partial-RES (from boxes, PMCA, zero [TASK], filled boxes)"),
+    ],
+)
+def test_networks_of_one_encoder_are_told_apart_by_what_they_are(columns: dict[str, Any], name: str) -> None:
+    runs = Runs()
+    scored(runs, 0.4, **DEMO | {"task": "learnable"})
+    scored(runs, 0.5, **DEMO | columns)
+    text = summary(runs.records)
+    assert f"; {name}, masks of 100 %" in text
+    assert f"\n| {name}" in text
+
+
+def test_it_is_said_which_images_expressions_were_asked_of() -> None:
+    runs = Runs()
+    for images in ("odd", "all"):
+        runs.add("res_val", DEMO | {"seed": len(images)}, config={"images": images}, mean_iou=0.4)
+        placed = {"odd": "the odd-placed validation images", "all": "the validation images"}[images]
+        assert f"expressions of {placed} [95 %" in summary(runs.records[-1:])

@@ -163,6 +163,18 @@ def test_each_threshold_is_a_row_and_shape_is_proved_against_the_ellipse_alone(s
     }
 
 
+def test_an_ellipse_in_a_wrong_box_bounds_no_shape(store: Store) -> None:
+    for seed, accuracy in ((0, 0.8), (1, 0.25)):
+        store.rec(seed=seed, accuracy=accuracy, ellipse=0.1)
+        store.add(0.41, seed=seed, **PARTS)
+    name = "both, N 8, 5 % − its box's ellipse"
+    says = cells(store.report(), "difference of")[name]["what it says"]
+    assert says == (
+        "nothing of shape: the ellipses are in wrong boxes, whose accuracy (0.25 with seed 1) is below 0.75"
+    )
+    assert cells(store.report(seed=["0"]), "difference of")[name]["what it says"] == "shape was learned"
+
+
 def test_the_share_of_the_masks_and_all_of_them(store: Store) -> None:
     for percent, iou in ((1.0, 0.2), (5.0, 0.4), (100.0, 0.5)):
         store.add(iou, percent=percent)
@@ -273,7 +285,7 @@ def test_what_is_missing_is_named(store: Store, capsys: pytest.CaptureFixture[st
         assert "iou.npz cannot be read" in capsys.readouterr().err
     with pytest.raises(ReferringError, match="experiment=partialres/parts"):
         store.report(data=["other"])
-    with pytest.raises(UnreadableRecordError, match="holds no finished run"):
+    with pytest.raises(UnreadableRecordError, match="empty does not exist"):
         report(store.root / "empty", {}, ())
 
 
@@ -293,4 +305,4 @@ def test_every_row_is_told_from_all_others() -> None:
 def test_an_interval_on_zero_resolves_nothing(low: float, high: float, said: str) -> None:
     found = Interval((low + high) / 2, low, high)
     assert open_verdict(found) == said
-    assert shape_verdict(found) == f"shape was {'' if low > 0 else 'not '}learned"
+    assert shape_verdict(found, {}) == f"shape was {'' if low > 0 else 'not '}learned"
