@@ -44,7 +44,7 @@ def shape_verdict(found: Interval, accuracies: Mapping[int, float]) -> str:
     """
     wrong = [f"{value:.2f} with seed {seed}" for seed, value in sorted(accuracies.items()) if value < ACCURACY]
     if wrong:
-        return f"nothing of shape: the ellipses are in wrong boxes, whose accuracy ({', '.join(wrong)}) is below {ACCURACY:g}"
+        return f"no verdict on shape: the boxes' accuracy, {', '.join(wrong)}, is below {ACCURACY:g}"
     return "shape was learned" if found.low > 0 else "shape was not learned"
 
 

@@ -169,9 +169,7 @@ def test_an_ellipse_in_a_wrong_box_bounds_no_shape(store: Store) -> None:
         store.add(0.41, seed=seed, **PARTS)
     name = "both, N 8, 5 % − its box's ellipse"
     says = cells(store.report(), "difference of")[name]["what it says"]
-    assert says == (
-        "nothing of shape: the ellipses are in wrong boxes, whose accuracy (0.25 with seed 1) is below 0.75"
-    )
+    assert says == "no verdict on shape: the boxes' accuracy, 0.25 with seed 1, is below 0.75"
     assert cells(store.report(seed=["0"]), "difference of")[name]["what it says"] == "shape was learned"
 
 
