@@ -19,6 +19,11 @@ from mal.data.templates import templated
 from mal.engine.findings import number
 from mal.errors import AnnotationError, ConfigError, MalError
 
+SPLITS = sorted({split for *_, split in PUBLISHED})
+OWN_HELP = (
+    f"FILE is a list of {LAYOUT}; a mask (polygons or RLE) may stand beside the box or in its place, and a category. "
+    "Entries of one image, box, mask and category are one object with several expressions."
+)
 HELP = "COCO files whose annotations have expressions, which data.SPLIT.annotations names for runs"
 
 
@@ -40,6 +45,7 @@ def _refer(options: argparse.Namespace) -> None:
     if options.by not in DATASETS[options.dataset]:
         known = " or ".join(DATASETS[options.dataset])
         raise ConfigError(f"--by {options.by}: {options.dataset} is not split so; choose --by {known}")
+    _check_output(options, [options.out / "annotations" / f"{split}.json" for split in SPLITS], folder=options.out)
     folder = options.root if (options.root / f"refs({options.by}).p").exists() else options.root / options.dataset
     for split, coco in read_splits(folder, options.by).items():
         _write(options.out / "annotations" / f"{split}.json", coco)
@@ -55,11 +61,13 @@ def _refer(options: argparse.Namespace) -> None:
 
 def _json(options: argparse.Namespace) -> None:
     """A user's own list."""
+    _check_output(options, [options.out], folder=options.out.parent)
     _write(options.out, read_own(options.file, options.images))
 
 
 def _templates(options: argparse.Namespace) -> None:
     """A COCO file without expressions."""
+    _check_output(options, [options.out], folder=options.out.parent)
     coco = read(options.file, masks=False)
     made = templated(coco)
     if not made:
@@ -69,6 +77,25 @@ def _templates(options: argparse.Namespace) -> None:
         )
     kept = [{key: value for key, value in a.items() if key != "expression"} for a in coco["annotations"]]
     _write(options.out, {**coco, "annotations": [{**a, "expressions": made.get(a["id"], [])} for a in kept]})
+
+
+def _check_output(options: argparse.Namespace, files: Sequence[Path], *, folder: Path) -> None:
+    """
+    Args:
+        files: that will be written. folder: that is made for them where it does not exist.
+
+    Raises:
+        ConfigError: a file is the input, or is there already, or the folder that `folder` would be made in is not.
+    """
+    source = getattr(options, "file", None)
+    if source is not None and any(path.resolve() == source.resolve() for path in files):
+        raise ConfigError(f"--out {options.out} is the file that is read; name another place")
+    if options.out.is_dir() and options.out in files:
+        raise ConfigError(f"--out {options.out} is a folder; name a file")
+    if (there := [path for path in files if path.exists()]) and not options.overwrite:
+        raise ConfigError(f"--out {options.out}: {there[0]} exists; name another place, or give --overwrite")
+    if not folder.is_dir() and not folder.absolute().parent.is_dir():
+        raise ConfigError(f"--out {options.out}: there is no folder {folder.absolute().parent}; make it, or correct --out")
 
 
 def _write(path: Path, coco: CocoDict) -> None:
@@ -101,15 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     refer.add_argument("--by", choices=by, required=True, help="who split it: refs(BY).p")
     refer.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="gets annotations/SPLIT.json")
     refer.set_defaults(work=_refer)
-    own = add("json", help=f"your own: a list of {LAYOUT}".replace("%", "%%"))
-    own.add_argument("file", type=Path, metavar="FILE")
+    own = add("json", help="your own: a list of texts with a box or a mask each", description=OWN_HELP)
+    own.add_argument("file", type=Path, metavar="FILE", help="the list, in JSON")
     own.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="of the photographs")
-    own.add_argument("--out", type=Path, required=True, metavar="FILE")
+    own.add_argument("--out", type=Path, required=True, metavar="FILE", help="COCO file to write")
     own.set_defaults(work=_json)
     templates = add("templates", help='"the dog", "the leftmost dog": made from the boxes of a COCO file')
-    templates.add_argument("file", type=Path, metavar="FILE")
-    templates.add_argument("--out", type=Path, required=True, metavar="FILE")
+    templates.add_argument("file", type=Path, metavar="FILE", help="COCO file with boxes; expressions in it are replaced")
+    templates.add_argument("--out", type=Path, required=True, metavar="FILE", help="COCO file to write")
     templates.set_defaults(work=_templates)
+    for kind in (refer, own, templates):
+        kind.add_argument("--overwrite", action="store_true", help="replace what is at --out already")
     return parser
 
 

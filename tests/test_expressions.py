@@ -142,8 +142,8 @@ BOX = [6, 14, 65, 70]
 OWN = [
     {"image": "boxes_0.png", "text": "the orange one", "box": BOX},
     {"image": "boxes_1.png", "text": "left", "mask": diamond(BOX), "category": "plum"},
-    {"image": "boxes_0.png", "text": "on the left", "box": BOX},
-    {"image": "boxes_1.png", "text": "runs", "box": [1, 2, 3, 4], "mask": run_lengths_of(BOX, text=True)},
+    {"image": "boxes_0.png", "text": "on the left", "box": [6.0, 14, 65, 70.0]},
+    {"image": "boxes_1.png", "text": "runs", "box": [1, 2, 30, 40], "mask": run_lengths_of(BOX, text=True)},
 ]
 
 
@@ -163,7 +163,7 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
     assert (second["category_id"], second["expressions"]) == (2, ["left"])
     x, y, w, h = second["bbox"]
     assert max(abs(a - b) for a, b in zip((x, y, w, h), BOX, strict=True)) <= 2
-    assert third["bbox"] == [1, 2, 3, 4]
+    assert third["bbox"] == [1, 2, 30, 40]
     assert third["segmentation"] == run_lengths_of(BOX, text=True)
 
 
@@ -171,12 +171,21 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
     ("entry", "message"),
     [
         (5, "entry 1: it is 5; it must be like"),
-        ({"text": "a", "box": BOX}, "entry 1: image is None; give the image's path"),
+        ({"text": "a", "box": BOX}, "entry 1: it has no image; its keys are text, box; write it like"),
+        ({"image": None, "text": "a", "box": BOX}, "entry 1: image is None; give the image's path"),
+        ({"image": "boxes_0.png", "txt": "a", "box": BOX}, "entry 1: it has no text; its keys are image, txt, box; "),
         ({"image": "../a.png", "text": "a", "box": BOX}, r"entry 1: image '\.\./a\.png' leads out of the image folder"),
         ({"image": "boxes_0.png", "text": "!", "box": BOX}, "entry 1: text is '!'; write what is meant, in words"),
-        ({"image": "boxes_0.png", "text": "a"}, "entry 1: it has neither a box nor a mask; give"),
-        ({"image": "boxes_0.png", "text": "a", "box": [1, 2, 3]}, "entry 1: bbox is .1, 2, 3.; it must be a list of"),
-        ({"image": "boxes_0.png", "text": "a", "box": [900, 2, 3, 4]}, "entry 1: bbox .* lies outside its image"),
+        ({"image": "boxes_0.png", "text": "a"}, "entry 1: it has neither a box nor a mask; its keys are image, text"),
+        ({"image": "boxes_0.png", "text": "a", "box": [1, 2, 3]}, "entry 1: box is .1, 2, 3.; it must be a list of"),
+        ({"image": "boxes_0.png", "text": "a", "box": [900, 2, 3, 4]}, "entry 1: box .* outside its image .*the entry"),
+        ({"image": "boxes_0.png", "text": "a", "box": [-9, 2, 30, 4]}, "entry 1: box .* is partly outside its image"),
+        ({"image": "boxes_0.png", "text": "a", "box": [9, 2, 0, 4]}, "entry 1: box .* has no area"),
+        ({"image": "boxes_0.png", "text": "a", "mask": 5}, "entry 1: mask is 5; it must be a list of polygons or an RLE"),
+        (
+            {"image": "boxes_0.png", "text": "a", "box": [1, 2, 3, 4], "mask": diamond(BOX)},
+            "entry 1: its mask has no pixel in its box .1, 2, 3, 4.; correct one of them",
+        ),
         ({"image": "boxes_0.png", "text": "a", "mask": [[1, 2, 3]]}, "entry 1: polygon .* has 3 numbers; it needs"),
         ({"image": "boxes_0.png", "text": "a", "mask": [[1, 1, 1, 1, 1, 1]]}, "entry 1: its mask has no pixel; draw"),
         ({"image": "boxes_0.png", "text": "a", "box": BOX, "category": 3}, "entry 1: category is 3; write its name"),
@@ -211,5 +220,40 @@ def test_templates_are_written_into_a_file(tmp_path: Path, capsys: pytest.Captur
     assert [a["expressions"] for a in coco["annotations"][:2]] == [["the plum"], ["the pear"]]
     assert expressions_only(coco) == expressions_only(read(file, masks=False), kind="templates")
     edit(file, each(iscrowd=1))
-    assert main(["templates", str(file), "--out", str(out)]) == 1
+    assert main(["templates", str(file), "--out", str(out), "--overwrite"]) == 1
     assert "no template is true of one object alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["json", "templates"])
+def test_nothing_of_the_users_is_replaced_and_no_stray_folder_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    file = own_list(tmp_path, OWN) if kind == "json" else coco_file(tmp_path)
+    before = file.read_bytes()
+
+    def said(out: Path, *more: str) -> str:
+        images = ["--images", str(tmp_path / "images")] if kind == "json" else []
+        code = main([kind, str(file), *images, "--out", str(out), *more])
+        text = capsys.readouterr().err
+        assert bool(code) == bool(text)
+        return text
+
+    for more in ((), ("--overwrite",)):
+        assert "is the file that is read; name another place" in said(file, *more)
+    assert file.read_bytes() == before
+    other = tmp_path / "notes.json"
+    other.write_text("mine")
+    assert "notes.json exists; name another place, or give --overwrite" in said(other)
+    assert other.read_text() == "mine"
+    assert f"there is no folder {tmp_path / 'tpyo'}" in said(tmp_path / "tpyo" / "more" / "out.json")
+    assert not (tmp_path / "tpyo").exists()
+    assert "is a folder; name a file" in said(tmp_path)
+    assert said(other, "--overwrite") == said(tmp_path / "new" / "out.json") == ""
+    assert read(other, masks=False) == read(tmp_path / "new" / "out.json", masks=False)
+
+
+def test_the_help_says_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, words_of_it in (("json", "FILE is a list of"), ("templates", "COCO file with boxes")):
+        with pytest.raises(SystemExit):
+            main([kind, "--help"])
+        assert words_of_it in " ".join(capsys.readouterr().out.split())

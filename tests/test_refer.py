@@ -137,7 +137,12 @@ def test_the_command_writes_each_split_and_says_what_the_whole_has(
     assert sorted(path.name for path in (out / "annotations").iterdir()) == ["testA.json", "train.json", "val.json"]
     seen = expressions_only(read(out / "annotations" / "train.json", masks=True))
     assert [a["expressions"] for a in seen["annotations"]] == [["the pear", "right pear", "purple"], ["plum"]]
-    assert main([*call[:2], str(tmp_path / "refcoco"), *call[3:]]) == 0  # the data set's folder itself
+    itself = [*call[:2], str(tmp_path / "refcoco"), *call[3:]]  # the data set's folder
+    assert main(itself) == 1
+    assert "train.json exists; name another place, or give --overwrite" in capsys.readouterr().err
+    assert main([*itself, "--overwrite"]) == 0
+    assert main([*call[:-1], str(tmp_path / "no" / "such")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
     capsys.readouterr()
     assert main([*call[:4], "refcoco+", *call[5:6], "google", *call[7:]]) == 1
     assert "--by google: refcoco+ is not split so; choose --by unc" in capsys.readouterr().err

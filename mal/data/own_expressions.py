@@ -9,7 +9,8 @@ from typing import Any
 
 from mal.data.annotation_text import parse
 from mal.data.annotations import CocoDict, decode_mask, instance
-from mal.data.box_checks import box_fault
+from mal.data.box_checks import BORDER_TOLERANCE, box_fault, overhang
+from mal.data.boxes import pixel_edges
 from mal.data.expressions import merged
 from mal.data.headers import read_headers
 from mal.data.image_folder import check_images, folder_fault
@@ -61,32 +62,57 @@ def _layout_fault(entry: Any) -> Fault | None:
     """What is wrong with an entry, but for its geometry."""
     if not isinstance(entry, dict):
         return Fault("no object", f"it is {show(entry)}; it must be like {LAYOUT}")
-    if fault := name_fault({"file_name": entry.get("image")}):
-        return Fault(fault.kind, fault.text.replace("file_name", "image", 1))
-    text = entry.get("text")
+    for key in ("image", "text"):
+        if key not in entry:
+            return Fault(f"no {key}", f"it has no {key}; {_keys(entry)}")
+    if fault := name_fault({"file_name": entry["image"]}):
+        return _as_written(fault, "file_name", "image")
+    text = entry["text"]
     if not isinstance(text, str) or not words(text):
         return Fault("no text", f"text is {show(text)}; write what is meant, in words, in quotes")
     if entry.get("box") is None and entry.get("mask") is None:
-        return Fault("neither box nor mask", 'it has neither a box nor a mask; give "box": [x, y, width, height]')
+        return Fault("neither box nor mask", f"it has neither a box nor a mask; {_keys(entry)}")
     category = entry.get("category", CATEGORY)
     if not isinstance(category, str) or not category:
         return Fault("a category that is no name", f"category is {show(category)}; write its name, or leave it out")
     return None
 
 
+def _keys(entry: Entry) -> str:
+    """Which keys an entry has, and which it may have."""
+    return f"its keys are {', '.join(map(str, entry)) or 'none'}; write it like {LAYOUT}"
+
+
+def _as_written(fault: Fault, coco: str, own: str) -> Fault:
+    """A fault of COCO's key as one of the list's."""
+    return Fault(fault.kind.replace(coco, own), fault.text.replace(coco, own).replace("annotation", "entry"))
+
+
 def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
     """What is wrong with an entry's box or mask."""
-    if entry.get("box") is not None and (fault := box_fault(entry["box"], width, height)):
-        return fault
+    box = entry.get("box")
+    if box is not None and (fault := box_fault(box, width, height)):
+        return _as_written(fault, "bbox", "box")
+    if box is not None and not (box[2] > 0 < box[3]):
+        return Fault("a box without area", f"box {show(box)} has no area; it is [x, y, width, height]")
+    if box is not None and overhang(box, width, height) > BORDER_TOLERANCE:
+        text = f"box {show(box)} is partly outside its image of {width} x {height} pixels; cut it at the border"
+        return Fault("a box partly outside its image", text)
     if entry.get("mask") is None:
         return None
     if fault := mask_fault(entry["mask"], height=height, width=width):
-        return fault
+        return _as_written(fault, "segmentation", "mask")
     try:
-        empty = not decode_mask(entry["mask"], height=height, width=width).any()
+        mask = decode_mask(entry["mask"], height=height, width=width)
     except AnnotationError as error:
         return Fault("a mask that cannot be read", str(error))
-    return Fault("an empty mask", "its mask has no pixel; draw it, or leave it out") if empty else None
+    if not mask.any():
+        return Fault("an empty mask", "its mask has no pixel; draw it, or leave it out")
+    if box is not None:
+        left, top, right, bottom = pixel_edges(box, height=height, width=width)
+        if not mask[top:bottom, left:right].any():
+            return Fault("a mask outside its box", f"its mask has no pixel in its box {show(box)}; correct one of them")
+    return None
 
 
 def _sizes(names: list[str], folder: Path) -> dict[str, tuple[int, int]]:
@@ -103,13 +129,20 @@ def _sizes(names: list[str], folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _plain(value: Any) -> Any:
+    """A value with numbers as fractional ones: 3 and 3.0 are the same place."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return float(value) if isinstance(value, int) else value
+
+
 def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:
     names = [*dict.fromkeys(entry.get("category", CATEGORY) for entry in entries)]
     images = {name: place for place, name in enumerate(sizes, 1)}
     objects: dict[str, Entry] = {}
     for entry in entries:
         width, height = sizes[entry["image"]]
-        key = repr([entry.get(name) for name in ("image", "box", "mask", "category")])
+        key = repr([_plain(entry.get(name)) for name in ("image", "box", "mask", "category")])
         if key in objects:
             objects[key]["expressions"] = merged(objects[key]["expressions"], [entry["text"]])
             continue
