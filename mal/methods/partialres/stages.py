@@ -45,7 +45,7 @@ def few_masks(context: Context) -> Stage:
 
     inputs = {VIEW: context.view(split, VIEW), **split.inputs}
     found = settings(context.config, FEW)
-    return Stage("few_masks", 2, found, work, inputs, dict(split.sources), columns.of_few(context))
+    return Stage("few_masks", 1, found, work, inputs, dict(split.sources), columns.of_few(context))
 
 
 def train_few(context: Context) -> Stage:
@@ -204,7 +204,7 @@ def _train(context: Context, name: str, config: Config, reads: Reads, inputs: di
     found, sources = _settings(context, reads, config), dict(split.sources)
     files = {"encoder": config.encoder.checkpoint, "vectors": config.partialres.network.text.vectors}
     sources |= {kind: context.fingerprints.file(file) for kind, file in files.items() if file}
-    return Stage(name, 2, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
+    return Stage(name, 1, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
 
 
 def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: bool) -> Stage:
