@@ -132,7 +132,7 @@ def test_columns_tell_rows_apart(compose, tmp_path: Path) -> None:
 
     assert columns() == {
         "profile": "smoke", "data": "scenes", "seed": 0, "labeler": "partialres", "recipe": "best",
-        "encoder": "pyramid_nano", "model": "sequence", "percent": 50, "start": "rec", "cctf": "matched", "pmca": True,
+        "encoder": "resnet10_nano", "model": "sequence", "percent": 50, "start": "rec", "cctf": "matched", "pmca": True,
         "task": "learnable", "pseudo": "model", "threshold": 2, "contour_points": 6, "steps": 3,
     }  # fmt: skip
     assert columns("pseudo.kind=box")["pseudo"] == "box"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mal.config import Config
+from mal.config_checks import check
 from mal.methods.partialres.schedule import total_steps
 from tests import sweeps
 
@@ -57,3 +58,8 @@ def test_the_ladders_trainings_of_masks_have_equal_steps(compose: Compose, profi
         assert res.epochs is None
         lengths.append(res.steps)
     assert lengths == [naive, naive + rec] * 2 + [naive] * 12
+
+
+def test_all_masks_may_be_few_where_other_objects_have_none(compose: Compose) -> None:
+    """The share is of the masks that there are, so pseudo masks may be left to make."""
+    check(compose(METHOD, "profile=smoke", "partialres.few.percent=100", "partialres.pseudo.kind=model"))

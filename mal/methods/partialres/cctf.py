@@ -1,4 +1,4 @@
-"""Co-content teacher forcing: a coordinate's token also brings what the memory holds along the line that it names."""
+"""Co-content teacher forcing: a coordinate's embedding plus the mean of the memory along the line it points to."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Objects as training sees them: an image in the square, a random one of an object's expressions, and what to say."""
+"""Training samples: an image in the square, a random one of an object's expressions, and the target tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What predictions of expressions are worth: REC's boxes, RES's masks and pseudo masks against human annotations."""
+"""Stages that score REC's boxes, RES's masks and pseudo masks against human annotations."""
 
 from typing import Any
 
@@ -53,8 +53,8 @@ def masks(context: Context, referred: Stage) -> Stage:
 
 
 def boxes(context: Context, located: Stage) -> Stage:
-    """Whether the boxes of the validation images' expressions are found; and where human masks tell, the IoU of these
-    boxes, filled, and of the ellipses inscribed in them: what shape must exceed. FILE has them all."""
+    """Accuracy of the boxes of the validation images' expressions. With human masks also the IoU of the filled boxes
+    and of their inscribed ellipses, which learned shapes must exceed. FILE has the values of each expression."""
     config, split = context.config, context.required_val
     which = config.data.val_images
     drawn = {"resamples": config.evaluate.bootstrap, "seed": config.seed}
@@ -92,7 +92,7 @@ def boxes(context: Context, located: Stage) -> Stage:
 
 
 def pseudo_masks(context: Context, made: Stage) -> Stage:
-    """Whether the pseudo masks that were kept are better than those that were not."""
+    """IoU of the pseudo masks that were kept, and of those that were rejected."""
     split = context.labeler_train
 
     def work(workdir: Workdir) -> Result:

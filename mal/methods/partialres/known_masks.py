@@ -37,7 +37,7 @@ class KnownMasks(Mapping[int, NDArray[np.bool_]]):
 
 
 def read_known(few: Path, pseudo: Path | None = None) -> KnownMasks:
-    """The masks in the folder of the few human ones, and those that were kept in the folder of pseudo masks."""
+    """The masks of few.json in one folder, and the kept ones of points.json in another."""
     coded = {int(row["id"]): row["segmentation"] for row in read_json(few / FEW)}
     if pseudo is not None:
         coded |= {int(row["id"]): row["segmentation"] for row in read_json(pseudo / PSEUDO) if row["kept"]}

@@ -1,6 +1,6 @@
-"""What one training reads of the settings: the run's, with those that the training does not read at one value.
+"""The config of one training: the run's, with the settings that this training does not read at their default values.
 
-A stage's key is made of these, so that two trainings that differ in such a setting alone are the same.
+Its key is made of that config, so two runs that differ in such settings alone share the training.
 """
 
 from dataclasses import replace
@@ -63,9 +63,7 @@ def _by_model(own: PartialresConfig) -> PartialresConfig:
 
 
 def _image(image: ImageConfig, *, crops: bool) -> ImageConfig:
-    """Args:
-    crops: whether the training draws a scale and a window, where `image.crop` says so.
-    """
+    """Settings of images; `crops`: whether this training draws scales and windows where `image.crop` is true."""
     unread = ImageConfig()
     if not crops:
         return replace(image, crop=unread.crop, scales=unread.scales)

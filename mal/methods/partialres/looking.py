@@ -1,4 +1,4 @@
-"""What a network makes of some expressions, in the square that it is shown: its attention and its points."""
+"""Attention and points of a network for some expressions, in the square that it is shown."""
 
 from collections.abc import Sequence
 from pathlib import Path

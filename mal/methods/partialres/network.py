@@ -11,7 +11,7 @@ from mal.methods.partialres.config.network import PartsConfig
 from mal.methods.partialres.decoder import Decoder, greedy
 from mal.methods.partialres.memory import Encoders, Memory
 
-NEW = ("decoder.places", "decoder.task")  # what a training of masks never takes from one of boxes
+NEW = ("decoder.places", "decoder.task")  # initialised anew when the training of masks starts from that of boxes
 
 
 class PartialRes(nn.Module):
@@ -96,10 +96,10 @@ class PartialRes(nn.Module):
 
 
 def load_fitting(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Take over all of a network's state that has the same name and shape, but for the table of positions and [TASK].
+    """Load the entries of a state that fit the network by name and shape, except the table of positions and [TASK].
 
     Returns:
-        Names of what stays as the network began, sorted.
+        Names of the network's entries that were not loaded, sorted.
     """
     own = network.state_dict()
     fitting = {

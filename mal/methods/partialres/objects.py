@@ -11,7 +11,7 @@ from mal.errors import ConfigError
 
 @dataclass(frozen=True)
 class Referred:
-    """An object, and what it is called."""
+    """An object and its expressions."""
 
     entry: dict[str, Any]  # of its image: id, file_name, width, height
     id: int  # of its annotation

@@ -86,10 +86,11 @@ def judged(
 
 
 def pseudo_quality(rows: Sequence[Json], human: CocoDict) -> tuple[dict[str, float], int]:
-    """Whether kept masks are better than rejected ones, against human masks, and of how many objects that is known.
+    """IoU of kept and of rejected masks with human ones, and the number of objects that have a human mask.
 
     Returns:
-        share_kept, of all; kept_iou, rejected_iou: mean IoUs; correlation of d and IoU. What nothing tells is left out.
+        share_kept, of all; kept_iou, rejected_iou: mean IoUs; correlation of d and IoU. Those that
+        are not defined are left out.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in human["images"]}
     truths = {a["id"]: (a["segmentation"], sizes[a["image_id"]]) for a in human["annotations"]}

@@ -1,4 +1,4 @@
-"""The rival without sequences: learned queries read the same memory for a box and a map of pixels.
+"""The rival without sequences: learned queries attend to the same memory and give a box and a map of pixels.
 
 After MDETR (Kamath et al., 2021) and SiRi (Qu et al., 2022), whose masks come from a three-layer perceptron and
 features of stride 4 as the paper's supplement has it.

@@ -1,7 +1,7 @@
-"""Which settings Partial-RES's stages read: what the keys of its results are made of.
+"""The settings that Partial-RES's stages read; keys of results are made of them.
 
-A training's settings are those of `lessons`, which sets what a training does not read to one value: REC is the same
-whatever the contours have, and the rival without a sequence the same whatever sequences are like.
+A training's are taken from the config that `lessons` gives, in which settings that it does not read have their default
+values. So REC has one key whatever the settings of contours are, and the rival one whatever those of sequences are.
 """
 
 from mal.engine.settings import Reads

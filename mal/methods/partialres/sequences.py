@@ -1,7 +1,8 @@
 """Points and boxes as sequences of tokens, and back.
 
 A sequence is x, y, x, y, … Tokens 0 … bins − 1 are coordinates, END is `bins`. The two [TASK] tokens, which a sequence
-begins with, are inputs only: no logit stands for them. What the network is fed is one place ahead of what it is to say.
+begins with, are inputs only: no logit stands for them. Labels are the inputs shifted
+by one place.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ Tokens = NDArray[np.int64]
 
 
 class Targets(NamedTuple):
-    """What the decoder is fed, what it is to say at each place, and how much that counts."""
+    """The decoder's inputs, labels and weights of the loss."""
 
     inputs: Tokens  # (L,)
     labels: Tokens  # (L,): a coordinate, END, or UNLEARNED

@@ -45,7 +45,7 @@ def few_masks(context: Context) -> Stage:
 
     inputs = {VIEW: context.view(split, VIEW), **split.inputs}
     found = settings(context.config, FEW)
-    return Stage("few_masks", 2, found, work, inputs, dict(split.sources), columns.of_few(context))
+    return Stage("few_masks", 1, found, work, inputs, dict(split.sources), columns.of_few(context))
 
 
 def train_few(context: Context) -> Stage:
@@ -54,7 +54,7 @@ def train_few(context: Context) -> Stage:
 
 
 def refer_train(context: Context) -> Stage:
-    """What the first network makes of an expression of every other training object: refer.json."""
+    """Predictions of the first network for an expression of every object whose mask is not seen: refer.json."""
     config, split = context.config, context.labeler_train
     found = _settings(context, GUESSES, config)
 
@@ -77,7 +77,7 @@ def refer_train(context: Context) -> Stage:
 
 
 def pseudo_points(context: Context) -> Stage:
-    """Masks of the other training objects, and which of them agree with the given boxes: points.json."""
+    """Pseudo masks of the objects whose masks are not seen, and which of them agree with the boxes: points.json."""
     config, split = context.config, context.labeler_train
     own = config.partialres
     found = settings(config, PSEUDO)
@@ -105,7 +105,7 @@ def pseudo_points(context: Context) -> Stage:
 
 
 def train_final(context: Context) -> Stage:
-    """The network that a run ends in: with pseudo masks one that starts again, from what the first did."""
+    """The last network of a run. With pseudo masks it is trained anew, from the same start as the first one."""
     if context.config.partialres.pseudo.kind == "none":
         return train_few(context)
     return _res(context, {"points": pseudo_points(context)}, pseudo=True)
@@ -204,11 +204,11 @@ def _train(context: Context, name: str, config: Config, reads: Reads, inputs: di
     found, sources = _settings(context, reads, config), dict(split.sources)
     files = {"encoder": config.encoder.checkpoint, "vectors": config.partialres.network.text.vectors}
     sources |= {kind: context.fingerprints.file(file) for kind, file in files.items() if file}
-    return Stage(name, 2, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
+    return Stage(name, 1, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
 
 
 def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: bool) -> Stage:
-    """What a network says of the validation expressions."""
+    """A network's predictions for the validation expressions."""
     config, split = context.config, context.required_val
 
     def work(workdir: Workdir) -> Result:
@@ -237,7 +237,7 @@ def _write(workdir: Workdir, answers: list[Json]) -> Result:
 
 
 def _settings(context: Context, reads: Reads, config: Config) -> Json:
-    """What a stage reads, and the precision, which is the device's."""
+    """The settings that a stage reads, and the precision that the device gives."""
     return {**settings(config, reads), "precision": context.precision}
 
 

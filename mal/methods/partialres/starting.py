@@ -1,4 +1,4 @@
-"""What a training starts from: new weights, or what fits of the network that learned boxes."""
+"""A training's initial network: new weights, or those of the network that learned boxes, as far as they fit."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings of the trainings: of boxes (REC), of masks (RES), and of what is learned from predictions."""
+"""Settings of the trainings of boxes (REC) and masks (RES), of the few masks, and of pseudo masks."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class TrainingConfig:
     # exactly one of the two
     epochs: int | None = None
     steps: int | None = None
-    batch: int = number(128, 1, 1 << 16)  # expressions a step, one of each object
+    batch: int = number(128, 1, 1 << 16)  # objects a step, each with one of its expressions
     lr: float = number(5e-4, 0, 1)
     backbone: float = number(0.1, 0, 1)  # its rate ÷ the rest's; 0: frozen
     warmup: float = number(5 / 90, 0, 1)  # share of the steps in which the rate rises, on five stairs (5 of 90 epochs)

@@ -16,9 +16,9 @@ class TextConfig:
 
 @dataclass
 class QueryConfig:
-    """The rival that no sequence is decoded by: a learned query, a box, a map of pixels."""
+    """The rival, which decodes no sequence: learned queries give a box and a map of pixels."""
 
-    queries: int = number(1, 1, 1 << 10)  # (SiRi 16): the one that is surest is taken
+    queries: int = number(1, 1, 1 << 10)  # the one of the highest score gives box and mask (SiRi: 16)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class NetworkConfig:
 
 @dataclass
 class PartsConfig:
-    """What sets the decoder of the full method apart from SeqTR's."""
+    """The parts that the full method adds to SeqTR's decoder."""
 
     # co-content teacher forcing: none | matched: a token of x adds the mean of the column that it points into, one of y
     # of the row | transposed: as R has it, x the row and y the column
