@@ -391,7 +391,9 @@ def _counts(records: list[Record], metric: str) -> str:
 def _images(records: list[Record]) -> str:
     """Which validation images were scored."""
     placed = sorted({record["config"].get("images", "all") for record in records})
-    return " or ".join("the validation images" if it == "all" else f"the {it}-placed validation images" for it in placed)
+    return " or ".join(
+        "the validation images" if it == "all" else f"the {it}-placed validation images" for it in placed
+    )
 
 
 def _number(record: Record, metric: str) -> str:

@@ -95,7 +95,9 @@ def _check_output(options: argparse.Namespace, files: Sequence[Path], *, folder:
     if (there := [path for path in files if path.exists()]) and not options.overwrite:
         raise ConfigError(f"--out {options.out}: {there[0]} exists; name another place, or give --overwrite")
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
-        raise ConfigError(f"--out {options.out}: there is no folder {folder.absolute().parent}; make it, or correct --out")
+        raise ConfigError(
+            f"--out {options.out}: there is no folder {folder.absolute().parent}; make it, or correct --out"
+        )
 
 
 def _write(path: Path, coco: CocoDict) -> None:
@@ -134,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--out", type=Path, required=True, metavar="FILE", help="COCO file to write")
     own.set_defaults(work=_json)
     templates = add("templates", help='"the dog", "the leftmost dog": made from the boxes of a COCO file')
-    templates.add_argument("file", type=Path, metavar="FILE", help="COCO file with boxes; expressions in it are replaced")
+    templates.add_argument(
+        "file", type=Path, metavar="FILE", help="COCO file with boxes; expressions in it are replaced"
+    )
     templates.add_argument("--out", type=Path, required=True, metavar="FILE", help="COCO file to write")
     templates.set_defaults(work=_templates)
     for kind in (refer, own, templates):

@@ -19,7 +19,7 @@ from mal.methods.partialres.known_masks import KnownMasks
 SMOKE = (
     "labeler=partialres", "profile=smoke", "train.workers=0", "partialres.image.side=32",
     "partialres.network.width=16", "partialres.network.heads=2", "partialres.rec.batch=3", "partialres.res.batch=3",
-    "encoder.options.dims=[8,8,8,8]", "encoder.options.depths=[1,1,1,1]",
+    "encoder=pyramid_nano", "encoder.options.dims=[8,8,8,8]", "encoder.options.depths=[1,1,1,1]",
 )  # fmt: skip
 
 

@@ -181,7 +181,10 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
         ({"image": "boxes_0.png", "text": "a", "box": [900, 2, 3, 4]}, "entry 1: box .* outside its image .*the entry"),
         ({"image": "boxes_0.png", "text": "a", "box": [-9, 2, 30, 4]}, "entry 1: box .* is partly outside its image"),
         ({"image": "boxes_0.png", "text": "a", "box": [9, 2, 0, 4]}, "entry 1: box .* has no area"),
-        ({"image": "boxes_0.png", "text": "a", "mask": 5}, "entry 1: mask is 5; it must be a list of polygons or an RLE"),
+        (
+            {"image": "boxes_0.png", "text": "a", "mask": 5},
+            "entry 1: mask is 5; it must be a list of polygons or an RLE",
+        ),
         (
             {"image": "boxes_0.png", "text": "a", "box": [1, 2, 3, 4], "mask": diamond(BOX)},
             "entry 1: its mask has no pixel in its box .1, 2, 3, 4.; correct one of them",

@@ -126,7 +126,7 @@ def test_the_command_gives_every_object_a_mask_inside_its_box(place, view, tmp_p
     out = read(tmp_path / "out.json", masks=True)
     assert [a["id"] for a in out["annotations"]] == [a["id"] for a in view["annotations"]]
     first, second = out["annotations"][:2]
-    assert first["flag_reason"] == "it has no expression, or its image cannot be read"
+    assert first["flag_reason"] == "it has no expression"
     assert second["note"] == 5
     assert second["expressions"] == view["annotations"][1]["expressions"]
     for annotation in out["annotations"]:
@@ -156,6 +156,46 @@ def test_the_commands_masks_are_the_networks(place, compose, view, tmp_path) -> 
         assert np.array_equal(got, expected)
         compared += 1
     assert compared or all(len(a["expressions"]) > 1 or out[a["id"]].get("flagged") for a in view["annotations"])
+
+
+def test_an_object_of_an_unreadable_image_says_that_and_another_that_it_has_no_expression(place, view, tmp_path):
+    images = shutil.copytree(place.folder / "images", tmp_path / "images")
+    first, bad = view["images"][:2]
+    (images / bad["file_name"]).write_bytes(b"none")
+    for annotation in view["annotations"]:
+        if annotation["image_id"] == first["id"]:
+            annotation["expressions"] = []
+    write(tmp_path / "own.json", view)
+    arguments = place.arguments(tmp_path / "out.json", images=images, expressions=tmp_path / "own.json")
+    assert main([*arguments, "--on-bad-image", "skip"]) == 0
+    found = {first["id"]: set(), bad["id"]: set()}
+    for annotation in read(tmp_path / "out.json", masks=True)["annotations"]:
+        if annotation["image_id"] in found:
+            found[annotation["image_id"]].add(annotation["flag_reason"])
+    assert found == {first["id"]: {"it has no expression"}, bad["id"]: {"its image cannot be read"}}
+
+
+def test_a_list_that_was_not_converted_is_told_how(place, tmp_path, capsys) -> None:
+    (tmp_path / "own.json").write_text('[{"image": "a.png", "text": "a", "box": [1, 2, 3, 4]}]')
+    assert main(place.arguments(tmp_path / "out.json", expressions=tmp_path / "own.json")) == 1
+    assert f"python -m mal.expressions json {tmp_path / 'own.json'} --images" in capsys.readouterr().err
+
+
+def test_a_preview_says_how_many_examples_it_has(place, view, tmp_path, capsys, monkeypatch) -> None:
+    kept = [{**a, "bbox": [2.0, 2.0, 40.0, 40.0]} for a in view["annotations"][:3]]
+    kept[2]["expressions"] = []
+    write(tmp_path / "own.json", {**view, "annotations": kept})
+    monkeypatch.setattr(
+        label, "find", lambda _, some, __: [Found(np.zeros((0, 2)), rectangle(4, 4, 30, 30)) for _ in some]
+    )
+
+    def arguments(out: str, count: int) -> list[str]:
+        return place.arguments(tmp_path / out, "--preview", count, expressions=tmp_path / "own.json")
+
+    assert main(arguments("out.json", 12)) == 0
+    assert "out_preview.png (2 of 12 examples: others are flagged, crowds or tiny)" in capsys.readouterr().out
+    assert main(arguments("other.json", 2)) == 0
+    assert "other_preview.png\n" in capsys.readouterr().out
 
 
 def test_a_file_without_expressions_is_refused(place, view, tmp_path, capsys) -> None:

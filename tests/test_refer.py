@@ -142,7 +142,7 @@ def test_the_command_writes_each_split_and_says_what_the_whole_has(
     ]
     itself = [*call[:2], str(tmp_path / "refcoco"), *call[3:]]  # the data set's folder
     assert main(itself) == 1
-    assert "train.json exists; name another place, or give --overwrite" in capsys.readouterr().err
+    assert ".json exists; name another place, or give --overwrite" in capsys.readouterr().err
     assert main([*itself, "--overwrite"]) == 0
     assert main([*call[:-1], str(tmp_path / "no" / "such")]) == 1
     assert "there is no folder" in capsys.readouterr().err

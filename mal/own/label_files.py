@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mal.config import Config
 from mal.config_checks import check
+from mal.data.annotation_text import parse
 from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.flags import all_flagged
 from mal.data.point_findings import point_findings
@@ -41,7 +42,7 @@ def label_files(options: argparse.Namespace) -> str:
     view, file = given(options)
     labeler = open_labeler(options.checkpoint, view)
     config = with_options(config_of(labeler.state, source=options.checkpoint), labeler, options)
-    original, coco = _read(view, file)
+    original, coco = _read(view, file, options.images)
     _look(coco, labeler, config, file, view)
     check_images(coco, options.images)
     work = {
@@ -85,14 +86,22 @@ def label_files(options: argparse.Namespace) -> str:
     return "\n".join(said)
 
 
-def _read(view: str, file: Path) -> tuple[CocoDict, CocoDict]:
+def _read(view: str, file: Path, images: Path) -> tuple[CocoDict, CocoDict]:
     """A file, and what of it a labeler may see.
 
     Raises:
         AnnotationError: it cannot be read or trusted.
     """
     points = view == "points"
-    original = read(file, masks=False, points=points)
+    try:
+        original = read(file, masks=False, points=points)
+    except AnnotationError as error:
+        if view == "expressions" and isinstance(parse(file).value, list):
+            raise AnnotationError(
+                f"{file} is a list; `python -m mal.expressions json {file} --images {images} --out FILE` makes the COCO "
+                "file of it that --expressions reads"
+            ) from error
+        raise
     return original, VIEWS[view](original, **({} if view == "boxes" else {"source": str(file)}))
 
 

@@ -12,7 +12,7 @@ from mal.data.views import VIEWS
 from mal.engine.files import digest, explain
 from mal.errors import ConfigError
 from mal.own.outputs import Output
-from mal.pictures import draw_sheet, shown_beside, write_review
+from mal.pictures import can_be_shown, draw_sheet, shown_beside, write_review
 
 CALL_DIGITS = 12  # of the digest that names a call's folder of shards
 
@@ -103,7 +103,9 @@ def _pictures(seen: CocoDict, options: argparse.Namespace, output: Output, stage
             examples=options.preview,
             shows=shown_beside(given(options)[0]),
         )
-        said.append(f"preview: {output.place.with_name(sheet.name)}")
+        there = sum(map(can_be_shown, seen["annotations"]))
+        fewer = f" ({there} of {options.preview} examples: others are flagged, crowds or tiny)"
+        said.append(f"preview: {output.place.with_name(sheet.name)}{fewer if there < options.preview else ''}")
     if options.review:
         page = staged / f"{output.place.stem}_review.html"
         write_review(staged / output.place.name, options.images, page)
