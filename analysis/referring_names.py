@@ -1,4 +1,4 @@
-"""What Partial-RES's networks are called: the model, what its masks start from, its parts, what else it learned from."""
+"""What Partial-RES's networks are called: the model, what masks start from, the parts, what else it learned from."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -9,7 +9,13 @@ from analysis.review.ranking import LIMIT
 from analysis.summary import summary
 
 __all__ = [
-    *("LIMIT", "can_be_shown", "class_colours", "draw_attention", "draw_sheet", "shown_beside", "summary"),
+    "LIMIT",
+    "can_be_shown",
+    "class_colours",
+    "draw_attention",
+    "draw_sheet",
+    "shown_beside",
+    "summary",
     "write_review",
 ]
 

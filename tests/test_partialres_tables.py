@@ -138,7 +138,7 @@ def test_other_trainings_are_no_row_of_the_paper() -> None:
 
 
 def test_task_wise_stands_beside_the_others_at_any_scale() -> None:
-    """It differs by design in more than its token: it starts from nothing, and learns for as long as the others' two."""
+    """By design it differs in more than its token: it starts from nothing, and learns as long as the others' two."""
     runs = Runs()
     scored(runs, 0.5, **DEMO)
     scored(runs, 0.52, **DEMO | {"task": "learnable"})

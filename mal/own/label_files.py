@@ -98,8 +98,8 @@ def _read(view: str, file: Path, images: Path) -> tuple[CocoDict, CocoDict]:
     except AnnotationError as error:
         if view == "expressions" and isinstance(parse(file).value, list):
             raise AnnotationError(
-                f"{file} is a list; `python -m mal.expressions json {file} --images {images} --out FILE` makes the COCO "
-                "file of it that --expressions reads"
+                f"{file} is a list; `python -m mal.expressions json {file} --images {images} --out FILE` makes "
+                "the COCO file of it that --expressions reads"
             ) from error
         raise
     return original, VIEWS[view](original, **({} if view == "boxes" else {"source": str(file)}))
