@@ -120,7 +120,7 @@ def by_row(records: Sequence[Record], known: Mapping[str, Record], store: Path) 
     for record in records:
         if (row := row_of(record)) is None:
             continue
-        runs, key = found.setdefault(row, {}), _key(record, known)
+        runs, key = found.setdefault(row, {}), key_of(record, known)
         if key in runs:
             both = [settings_of(one, known) for one in (runs[key].record, record)]
             raise ReferringError(f"two results are {row} with seed {key.seed}: {choices(differing(both), both)}")
@@ -181,8 +181,8 @@ def difference(pairs: Sequence[Pair], resamples: int) -> Interval:
     return percentile(float(np.mean([one.mean for one in grouped])), (each * drawn).sum(axis=1))
 
 
-def _key(record: Record, known: Mapping[str, Record]) -> Key:
-    """Of each stage the nearest: predictions come from a training before the last one."""
+def key_of(record: Record, known: Mapping[str, Record]) -> Key:
+    """Its seed and settings, of each stage the nearest: predictions come from a training before the last one."""
     nearest: dict[str, Record] = {}
     for one in filter(None, ancestors(record, known).values()):
         nearest.setdefault(one["stage"], one)

@@ -15,9 +15,10 @@ from mal.methods.partialres.config.network import NetworkConfig, TextConfig
 from mal.methods.partialres.config.sequence import ImageConfig, SequenceConfig
 from mal.methods.partialres.contours import outer_contour
 from mal.methods.partialres.data import TrainingObjects, collate
+from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.losses import sequence_loss
 from mal.methods.partialres.objects import Referred
-from mal.methods.partialres.polygons import mask_of, to_image
+from mal.methods.partialres.polygons import to_image
 from mal.methods.partialres.sequences import UNLEARNED, points_of, read_back
 from mal.methods.partialres.text import Vocabulary
 from mal.metrics.masks import iou

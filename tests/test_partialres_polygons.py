@@ -9,7 +9,8 @@ from pycocotools import mask as rle
 from mal.data.polygons import fill_holes
 from mal.methods.partialres.config.sequence import SequenceConfig
 from mal.methods.partialres.contours import contour_points, outer_contour
-from mal.methods.partialres.polygons import ceiling, mask_of, round_trip, to_image, to_square
+from mal.methods.partialres.filling import mask_of
+from mal.methods.partialres.polygons import ceiling, round_trip, to_image, to_square
 from mal.metrics.masks import iou
 from tests.partialres_masks import blob, disc, photographed_masks
 

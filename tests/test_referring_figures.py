@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.contour import ContourSet
 from referring_store import (
     ANGLES,
     COUNT,
@@ -28,7 +30,7 @@ from analysis.figures.referring_attention import attention
 from analysis.figures.referring_contours import contours
 from analysis.figures.referring_fractions import fractions
 from analysis.figures.referring_looks import gap_variation, mass
-from analysis.figures.referring_sheet import answered, expressions
+from analysis.figures.referring_sheet import answered, expressions, shrunk
 from analysis.figures.results import Results
 from analysis.records import finished
 
@@ -67,6 +69,12 @@ def labels(sketch: Sketch) -> list[str]:
     return [axes.get_ylabel() for axes in sketch.figure.axes if axes.get_ylabel()]
 
 
+def box(image: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of the pixels of a human mask: x, y."""
+    rows, columns = inside(image).nonzero()
+    return np.array([columns.min(), columns.max() + 1]), np.array([rows.min(), rows.max() + 1])
+
+
 # --- Figure 1 --------------------------------------------------------------------------------------------------------
 
 
@@ -88,13 +96,25 @@ def test_iou_stands_over_the_share_of_the_masks_beside_the_trainings_at_its_ends
     assert "train_res/q100: curves.jsonl cannot be read" in drawn(tmp_path, fractions).left_out[0]
 
 
-def test_lengths_of_training_are_lines_of_their_own(tmp_path: Path) -> None:
-    for steps, iou in ((100, 0.14), (500, 0.16)):
-        write_run(tmp_path, f"a{steps}", iou, start="none", steps=steps)
+def test_only_results_that_differ_in_share_model_and_start_are_lines(tmp_path: Path) -> None:
+    """Those of another experiment, which learned longer or with other points, are no further lines."""
+    for percent in (1.0, 100.0):
+        write_run(tmp_path, f"n{percent:g}", 0.3, percent=percent)
+        write_run(tmp_path, f"q{percent:g}", 0.2, percent=percent, model="query", contour_points=18)
+    write_run(tmp_path, "long", 0.16, start="none", steps=500)
+    write_run(tmp_path, "points", 0.16, percent=100.0, contour_points=12)
     sketch = drawn(tmp_path, fractions)
-    assert [line.get_label() for line in sketch.figure.axes[0].lines] == [
-        "contour points, from scratch, 100 steps, N 8", "contour points, from scratch, 500 steps, N 8",
+    assert [(line.get_label(), len(line.get_xdata())) for line in sketch.figure.axes[0].lines] == [
+        ("contour points, from boxes", 2), ("query and pixel mask, from boxes", 2),
     ]  # fmt: skip
+    assert sketch.left_out == ("2 results of other lengths or settings",)
+
+
+def test_a_training_that_logged_once_is_a_point(tmp_path: Path) -> None:
+    write_run(tmp_path, "short", 0.14, steps=10)
+    write_run(tmp_path, "more", 0.14, steps=10, percent=100.0)
+    for axes in drawn(tmp_path, fractions).figure.axes[1:]:
+        assert [(len(line.get_xdata()), line.get_marker()) for line in axes.lines] == [(1, "o")]
 
 
 # --- Figure 2 --------------------------------------------------------------------------------------------------------
@@ -110,6 +130,14 @@ def test_attention_of_naive_stands_above_that_of_all_parts(store: Path) -> None:
     shown = [axes.images[0].get_array() for axes in sketch.figure.axes if axes.images]
     maps = [np.asarray(values) for values in shown if values.ndim == 2]
     assert len(maps) == 3 * 2 * 4
+    outlined = [axes for axes in sketch.figure.axes if axes.images]
+    assert len(outlined) == 3 * 2 * 5
+    assert all(any(isinstance(it, ContourSet) for it in axes.collections) for axes in outlined)
+    assert {axes.get_xlim() for axes in outlined} == {(0, WIDTH)}
+    human = outlined[0].collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(
+        [human.min(axis=0), human.max(axis=0)], [[edge.min() for edge in box(1)], [edge.max() for edge in box(1)]]
+    )
     assert maps[4].max() == 1  # full's first: all on one cell
     assert maps[0].max() == pytest.approx(1 / 48)
 
@@ -145,6 +173,7 @@ def test_contours_are_as_predicted_sampled_again_and_of_the_human_mask(store: Pa
     sketch = drawn(store, contours)
     assert labels(sketch) == ["prediction", "sampled again", "human mask's"]
     assert sketch.left_out == ("1 other networks on this data",)
+    assert "the first 3 with predicted points. " in sketch.caption
     rows = np.array(sketch.figure.axes).reshape(3, 3)
     drawn_points = [axes.collections[0].get_offsets() for axes in rows[:, 2]]
     assert [len(points) for points in drawn_points] == [6, 9, 9]  # closed; the prediction ends after five points
@@ -152,6 +181,15 @@ def test_contours_are_as_predicted_sampled_again_and_of_the_human_mask(store: Pa
     assert [len(axes.patches) for axes in rows[:, 0]] == [1, 0, 0]
     even = np.mean([gap_variation(contour(image)) for image in (1, 4, 7)])
     assert f"{even:.2f} of the human masks'" in sketch.caption
+
+
+def test_a_caption_says_how_many_expressions_have_no_points(store: Path) -> None:
+    for path in store.glob("looks_val/*/looks.npz"):
+        held = dict(np.load(path))
+        held["points"][0] = np.nan
+        np.savez(path, **held)
+    assert "the first 2 with predicted points (1 have none). " in drawn(store, contours).caption
+    assert "the first 2 that both predict points for (1 are left out). " in drawn(store, attention).caption
 
 
 def test_the_variation_of_gaps_is_that_of_a_loop() -> None:
@@ -175,6 +213,7 @@ def test_expressions_stand_from_the_best_to_the_worst(store: Path) -> None:
     assert found[0] == "“the red ellipse number 10”, IoU 0.60"
     assert all("…”" in title for title in found if "number 10" not in title and int(title.split()[4].strip("”,")) % 2)
     assert "of 10 validation expressions those at 10 equal steps" in sketch.caption
+    assert titles(sketch) == ["image", "contour points", "mask", "human mask"] * 2
 
 
 def test_a_rival_without_points_shows_its_mask(tmp_path: Path) -> None:
@@ -191,15 +230,30 @@ def test_answers_that_are_not_those_measured_are_left_out(store: Path) -> None:
 
 def test_an_answers_mask_is_what_its_points_enclose() -> None:
     entry = {"height": 6, "width": 8}
-    corners = [[2, 1], [6, 1], [6, 4], [2, 4]]  # around pixels 2 … 5 and 1 … 3
+    corners = [[2.5, 1.5], [5.5, 1.5], [5.5, 3.5], [2.5, 3.5]]  # in the corners of pixels 2 … 5 and 1 … 3
     wanted = np.zeros((6, 8), dtype=bool)
     wanted[1:4, 2:6] = True
-    np.testing.assert_array_equal(answered({"points": corners}, entry), wanted)
-    np.testing.assert_array_equal(answered({"segmentation": uncompressed(wanted)}, entry), wanted)
-    assert not answered({"points": corners[:2]}, entry).any()
+    np.testing.assert_array_equal(answered({"points": corners}, entry, fill="contour"), wanted)
+    np.testing.assert_array_equal(answered({"segmentation": uncompressed(wanted)}, entry, fill="coco"), wanted)
+    assert not answered({"points": corners[:2]}, entry, fill="contour").any()
+    line = answered({"points": [[1.5, 2.5], [6.5, 2.5], [4.5, 2.5]]}, entry, fill="contour")
+    assert line.sum() == 6  # as it was scored: the contour belongs to the mask
     entry = {"height": HEIGHT, "width": WIDTH}
-    many = answered({"points": contour(3, angles=np.linspace(0, 2 * np.pi, 200)).tolist()}, entry)
-    assert (many & inside(3)).sum() / (many | inside(3)).sum() > 0.95
+    many = answered({"points": contour(3, angles=np.linspace(0, 2 * np.pi, 200)).tolist()}, entry, fill="contour")
+    assert (many & inside(3)).sum() / (many | inside(3)).sum() > 0.93
+
+
+def test_a_mask_of_one_pixel_is_not_lost_in_a_small_picture(store: Path) -> None:
+    for place in ((0, 0), (500, 399), (301, 202)):
+        mask = np.zeros((501, 400), dtype=bool)
+        mask[place] = True
+        assert shrunk(mask, 50).sum() == 1
+    for file in store.glob("refer_val/*/refer.json"):
+        answers = json.loads(file.read_text())
+        file.write_text(json.dumps([{**it, "points": [[9.5, 9.5], [9.6, 9.6], [9.5, 9.6]]} for it in answers]))
+    for axes in drawn(store, expressions).figure.axes[2::4]:
+        (ring,) = (it for it in axes.collections if isinstance(it, PathCollection))
+        np.testing.assert_allclose(ring.get_offsets(), [[9, 9]])
 
 
 # --- all -------------------------------------------------------------------------------------------------------------

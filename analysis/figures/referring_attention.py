@@ -5,7 +5,7 @@ import numpy as np
 from analysis.drawing import PSEUDO
 from analysis.figures.drawn import PAGE, sheet
 from analysis.figures.photographs import frame
-from analysis.figures.referring_looks import Looks, draw_contour, known, network_name, read_looks
+from analysis.figures.referring_looks import Looks, draw_contour, draw_truth, known, network_name, read_looks
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import Drawing, each, provenance
 from analysis.recipes import recipe_name
@@ -29,7 +29,7 @@ def attention(groups: list[Group], results: Results) -> Drawing:
     chosen = [place for place in range(naive.count) if all(len(known(run.arrays["points"][place])) for run in runs)]
     if not chosen:
         raise LeftOut(f"{address(naive.record)}: no expression has points of both networks")
-    chosen = chosen[:EXPRESSIONS]
+    silent, chosen = naive.count - len(chosen), chosen[:EXPRESSIONS]
     size = PAGE * 0.8 / (1 + POINTS)
     heights = [2 * size * float(down / wide) + 0.25 for wide, down in naive.arrays["valid"][chosen]]
     figure = sheet(PAGE * 0.8, sum(heights))
@@ -41,9 +41,10 @@ def attention(groups: list[Group], results: Results) -> Drawing:
                 frame(axes)
             line[0].set_ylabel(network_name(run.record))
             run.pictured(line[0], place)
+            draw_truth(line[0], run.arrays["truth"][place])
             draw_contour(line[0], run.arrays["points"][place], PSEUDO)
             _looking(line[1:], run, place)
-    return figure, _caption(naive, full, chosen, results), naive.images.notes()
+    return figure, _caption(naive, full, chosen, silent, results), naive.images.notes()
 
 
 def side_by_side(groups: list[Group]) -> tuple[Record, Record]:
@@ -76,9 +77,10 @@ def _looking(line: np.ndarray, run: Looks, place: int) -> None:
         axes.imshow(np.mean(maps[2 * token : 2 * token + 2], axis=0), cmap="viridis", extent=(0, side, side, 0))
         axes.scatter(points[token, 0], points[token, 1], s=14, c="red", edgecolors="white", linewidths=0.6, zorder=3)
         run.cut(axes, place)
+        draw_truth(axes, run.arrays["truth"][place])
 
 
-def _caption(naive: Looks, full: Looks, chosen: list[int], results: Results) -> str:
+def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, results: Results) -> str:
     before, after = naive.masses(), full.masses()
     both = ~np.isnan(before) & ~np.isnan(after)
     gain = mean_interval((after - before)[both], naive.arrays["image_ids"][both])
@@ -87,10 +89,10 @@ def _caption(naive: Looks, full: Looks, chosen: list[int], results: Results) -> 
     means = f"naive {before[both].mean():.3f}, {name} {after[both].mean():.3f}"
     return (
         "Cross-attention of the last layer, mean of its heads, for some predicted contour points (red; the mean of x "
-        f"and y), brighter where there is more; naive above, {name} below ({settings}). Attention in the true mask: "
-        f"{means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; spread evenly it is "
-        f"{naive.areas()[both].mean():.3f}. Rule: the first {len(chosen)} of {naive.count} expressions at equal steps "
-        "of the file's order. "
+        f"and y), brighter where there is more; naive above, {name} below ({settings}). Attention in the true mask "
+        f"(orange line): {means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; spread evenly it is "
+        f"{naive.areas()[both].mean():.3f}. Rule: of {naive.count} expressions at equal steps of the file's order "
+        f"the first {len(chosen)} that both predict points for{f' ({silent} are left out)' if silent else ''}. "
         + provenance([[naive.record], [full.record]], f"{int(both.sum())} expressions")
         + naive.images.attribution(naive.image_ids(chosen))
     )

@@ -3,7 +3,7 @@ training of boxes and from scratch, over the share of the masks; and their train
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from analysis.figures.series import Drawing, Ends, Look, bands, draw_band, each,
 from analysis.figures.training import draw_curve
 from analysis.intervals import interval
 from analysis.records import Record, address, grouped
-from analysis.referring_rows import Row, row_of
+from analysis.referring_rows import Row, key_of, row_of
 
 LINES: dict[str, tuple[str, Look]] = {  # row → its name and look: colours are models, dashes starts
     "naive": ("contour points, from boxes", {"color": "#0072B2", "linestyle": "solid", "marker": "o"}),
@@ -28,7 +28,7 @@ LINES: dict[str, tuple[str, Look]] = {  # row → its name and look: colours are
 
 
 class Line(NamedTuple):
-    """Groups of one row and length, by rising share of the masks."""
+    """Groups of one row, by rising share of the masks."""
 
     name: str
     look: Look
@@ -50,6 +50,7 @@ def _row(record: Record) -> Row:
 @each("res_val", _asked)
 def fractions(groups: list[Group], results: Results) -> Drawing:
     """IoU over the share of the masks, and the losses of training with the fewest and with the most."""
+    groups, left = _alike(groups, results)
     lines = [*_lines(groups)]
     shares = sorted({percent for line in lines for percent, _ in line.groups})
     ends = shares[:: len(shares) - 1] if shares[1:] else shares
@@ -62,7 +63,10 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     first.set_xticks(shares, [f"{share:g}" for share in shares])
     first.minorticks_off()
     first.set_ylim(bottom=0)
-    left_out = [note for axes, share in zip(others, ends, strict=True) for note in _losses(axes, lines, share, results)]
+    left_out = [f"{left} results of other lengths or settings"] if left else []
+    left_out += [
+        note for axes, share in zip(others, ends, strict=True) for note in _losses(axes, lines, share, results)
+    ]
     legend(figure, first)
     shown = [group for line in lines for _, group in line.groups]
     caption = (
@@ -76,18 +80,31 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     return figure, caption + provenance(shown, counts), left_out
 
 
+def _alike(groups: Sequence[Group], results: Results) -> tuple[list[Group], int]:
+    """The most results that differ in share, model and start alone, of several equally many those of fewest steps; and
+    how many others there are. A rival has none of a sequence's settings to be alike in."""
+
+    def settings(group: Group) -> tuple[int, Any]:
+        return _row(group[0]).steps or 0, key_of(group[0], results.known).settings
+
+    def of_sequence(group: Group) -> tuple[Any, ...] | None:
+        row = _row(group[0])
+        return None if row.points is None else (row.points, key_of(group[0], results.known).sequence)
+
+    def fit(one: tuple[Any, Any]) -> list[Group]:
+        return [group for group in groups if settings(group) == one[0] and of_sequence(group) in (None, one[1])]
+
+    families = dict.fromkeys((settings(group), of_sequence(group)) for group in groups)
+    chosen = max(map(fit, families), key=lambda found: (len(found), -settings(found[0])[0]))
+    return chosen, len(groups) - len(chosen)
+
+
 def _lines(groups: Sequence[Group]) -> Iterator[Line]:
-    """A row of each length; the length is said where there are several."""
-    found = grouped(groups, lambda group: _row(group[0])._replace(percent=0))
-    names = [row.name for row in found]
-    order = [*LINES]
-    for row, some in sorted(found.items(), key=lambda it: (order.index(it[0].name), it[0].steps or 0)):
-        name, look = LINES[row.name]
-        several = names.count(row.name) > 1
-        told = [*([f"{row.steps:,} steps"] if row.steps else []), *([f"N {row.points}"] if row.points else [])]
-        by_share = sorted(((float(g[0]["columns"]["percent"]), g) for g in some), key=lambda pair: pair[0])
-        place = [other for other in found if other.name == row.name].index(row)
-        yield Line(", ".join([name, *(told if several else [])]), {**look, "alpha": 1 - 0.4 * min(place, 1)}, by_share)
+    """In the order of LINES."""
+    found = grouped(groups, lambda group: _row(group[0]).name)
+    for row, (name, look) in LINES.items():
+        if some := found.get(row):
+            yield Line(name, look, sorted(((float(g[0]["columns"]["percent"]), g) for g in some), key=lambda it: it[0]))
 
 
 def _ends(group: Group, results: Results) -> Ends:

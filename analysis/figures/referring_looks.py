@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
+from analysis.drawing import HUMAN
 from analysis.figures.photographs import Photographs, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.records import Record, address
@@ -133,6 +134,17 @@ def draw_contour(axes: Axes, points: np.ndarray, colour: np.ndarray, *, filled: 
         axes.plot(x, y, color="white", linewidth=1.3)
         axes.plot(x, y, color=(red, green, blue), linewidth=0.8)
         axes.scatter(x, y, s=6, c="white", edgecolors=(red, green, blue), linewidths=0.6, zorder=3)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def draw_truth(axes: Axes, mask: np.ndarray) -> None:
+    """The contour of a human mask (S, S) bool of the square; the axes keep their limits."""
+    if not mask.any():
+        return
+    limits = axes.get_xlim(), axes.get_ylim()
+    centres = np.arange(-1, len(mask) + 1) + 0.5
+    for colour, width in (("white", 1.6), (tuple(HUMAN), 0.9)):
+        axes.contour(centres, centres, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=width)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 

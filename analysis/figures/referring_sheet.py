@@ -15,12 +15,17 @@ from analysis.figures.series import Drawing, each, provenance
 from analysis.recipes import recipe_name
 from analysis.records import Json, Record, address
 from analysis.referring_rows import row_of
+from mal.engine.payload import flatten
+from mal.methods.partialres.filling import mask_of
 
 ROWS, ACROSS = 6, 2  # expressions below and beside each other
-PARTS = ("image", "points", "mask", "human mask")
+PARTS = ("image", "contour points", "mask", "human mask")
+TITLE = 0.14  # inches, above the first row
 SIDE = 300  # pixels of a picture, at most
 TALLEST = 1.4  # of a row's height to a picture's width
 LETTERS = 56  # of an expression
+TINY = 0.04  # of a picture's longer side: a smaller mask has a ring
+FILL = "partialres.sequence.fill"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Answered:
     record: Record  # of res_val
     answers: list[tuple[float, Json]]
     images: Photographs
+    fill: str  # how a mask is made of points
 
 
 @each("res_val")
@@ -41,14 +47,18 @@ def expressions(groups: list[Group], results: Results) -> Drawing:
     shapes = [found.images.records[answer["image_id"]] for _, answer in chosen]
     tall = [min(entry["height"] / entry["width"], TALLEST) for entry in shapes]
     heights = [max(tall[row::rows]) * PAGE / (ACROSS * len(PARTS)) + 0.2 for row in range(rows)]
+    heights[0] += TITLE
     figure = sheet(PAGE, sum(heights))
     parts = np.asarray(figure.subfigures(rows, ACROSS, squeeze=False, height_ratios=heights))
-    for part, (iou, answer) in zip(parts.T.ravel(), chosen, strict=False):  # the best is at the top of the left column
+    # the best is at the top of the left column
+    for place, (part, (iou, answer)) in enumerate(zip(parts.T.ravel(), chosen, strict=False)):
         part.suptitle(f"“{shortened(answer['expression'], LETTERS)}”, IoU {iou:.2f}", x=0.01, ha="left", fontsize=6.5)
         line = part.subplots(1, len(PARTS))
         for axes in line:
             frame(axes)
-        _draw(line, answer, found.images)
+        _draw(line, answer, found.images, fill=found.fill)
+        for axes, title in zip(line, PARTS if place % rows == 0 else (), strict=False):
+            axes.set_title(title, fontsize=6)
     recipe, seed = recipe_name(found.record, results.known), found.record["columns"]["seed"]
     who = f"Partial-RES ({row_of(found.record) or 'a network of its own'}; recipe {recipe}, seed {seed})"
     caption = (
@@ -82,22 +92,44 @@ def _answered(record: Record, results: Results) -> Answered:
     if not kept:
         raise LeftOut(f"{address(record)}: no expression is about an image that may be shown")
     order = sorted(range(len(kept)), key=lambda place: (-kept[place][0], place))
-    return Answered(record, [kept[place] for place in order], images)
+    settings = dict(flatten(asked["config"]))
+    return Answered(record, [kept[place] for place in order], images, settings.get(FILL, "contour"))
 
 
-def answered(answer: Json, entry: Json) -> np.ndarray:
-    """The mask of an answer, (height, width) bool: its own, or what its points enclose; empty below three.
+def answered(answer: Json, entry: Json, *, fill: str) -> np.ndarray:
+    """The mask of an answer that was scored, (height, width) bool: its own, or what its points enclose.
 
     Args:
-        answer: `segmentation` or `points`, [[x, y], …]. entry: of its image.
+        answer: `segmentation` or `points`, [[x, y], …]. entry: of its image. fill: see `mask_of`.
     """
-    points = answer.get("points", [])
-    if "segmentation" not in answer and len(points) < 3:
-        return np.zeros((entry["height"], entry["width"]), dtype=bool)
-    return decode(answer.get("segmentation") or [np.ravel(points).tolist()], entry)
+    if answer.get("segmentation"):
+        return decode(answer["segmentation"], entry)
+    points = np.array(answer.get("points", []), dtype=np.float64).reshape(-1, 2)
+    return mask_of(points, entry["height"], entry["width"], fill)
 
 
-def _draw(line: Any, answer: Json, images: Photographs) -> None:
+def shrunk(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask (H, W) bool as `fit` shrinks it, or, where that leaves nothing of it, all that it touches."""
+    found = fit(mask, side)
+    if found.any() or not mask.any():
+        return found
+    height, width = found.shape
+    rows, columns = mask.nonzero()
+    found = np.zeros_like(found)
+    found[rows * height // len(mask), columns * width // mask.shape[1]] = True
+    return found
+
+
+def _mask(axes: Axes, picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """A mask on a picture; a ring around one that is too small to be seen."""
+    here = shrunk(mask, SIDE)
+    draw_masks(axes, picture, [(here, colour)])
+    rows, columns = here.nonzero()
+    if len(rows) and max(np.ptp(rows), np.ptp(columns)) < TINY * max(here.shape):
+        axes.scatter(columns.mean(), rows.mean(), s=60, facecolors="none", edgecolors=[tuple(colour)], linewidths=0.8)
+
+
+def _draw(line: Any, answer: Json, images: Photographs, *, fill: str) -> None:
     """A row of pictures, as PARTS names them."""
     entry, human = images.records[answer["image_id"]], images.humans[answer["id"]]
     pixels = images.pixels(answer["image_id"])
@@ -105,8 +137,8 @@ def _draw(line: Any, answer: Json, images: Photographs) -> None:
     line[0].imshow(picture)
     points = answer.get("points", [])
     _points(line[1], picture, np.array(points, dtype=np.float64).reshape(-1, 2) * len(picture) / len(pixels))
-    draw_masks(line[2], picture, [(fit(answered(answer, entry), SIDE), PSEUDO)])
-    draw_masks(line[3], picture, [(fit(decode(human["segmentation"], entry), SIDE), HUMAN)])
+    _mask(line[2], picture, answered(answer, entry, fill=fill), PSEUDO)
+    _mask(line[3], picture, decode(human["segmentation"], entry), HUMAN)
 
 
 def _points(axes: Axes, picture: np.ndarray, points: np.ndarray) -> None:

@@ -98,7 +98,8 @@ def _trained_on(record: Record) -> str:
 def draw_curve(axes: Axes, frames: list[pd.DataFrame], part: str, name: str, look: Look) -> None:
     """The mean over seeds at each step that all of them logged, and their range."""
     table = pd.concat([frame.set_index("step")[part] for frame in frames if part in frame], axis=1, join="inner")
-    look = {key: value for key, value in look.items() if key != "marker"}
+    single = len(table) == 1  # one point makes no line
+    look = {**look, "marker": (look.get("marker") or "o") if single else ""}
     axes.plot(table.index, table.mean(axis=1), label=name, **look)
     if table.shape[1] > 1:
         colour, faint = look["color"], alpha(look)

@@ -16,8 +16,8 @@ from mal.engine.runtime import numpy_generator
 from mal.methods.partialres.augment import Placed, augmented, box_shares, mask_shares, mirrored, placed, small_mask
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.contours import contour_points
+from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.objects import Referred
-from mal.methods.partialres.polygons import mask_of
 from mal.methods.partialres.sequences import (
     TASKS,
     Targets,

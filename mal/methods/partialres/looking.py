@@ -14,9 +14,10 @@ from mal.data.expressions import words
 from mal.engine.precision import autocast
 from mal.methods.partialres.checkpoint import Trained
 from mal.methods.partialres.contours import contour_points
+from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.infer import Asked, Inputs, Shown, decoded, inputs_of
 from mal.methods.partialres.network import PartialRes
-from mal.methods.partialres.polygons import mask_of, scale, to_square
+from mal.methods.partialres.polygons import scale, to_square
 from mal.methods.partialres.sequences import points_of, task_box, task_mask
 from mal.methods.partialres.truths import Truths
 

@@ -14,8 +14,8 @@ from mal.engine import ranks
 from mal.engine.files import read_json
 from mal.engine.progress import Progress
 from mal.methods.partialres.checkpoint import Trained
+from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.infer import Asked, Shown, batches, find, locate
-from mal.methods.partialres.polygons import mask_of
 
 Json = dict[str, Any]
 FILE = "refer.json"
