@@ -29,8 +29,11 @@ from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
 
-def run(config: Config) -> None:
+def run(config: Config, *, notes: Sequence[str] = ()) -> None:
     """Do all that a config asks for, reusing what the store holds.
+
+    Args:
+        notes: to be said at its start.
 
     Raises:
         MalError: something in the request, the data or the machine, before the first step wherever it can be known.
@@ -40,7 +43,7 @@ def run(config: Config) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     with ranks.joined(device):
-        _run(config, device)
+        _run(config, device, notes)
 
 
 def check_all(config: Config) -> None:
@@ -55,7 +58,7 @@ def check_all(config: Config) -> None:
         segmenters.check_built(config.segmenter)
 
 
-def _run(config: Config, device: torch.device) -> None:
+def _run(config: Config, device: torch.device, notes: Sequence[str]) -> None:
     store = Store(config.store)
     graph = Graph(config, store, device)
     stages = in_order(graph.targets())
@@ -65,7 +68,7 @@ def _run(config: Config, device: torch.device) -> None:
     say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
     for line in graph.censuses():
         say(line)
-    for note in [*graph.notes(), *ranks.on_first(graph.turned_images)]:
+    for note in [*notes, *graph.notes(), *ranks.on_first(graph.turned_images)]:
         say(f"note: {note}")
     graph.check()
     if config.dry_run:

@@ -88,19 +88,6 @@ def test_a_mask_samples_tokens_draw_the_mask(scene):
         assert sample.targets.weights[-1] == pytest.approx(ResConfig().end)
 
 
-def test_points_are_filled_and_sampled_again(scene):
-    """A polygon of few points becomes as many as the setting says, on the contour of what it fills."""
-    corners = np.array([[5.0, 5.0], [5.0, 30.0], [30.0, 30.0], [30.0, 5.0]])
-    filled = mask_of(corners, *SIZES[0], "contour")
-    by_points = dataset(scene, "mask", masks={10: corners})[0, 0]
-    by_mask = dataset(scene, "mask", masks={10: filled})[0, 0]
-    assert by_points.targets.inputs.tolist() == by_mask.targets.inputs.tolist()
-    points = to_image(points_of(by_points.targets.inputs[1:], 1000, 64, "centre"), *SIZES[0], 64)
-    assert len(points) == FINE.points
-    border = outer_contour(filled) + 0.5
-    assert max(np.abs(border - point).max(axis=1).min() for point in points) < 0.6
-
-
 def test_what_is_drawn_follows_from_seed_draw_and_index_alone(scene):
     """So a run that was killed goes on with the same batches."""
     parts = {"image": ImageConfig(side=64, flip=True), "sequence": replace(FINE, shuffle=0.5)}

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from mal.data.annotations import CocoDict, read
+from mal.data.mask_kinds import with_masks
+from mal.data.views import VIEWS
+from mal.engine.files import write_json
 from mal.engine.runtime import load_checkpoint, seed_everything
 from mal.engine.trainer import update
 from mal.errors import ConfigError, Stopped, WeightsError
@@ -14,6 +17,9 @@ from mal.methods.partialres import lessons
 from mal.methods.partialres.checkpoint import FILE, load
 from mal.methods.partialres.config.learning import TrainingConfig
 from mal.methods.partialres.data import TrainingObjects, collate
+from mal.methods.partialres.few import draw as drawn
+from mal.methods.partialres.few import human_masks, masked
+from mal.methods.partialres.known_masks import FEW, read_known
 from mal.methods.partialres.learner import Learner
 from mal.methods.partialres.objects import referred
 from mal.methods.partialres.schedule import (
@@ -118,15 +124,27 @@ def test_a_killed_training_ends_in_the_same_bits(compose, place, view, tmp_path:
 
 
 def test_masks_outside_the_few_change_no_bit(compose, place, view, tmp_path: Path) -> None:
-    """Neither those of other objects, which training does not get, nor how many there are."""
-    human = read(place / "annotations.json", masks=True)
-    for annotation in human["annotations"]:
-        if annotation["id"] not in IDS:
+    """All that training reads is made again of a file without them: the view, the few masks, the weights."""
+    everything = with_masks(read(place / "annotations.json", masks=False))
+    asked = masked(everything, [each.id for each in referred(view)])
+    few = human_masks(everything, drawn(asked, 50, seed=0))
+    assert 0 < len(few) < len(asked)
+    stripped = json.loads((place / "annotations.json").read_text())
+    for annotation in stripped["annotations"]:
+        if annotation["id"] not in {row["id"] for row in few}:
             del annotation["segmentation"]
-    (tmp_path / "annotations.json").write_text(json.dumps(human))
-    whole = run(compose, place, view, tmp_path / "whole", "mask", masks=some_masks(place, *IDS))
-    less = run(compose, place, view, tmp_path / "less", "mask", masks=some_masks(tmp_path, *IDS))
-    assert_same(whole, less)
+    (tmp_path / "annotations.json").write_text(json.dumps(stripped))
+    read_again = read(tmp_path / "annotations.json", masks=False)
+    seen = VIEWS["expressions"](read_again)
+    assert seen == view
+    left = with_masks(read_again)
+    again = human_masks(left, drawn(masked(left, [each.id for each in referred(seen)]), 100, seed=0))
+    assert again == few
+    files = {}
+    for name, rows, its_view in (("whole", few, view), ("less", again, seen)):
+        write_json(tmp_path / name / FEW, rows)
+        files[name] = run(compose, place, its_view, tmp_path / name, "mask", masks=read_known(tmp_path / name))
+    assert_same(files["whole"], files["less"])
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])

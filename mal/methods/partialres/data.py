@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from mal.engine.runtime import numpy_generator
 from mal.methods.partialres.augment import Placed, augmented, box_shares, mask_shares, mirrored, placed, small_mask
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.contours import contour_points
-from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.objects import Referred
 from mal.methods.partialres.sequences import (
     TASKS,
@@ -32,7 +31,6 @@ from mal.methods.partialres.sequences import (
 from mal.methods.partialres.text import Vocabulary
 
 MASK_STRIDE = 4  # of the rival's masks
-KnownMask = NDArray[Any]  # (H, W) bool, or (k, 2) points xy in pixels of the image
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ class TrainingObjects(Dataset[Sample]):
         config: `image`, `sequence`, `network.text.words`, `network.model`, `rec.first` and `res.end` are used.
         task: `box`: x1 y1 x2 y2 END. `mask`: points of the contour; every object is in `masks`. `taskwise`: both in
             one, without scale and window (R); objects that are not in `masks` have labels for their box alone.
-        masks: id of an object → its mask (H, W), bool; or the points (k, 2) of a polygon in pixels of the image, which
-            is filled and sampled again. An empty one is a sequence of nothing but END.
+        masks: id of an object → its mask (H, W) of the image. An empty one is a sequence of nothing but END.
         seed: of what is drawn.
     """
 
@@ -110,7 +107,7 @@ class TrainingObjects(Dataset[Sample]):
         vocabulary: Vocabulary,
         *,
         task: str,
-        masks: Mapping[int, KnownMask],
+        masks: Mapping[int, NDArray[np.bool_]],
         seed: int,
     ) -> None:
         assert task in TASKS, task
@@ -151,10 +148,7 @@ class TrainingObjects(Dataset[Sample]):
         """(H, W) of the image; None where the task has none to learn."""
         if self.task == "box" or (self.task == "taskwise" and this.id not in self.masks):
             return None
-        known = self.masks[this.id]
-        if known.dtype == np.bool_:
-            return known
-        return mask_of(known, this.entry["height"], this.entry["width"], self.config.sequence.fill)
+        return self.masks[this.id]
 
     def _contour(self, mask: NDArray[np.bool_], shown: Placed, generator: np.random.Generator) -> Tokens:
         """(2N,) tokens of what is seen of a mask (H, W)."""
