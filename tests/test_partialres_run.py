@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,12 +165,20 @@ def test_settings_that_make_no_sense_are_refused(compose, settings: list[str], s
         changed(compose, *settings, of=PARTIALRES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tab1", "parts", "fig1", "fig2", "fig3"])
 def test_the_rows_of_its_experiments_make_sense_at_the_papers_scale(compose, name: str) -> None:
-    jobs = sweeps.jobs(f"experiment=partialres/{name}", "profile=paper")
-    for job in (jobs[0], jobs[-1]):
+    shares = {"tab1": 100, "fig2": 1, "fig3": 1}
+    for job in sweeps.jobs(f"experiment=partialres/{name}", "profile=paper"):
         own = compose(*job).partialres
-        assert (own.few.percent == 100) == (name == "tab1" or (job is jobs[-1] and name in ("parts", "fig1")))
+        asked = [float(it.partition("=")[2]) for it in job if it.startswith("partialres.few.percent=")]
+        if name == "fig1":
+            expected = asked[0]  # the axis
+        elif name == "parts":
+            expected = 100 if "partialres.few.percent=100" in job else 1
+        else:
+            expected = shares[name]
+        assert own.few.percent == expected, job
 
 
 def test_the_fractions_of_figure_1_need_one_training_of_boxes_per_model(compose, tmp_path: Path) -> None:
@@ -214,55 +223,95 @@ def test_a_run_is_told_in_tables() -> None:
     assert "50.0% kept; IoU of these 0.750; of the others 0.250; d and IoU: -0.50" in said
 
 
-def results(store: Path) -> Iterator[tuple[str, bytes]]:
+SLOWED = ("partialres.rec.steps=12", "partialres.res.steps=12", "label.shard_images=1")  # time to be killed in
+LEFT = (  # of a run: stages with what they computed
+    *("train_rec", "few_masks", "train_res", "refer_train", "pseudo_points", "refer_val", "locate_val", "res_val"),
+    *("rec_val", "looks_val", "label_train", "label_val", "pseudo_quality_train", "quality_val"),
+)
+KILLED = (  # stages in their order, and what lies in the folder of one that has begun to work
+    ("train_rec", "checkpoint.pt"),
+    ("train_res", "checkpoint.pt"),
+    ("refer_train", "stage.json"),
+    ("train_res", "checkpoint.pt"),
+    ("refer_val", "stage.json"),
+    ("label_train", "shards/*.json"),
+)
+
+
+def results(store: Path) -> Iterator[tuple[str, object]]:
     """What a run computed: files by their place, but for records, which have times."""
-    for stage in ("refer_train", "pseudo_points", "refer_val", "locate_val", "res_val", "rec_val", "label_val"):
+    for stage in LEFT:
         for path in sorted((store / stage).glob("*/*")):
-            if path.suffix == ".json" and path.name not in ("run.json", "stage.json"):
-                yield str(path.relative_to(store)), path.read_bytes()
+            place = str(path.relative_to(store))
+            if path.suffix in (".json", ".csv") and path.name not in ("run.json", "stage.json"):
+                yield place, path.read_bytes()
             elif path.suffix == ".npz":
                 with np.load(path) as held:
-                    yield str(path.relative_to(store)), b"".join(held[name].tobytes() for name in sorted(held.files))
+                    yield place, b"".join(held[name].tobytes() for name in sorted(held.files))
+            elif path.suffix == ".pt":
+                state = torch.load(path, weights_only=True)
+                parts = [(part, name, value) for part in ("partialres", "ema") for name, value in state[part].items()]
+                yield place, [(part, name, value.numpy().tobytes()) for part, name, value in parts]
+        for path in sorted((store / stage).glob("*/run.json")):
+            yield str(path.relative_to(store)), json.loads(path.read_text())["metrics"]
+
+
+def working(store: Path, stage: str, trace: str) -> set[Path]:
+    """The folders of a stage that has begun and has not ended."""
+    found = {next(p for p in path.parents if p.parent.name == stage) for path in store.glob(f"{stage}/*/{trace}")}
+    return {path for path in found if not is_done(path)}
+
+
+def is_done(folder: Path) -> bool:
+    file = folder / "run.json"
+    return file.is_file() and json.loads(file.read_text())["status"] == "done"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The store of a run that nothing interrupts, and what it said."""
+    store = tmp_path_factory.mktemp("whole") / "runs"
+    return store, command("labeler=partialres", *SLOWED, store=store).stdout
 
 
 @pytest.mark.slow
-def test_a_whole_run_from_expressions_to_a_table(tmp_path: Path) -> None:
-    said = command("labeler=partialres", store=tmp_path / "runs").stdout
+def test_a_whole_run_from_expressions_to_a_table(whole: tuple[Path, str]) -> None:
+    store, said = whole
     told = ("Partial-RES, boxes", "Masks from expressions", "Boxes from expressions", "Pseudo masks (model")
     for words in (*told, "expressions: ", "labeler:  "):
         assert words in said
-    (place,) = (tmp_path / "runs" / "res_val").glob("*/run.json")
+    (place,) = (store / "res_val").glob("*/run.json")
     metrics = json.loads(place.read_text())["metrics"]
     names = {"mean_iou", "mean_iou_low", "mean_iou_high", "overall_iou", "pr50", "pr90", "expressions", "ceiling"}
     assert names <= set(metrics)
-    again = command("labeler=partialres", store=tmp_path / "runs").stdout
+    again = command("labeler=partialres", *SLOWED, "dry_run=true", store=store).stdout
     assert "25 stages, 25 of them done" in again
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(tmp_path: Path) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    command("labeler=partialres", store=whole)
-    arguments = [
-        "labeler=partialres",
-        "profile=smoke",
-        f"store={parted}",
-        "tracking=none",
-        "train.checkpoint_seconds=0",
-    ]
+def test_a_run_that_is_killed_in_each_stage_ends_in_the_same_bits(whole: tuple[Path, str], tmp_path: Path) -> None:
+    store = tmp_path / "parted"
+    arguments = ["labeler=partialres", "profile=smoke", f"store={store}", "tracking=none", *SLOWED]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    kills, seconds = 0, 8.0
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "experiments/run.py", *arguments], cwd=ROOT, env=environment,
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "experiments/run.py", *arguments, "train.checkpoint_seconds=0"], cwd=ROOT, env=environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        try:
-            assert process.wait(seconds) == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills, seconds = kills + 1, seconds + 0.7
-    assert kills
-    assert dict(results(whole)) == dict(results(parted))
+
+    killed: set[Path] = set()
+    for stage, trace in KILLED:
+        process = start()
+        while not (found := working(store, stage, trace) - killed):
+            assert process.poll() is None, f"the run ended before {stage} was seen at work"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not any(map(is_done, found)), f"{stage} had ended"
+        killed |= found
+    assert start().wait() == 0
+    assert len(killed) == len(KILLED)
+    one, other = dict(results(whole[0])), dict(results(store))
+    assert {place.partition("/")[0] for place in one} == {*LEFT}
+    assert one == other

@@ -90,8 +90,9 @@ def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, results:
     return (
         "Cross-attention of the last layer, mean of its heads, for some predicted contour points (red; the mean of x "
         f"and y), brighter where there is more; naive above, {name} below ({settings}). Attention in the true mask "
-        f"(orange line): {means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; spread "
-        f"evenly it is {naive.areas()[both].mean():.3f}. Rule: of {naive.count} expressions at equal steps of the file's order "
+        f"(orange line): {means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; "
+        f"spread evenly it is {naive.areas()[both].mean():.3f}. Rule: of {naive.count} expressions at equal steps of "
+        "the file's order "
         f"the first {len(chosen)} that both predict points for{f' ({silent} are left out)' if silent else ''}. "
         + provenance([[naive.record], [full.record]], f"{int(both.sum())} expressions")
         + naive.images.attribution(naive.image_ids(chosen))
