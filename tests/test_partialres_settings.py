@@ -1,17 +1,34 @@
 """What experiments/conf makes of Partial-RES's settings: by data set, recipe and experiment."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
 from mal.config import Config
 from mal.config_checks import check
+from mal.engine.graph import in_order
+from mal.engine.store import Store
 from mal.methods.partialres.schedule import total_steps
+from mal.request import Graph
 from tests import sweeps
 
 Compose = Callable[..., Config]
 METHOD = "labeler=partialres"
 OBJECTS = 42_226  # of RefCOCOg umd's training split
+
+
+@pytest.mark.parametrize(("segmenter", "labelled"), [("none", ["val"]), ("mask_rcnn_tiny", ["train", "val"])])
+def test_training_objects_are_labelled_for_a_segmenter_alone(
+    compose: Compose, tmp_path: Path, segmenter: str, labelled: list[str]
+) -> None:
+    config = compose(METHOD, "profile=smoke", "compare=[]", f"segmenter={segmenter}")
+    graph = Graph(config, Store(tmp_path), torch.device("cpu"))
+    assert [split.name for split, _ in graph.labelled()] == labelled
+    names = {stage.name for stage in in_order(graph.targets())}
+    assert {"train_rec", "train_res", "res_val", "label_val"} <= names
+    assert ("label_train" in names) == ("train" in labelled)
 
 
 @pytest.mark.parametrize(

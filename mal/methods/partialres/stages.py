@@ -246,6 +246,11 @@ def _seen(workdir: Workdir) -> CocoDict:
     return found
 
 
+def has(config: Config, split: str) -> bool:
+    """Training objects are labelled for a segmenter alone: there are many, and each expression of theirs is asked."""
+    return split != "train" or config.segmenter.name != "none"
+
+
 PARTIALRES = Method(
     "partialres",
     labels,
@@ -254,6 +259,7 @@ PARTIALRES = Method(
     trainings=(Training("train_rec", "partialres.rec.batch"), Training("train_res", "partialres.res.batch")),
     looks=scored,
     shared=True,
+    has=has,
     own_files=OWN_FILES,
     check=checks.check,
     preflight=preflight,
