@@ -32,6 +32,7 @@ LABELERS = {
     "mal": Labeler("MAL"),
     "attentionshift": Labeler("AttentionShift", 8),
     "simformer": Labeler("SimFormer", 10),
+    "partialres": Labeler("Partial-RES", 11),
     "box": Labeler("filled box", 5, learns=False, floor=True, look=(GREY, (0, (1, 1)), "s")),
     "ellipse": Labeler("inscribed ellipse", 4, learns=False, floor=True, look=(GREY, (0, (4, 2)), "o")),
     "grabcut": Labeler("GrabCut", 3, learns=False, look=(GREY, (0, (4, 1, 1, 1)), "^")),
@@ -55,6 +56,15 @@ METHOD = {  # what a method says of its masks
     "complement": "boolean",
     "student": "str",
     "pseudo": "str",
+    "model": "str",
+    "percent": "float64",  # of the objects that training sees the masks of
+    "start": "str",
+    "cctf": "str",
+    "pmca": "boolean",
+    "task": "str",
+    "threshold": "float64",  # of the projection distance d, below which a prediction is learned from
+    "contour_points": "Int64",
+    "steps": "Int64",  # of the training of masks
 }
 COLUMNS = {**RUN, "labeler": "str", **METHOD, "segmenter": "str", "supervision": "str"}
 PUBLISHED = {  # what a retention is divided by, and which published file an AP is of
@@ -87,6 +97,15 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "taught_by": r"train_attentionshift\.attentionshift\.steps\.mask_points\.(supervision|source)",
     "pairs": r"train_simformer\.simformer\.pairs\.kind",
     "points": r"train_simformer\.simformer\.pairs\.points",
+    "model": r"train_re[cs]\.partialres\.network\.(model|query\..+)|train_rec\.key",
+    "percent": r"few_masks\..+|train_res\.partialres\.few\..+",
+    "start": r"train_rec\..+|train_res\.partialres\.res\.(start|start_from)",
+    "cctf": r"train_res\.partialres\.parts\.cctf",
+    "pmca": r"train_res\.partialres\.parts\.pmca\w*",
+    "task": r"train_re[cs]\.partialres\.sequence\.task",
+    "threshold": r"pseudo_points\.(partialres\.pseudo\.)?threshold",
+    "contour_points": r"(train_res|refer_val)\.partialres\.sequence\.points",
+    "steps": r"train_res\.partialres\.res\.(steps|epochs)",
 }
 
 

@@ -24,6 +24,10 @@ def finished(store: Path) -> list[Record]:
     Raises:
         UnreadableRecordError: there is none, or one cannot be read.
     """
+    if not store.is_dir():
+        raise UnreadableRecordError(
+            f"the store {store} does not exist; name another with --store; `make demo` makes one"
+        )
     try:
         records = [read_record(path) for path in sorted(store.glob("*/*/run.json"))]
     except UnreadableRecordError as error:

@@ -32,7 +32,9 @@ TITLES = ("image", "pseudo mask", "human mask")
 SHOWN = {  # what labels were made from → its title, and what is said where nothing can be drawn
     "boxes": ("box", f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own"),
     "points": ("point", f"no object has a mask of its own\nof {SMALLEST} × {SMALLEST} pixels"),
+    "expressions": ("box", f"no box of {SMALLEST} × {SMALLEST} pixels\nhas a mask of its own"),
 }
+LETTERS = 54  # of an expression above a row
 Row = tuple[Json, Json | None, float]  # an annotation, the human one, their IoU
 
 
@@ -47,7 +49,8 @@ def draw_sheet(
 
     Args:
         labels: pseudo-label file. images: folder of its images. human: the file with human masks, where there is one.
-        shows: of `SHOWN`, what is drawn beside a mask: its `bbox`, or all its `points`.
+        shows: of `SHOWN`, what is drawn beside a mask: its `bbox`, or all its `points`; its `bbox`, and above the row
+            the first of its `expressions`.
 
     Returns:
         `out`.
@@ -57,7 +60,7 @@ def draw_sheet(
     truths = {} if human is None else by_id(json.loads(human.read_bytes())["annotations"])
     rows: list[Row] = []
     for annotation in coco["annotations"]:
-        if min(annotation["bbox"][2:]) < SMALLEST or annotation.get("iscrowd") or annotation.get("flagged"):
+        if not can_be_shown(annotation):
             continue
         truth = truths.get(annotation["id"])
         iou = 0.0 if truth is None else _iou(annotation, truth, records[annotation["image_id"]])
@@ -74,22 +77,31 @@ def draw_sheet(
     return out
 
 
+def can_be_shown(annotation: Json) -> bool:
+    """Whether there is something to see: neither a tiny box, nor a crowd, nor a mask that stands for a missing one."""
+    return not (min(annotation["bbox"][2:]) < SMALLEST or annotation.get("iscrowd") or annotation.get("flagged"))
+
+
 def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int, shows: str) -> None:
     """Put the rows below one another, and titles above."""
-    line = LINE if columns == 4 else 0  # an IoU above each row
+    told = shows == "expressions"
+    line = LINE if columns == 4 or told else 0  # an IoU, or an expression, above each row
     width, height = columns * (CELL + GAP) + GAP, HEADER + sum(GAP + line + len(row) for row in drawn) + GAP
     sheet = np.full((height if drawn else height + CELL, width, 3), 255, dtype=np.uint8)
     figure = Figure(figsize=(width / DPI, len(sheet) / DPI), dpi=DPI)
     top = HEADER
 
-    def write(text: str, column: float, y: float) -> None:
-        x = GAP + (column + 0.5) * (CELL + GAP) - GAP / 2
-        figure.text(x / width, 1 - y / len(sheet), text, fontsize=8, ha="center", va="center")
+    def write(text: str, column: float, y: float, *, left: bool = False) -> None:
+        x = GAP if left else GAP + (column + 0.5) * (CELL + GAP) - GAP / 2
+        place = x / width, 1 - y / len(sheet)
+        figure.text(*place, text, fontsize=8, ha="left" if left else "center", va="center", parse_math=False)
 
     second, nothing = SHOWN[shows]
     for column, title in enumerate((TITLES[0], second, *TITLES[1:])[:columns]):
         write(title, column, HEADER / 2)
-    for row, (_, truth, iou) in zip(drawn, chosen, strict=True):
+    for row, (annotation, truth, iou) in zip(drawn, chosen, strict=True):
+        if told:
+            write(_expression(annotation), 0, top + line / 2 + GAP / 2, left=True)
         if truth is not None:
             write(f"IoU {iou:.2f}", 2, top + line / 2 + GAP / 2)
         top += line + GAP
@@ -99,6 +111,13 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
         write(nothing, 1, HEADER + CELL / 2)
     figure.figimage(sheet, zorder=-1)
     figure.savefig(out, dpi=DPI)
+
+
+def _expression(annotation: Json) -> str:
+    """The first that an object has, of at most LETTERS letters, and how many others it has."""
+    first, *others = annotation.get("expressions") or [""]
+    text = first if len(first) <= LETTERS else first[: LETTERS - 1] + "…"
+    return f"“{text}”" + (f" and {len(others)} more" if others else "")
 
 
 def _draw_row(
@@ -118,7 +137,7 @@ def _draw_row(
     crop = np.asarray(picture.resize(size, way, box=(left, top, left + width, top + height)))
     x, y, w, h = annotation["bbox"]
     marked = crop.copy()
-    if shows == "boxes":
+    if shows != "points":
         edges = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
         draw_box(marked, *(round(edge) for edge in edges))
     for across, down in points:

@@ -11,6 +11,7 @@ from analysis.denominators import Kept, by_score, kept_groups, must_be_said, nam
 from analysis.lineage import WEIGHTS, unlike, weights_of
 from analysis.recipes import departures, recipe_name, shown
 from analysis.records import Record, address, by_address, finished, grouped
+from analysis.referring_names import method_name, network_name
 from analysis.rendering import Table, markdown_rows, spread
 from analysis.sources import command
 from mal.engine.tracking_address import DEFAULT_STORE
@@ -27,6 +28,7 @@ QUALITY = {
     "share_75": "> .75",
     "boundary_iou": "boundary IoU",
 }
+OWN_MASKS = "iou_own"  # of labels that have flagged ones: over the others
 AP = {"mask_ap": "mask AP", "mask_ap50": "AP50", "mask_ap75": "AP75", "box_ap": "box AP"}
 MAPS = {
     "auc": "AUC",
@@ -36,6 +38,20 @@ MAPS = {
 }
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
+EXPRESSIONS = {
+    "mean_iou": "IoU",
+    "overall_iou": "overall IoU",
+    "pr50": "Pr@.5",
+    "pr70": "Pr@.7",
+    "pr90": "Pr@.9",
+    "crowd_iou": "crowd IoU",
+    "ceiling": "ceiling",
+}
+BOXES = {"rec_accuracy": "accuracy", "box_iou": "IoU of the box, filled", "ellipse_iou": "IoU of its ellipse"}
+EXTENT = (
+    "d: how far the extent of a prediction is from that of the given box, along x and y: 0 where they agree, 2 where "
+    "they do not meet"
+)
 BESIDE_MIOU = ("pseudo_quality_train", "similarity_val")  # stages
 CLUSTERING = {
     "clustering": "score",
@@ -58,10 +74,11 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     parts = [f"profile {profile}, data {data}: {_labeler_schedules(records, known)}"]
     if profile != "paper" or data not in PAPER_DATA:
         parts.append("Not comparable with the paper's numbers: another scale, other data.")
-    for stage, where in (("quality_val", "validation"), ("quality_train", "training")):
+    for stage in ("quality_val", "quality_train"):
         chosen = [r for r in records if r["stage"] == stage]
         if chosen:
-            parts.append(f"Mask quality on the {where} images ({_counts(chosen, 'iou')} instances)")
+            where = "the training images" if stage == "quality_train" else _images(chosen)
+            parts.append(f"Mask quality on {where} ({_counts(chosen, 'iou')} instances)")
             parts.append(_quality(chosen, known))
     chosen = [r for r in records if r["stage"] == "clustering_val"]
     if chosen:
@@ -88,6 +105,15 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     if chosen:
         parts.append(f"Mean IoU in % on {_counts(chosen, 'miou')} validation images [95 % interval]")
         parts.append(_miou(chosen, known))
+    for stage, title, names in (
+        ("rec_val", "Boxes from expressions, which no mask was seen for", BOXES),
+        ("res_val", "Masks from expressions", EXPRESSIONS),
+    ):
+        chosen = [r for r in records if r["stage"] == stage]
+        if chosen:
+            counts = f"{_counts(chosen, next(iter(names)))} expressions of {_images(chosen)}"
+            parts.append(f"{title}, {counts} [95 % interval]")
+            parts.append(_referring(chosen, known, names))
     if any(r["stage"] in BESIDE_MIOU for r in records):
         parts += _beside_miou(records)
     return "\n\n".join(parts)
@@ -111,6 +137,8 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"{learning['steps']} steps of {learning['batch']} images, seed {columns['seed']}, "
                 f"{record['seconds'] / 60:.1f} min"
             )
+        if record["stage"] in ("train_rec", "train_res"):
+            lines.append(_referring_schedule(record))
         if record["stage"] == "train_labeler":
             lines.append(
                 f"encoder {columns['encoder']}, recipe {recipe_name(record, known)}, "
@@ -133,9 +161,20 @@ def _segmenters(records: list[Record], scores: list[Record]) -> str:
 
 
 def _quality(records: list[Record], known: dict[str, Record]) -> str:
-    header, identified = _identified(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
+    """Where labels are filled boxes, or such, for want of a mask, their number and the IoU of the other masks, too."""
+    header, identified = _identified(records, known, lambda r: method_name(r["columns"]))
     rows = [[*cells, *(_number(r, metric) for metric in QUALITY)] for r, cells in identified]
-    return table(["labeler", *header, *QUALITY.values()], rows)
+    more = []
+    if any(OWN_MASKS in record["metrics"] for record in records):
+        more = ["flagged", "IoU of the others"]
+        rows = [[*row, _flagged(r), _number(r, OWN_MASKS)] for row, (r, _) in zip(rows, identified, strict=True)]
+    return table(["labeler", *header, *QUALITY.values(), *more], rows)
+
+
+def _flagged(record: Record) -> str:
+    """How many of the scored instances have no mask of their own."""
+    whole, own = (record["metrics"].get(name) for name in ("iou", OWN_MASKS))
+    return "-" if whole is None or own is None else str(whole["n"] - own["n"])
 
 
 def _retention(groups: list[list[Kept]], known: dict[str, Record]) -> str:
@@ -186,12 +225,44 @@ def _miou(records: list[Record], known: dict[str, Record]) -> str:
     return table(["learned from", *header, *(MIOU[metric] for metric in shown)], rows)
 
 
+def _referring(records: list[Record], known: dict[str, Record], names: Mapping[str, str]) -> str:
+    """A column each metric that a record has."""
+    header, identified = _identified(records, known, lambda r: network_name(r["columns"]))
+    shown_names = [name for name in names if any(name in r["metrics"] for r in records)]
+    rows = [[*cells, *(_bounded(r, name) for name in shown_names)] for r, cells in identified]
+    return table(["network", *header, *(names[name] for name in shown_names)], rows)
+
+
+def _bounded(record: Record, metric: str) -> str:
+    """A metric, and its interval where the record has one; of a share of expressions the value alone."""
+    ends = [record["metrics"].get(f"{metric}{end}") for end in ("_low", "_high")]
+    if metric.startswith("pr") or any(end is None for end in ends):
+        return _number(record, metric)
+    low, high = (end["value"] for end in ends if end is not None)
+    return f"{_number(record, metric)} [{low:.3f}, {high:.3f}]"
+
+
+def _referring_schedule(record: Record) -> str:
+    """How Partial-RES or its rival learned boxes or masks, in words."""
+    columns = record["columns"]
+    part = record["stage"].removeprefix("train_")
+    batch = record["config"]["partialres"][part]["batch"]
+    what = "boxes" if part == "rec" else f"masks of {columns['percent']:g} %"
+    return (
+        f"{network_name(columns)}, {what}, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+        f"{record['metrics']['steps']['value']:g} steps of {batch} expressions, seed {columns['seed']}, "
+        f"{record['seconds'] / 60:.1f} min"
+    )
+
+
 def _beside_miou(records: list[Record]) -> list[str]:
     """How good what a network learned from was, in sentences."""
     lines = []
     for record in records:
         values = {name: entry["value"] for name, entry in record["metrics"].items()}
-        if record["stage"] == "pseudo_quality_train":
+        if record["stage"] == "pseudo_quality_train" and record["columns"]["labeler"] == "partialres":
+            lines.append(_kept(record["columns"], values))
+        elif record["stage"] == "pseudo_quality_train":
             lines.append(
                 f"Pseudo-labels ({record['columns']['pseudo']}): {values['share_kept']:.1%} of the novel training "
                 f"pixels have a label, {values['share_right']:.1%} of these the right one"
@@ -202,7 +273,21 @@ def _beside_miou(records: list[Record]) -> list[str]:
                 f"Pairs of novel validation pixels, same class or not: AUC of {teacher}student "
                 f"{values['student_auc']:.3f} (chance .5)"
             )
-    return lines
+    return [*lines, *([EXTENT] if any("threshold" in record["columns"] for record in records) else [])]
+
+
+def _kept(columns: Mapping[str, Any], values: Mapping[str, float]) -> str:
+    """How good pseudo masks were, in a sentence; metrics of what there was none of are absent."""
+    told = {
+        "kept_iou": "IoU of these {:.3f}",
+        "rejected_iou": "of the others {:.3f}",
+        "correlation": "d and IoU: {:+.2f}",
+    }
+    more = [text.format(values[name]) for name, text in told.items() if name in values]
+    threshold = f", d < {columns['threshold']:g}" if columns.get("threshold") is not None else ""
+    return f"Pseudo masks ({columns['pseudo']}{threshold}): {values['share_kept']:.1%} kept" + "".join(
+        f"; {one}" for one in more
+    )
 
 
 def weak_shot_name(record: Record) -> str:
@@ -301,6 +386,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def _counts(records: list[Record], metric: str) -> str:
     return " or ".join(map(str, sorted({r["metrics"][metric]["n"] for r in records})))
+
+
+def _images(records: list[Record]) -> str:
+    """Which validation images were scored."""
+    placed = sorted({record["config"].get("images", "all") for record in records})
+    return " or ".join(
+        "the validation images" if it == "all" else f"the {it}-placed validation images" for it in placed
+    )
 
 
 def _number(record: Record, metric: str) -> str:

@@ -32,7 +32,8 @@ def main(config: DictConfig) -> None:
     from mal.run import run  # takes seconds; help and refused overrides need none of it
 
     try:
-        run(OmegaConf.to_object(config))  # type: ignore[arg-type]
+        request: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+        run(request, notes=overrides.unread(sys.argv[1:], request))
     except MissingMandatoryValue as error:
         raise CompactHydraException(f"error: {error.full_key} has no value; give {error.full_key}=VALUE") from error
     except OmegaConfBaseException as error:

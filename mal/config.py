@@ -23,6 +23,7 @@ from mal.methods.mal.config import (
     LossConfig,
     TrainConfig,
 )
+from mal.methods.partialres.config import PartialresConfig
 from mal.methods.simformer.config import SimformerConfig
 from mal.segmenters.config import SegmenterConfig
 
@@ -36,11 +37,13 @@ class RootsConfig:
     voc: str | None = None
     coco_stuff: str | None = None
     ade20k: str | None = None
+    refcoco: str | None = None
 
 
 @dataclass
 class LabelerConfig:
-    name: str = MISSING  # mal | attentionshift | simformer | box | ellipse | grabcut | disc | gt | file | sam | none
+    # mal | attentionshift | simformer | partialres | box | ellipse | grabcut | disc | gt | file | sam | none
+    name: str = MISSING
     file: str | None = None  # of labeler=file: COCO file with masks of the training images
     val_file: str | None = None  # … of the validation images
     checkpoint: str = "facebook/sam-vit-base"  # of labeler=sam: a name on the Hugging Face hub, or a local folder
@@ -99,6 +102,7 @@ class Config:
     label: LabelConfig = field(default_factory=LabelConfig)
     attentionshift: AttentionShiftConfig = field(default_factory=AttentionShiftConfig)
     simformer: SimformerConfig = field(default_factory=SimformerConfig)
+    partialres: PartialresConfig = field(default_factory=PartialresConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)

@@ -80,8 +80,15 @@ class Context:
     def view(self, split: Split, name: str) -> Stage:
         """What a method may see of a split: see `data.stages.view`."""
         data, workers = self.config.data, self.config.train.workers
-        skip, points = data.on_bad_image == "skip", data.points.kind
-        return stages.view(split, name, self.data_columns(split), skip_unreadable=skip, workers=workers, points=points)
+        return stages.view(
+            split,
+            name,
+            self.data_columns(split),
+            skip_unreadable=data.on_bad_image == "skip",
+            workers=workers,
+            points=data.points.kind,
+            expressions=data.expressions.kind,
+        )
 
     def skipped(self, split: Split) -> dict[str, Stage]:
         """The stage that knows which images cannot be read, as an input of what must do without them."""

@@ -1,7 +1,8 @@
-"""Label your own boxes or points with a trained labeler.
+"""Label your own boxes, points or expressions with a trained labeler.
 
 python -m mal.label --images DIR --boxes IN.json --labeler labeler.pt --out OUT.json
 python -m mal.label --images DIR --points IN.json --labeler labeler.pt --out OUT.json    if it learned from points
+python -m mal.label --images DIR --expressions IN.json --labeler labeler.pt --out OUT.json    from boxes and expressions
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None) -> int:
 
 
 def _label(options: argparse.Namespace) -> None:
-    file = options.points if options.boxes is None else options.boxes
+    file = next(file for file in (options.boxes, options.points, options.expressions) if file is not None)
     for finding in look(file, options.images)[1]:
         if finding.level == MISLEADS:  # what stops is an error below
             print(f"note: {file}: {finding.text}", file=sys.stderr)
@@ -44,22 +45,29 @@ def finish(work: Callable[[], None]) -> int:
     return 0
 
 
-def add_options(parser: argparse.ArgumentParser, *, points: bool = False) -> None:
+def add_options(parser: argparse.ArgumentParser, *, others: bool = False) -> None:
     """What every command that labels a file asks for.
 
     Args:
-        points: whether the file may be one of points instead of boxes.
+        others: whether the file may be one of points or expressions instead of boxes.
     """
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
-    file = parser.add_mutually_exclusive_group(required=True) if points else parser
-    file.add_argument("--boxes", type=Path, required=not points, metavar="IN.json", help="COCO file; it needs no masks")
-    if points:
+    file = parser.add_mutually_exclusive_group(required=True) if others else parser
+    file.add_argument("--boxes", type=Path, required=not others, metavar="IN.json", help="COCO file; it needs no masks")
+    if others:
         file.add_argument(
             "--points",
             type=Path,
             metavar="IN.json",
             help="COCO file whose objects have `point`: [x, y], `points`: [[x, y], ...] (the first counts) or visible "
             "`keypoints`, for a labeler that learned from points; boxes and masks are not needed",
+        )
+        file.add_argument(
+            "--expressions",
+            type=Path,
+            metavar="IN.json",
+            help="COCO file whose objects have a box and `expressions`: [text, ...], for a labeler that learned from "
+            "both; it needs no masks",
         )
     parser.add_argument("--out", type=Path, required=True, help="file (rle, polygon) or folder (png, yolo) to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out already")
@@ -70,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser, *, points: bool = False) -> Non
         action=argparse.BooleanOptionalAction,
         help="also write a page beside the output that lists the masks from doubtful to sure",
     )
-    masks = parser.add_argument_group("with --boxes alone") if points else parser
+    masks = parser.add_argument_group("with --boxes alone") if others else parser
     masks.add_argument("--network", choices=["student", "teacher", "both"], help="default: as trained")
     masks.add_argument("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored crop's mask")
     masks.add_argument("--threshold", type=float, nargs="+", metavar="T", help="one number, or three for S, M and L")
@@ -82,7 +90,9 @@ def add_options(parser: argparse.ArgumentParser, *, points: bool = False) -> Non
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mal.label", description="Give every box or point of a COCO file a mask.", allow_abbrev=False
+        prog="python -m mal.label",
+        description="Give every box, point or expression of a COCO file a mask.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--checkpoint",
@@ -92,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="C",
         help="labeler.pt of a training run, or `default`: the labeler that is shipped",
     )
-    add_options(parser, points=True)
+    add_options(parser, others=True)
     return parser
 
 

@@ -30,12 +30,14 @@ PATHS = frozenset(
         "roots.lvis",
         "roots.coco_stuff",
         "roots.ade20k",
+        "roots.refcoco",
         "encoder.checkpoint",
         "labeler.file",
         "labeler.val_file",
         "labeler.checkpoint",
         "attentionshift.tokens.stem.checkpoint",
         "simformer.network.checkpoint",
+        "partialres.network.text.vectors",
         "store",
         "train.start",
     }
@@ -97,6 +99,29 @@ def _is_quoted(value: str) -> bool:
 
 def _exists(value: str) -> bool:
     return bool(value) and os.path.lexists(value)
+
+
+def unread(arguments: Sequence[str], config: Any) -> list[str]:
+    """What of a command's overrides the run's labeler does not read: settings of another method, and where expressions
+    come from. What experiments and profiles set is none of the command's.
+
+    Args:
+        config: a whole one, `mal.config.Config`.
+    """
+    from mal.methods.registry import METHODS
+
+    chosen = config.labeler.name
+    found = []
+    for argument in arguments:
+        key, equals, _ = argument.lstrip("+~").partition("=")
+        method = key.partition(".")[0]
+        if not equals or "." not in key:
+            continue
+        if method in METHODS and method != chosen and hasattr(config, method):
+            found.append(f"{argument} is not read: labeler={chosen} reads no setting of {method}")
+        elif key.startswith("data.expressions.") and (chosen not in METHODS or METHODS[chosen].view != "expressions"):
+            found.append(f"{argument} is not read: labeler={chosen} reads no expressions")
+    return found
 
 
 def menu(conf: Path) -> str:

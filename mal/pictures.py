@@ -1,13 +1,23 @@
 """The one door to `analysis`: the tables, pictures and pages with which a run or a command ends."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from analysis.review.ranking import LIMIT
 from analysis.summary import summary
 
-__all__ = ["LIMIT", "class_colours", "draw_attention", "draw_sheet", "summary", "write_review"]
+__all__ = [
+    "LIMIT",
+    "can_be_shown",
+    "class_colours",
+    "draw_attention",
+    "draw_sheet",
+    "shown_beside",
+    "summary",
+    "write_review",
+]
 
 
 def class_colours(classes: int) -> np.ndarray:
@@ -31,6 +41,19 @@ def draw_sheet(
     from analysis import sheet  # matplotlib again
 
     return sheet.draw_sheet(labels, images, human=human, out=out, examples=examples, shows=shows)
+
+
+def can_be_shown(annotation: dict[str, Any]) -> bool:
+    """See analysis/sheet.py."""
+    from analysis import sheet  # matplotlib again
+
+    return sheet.can_be_shown(annotation)
+
+
+def shown_beside(view: str) -> str:
+    """What a sheet shows beside masks that were made from a view (`mal.data.views`): its points, or the boxes and the
+    expressions if there are some."""
+    return view if view in ("points", "expressions") else "boxes"
 
 
 def write_review(labels: Path, images: Path, out: Path, limit: int | None = LIMIT) -> Path:

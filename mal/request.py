@@ -222,7 +222,7 @@ class Graph:
         for split in self._files():
             needs.check_boxes(split)
         for split, method in [] if self.trains_nothing else self.labelled():
-            if method.view == "boxes":
+            if method.view in ("boxes", "expressions"):
                 needs.check_all_boxes(split, labeler=method.name)
         for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:

@@ -24,13 +24,16 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError
 from mal.methods.mal import looks
 from mal.methods.registry import find
-from mal.pictures import draw_attention, draw_sheet, summary
+from mal.pictures import draw_attention, draw_sheet, shown_beside, summary
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
 
-def run(config: Config) -> None:
+def run(config: Config, *, notes: Sequence[str] = ()) -> None:
     """Do all that a config asks for, reusing what the store holds.
+
+    Args:
+        notes: to be said at its start.
 
     Raises:
         MalError: something in the request, the data or the machine, before the first step wherever it can be known.
@@ -40,7 +43,7 @@ def run(config: Config) -> None:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     with ranks.joined(device):
-        _run(config, device)
+        _run(config, device, notes)
 
 
 def check_all(config: Config) -> None:
@@ -55,7 +58,7 @@ def check_all(config: Config) -> None:
         segmenters.check_built(config.segmenter)
 
 
-def _run(config: Config, device: torch.device) -> None:
+def _run(config: Config, device: torch.device, notes: Sequence[str]) -> None:
     store = Store(config.store)
     graph = Graph(config, store, device)
     stages = in_order(graph.targets())
@@ -65,7 +68,7 @@ def _run(config: Config, device: torch.device) -> None:
     say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
     for line in graph.censuses():
         say(line)
-    for note in [*graph.notes(), *ranks.on_first(graph.turned_images)]:
+    for note in [*notes, *graph.notes(), *ranks.on_first(graph.turned_images)]:
         say(f"note: {note}")
     graph.check()
     if config.dry_run:
@@ -135,6 +138,8 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
             folder = store.folder(stage.name, stage.key)
             out = folder / "attention.png"
             say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
+        if stage.name == "refer_val":
+            say(f"\nexpressions: {store.folder(stage.name, stage.key) / 'refer.json'}")
         if stage.name == "miou_val":
             maps = stage.inputs["maps"]
             network = maps.inputs["network"]
@@ -146,7 +151,7 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
     split = labelled[-1]  # the validation images, where there are any
     labels = graph.labels(split)
     folder = store.folder(labels.name, labels.key)
-    out, shows = folder / "sheet.png", "boxes" if graph.method is None else graph.method.view
+    out, shows = folder / "sheet.png", shown_beside("boxes" if graph.method is None else graph.method.view)
     sheet = _drawn(partial(_draw_masks, split, folder / "labels.json", out, shows=shows), out)
     if graph.method is not None and graph.method.train is not None:
         trained = graph.method.train(graph.context)

@@ -32,6 +32,7 @@ def kinds() -> tuple[str, ...]:
         *("retention", "clustering_val", "attention_val", "maps_val", "parts_val"),
         *("weak_train", "pseudo_train", "pseudo_quality_train", "published_simformer"),
         *("segment_val", "miou_val", "similarity_val"),
+        *("few_masks", "refer_train", "pseudo_points", "locate_val", "rec_val", "refer_val", "res_val", "looks_val"),
     )
 
 

@@ -15,19 +15,20 @@ LAYERS = (
     "errors",
     "bounds",
     "data.config encoders.config methods.mal.config methods.attentionshift.config "
-    "methods.simformer.config segmenters.config",
+    "methods.simformer.config methods.partialres.config segmenters.config",
     "config losses engine",
     "data",
     "encoders",
     "metrics context",
     "methods.labelling",
     "methods.spec",
-    "methods.stages methods.baselines methods.mal methods.attentionshift methods.simformer segmenters",
+    "methods.stages methods.baselines methods.mal methods.attentionshift methods.simformer methods.partialres "
+    "segmenters",
     "methods.registry evaluation",
     "config_checks overrides needs",
     "request pictures",
     "own",
-    "run label check review store tracking voc semantic",
+    "run label check review store tracking voc semantic expressions",
     "autolabel segment",
 )
 # no one imports another

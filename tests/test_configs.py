@@ -91,6 +91,7 @@ def test_the_menu_has_every_name_of_the_paper():
         "mal",
         "attentionshift",
         "simformer",
+        "partialres",
         "box",
         "ellipse",
         "grabcut",

@@ -120,6 +120,7 @@ def test_perfect_masks_score_one():
     ones = ("iou", "iou_class", "iou_S", "iou_M", "iou_L", "boundary_iou", "share_50", "share_75")
     assert [metrics[name] for name in ones] == [1.0] * len(ones)
     assert [metrics[name] for name in ("n", "n_S", "n_M", "n_L")] == [3, 1, 1, 1]
+    assert "iou_own" not in metrics  # none is flagged
     assert instances["annotation_id"].tolist() == [1, 2, 3]
 
 
@@ -134,6 +135,7 @@ def test_means_over_instances_classes_and_sizes():
     metrics, instances = mask_quality(guess, human)
     assert instances["iou"].tolist() == [0.5, 1.0, 0.76]
     assert instances["flagged"].tolist() == [False, False, True]
+    assert (metrics["iou_own"], metrics["n_own"]) == (0.75, 2)
     assert instances["area"].tolist() == [400, 1600, 10000]  # of the human box, not of what was predicted
     assert instances["size"].tolist() == ["S", "M", "L"]
     assert metrics["iou"] == pytest.approx((0.5 + 1 + 0.76) / 3)

@@ -11,8 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mal.config import Config
 from mal.engine.tracking_address import hide_password
-from mal.overrides import PATHS, quote, quoted, settings
+from mal.overrides import PATHS, quote, quoted, settings, unread
 from tests.conftest import CONF
 
 ROOT = CONF.parents[1]
@@ -107,7 +108,8 @@ def test_every_path_is_a_setting_that_takes_text():
     assert ours <= settings().keys()
     assert {name for name in ours if settings()[name] not in (str, str | None)} == set()
     likely = {"annotations", "images", "root", "checkpoint", "file", "val_file", "store", "start", "cluster", "uri"}
-    initial = {"segmenter.heads.start", "attentionshift.detector.mask.start"}  # whose initial weights heads have
+    # whose initial weights heads, or a network, have
+    initial = {"segmenter.heads.start", "attentionshift.detector.mask.start", "partialres.res.start"}
     assert {name for name in settings() if name.rpartition(".")[2] in likely} - initial <= ours
 
 
@@ -185,3 +187,24 @@ def test_escapes_in_a_password_are_undone_and_other_addresses_stay():
     assert hide_password(["http://a%40b:p%2Fw@host"])[1]["MLFLOW_TRACKING_PASSWORD"] == "p/w"
     for address in ("sqlite:////a@b/c:d@e.db", "http://host/a:b@c", "http://host:5000", "seed=1", "", "=", "a='"):
         assert hide_password([address]) == ([address], {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["labeler=mal", "partialres.few.percent=20"], "labeler=mal reads no setting of partialres"),
+        (["labeler=box", "+simformer.learning.steps=2"], "labeler=box reads no setting of simformer"),
+        (["labeler=partialres", "attentionshift.learning.steps=2"], "labeler=partialres reads no setting of attention"),
+        (["labeler=attentionshift", "data.expressions.kind=file"], "labeler=attentionshift reads no expressions"),
+        (["labeler=partialres", "partialres.few.percent=20", "data.expressions.kind=templates"], None),
+        (["experiment=partialres/parts", "row=naive", "labeler=mal", "seed=1"], None),  # what an experiment sets
+        (["labeler=mal", "train.steps=5", "-m", "--multirun"], None),
+    ],
+)
+def test_settings_that_the_runs_labeler_does_not_read_are_named(arguments: list[str], found: str | None) -> None:
+    config = Config()
+    config.labeler.name = next(it for it in arguments if it.startswith("labeler=")).partition("=")[2]
+    notes = unread(arguments, config)
+    assert len(notes) == (found is not None)
+    if found is not None:
+        assert notes[0].startswith(f"{arguments[1]} is not read: {found}")

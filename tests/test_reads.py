@@ -15,27 +15,31 @@ from mal.methods.attentionshift import reads as attentionshift
 from mal.methods.mal import looks
 from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
+from mal.methods.partialres import lessons
+from mal.methods.partialres import reads as partialres
+from mal.methods.partialres import train as partialres_training
 from mal.methods.simformer import reads as simformer
 from mal.methods.simformer.train import train as train_simformer
 from mal.segmenters import backends, reads
 from mal.segmenters import training as segmenter_training
-from tests import simformer_cases
+from tests import partialres_cases, simformer_cases
 
 CPU = torch.device("cpu")
 ELSEWHERE = {  # what no key holds as it stands, and why
     "which stages there are": (
         "profile recipe experiment row sweep compare data.name segmenter.name labeler.name "
-        "simformer.learning.supervision simformer.pseudo.kind simformer.network.weights"
+        "simformer.learning.supervision simformer.pseudo.kind simformer.network.weights partialres.parts.rec"
     ),
     "how and where the work is done": "device deterministic dry_run store tracking launcher segmenter.running",
     "where files lie: keys hold what is in them": (
         "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
         "labeler.val_file segmenter.checkpoint encoder.needs_file attentionshift.tokens.stem.checkpoint "
-        "simformer.network.checkpoint"
+        "simformer.network.checkpoint partialres.network.text.vectors"
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (
         "seed data.val_images data.on_bad_image data.class_agnostic data.shapes data.points data.semantic "
+        "data.expressions "
         "labeler.checkpoint labeler.radius clustering attention attentionshift.looks evaluate roi.label_expansion "
         "segmenter.class_agnostic simformer.split simformer.testing.subset"
     ),
@@ -58,7 +62,12 @@ def named() -> set[str]:
     decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
     points = [attentionshift.TRAINING, attentionshift.LABELLING, attentionshift.DETECTION]
     maps = [simformer.TRAINING, simformer.PREDICTION, simformer.SIMILARITY, simformer.CLASSIFIER]
+    referring = [
+        *(partialres.REC, partialres.RES, partialres.FEW, partialres.PREDICTION, partialres.BOXES),
+        *(partialres.GUESSES, partialres.PSEUDO, partialres.SCORE, partialres.LOOKS),
+    ]
     return (
+        {name for reading in referring for name in names(reading)} | partialres.HOW |
         {name for reading in [*points, *maps, *simformer.PSEUDO.values()] for name in names(reading)} |
         names(mal.TRAINING) | names(mal.LABELLING) | names(looks.ENCODER) | names(looks.CROPS) | decoders | mal.HOW
         | {f"segmenter.{name}" for reading in segmenter for name in names(reading)}
@@ -133,6 +142,27 @@ def test_training_simformer_reads_what_its_stages_name_and_nothing_else(compose,
     named = names(simformer.TRAINING) | mal.HOW | {"train.precision", "encoder.checkpoint"}
     assert seen.names - parts - named == set()
     assert {"simformer.pairs.points", "simformer.augment.flip", "simformer.losses.complement"} <= seen.names
+
+
+@pytest.mark.parametrize("task", ["box", "mask", "taskwise", "query"])
+def test_training_partialres_reads_what_its_stages_name_and_nothing_else(
+    compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str
+) -> None:
+    # the file of the labeler holds the whole config, for labelling later
+    monkeypatch.setattr(partialres_training, "save", lambda *_, **__: None)
+    more = {"query": ["network.model=query"], "taskwise": ["sequence.task=taskwise", "res.start=none"]}.get(task, [])
+    whole = partialres_cases.changed(compose, *more, "image.crop=true", "network.text.vectors=null")
+    config = (lessons.for_boxes if task == "box" else lessons.for_masks)(whole)
+    view, masks = partialres_cases.draw(tmp_path, images=3), partialres_cases.some_masks(tmp_path, 1, 2, 3)
+    asked = "mask" if task == "query" else task
+    parts = {name.rpartition(".")[0] for name in leaves(config)} | {"partialres"}
+    seen = Seen(config)
+    given = {"task": asked, "masks": None if task == "box" else masks}
+    partialres_training.train(view, tmp_path / "images", config, folder=tmp_path, device=CPU, **given)
+    known = names(partialres.REC if task == "box" else partialres.RES) | mal.HOW | partialres.HOW
+    known |= {"train.precision", "encoder.checkpoint", "partialres.network.text.vectors", "partialres.parts.rec"}
+    assert seen.names - parts - known == set()
+    assert {"partialres.network.width", "partialres.image.flip", "seed"} <= seen.names  # it was watched
 
 
 def test_a_new_setting_changes_no_key_before_a_stage_names_it(compose) -> None:

@@ -123,7 +123,7 @@ def test_a_store_without_images_gives_a_page_without_a_gallery(tmp_path: Path) -
 
 def test_an_empty_store_and_a_broken_file_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--store", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: the store {tmp_path / 'none'} holds no finished run; ")
+    assert capsys.readouterr().err.startswith(f"error: the store {tmp_path / 'none'} does not exist; ")
     drawn_store(tmp_path / "runs")
     broken = tmp_path / "runs" / "label_val" / "mal" / "labels.json"
     broken.write_text(broken.read_text()[:-9])

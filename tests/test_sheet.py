@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import sheet
@@ -70,6 +71,32 @@ def test_points_are_drawn_where_they_lie_and_shown_also_beside_the_box(tmp_path)
         near = np.hypot(columns + 0.5 - start - at[0], rows + 0.5 - at[1])
         assert (near <= DOT + 0.1).sum() == pytest.approx(np.pi * DOT**2, rel=0.15)
     assert len(rows) == pytest.approx(2 * np.pi * DOT**2, rel=0.15)  # and nowhere else, least of all a box
+
+
+@pytest.mark.parametrize("human", [False, True])
+def test_an_expression_stands_above_its_row(tmp_path, human, monkeypatch):
+    labels = scene(tmp_path, [[40, 40, 60, 60], [200, 40, 60, 60]], (400, 200))
+    coco = json.loads(labels.read_text())
+    coco["annotations"][0]["expressions"] = ["the $100 plum on the left " * 4, "left"]
+    coco["annotations"][1]["expressions"] = ["pear"]
+    write(labels, coco)
+    texts: list[str] = []
+    real = Figure.text
+
+    def text(self, x, y, s, **more):
+        texts.append(s)
+        return real(self, x, y, s, **more)
+
+    monkeypatch.setattr(Figure, "text", text)
+    out = sheet.draw_sheet(
+        labels, tmp_path, human=labels if human else None, out=tmp_path / "sheet.png", shows="expressions"
+    )
+    assert {it for it in texts if it[0] == "“"} == {
+        "“the $100 plum on the left the $100 plum on the left t…” and 1 more", "“pear”",
+    }  # fmt: skip
+    pixels = np.asarray(Image.open(out).convert("RGB"))
+    above = pixels[sheet.HEADER + sheet.GAP :][: sheet.LINE - 1, : 2 * sheet.CELL]
+    assert (above < 128).any()
 
 
 @given(

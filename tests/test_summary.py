@@ -79,6 +79,16 @@ def test_mask_quality_has_a_row_a_labeler_and_its_numbers_under_their_names():
     assert "validation images (41 instances)" in text
 
 
+def test_flagged_masks_are_counted_and_the_others_have_an_iou_of_their_own():
+    some = quality("a", 0.5, **MAL)
+    some["metrics"]["iou_own"] = {"value": 0.25, "n": 30}
+    found = parsed(summary([some, quality("b", 0.5, labeler="ellipse")]), "labeler")
+    assert [*found["MAL"]] == ["labeler", *QUALITY.values(), "flagged", "IoU of the others"]
+    assert (found["MAL"]["flagged"], found["MAL"]["IoU of the others"]) == ("11", "0.250")
+    assert found["inscribed ellipse"]["flagged"] == "-"
+    assert found["MAL"]["IoU"] == "0.500"
+
+
 def test_a_size_without_instances_has_a_dash():
     made = quality("a", 0.5, **MAL)
     del made["metrics"]["iou_L"]

@@ -216,7 +216,7 @@ def test_what_is_missing_is_named(store: Store, capsys: pytest.CaptureFixture[st
         assert "iou.npz cannot be read" in capsys.readouterr().err
     with pytest.raises(WeakShotError, match="experiment=simformer/rows"):
         store.report(data=["other"])
-    with pytest.raises(UnreadableRecordError, match="holds no finished run"):
+    with pytest.raises(UnreadableRecordError, match="does not exist"):
         report(store.root / "empty", {}, ())
 
 

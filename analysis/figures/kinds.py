@@ -13,6 +13,10 @@ from analysis.figures import (
     own_detections,
     parts,
     quality,
+    referring_attention,
+    referring_contours,
+    referring_fractions,
+    referring_sheet,
     sensitivity,
     threshold,
     training,
@@ -55,6 +59,20 @@ KINDS: dict[str, Kind] = {
         "The same on ADE20K", f"{RUN} experiment=simformer/fig2 profile=paper", class_maps.retrained(ade=True)
     ),
     "class_maps": Kind("Class maps of one run", f"{RUN} labeler=simformer", class_maps.one_run),
+    "partialres_fig1": Kind(
+        "Masks from expressions, by the share of the masks that are seen",
+        f"{RUN} -m experiment=partialres/fig1",
+        referring_fractions.fractions,
+    ),
+    "partialres_fig2": Kind(
+        "Cross-attention of contour points", f"{RUN} -m experiment=partialres/fig2", referring_attention.attention
+    ),
+    "partialres_fig3": Kind(
+        "Points as predicted, sampled again, and of human masks",
+        f"{RUN} -m experiment=partialres/fig3",
+        referring_contours.contours,
+    ),
+    "expressions": Kind("Masks that expressions mean", f"{RUN} labeler=partialres", referring_sheet.expressions),
     "size": Kind("IoU against the size of the box", RUN, quality.iou_by_size),
     "overlap": Kind("IoU against the overlap with other boxes", RUN, overlap.iou_by_overlap),
     "boundary": Kind("IoU and boundary IoU", RUN, quality.iou_and_boundary),

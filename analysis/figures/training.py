@@ -35,7 +35,7 @@ def of_labelers(groups: list[Group], results: Results) -> Drawing:
     shown = [group for group, _ in curves]
     for axes, (part, title) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
         for name, look, (_, frames) in zip(names(shown, results), looks(shown), curves, strict=True):
-            _line(axes, frames, part, name, look)
+            draw_curve(axes, frames, part, name, look)
         axes.set(title=title, xlabel="step")
         axes.set_ylim(bottom=0)
     legend(figure, axes)
@@ -62,7 +62,7 @@ def of_segmenters(groups: list[Group], results: Results) -> Drawing:
         kept = [group for group, _ in curves]
         pseudo = iter(looks([group for group in kept if not _is_human(group[0])]))
         for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
-            _line(axes, frames, "loss", name, HUMAN if _is_human(group[0]) else next(pseudo))
+            draw_curve(axes, frames, "loss", name, HUMAN if _is_human(group[0]) else next(pseudo))
         axes.set(title=segmenter, xlabel="step")
         axes.legend(loc="upper right")
         shown += kept
@@ -95,10 +95,11 @@ def _trained_on(record: Record) -> str:
     return {"human": "human masks", "boxes": "boxes, no mask head"}.get(supervision) or labeler(record)
 
 
-def _line(axes: Axes, frames: list[pd.DataFrame], part: str, name: str, look: Look) -> None:
+def draw_curve(axes: Axes, frames: list[pd.DataFrame], part: str, name: str, look: Look) -> None:
     """The mean over seeds at each step that all of them logged, and their range."""
     table = pd.concat([frame.set_index("step")[part] for frame in frames if part in frame], axis=1, join="inner")
-    look = {key: value for key, value in look.items() if key != "marker"}
+    single = len(table) == 1  # one point makes no line
+    look = {**look, "marker": (look.get("marker") or "o") if single else ""}
     axes.plot(table.index, table.mean(axis=1), label=name, **look)
     if table.shape[1] > 1:
         colour, faint = look["color"], alpha(look)

@@ -26,13 +26,22 @@ NUMBERS = {  # stage → files that hold numbers alone: of any data
     "ap_val": ["matches_*.npz"],
     "own_ap_val": ["matches_*.npz"],
     "miou_val": ["iou.npz"],
+    "res_val": ["iou.npz"],
+    "rec_val": ["iou.npz"],
     "clustering_val": ["instances.csv"],
     "train_labeler": ["curves.jsonl"],
     "train_attentionshift": ["curves.jsonl"],
     "train_simformer": ["curves.jsonl"],
+    "train_rec": ["curves.jsonl"],
+    "train_res": ["curves.jsonl"],
     "train_segmenter": ["curves.jsonl"],
 }
-LOOKS = {"attention_val": "attention.npz", "parts_val": "parts.npz"}  # stage → its pictures
+LOOKS = {  # stage → its pictures, or what is drawn on them
+    "attention_val": "attention.npz",
+    "parts_val": "parts.npz",
+    "looks_val": "looks.npz",
+    "refer_val": "refer.json",
+}
 DETECTED = ("detect_val", "detect_attentionshift")
 MAPPED = ("semantic_val", "segment_val")
 PICTURED = ("shapes_val", "label_val", *DETECTED, *MAPPED, *LOOKS)  # not numbers alone: of procedural data alone

@@ -13,7 +13,7 @@ from mal.data.box_checks import is_left_over
 from mal.data.image_folder import check_images
 from mal.data.image_names import file_name
 from mal.data.mask_formats import decode_mask, encode_mask
-from mal.data.views import strip
+from mal.data.strip import strip
 from mal.engine.files import atomic_write
 from mal.engine.not_finite import DEEPEST, TooDeep, not_finite_place
 from mal.errors import AnnotationError

@@ -27,7 +27,7 @@ class LabelerTrainConfig(SplitConfig):
 class ShapesConfig:
     """The procedural datasets: which, how many images, their side in pixels, the seed."""
 
-    kind: str = choice("shapes", ("shapes", "parts", "shapes12"))
+    kind: str = choice("shapes", ("shapes", "parts", "shapes12", "scenes"))
     train_images: int = number(400, 1, 1 << 24)
     val_images: int = number(100, 1, 1 << 24)
     size: int = number(256, 64, 4096)
@@ -57,6 +57,17 @@ class PointsConfig:
     kind: str = choice("inside", POINT_KINDS)  # drawn_points.py
 
 
+EXPRESSION_KINDS = ("file", "templates")
+
+
+@dataclass
+class ExpressionsConfig:
+    """What is said of objects, for methods that learn from expressions."""
+
+    # file: what the annotation file says of them | templates: made from boxes and categories (mal/data/templates.py)
+    kind: str = choice("file", EXPRESSION_KINDS)
+
+
 @dataclass
 class DataConfig:
     name: str = MISSING
@@ -73,6 +84,7 @@ class DataConfig:
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     points: PointsConfig = field(default_factory=PointsConfig)
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    expressions: ExpressionsConfig = field(default_factory=ExpressionsConfig)
 
 
 EXPANSIONS = ("paper", "released")

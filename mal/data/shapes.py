@@ -145,11 +145,21 @@ def silhouette(rng: np.random.Generator, side: float, size: int) -> tuple[float,
     Args:
         side: of a square as large as its box. size: of the image, which it may stick out of by BEYOND of its side.
     """
-    outline = (_star, _bracket, _blob)[rng.integers(3)](rng)
-    stretch = np.exp(rng.uniform(-0.3, 0.3))
+    return laid(rng, (_star, _bracket, _blob)[rng.integers(3)](rng), side, size)
+
+
+def laid(
+    rng: np.random.Generator, outline: np.ndarray, side: float, size: int, *, stretch: float = 0.3
+) -> tuple[float, np.ndarray]:
+    """An outline's corners (K, 2) stretched, turned by any angle and laid somewhere; see `silhouette`.
+
+    Args:
+        stretch: largest log of the factor of one axis, by which the other is divided, before the turn.
+    """
+    factor = np.exp(rng.uniform(-stretch, stretch))
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    outline = outline * (stretch, 1 / stretch) @ turn.T
+    outline = outline * (factor, 1 / factor) @ turn.T
     low_corner, high_corner = outline.min(axis=0), outline.max(axis=0)
     outline = (outline - (low_corner + high_corner) / 2) * side / np.sqrt(np.prod(high_corner - low_corner))
     centre = rng.uniform((0.5 - BEYOND) * side, size - (0.5 - BEYOND) * side, 2)

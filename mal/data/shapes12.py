@@ -62,9 +62,10 @@ def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, l
     """
     rng = numpy_generator("shapes12", size, seed, split, index)
     shapes = _shapes(rng, size)
-    canvas = _ground(rng, size)
+    canvas = ground(rng, size)
     for shape in shapes:
-        _paint(rng, canvas, shape)
+        texture, hue = divmod(shape.category, len(HUES))
+        paint(rng, canvas, shape, texture=texture, hue=tuple(HUES.values())[hue])
     return photograph(rng, canvas), shapes
 
 
@@ -81,28 +82,40 @@ def _shapes(rng: np.random.Generator, size: int) -> list[Shape]:
             return shapes
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """(size, size, 3) float32 RGB in [0, 1]: clouds of a greyish colour."""
     brightness = rng.uniform(0.3, 0.8) + SHADE * (2 * clouds(rng, size, size, period=size / 4) - 1)
-    return _rgb(rng.uniform(0, 360), rng.uniform(0, GREYISH), brightness)
+    return rgb(rng.uniform(0, 360), rng.uniform(0, GREYISH), brightness)
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: Shape) -> None:
-    """Texture an object into the canvas (size, size, 3)."""
+def paint(
+    rng: np.random.Generator,
+    canvas: np.ndarray,
+    shape: Shape,
+    *,
+    texture: int,
+    hue: tuple[float, float],
+    tones: tuple[tuple[float, float], tuple[float, float]] = (DARK, LIGHT),
+) -> None:
+    """Texture an object into the canvas (size, size, 3).
+
+    Args:
+        texture: an index into TEXTURES. hue: the least and the largest, in degrees.
+        tones: the same of the brightness of the texture's darker and its lighter tone.
+    """
     rows, columns = np.flatnonzero(shape.whole.any(axis=1)), np.flatnonzero(shape.whole.any(axis=0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     visible = shape.visible[window]
     height, width = visible.shape
     side = float(np.sqrt(height * width))
-    texture, hue = divmod(shape.category, len(HUES))
     marks = pattern(rng, height, width, scale=side, kind=texture, period=PERIOD)
-    dark, light = rng.uniform(*DARK), rng.uniform(*LIGHT)
+    dark, light = rng.uniform(*tones[0]), rng.uniform(*tones[1])
     brightness = dark + (light - dark) * marks + SHADE * (clouds(rng, height, width, period=side / 2) - 0.5)
-    colours = _rgb(rng.uniform(*tuple(HUES.values())[hue]), rng.uniform(*SATURATION), brightness)
+    colours = rgb(rng.uniform(*hue), rng.uniform(*SATURATION), brightness)
     canvas[window][visible] = colours[visible]
 
 
-def _rgb(hue: float, saturation: float, brightness: np.ndarray) -> np.ndarray:
+def rgb(hue: float, saturation: float, brightness: np.ndarray) -> np.ndarray:
     """Colours (h, w, 3) float32 RGB in [0, 1] of a hue in degrees, at brightnesses (h, w) clipped to [0, 1]."""
     value = np.clip(brightness, 0, 1).astype(np.float32)
     hsv = np.stack([np.full_like(value, hue % 360), np.full_like(value, saturation), value], axis=2)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mal.data import parts, shapes, shapes12
+from mal.data import parts, scenes, shapes, shapes12
 from mal.data.annotations import CocoDict, check_images, only_images, read, write
 from mal.data.box_checks import is_left_over
 from mal.data.class_maps import class_list, write_class_maps
@@ -18,7 +18,7 @@ from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.store import Fingerprints
 
 Json = dict[str, Any]
-DRAWN = {"shapes": shapes, "parts": parts, "shapes12": shapes12}  # data.shapes.kind → who draws it
+DRAWN = {"shapes": shapes, "parts": parts, "shapes12": shapes12, "scenes": scenes}  # data.shapes.kind → who draws it
 
 
 def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
@@ -35,7 +35,16 @@ def draw_shapes(options: ShapesConfig, split: str, columns: Json) -> Stage:
     return Stage(f"shapes_{split}", 1, settings, work, columns=columns)
 
 
-def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, workers: int, points: str) -> Stage:
+def view(
+    split: Split,
+    name: str,
+    columns: Json,
+    *,
+    skip_unreadable: bool,
+    workers: int,
+    points: str,
+    expressions: str = "file",
+) -> Stage:
     """What a method may see of a split, as a file of its own: what it cannot read, it cannot cheat with.
 
     Args:
@@ -43,24 +52,35 @@ def view(split: Split, name: str, columns: Json, *, skip_unreadable: bool, worke
         skip_unreadable: images that cannot be decoded are listed in the file, instead of stopping the run later.
         workers: threads that look for those.
         points: how they are drawn for the view of that name (`points.points_only`).
+        expressions: where those of the view of that name come from (`expressions.expressions_only`).
     """
-    drawing = {"kind": points, "source": str(split.annotations)} if name == "points" else {}
+    kinds = {"points": points, "expressions": expressions}
+    options = {"kind": kinds[name], "source": str(split.annotations)} if name in kinds else {}
 
     def work(workdir: Workdir) -> Result:
         # whether its masks will do is the census's matter
-        coco = VIEWS[name](read(split.annotations, masks=False, boxes=not drawing), **drawing)
+        coco = VIEWS[name](read(split.annotations, masks=False, boxes=name != "points"), **options)
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
         write(workdir.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)
         places = {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
-        metrics: dict[str, float] = {name: len(coco["annotations"]), "unreadable_images": len(bad)}
+        metrics: dict[str, float] = {name: _seen(coco, name), "unreadable_images": len(bad)}
         return Result(metrics, {"": len(coco["images"])}, places if split.drawn is None else {})
 
     settings: Json = {"skip_unreadable": skip_unreadable}
-    if drawing and points != "inside":  # results of that kind are older than there being a choice
+    if name == "points" and points != "inside":  # results of that kind are older than there being a choice
         settings["points"] = points
+    if name == "expressions" and expressions != "file":
+        settings["expressions"] = expressions
     version = 2 if name == "points" else 1  # they hold several points each
     return Stage(f"{name}_{split.name}", version, settings, work, split.inputs, dict(split.sources), columns)
+
+
+def _seen(coco: CocoDict, name: str) -> int:
+    """How many boxes, objects with points, or expressions a view holds."""
+    if name == "expressions":
+        return sum(len(annotation["expressions"]) for annotation in coco["annotations"])
+    return len(coco["annotations"])
 
 
 def class_names(split: Split, data: DataConfig, fingerprints: Fingerprints) -> list[str]:

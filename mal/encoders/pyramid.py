@@ -1,5 +1,6 @@
 """A timm backbone as a feature pyramid: images → its own maps of strides 4, 8, 16 and 32."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ class Pyramid(nn.Module):
     Args:
         config: `levels`, `fuse` and `width` are not used.
         load: fill in the starting weights; false when a trained network's will follow.
+        strides: of the maps that are wanted, ascending, among STRIDES; stages behind the last of them are dropped.
 
     Attributes:
         widths: channels of the maps, finest first.
@@ -33,21 +35,21 @@ class Pyramid(nn.Module):
 
     backbone: Any  # timm's models share no type
 
-    def __init__(self, config: EncoderConfig, *, load: bool = True) -> None:
+    def __init__(self, config: EncoderConfig, *, load: bool = True, strides: Sequence[int] = STRIDES) -> None:
         super().__init__()
         settings = config if load else replace(config, pretrained=False, checkpoint=None)
         self.backbone, _ = build_backbone(settings, image_size=PROBE)
-        strides = [int(info["reduction"]) for info in self.backbone.feature_info]
-        if len(set(strides)) == 1 or any(stride not in strides for stride in STRIDES):
+        found = [int(info["reduction"]) for info in self.backbone.feature_info]
+        if len(set(found)) == 1 or any(stride not in found for stride in strides):
             raise ConfigError(
-                f"encoder={config.name} gives maps of strides {sorted(set(strides))}; a pyramid needs {list(STRIDES)}: "
+                f"encoder={config.name} gives maps of strides {sorted(set(found))}; a pyramid needs {list(strides)}: "
                 "choose a ResNet, MobileNet, ConvNeXt, Swin or another pyramid"
             )
         if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
             raise ConfigError(
                 f"encoder={config.name} takes images of one size only; set +encoder.options.strict_img_size=false"
             )
-        self.indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
+        self.indices = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
         self.norm = takes_norm(self.backbone)
         prune(self.backbone, self.indices)
         self.mean, self.std = statistics(config, self.backbone)

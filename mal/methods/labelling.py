@@ -80,7 +80,14 @@ def label_dataset(
         labels.update(part)
     sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     annotations = [
-        _labelled(a, labels.get(a["id"]), sizes[a["image_id"]], fallback or filled_box) for a in coco["annotations"]
+        _labelled(
+            a,
+            labels.get(a["id"]),
+            sizes[a["image_id"]],
+            fallback or filled_box,
+            unseen="its image cannot be read" if a["image_id"] in unreadable else _why(a),
+        )
+        for a in coco["annotations"]
     ]
     return {**{key: value for key, value in coco.items() if key != "unreadable_images"}, "annotations": annotations}
 
@@ -145,19 +152,27 @@ def at_points(annotation: dict[str, Any], _image_size: tuple[int, int]) -> MaskW
     return MaskWindow(mask, left, top)
 
 
+def _why(annotation: dict[str, Any]) -> str:
+    """Why a labeler that saw its image gave an annotation no label."""
+    if not annotation.get("expressions", True):
+        return "it has no expression"
+    if "bbox" in annotation:
+        return "the box is too small"
+    return "it is a crowd" if annotation.get("iscrowd") else "the labeler gave none"
+
+
 def _labelled(
-    annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int], fallback: Fallback
+    annotation: dict[str, Any], label: Label | None, image_size: tuple[int, int], fallback: Fallback, *, unseen: str
 ) -> dict[str, Any]:
-    """An annotation with its new mask; where it has none, with the fallback's and a flag."""
+    """An annotation with its new mask; where it has none, with the fallback's and a flag.
+
+    Args:
+        unseen: why it has no label, if it has none.
+    """
     kept = {key: value for key, value in annotation.items() if key not in REPLACED}
     height, width = image_size
     if label is not None and label["area"] > 0:
         return _with_box({**kept, **label}, height=height, width=width)
-    unseen = "its image cannot be read"
-    if "bbox" in annotation:
-        unseen = f"the box is too small, or {unseen}"
-    elif annotation.get("iscrowd"):
-        unseen = f"it is a crowd, or {unseen}"
     reason = unseen if label is None else "the mask is empty"
     filled = label_of(fallback(annotation, image_size), height=height, width=width)
     return _with_box({**kept, **filled, "flagged": True, "flag_reason": reason}, height=height, width=width)

@@ -4,10 +4,13 @@ from mal.errors import ConfigError
 from mal.methods import baselines
 from mal.methods.attentionshift.stages import ATTENTIONSHIFT
 from mal.methods.mal.stages import MAL
+from mal.methods.partialres.stages import PARTIALRES
 from mal.methods.simformer.stages import SIMFORMER
 from mal.methods.spec import Method
 
-METHODS: dict[str, Method] = {method.name: method for method in (MAL, ATTENTIONSHIFT, SIMFORMER, *baselines.METHODS)}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (MAL, ATTENTIONSHIFT, SIMFORMER, PARTIALRES, *baselines.METHODS)
+}
 NONE = "none"  # labeler=none makes no masks
 
 

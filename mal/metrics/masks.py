@@ -30,7 +30,8 @@ def mask_quality(predicted: CocoDict, human: CocoDict) -> tuple[dict[str, float]
         metrics: `iou` (mean over instances), `iou_class` (mean over categories of their instances' mean),
             `boundary_iou` (mean over instances), `share_50` and `share_75` (share of instances whose IoU is over .5 and
             .75), `n`; `iou_S`, `iou_M`, `iou_L` by the box's area, with `n_S`, `n_M`, `n_L`. The IoU of a size that
-            has no instance is left out. All but the counts are in [0, 1].
+            has no instance is left out. Where some of the scored masks are flagged, `iou_own` is the mean over the
+            `n_own` others. All but the counts are in [0, 1].
         instances: one row an instance, in the human file's order, with columns `COLUMNS`; `area` is the box's,
             in image pixels, `flagged` is the predicted annotation's own flag (a box the labeler skipped).
 
@@ -188,6 +189,9 @@ def _summary(instances: "pd.DataFrame") -> dict[str, float]:
         "share_75": (instances["iou"] > 0.75).mean(),
         "n": len(instances),
     }
+    own = instances.loc[~instances["flagged"].astype(bool), "iou"]
+    if 0 < len(own) < len(instances):
+        metrics |= {"iou_own": own.mean(), "n_own": len(own)}
     for size in SIZE_NAMES:
         group = instances.loc[instances["size"] == size, "iou"]
         metrics[f"n_{size}"] = len(group)

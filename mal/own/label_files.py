@@ -1,4 +1,4 @@
-"""What mal/label.py does once its options are understood: boxes or points and a labeler in, masks out."""
+"""What mal/label.py does once its options are understood: boxes, points or expressions and a labeler in, masks out."""
 
 import argparse
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mal.config import Config
 from mal.config_checks import check
+from mal.data.annotation_text import parse
 from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.flags import all_flagged
 from mal.data.point_findings import point_findings
@@ -28,7 +29,7 @@ AGAIN = "all of this was there already, written by the same call and unchanged s
 
 
 def label_files(options: argparse.Namespace) -> str:
-    """Label the boxes or points of a file, write them in the format asked for, and say what was done.
+    """Label the boxes, points or expressions of a file, write them in the format asked for, and say what was done.
 
     An interrupted call goes on where it was: finished shards lie beside `out` until everything is written.
 
@@ -41,7 +42,7 @@ def label_files(options: argparse.Namespace) -> str:
     view, file = given(options)
     labeler = open_labeler(options.checkpoint, view)
     config = with_options(config_of(labeler.state, source=options.checkpoint), labeler, options)
-    original, coco = _read(view, file)
+    original, coco = _read(view, file, options.images)
     _look(coco, labeler, config, file, view)
     check_images(coco, options.images)
     work = {
@@ -85,15 +86,23 @@ def label_files(options: argparse.Namespace) -> str:
     return "\n".join(said)
 
 
-def _read(view: str, file: Path) -> tuple[CocoDict, CocoDict]:
+def _read(view: str, file: Path, images: Path) -> tuple[CocoDict, CocoDict]:
     """A file, and what of it a labeler may see.
 
     Raises:
         AnnotationError: it cannot be read or trusted.
     """
     points = view == "points"
-    original = read(file, masks=False, points=points)
-    return original, VIEWS[view](original, **({"source": str(file)} if points else {}))
+    try:
+        original = read(file, masks=False, points=points)
+    except AnnotationError as error:
+        if view == "expressions" and isinstance(parse(file).value, list):
+            raise AnnotationError(
+                f"{file} is a list; `python -m mal.expressions json {file} --images {images} --out FILE` makes "
+                "the COCO file of it that --expressions reads"
+            ) from error
+        raise
+    return original, VIEWS[view](original, **({} if view == "boxes" else {"source": str(file)}))
 
 
 def _look(coco: CocoDict, labeler: Labeler, config: Config, file: Path, view: str) -> None:

@@ -8,17 +8,19 @@ from pathlib import Path
 from mal.data.annotations import CocoDict, file_name, write
 from mal.data.export import FOLDERS, FORMATS, planned_files
 from mal.data.flags import flag_sentence
+from mal.data.views import VIEWS
 from mal.engine.files import digest, explain
 from mal.errors import ConfigError
 from mal.own.outputs import Output
-from mal.pictures import draw_sheet, write_review
+from mal.pictures import can_be_shown, draw_sheet, shown_beside, write_review
 
 CALL_DIGITS = 12  # of the digest that names a call's folder of shards
 
 
 def given(options: argparse.Namespace) -> tuple[str, Path]:
     """What a file is labelled from, of `mal.data.views.VIEWS`, and the file."""
-    return ("boxes", options.boxes) if options.boxes is not None else ("points", options.points)
+    named = ((view, getattr(options, view, None)) for view in VIEWS)
+    return next((view, file) for view, file in named if file is not None)
 
 
 def check_output(options: argparse.Namespace) -> Path:
@@ -93,8 +95,17 @@ def _pictures(seen: CocoDict, options: argparse.Namespace, output: Output, stage
     if options.preview:
         plain, sheet = staged / "labels.json", staged / f"{output.place.stem}_preview.png"
         write(plain, seen)
-        draw_sheet(plain, options.images, human=None, out=sheet, examples=options.preview, shows=given(options)[0])
-        said.append(f"preview: {output.place.with_name(sheet.name)}")
+        draw_sheet(
+            plain,
+            options.images,
+            human=None,
+            out=sheet,
+            examples=options.preview,
+            shows=shown_beside(given(options)[0]),
+        )
+        there = sum(map(can_be_shown, seen["annotations"]))
+        fewer = f" ({there} of {options.preview} examples: others are flagged, crowds or tiny)"
+        said.append(f"preview: {output.place.with_name(sheet.name)}{fewer if there < options.preview else ''}")
     if options.review:
         page = staged / f"{output.place.stem}_review.html"
         write_review(staged / output.place.name, options.images, page)

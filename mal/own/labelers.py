@@ -22,7 +22,7 @@ def open_labeler(path: Path, view: str) -> Labeler:
     """
     Args:
         path: a labeler.pt, or a small file of `labeler_file`.
-        view: what a user gives, `boxes` or `points`.
+        view: what a user gives, of `mal.data.views.VIEWS`.
 
     Raises:
         MalError: the file is absent or cannot be read.

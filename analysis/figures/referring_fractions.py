@@ -1,0 +1,143 @@
+"""Figure 1 of Partial-RES's supplement: IoU of contour points and of the rival without a sequence, each from the
+training of boxes and from scratch, over the share of the masks; and their trainings.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.figures.drawn import PAGE, legend, sheet
+from analysis.figures.results import Group, LeftOut, Results
+from analysis.figures.series import Drawing, Ends, Look, bands, draw_band, each, provenance
+from analysis.figures.training import draw_curve
+from analysis.intervals import interval
+from analysis.records import Record, address, grouped
+from analysis.referring_rows import Row, key_of, row_of
+
+LINES: dict[str, tuple[str, Look]] = {  # row → its name and look: colours are models, dashes starts
+    "naive": ("contour points, from boxes", {"color": "#0072B2", "linestyle": "solid", "marker": "o"}),
+    "alone": ("contour points, from scratch", {"color": "#0072B2", "linestyle": (0, (4, 2)), "marker": "s"}),
+    "query": ("query and pixel mask, from boxes", {"color": "#D55E00", "linestyle": "solid", "marker": "^"}),
+    "query alone": (
+        "query and pixel mask, from scratch",
+        {"color": "#D55E00", "linestyle": (0, (4, 2)), "marker": "D"},
+    ),
+}
+
+
+class Line(NamedTuple):
+    """Groups of one row, by rising share of the masks."""
+
+    name: str
+    look: Look
+    groups: list[tuple[float, Group]]
+
+
+def _asked(record: Record) -> bool:
+    row = row_of(record)
+    return row is not None and row.name in LINES and row.task in ("", "learnable")
+
+
+def _row(record: Record) -> Row:
+    """Of a result that was asked for."""
+    row = row_of(record)
+    assert row is not None
+    return row
+
+
+@each("res_val", _asked)
+def fractions(groups: list[Group], results: Results) -> Drawing:
+    """IoU over the share of the masks, and the losses of training with the fewest and with the most."""
+    groups, left = _alike(groups, results)
+    lines = [*_lines(groups)]
+    shares = sorted({percent for line in lines for percent, _ in line.groups})
+    ends = shares[:: len(shares) - 1] if shares[1:] else shares
+    figure = sheet(PAGE, 2.5)
+    first, *others = figure.subplots(1, 1 + len(ends))
+    for line in lines:
+        values = np.array([(percent, *_ends(group, results)) for percent, group in line.groups]).T
+        draw_band(first, values[0], [*values[1:]], line.look, label=line.name)
+    first.set(xscale="log", xlabel="objects with a mask, %", ylabel="IoU", title="after training")
+    first.set_xticks(shares, [f"{share:g}" for share in shares])
+    first.minorticks_off()
+    first.set_ylim(bottom=0)
+    left_out = [f"{left} results of other lengths or settings"] if left else []
+    left_out += [
+        note for axes, share in zip(others, ends, strict=True) for note in _losses(axes, lines, share, results)
+    ]
+    legend(figure, first)
+    shown = [group for line in lines for _, group in line.groups]
+    caption = (
+        "Masks from expressions by the share of the training objects whose masks are seen, by a sequence of contour "
+        "points and by a query with a pixel mask, each trained from the training of boxes (naive) or from scratch, "
+        "without CCTF, PMCA and pseudo points; beside it the losses of training. The losses of the two models are of "
+        f"different kinds, and compare within one alone. {bands(shown)} "
+    )
+    expressions = {entry["n"] for r in (g[0] for g in shown) if (entry := r["metrics"].get("mean_iou"))}
+    counts = f"{' or '.join(map(str, sorted(expressions)))} expressions"
+    return figure, caption + provenance(shown, counts), left_out
+
+
+def _alike(groups: Sequence[Group], results: Results) -> tuple[list[Group], int]:
+    """The most results that differ in share, model and start alone, of several equally many those of fewest steps; and
+    how many others there are. A rival has none of a sequence's settings to be alike in."""
+
+    def settings(group: Group) -> tuple[int, Any]:
+        return _row(group[0]).steps or 0, key_of(group[0], results.known).settings
+
+    def of_sequence(group: Group) -> tuple[Any, ...] | None:
+        row = _row(group[0])
+        return None if row.points is None else (row.points, key_of(group[0], results.known).sequence)
+
+    def fit(one: tuple[Any, Any]) -> list[Group]:
+        return [group for group in groups if settings(group) == one[0] and of_sequence(group) in (None, one[1])]
+
+    families = dict.fromkeys((settings(group), of_sequence(group)) for group in groups)
+    chosen = max(map(fit, families), key=lambda found: (len(found), -settings(found[0])[0]))
+    return chosen, len(groups) - len(chosen)
+
+
+def _lines(groups: Sequence[Group]) -> Iterator[Line]:
+    """In the order of LINES."""
+    found = grouped(groups, lambda group: _row(group[0]).name)
+    for row, (name, look) in LINES.items():
+        if some := found.get(row):
+            yield Line(name, look, sorted(((float(g[0]["columns"]["percent"]), g) for g in some), key=lambda it: it[0]))
+
+
+def _ends(group: Group, results: Results) -> Ends:
+    """The mean IoU, and the seeds' range, or of one seed its interval over images."""
+    values = [record["metrics"]["mean_iou"]["value"] for record in group]
+    found = interval(group[0], "mean_iou", results.store)
+    if len(values) > 1 or found is None:
+        return float(np.mean(values)), min(values), max(values)
+    return found.value, found.low, found.high
+
+
+def _losses(axes: Axes, lines: Sequence[Line], share: float, results: Results) -> list[str]:
+    """The trainings with one share of the masks; why some are not shown."""
+    notes = []
+    for line in lines:
+        for _, group in (pair for pair in line.groups if pair[0] == share):
+            try:
+                curves = [results.curves(_training(record, results)) for record in group]
+                draw_curve(axes, curves, "loss", line.name, line.look)
+            except LeftOut as error:
+                notes.append(str(error))
+    axes.set(title=f"training with {share:g} % of the masks", xlabel="step", ylabel="loss")
+    axes.set_ylim(bottom=0)
+    return notes
+
+
+def _training(record: Record, results: Results) -> Record:
+    """The training of masks that a result comes from.
+
+    Raises:
+        LeftOut: it is not in the store.
+    """
+    name = next((name for name in results.ancestors(record) if name.startswith("train_res/")), None)
+    if name not in results.known:
+        raise LeftOut(f"{address(record)}: its train_res stage is not in the store")
+    return results.known[name]

@@ -1,0 +1,97 @@
+"""Referring expressions: what a file says of its objects, and the view of methods that learn from it."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mal.data.strip import strip
+from mal.data.templates import templated
+from mal.data.wording import words
+from mal.engine.faults import Fault, Problem, describe, show
+from mal.engine.findings import number, some
+from mal.errors import AnnotationError
+
+__all__ = ["expressions_only", "merged", "of_annotation", "words"]
+
+OWN = ("expressions", "expression")  # keys of an annotation's own expressions: a list of texts, one text
+WAY_OUT = 'write "expressions": ["the red star", ...]'
+
+
+def of_annotation(annotation: Mapping[str, Any]) -> list[str]:
+    """The expressions that a file gives for an object, in its order; empty where it gives none.
+
+    They are `"expressions": [text, …]`, or `"expression": text`, or both one after the other. The same text twice
+    stays: each was said of the object, and each is measured.
+
+    Raises:
+        AnnotationError: one is no text, or no word is left of it (`words`).
+    """
+    found = _own(annotation)
+    if isinstance(found, Fault):
+        raise AnnotationError(found.text)
+    return found
+
+
+def expressions_only(coco: dict[str, Any], *, kind: str = "file", source: str | Path = "the file") -> dict[str, Any]:
+    """The expressions view: a file without its masks (`strip`), and with `expressions` in every annotation.
+
+    Args:
+        coco: a COCO file that `annotations.read` gave, with boxes.
+        kind: `file`: each object's own expressions; `templates`: made from boxes and categories (`templated`), whatever
+            the file says.
+        source: the file's name, for the errors.
+
+    Returns:
+        A new file. `expressions` is a list of texts, empty for objects of which nothing is said, and for crowds: they
+        are several objects, so what a file says of one is left out, and counted on standard error.
+
+    Raises:
+        AnnotationError: expressions that are no text, or of which no word is left; all of them, by kind of fault.
+    """
+    view = strip(coco)
+    made = templated(view) if kind == "templates" else {}
+    annotations, problems, crowds = [], [], []
+    for annotation in view["annotations"]:
+        found = made.get(annotation["id"], []) if kind == "templates" else _own(annotation)
+        if isinstance(found, Fault):
+            problems.append(Problem(found.kind, "annotations", str(annotation["id"]), found.text))
+            continue
+        if found and annotation.get("iscrowd", 0):
+            crowds.append(annotation["id"])
+            found = []
+        kept = {key: value for key, value in annotation.items() if key not in OWN}
+        annotations.append({**kept, "expressions": found})
+    if problems:
+        raise AnnotationError(describe(problems, source))
+    if crowds:
+        print(
+            f"note: {source}: expressions of {number(len(crowds), 'crowd')} (iscrowd 1; annotations {some(crowds)}) "
+            "are left out, for a crowd is no single object",
+            file=sys.stderr,
+            flush=True,
+        )
+    return {**view, "annotations": annotations}
+
+
+def merged(expressions: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Two lists of expressions as one, in their order; a text that is in both stays twice."""
+    return [*expressions, *more]
+
+
+def _own(annotation: Mapping[str, Any]) -> list[str] | Fault:
+    listed, single = annotation.get("expressions"), annotation.get("expression")
+    name = f"annotation {annotation.get('id')}"
+    if listed is not None and not isinstance(listed, list):
+        text = f"{name} has expressions={show(listed)}; it must be a list of texts: {WAY_OUT}"
+        return Fault("expressions that are no list", text)
+    given = [*(listed or []), *([] if single is None else [single])]
+    for text in given:
+        if not isinstance(text, str):
+            return Fault("an expression that is no text", f"{name} has the expression {show(text)}; {WAY_OUT}")
+        if not words(text):
+            return Fault(
+                "an expression without a word",
+                f"{name} has the expression {show(text)}, of which no word is left; write words, or leave it out",
+            )
+    return merged(given, ())

@@ -1,0 +1,163 @@
+"""A user's own expressions, a list in JSON, → a COCO file.
+
+[{"image": "a.jpg", "text": "the man on the left", "box": [x, y, width, height]}, …]; `mask` may be beside the box or in
+its place, as polygons or run lengths (RLE), and `category` names a class.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mal.data.annotation_text import parse
+from mal.data.annotations import CocoDict, decode_mask, instance
+from mal.data.box_checks import BORDER_TOLERANCE, box_fault, overhang
+from mal.data.boxes import pixel_edges
+from mal.data.expressions import merged
+from mal.data.headers import read_headers
+from mal.data.image_folder import check_images, folder_fault
+from mal.data.image_names import name_fault
+from mal.data.mask_formats import mask_fault
+from mal.data.wording import words
+from mal.engine.faults import Fault, Problem, describe, show
+from mal.errors import AnnotationError, ImageError
+
+LAYOUT = '{"image": "a.jpg", "text": "the man on the left", "box": [x, y, width, height]}'
+CATEGORY = "object"  # of objects whose category is not named
+Entry = dict[str, Any]
+
+
+def read_own(file: Path, images: Path) -> CocoDict:
+    """The COCO file of a user's list. Entries of one image, box, mask and category are one object, with several
+    expressions; ids are 1, 2, … in the order of the list.
+
+    Args:
+        file: the list. images: folder that its images' paths are relative to.
+
+    Raises:
+        AnnotationError: the list cannot be read, or entries are wrong; all of them, by kind of fault.
+        ImageError: images are absent or cannot be read.
+    """
+    if not file.is_file():
+        raise AnnotationError(f"there is no file {file}; write a list of {LAYOUT}")
+    listed = parse(file).value
+    if not isinstance(listed, list) or not listed:
+        raise AnnotationError(f"{file} holds {show(listed)}; it must be a list of {LAYOUT}")
+    _refuse([(place, _layout_fault(entry)) for place, entry in enumerate(listed)], file)
+    entries: list[Entry] = listed
+    sizes = _sizes([*dict.fromkeys(entry["image"] for entry in entries)], images)
+    _refuse([(place, _place_fault(entry, *sizes[entry["image"]])) for place, entry in enumerate(entries)], file)
+    return _file(entries, sizes)
+
+
+def _refuse(found: list[tuple[int, Fault | None]], file: Path) -> None:
+    problems = [
+        Problem(fault.kind, "entries", str(place), f"entry {place}: {fault.text}")
+        for place, fault in found
+        if fault is not None
+    ]
+    if problems:
+        raise AnnotationError(describe(problems, file))
+
+
+def _layout_fault(entry: Any) -> Fault | None:
+    """What is wrong with an entry, but for its geometry."""
+    if not isinstance(entry, dict):
+        return Fault("no object", f"it is {show(entry)}; it must be like {LAYOUT}")
+    for key in ("image", "text"):
+        if key not in entry:
+            return Fault(f"no {key}", f"it has no {key}; {_keys(entry)}")
+    if fault := name_fault({"file_name": entry["image"]}):
+        return _as_written(fault, "file_name", "image")
+    text = entry["text"]
+    if not isinstance(text, str) or not words(text):
+        return Fault("no text", f"text is {show(text)}; write what is meant, in words, in quotes")
+    if entry.get("box") is None and entry.get("mask") is None:
+        return Fault("neither box nor mask", f"it has neither a box nor a mask; {_keys(entry)}")
+    category = entry.get("category", CATEGORY)
+    if not isinstance(category, str) or not category:
+        return Fault("a category that is no name", f"category is {show(category)}; write its name, or leave it out")
+    return None
+
+
+def _keys(entry: Entry) -> str:
+    """Which keys an entry has, and which it may have."""
+    return f"its keys are {', '.join(map(str, entry)) or 'none'}; write it like {LAYOUT}"
+
+
+def _as_written(fault: Fault, coco: str, own: str) -> Fault:
+    """A fault of COCO's key as one of the list's."""
+    return Fault(fault.kind.replace(coco, own), fault.text.replace(coco, own).replace("annotation", "entry"))
+
+
+def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
+    """What is wrong with an entry's box or mask."""
+    box = entry.get("box")
+    if box is not None and (fault := box_fault(box, width, height)):
+        return _as_written(fault, "bbox", "box")
+    if box is not None and not (box[2] > 0 < box[3]):
+        return Fault("a box without area", f"box {show(box)} has no area; it is [x, y, width, height]")
+    if box is not None and overhang(box, width, height) > BORDER_TOLERANCE:
+        text = f"box {show(box)} is partly outside its image of {width} x {height} pixels; cut it at the border"
+        return Fault("a box partly outside its image", text)
+    if entry.get("mask") is None:
+        return None
+    if fault := mask_fault(entry["mask"], height=height, width=width):
+        return _as_written(fault, "segmentation", "mask")
+    try:
+        mask = decode_mask(entry["mask"], height=height, width=width)
+    except AnnotationError as error:
+        return Fault("a mask that cannot be read", str(error))
+    if not mask.any():
+        return Fault("an empty mask", "its mask has no pixel; draw it, or leave it out")
+    if box is not None:
+        left, top, right, bottom = pixel_edges(box, height=height, width=width)
+        if not mask[top:bottom, left:right].any():
+            return Fault("a mask outside its box", f"its mask has no pixel in its box {show(box)}; correct one of them")
+    return None
+
+
+def _sizes(names: list[str], folder: Path) -> dict[str, tuple[int, int]]:
+    """File name → width and height."""
+    if fault := folder_fault(folder):
+        raise ImageError(fault)
+    listed = [{"file_name": name} for name in names]
+    check_images({"images": listed}, folder)
+    found = {}
+    for entry, header in read_headers(listed, folder):
+        if isinstance(header, str):
+            raise ImageError(f"{folder / entry['file_name']}: {header}; replace it, or take its entries out")
+        found[entry["file_name"]] = (header.width, header.height)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value with numbers as fractional ones: 3 and 3.0 are the same place."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return float(value) if isinstance(value, int) else value
+
+
+def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:
+    names = [*dict.fromkeys(entry.get("category", CATEGORY) for entry in entries)]
+    images = {name: place for place, name in enumerate(sizes, 1)}
+    objects: dict[str, Entry] = {}
+    for entry in entries:
+        width, height = sizes[entry["image"]]
+        key = repr([_plain(entry.get(name)) for name in ("image", "box", "mask", "category")])
+        if key in objects:
+            objects[key]["expressions"] = merged(objects[key]["expressions"], [entry["text"]])
+            continue
+        known = {"id": len(objects) + 1, "image_id": images[entry["image"]],
+                 "category_id": names.index(entry.get("category", CATEGORY)) + 1, "iscrowd": 0}  # fmt: skip
+        if entry.get("mask") is not None:
+            known |= instance(decode_mask(entry["mask"], height=height, width=width))
+        if entry.get("box") is not None:
+            known["bbox"] = entry["box"]
+        objects[key] = {**known, "expressions": [entry["text"]]}
+    return {
+        "images": [
+            {"id": images[name], "file_name": name, "width": width, "height": height}
+            for name, (width, height) in sizes.items()
+        ],
+        "annotations": [*objects.values()],
+        "categories": [{"id": place, "name": name} for place, name in enumerate(names, 1)],
+    }

@@ -1,0 +1,49 @@
+"""Settings of Partial-RES that make no sense together, refused before any work starts."""
+
+from mal.config import Config
+from mal.errors import ConfigError
+from mal.methods.partialres.config import PartialresConfig
+
+
+def check(config: Config) -> None:
+    """
+    Raises:
+        ConfigError: a setting that does not go with another.
+    """
+    own = config.partialres
+    for name, learning in (("rec", own.rec), ("res", own.res)):
+        key = f"partialres.{name}"
+        if (learning.epochs is None) == (learning.steps is None):
+            raise ConfigError(f"set exactly one of {key}.epochs and {key}.steps (the other to null)")
+        for setting in ("epochs", "steps"):
+            value = getattr(learning, setting)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{key}.{setting}={value} must be positive")
+    _check_network(own)
+    _check_rows(own)
+
+
+def _check_network(own: PartialresConfig) -> None:
+    network, image = own.network, own.image
+    for divisor, why in (
+        (4, "4 (positions of two axes)"),
+        (network.heads, f"partialres.network.heads={network.heads}"),
+    ):
+        if network.width % divisor:
+            nearest = -(-network.width // divisor) * divisor
+            raise ConfigError(
+                f"partialres.network.width={network.width} must be a multiple of {why}; set it to {nearest}"
+            )
+    if image.side % 32:
+        raise ConfigError(f"partialres.image.side={image.side} must be a multiple of 32")
+    if image.scales[0] > image.scales[1]:
+        raise ConfigError(f"partialres.image.scales={image.scales} must be [least, largest]")
+
+
+def _check_rows(own: PartialresConfig) -> None:
+    if own.few.percent == 0:
+        raise ConfigError("partialres.few.percent=0 draws no object whose mask could be learned; set it above 0")
+    if own.sequence.task == "taskwise" and own.network.model == "sequence" and own.res.start == "rec":
+        raise ConfigError(
+            "partialres.sequence.task=taskwise learns boxes and masks in one training; set partialres.res.start=none"
+        )

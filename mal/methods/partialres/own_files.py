@@ -1,0 +1,93 @@
+"""Partial-RES on a file of one's own: a labeler.pt's network draws what expressions mean, inside the given boxes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mal.config import Config
+from mal.context import Json
+from mal.data.annotations import CocoDict
+from mal.data.expressions import words
+from mal.engine.findings import NOTE, STOPS, Finding, number, some
+from mal.errors import ConfigError, WeightsError
+from mal.methods.labelling import ShardLabeler
+from mal.methods.partialres.text import Vocabulary
+from mal.methods.spec import OwnFiles
+
+NAMED = 10  # words that a message names
+
+
+def wrote(state: Any) -> bool:
+    """Whether that is a network of Partial-RES's, as its training leaves one."""
+    kinds = {"config": str, "partialres": dict, "ema": dict, "words": list, "task": str}
+    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+
+
+def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
+    """What of a view of expressions the network cannot label (`STOPS`), and what else its user may not expect (`NOTE`).
+
+    Args:
+        state: as `wrote` accepts it.
+    """
+    vocabulary, found = Vocabulary(tuple(state["words"])), []
+    known = set(vocabulary.words)
+    texts = [words(text) for annotation in coco["annotations"] for text in annotation["expressions"]]
+    if not texts:
+        text = f"none of its {number(len(coco['annotations']), 'object')} has an expression; "
+        return [Finding(STOPS, text + 'give each its own, as "expressions": ["the red star", …]')]
+    strange = sorted({word for text in texts for word in text} - known)
+    blank = sum(vocabulary.all_unknown(text) for text in texts)
+    if blank == len(texts):
+        return [
+            Finding(
+                STOPS,
+                f"this labeler knows no word of any expression ({some(strange, most=NAMED)}); it knows "
+                f"{some(sorted(known), most=NAMED)}: use such words, or train on expressions like yours",
+            )
+        ]
+    if strange:
+        what = number(len(strange), "word is", "words are")
+        found.append(Finding(NOTE, f"{what} new to this labeler, and read as unknown: {some(strange, most=NAMED)}"))
+    if blank:
+        what = number(blank, "expression has", "expressions have")
+        found.append(Finding(NOTE, f"{what} no known word: nothing says which object is meant"))
+    if bare := sum(not annotation["expressions"] for annotation in coco["annotations"]):
+        what = number(bare, "object has", "objects have")
+        found.append(Finding(NOTE, f"{what} no expression: the filled box is its mask, flagged"))
+    most = config.partialres.network.text.words
+    if long := sum(len(text) > most for text in texts):
+        what = number(long, "expression has", "expressions have")
+        found.append(Finding(NOTE, f"{what} more than {most} words, of which the others are not read"))
+    return found
+
+
+def check(state: Json, _: Config, path: Path) -> None:
+    """
+    Raises:
+        ConfigError: the network learned boxes alone.
+    """
+    if state["task"] == "box":
+        raise ConfigError(f"{path} learned boxes and no masks; give the labeler.pt of a train_res stage")
+
+
+def labeler(state: Json, config: Config, device: torch.device, _: CocoDict, path: Path) -> ShardLabeler:
+    """
+    Raises:
+        ConfigError: the weights are not those of the network that the config describes, or no numbers.
+    """
+    from mal.methods.partialres import label
+    from mal.methods.partialres.checkpoint import trained
+
+    try:
+        network = trained(state, config, device, path=path, weights=config.partialres.testing.weights)
+    except WeightsError as error:
+        raise ConfigError(
+            f"the weights in {path} do not fit the network that it describes; copy the labeler.pt again"
+        ) from error
+    if not all(weight.isfinite().all() for weight in network.network.parameters()):
+        raise ConfigError(f"weights in {path} are NaN or infinite; copy the labeler.pt again, or learn anew")
+    return label.labeler(network, config)
+
+
+OWN_FILES = OwnFiles(wrote, labeler, check=check, look=look)

@@ -1,0 +1,89 @@
+"""How long a training is, how fast it learns, and the average of its weights."""
+
+import math
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from mal.methods.partialres.config.learning import TrainingConfig
+
+BETAS, EPS = (0.9, 0.98), 1e-9  # of Adam (R)
+DROP = 0.1  # of the rate, late in a training
+STAIRS = 5  # of equal length, on which the rate rises: the first five epochs (R)
+
+
+def total_steps(learning: TrainingConfig, objects: int) -> int:
+    """Optimiser steps: `steps`, or epochs × ⌈objects ÷ batch⌉."""
+    if learning.steps is not None:
+        return learning.steps
+    assert learning.epochs is not None  # checked with the config
+    return learning.epochs * math.ceil(objects / learning.batch)
+
+
+def rate_factor(step: int, steps: int, learning: TrainingConfig) -> float:
+    """Of the learning rate: 1/6, 2/6, … 5/6 on the stairs of `warmup`, then 1, and a tenth from `drop_at` on."""
+    rising = round(learning.warmup * steps)
+    factor = DROP if step >= round(learning.drop_at * steps) else 1.0
+    if step < rising:
+        factor *= (STAIRS * step // rising + 1) / (STAIRS + 1)
+    return factor
+
+
+def freeze_backbone(network: nn.Module) -> None:
+    """Its weights stay; the statistics of its batch norms move on (R)."""
+    for name, parameter in network.named_parameters():
+        if _of_backbone(name):
+            parameter.requires_grad_(False)
+
+
+def build_optimizer(network: nn.Module, learning: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam (amsgrad) in groups that carry `factor`, by which each step multiplies the learning rate."""
+    trained = {name: it for name, it in network.named_parameters() if it.requires_grad}
+    groups = [
+        {"params": [it for name, it in trained.items() if _of_backbone(name) == inside], "factor": factor}
+        for inside, factor in ((False, 1.0), (True, learning.backbone))
+    ]
+    return torch.optim.Adam(
+        [group for group in groups if group["params"]],
+        lr=learning.lr,
+        betas=BETAS,
+        eps=EPS,
+        weight_decay=learning.weight_decay,
+        amsgrad=True,
+        fused=True,
+    )
+
+
+def _of_backbone(name: str) -> bool:
+    return ".backbone." in f".{name}"
+
+
+class Average(nn.Module):
+    """An average of a network's weights and buffers, the later ones counting more; whole numbers are copied.
+
+    torch's `AveragedModel` averages whole numbers too, does not count the start, and asks the device for its count.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, *, kept: float) -> None:
+        """kept · average + (1 − kept) · network."""
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in averaged], [theirs for _, theirs in averaged], 1 - kept)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def kept_share(step: int, most: float) -> float:
+    """How much of the average stays in step k, from 0: min(most, (k + 1) / (k + 10)) (R)."""
+    return min(most, (step + 1) / (step + 10))
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

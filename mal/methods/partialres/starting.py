@@ -1,0 +1,38 @@
+"""A training's initial network: new weights, or those of the network that learned boxes, as far as they fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mal.config import Config
+from mal.engine.runtime import load_checkpoint
+from mal.errors import WeightsError
+from mal.methods.partialres.checkpoint import FILE, PARTS, WEIGHTS, Network, build
+from mal.methods.partialres.network import load_fitting
+from mal.methods.partialres.objects import Referred
+from mal.methods.partialres.text import Vocabulary, read_glove
+
+
+def starting_network(
+    config: Config, objects: Sequence[Referred], *, rec: bool, start: Path | None
+) -> tuple[Network, Vocabulary]:
+    """A network for the words of some objects.
+
+    Args:
+        rec: of the training of boxes that one of masks starts from.
+        start: folder of the network whose weights it takes over, as far as they fit.
+
+    Raises:
+        ConfigError: the settings describe no network.
+        WeightsError: the encoder or the word vectors cannot be had, or the start has other words.
+    """
+    vocabulary = Vocabulary.build(words for each in objects for words in each.expressions)
+    file = config.partialres.network.text.vectors
+    vectors = None if file is None else read_glove(file, vocabulary.words)
+    network = build(config, words=len(vocabulary), rec=rec, vectors=vectors, load=start is None)
+    if start is not None:
+        path = start / FILE
+        state = load_checkpoint(path, parts=PARTS)
+        if tuple(state["words"]) != vocabulary.words:
+            raise WeightsError(f"{path} knows other words than the training file has; train both on the same objects")
+        load_fitting(network, state[WEIGHTS[config.partialres.res.start_from]])
+    return network, vocabulary

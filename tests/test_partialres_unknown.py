@@ -1,0 +1,73 @@
+"""Validation expressions of which a network knows no word are told, and refused where there are no others."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mal.engine import notes
+from mal.engine.graph import Workdir, in_order
+from mal.engine.store import Store
+from mal.errors import ConfigError
+from mal.methods.partialres import lessons
+from mal.methods.partialres.checkpoint import FILE, build, save
+from mal.methods.partialres.infer import Asked
+from mal.methods.partialres.text import Vocabulary
+from mal.methods.partialres.unknown import check_known
+from mal.request import Graph
+from tests.partialres_cases import changed
+
+CPU = torch.device("cpu")
+KNOWN = Vocabulary(("left", "red", "star"))
+KNOWN_IDS = len(KNOWN)
+
+
+def asked(*texts: str) -> list[Asked]:
+    return [Asked({"id": 1}, i, tuple(text.split())) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have said."""
+    monkeypatch.setattr(notes, "_known", bytearray(len(notes._known)))
+
+
+def test_expressions_without_a_known_word_are_counted_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    check_known(asked("the red star", "a b", "c", "d", "a b", "e", "left"), KNOWN, 15)
+    said = capsys.readouterr().err
+    assert "note: 5 expressions have no word that the training expressions have, of 7: 'a b', 'c', 'd', …" in said
+    assert said.count("\n") == 1
+
+
+def test_nothing_is_said_where_each_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    check_known(asked("the red star", "my left"), KNOWN, 15)
+    assert capsys.readouterr().err == ""
+
+
+def test_words_that_are_not_read_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    check_known(asked("red", "the one that is left"), KNOWN, 4)
+    assert "1 expression has no word" in capsys.readouterr().err
+
+
+def test_no_expression_with_a_known_word_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no validation expression \('a b', 'c'\) has a word .*data\.val"):
+        check_known(asked("a b", "c"), KNOWN, 15)
+
+
+@pytest.mark.parametrize("name", ["refer_val", "locate_val"])
+def test_a_run_says_so_before_it_predicts(compose, tmp_path: Path, name: str) -> None:
+    config = changed(compose)
+    learned = (lessons.for_boxes if name == "locate_val" else lessons.for_masks)(config)
+    state = build(learned, words=KNOWN_IDS, rec=name == "locate_val", load=False).state_dict()
+    save(tmp_path / FILE, config=learned, raw=state, ema=state, words=KNOWN.words, task="mask")
+    view = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "annotations": [{"id": 1, "image_id": 1, "expressions": ["A blue sphere"], "bbox": [0, 0, 4, 4]}],
+    }
+    (tmp_path / "expressions.json").write_text(json.dumps(view))
+    found = in_order(Graph(config, Store(tmp_path / "store"), CPU).targets())
+    (stage,) = [stage for stage in found if stage.name == name]
+    workdir = Workdir(tmp_path / "out", {"expressions": tmp_path, "network": tmp_path}, CPU)
+    with pytest.raises(ConfigError, match="no validation expression \\('a blue sphere'\\)"):
+        stage.work(workdir)
