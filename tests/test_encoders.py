@@ -51,6 +51,8 @@ OTHERS = {
     "mobilenetv2",
     "resnet50",
     "pyramid_nano",
+    "resnet10_nano",
+    "darknet53",
     "timm",
     "mae_s",
 }  # the last comes as a file that timm does not have

@@ -150,7 +150,6 @@ def test_columns_tell_rows_apart(compose, tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         (["few.percent=0"], r"few\.percent=0 draws no object"),
-        (["few.percent=100"], r"few\.percent=100 leaves none of these; set partialres\.pseudo\.kind=none"),
         (["sequence.task=taskwise"], r"in one training; set partialres\.res\.start=none"),
         (["rec.epochs=2"], r"set exactly one of partialres\.rec\.epochs and partialres\.rec\.steps"),
         (["res.steps=0"], r"partialres\.res\.steps=0 must be positive"),
