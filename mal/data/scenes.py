@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mal.data.annotations import instance, write
+from mal.data.annotations import instance
 from mal.data.scene_expressions import COLOURS, FORMS, expressions
-from mal.data.shapes import TEXTURES, Shape, empty_file, entry, laid, occlude, photograph, write_image
+from mal.data.shapes import TEXTURES, Drawn, Shape, empty_file, laid, occlude, photograph, write_drawn
 from mal.data.shapes12 import ground, paint
-from mal.engine.progress import Progress
 from mal.engine.runtime import numpy_generator
 
 CATEGORIES = tuple(f"{colour} {form}" for form in FORMS for colour in COLOURS)  # place: 4 · form + colour
@@ -41,16 +40,13 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
     Args and errors are those of `shapes.generate`.
     """
     about = f"procedural scenes with expressions, split {split}, seed {seed}, {size} x {size}"
-    coco = empty_file(about, CATEGORIES, "shape")
-    with Progress(f"scenes {split}", total=images, unit="image") as progress:
-        for index in range(images):
-            scene = draw(index, size=size, seed=seed, split=split)
-            coco["images"].append(write_image(folder, index, scene.pixels))
-            for shape, said in zip(scene.shapes, scene.expressions, strict=True):
-                identity = len(coco["annotations"]) + 1
-                coco["annotations"].append({**entry(identity, index, shape), "expressions": said})
-            progress.advance()
-    write(folder / "annotations.json", coco)
+
+    def drawn(index: int) -> Drawn:
+        scene = draw(index, size=size, seed=seed, split=split)
+        said = zip(scene.shapes, scene.expressions, strict=True)
+        return scene.pixels, [(shape, {"expressions": texts}) for shape, texts in said]
+
+    write_drawn(folder, empty_file(about, CATEGORIES, "shape"), drawn, images=images, name=f"scenes {split}")
 
 
 def draw(index: int, *, size: int, seed: int, split: str) -> Scene:

@@ -6,7 +6,7 @@ that shows most of the way. A test pins the mean IoU of the filled box, of the i
 they are on COCO.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class Shape:
     visible: np.ndarray
 
 
+Drawn = tuple[np.ndarray, list[tuple[Shape, dict[str, Any]]]]  # an image, its objects and more of their annotations
+
+
 def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> None:
     """Write `folder`/annotations.json (COCO instances) and `folder`/images/NNNNNN.png.
 
@@ -63,12 +66,28 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
         MalError: the disk is full or the folder cannot be written.
     """
     coco = empty_file(f"procedural shapes, split {split}, seed {seed}, {size} x {size}", CATEGORIES, "shape")
-    with Progress(f"shapes {split}", total=images, unit="image") as progress:
+
+    def drawn(index: int) -> Drawn:
+        pixels, shapes = draw(index, size=size, seed=seed, split=split)
+        return pixels, [(shape, {}) for shape in shapes]
+
+    write_drawn(folder, coco, drawn, images=images, name=f"shapes {split}")
+
+
+def write_drawn(folder: Path, coco: dict[str, Any], drawn: Callable[[int], Drawn], *, images: int, name: str) -> None:
+    """Draw images and write them, with what is in them, to a folder.
+
+    Args:
+        coco: `empty_file`'s; it is filled.
+        drawn: index → the image, and its objects with what their annotations say besides.
+        name: in front of the progress.
+    """
+    with Progress(name, total=images, unit="image") as progress:
         for index in range(images):
-            pixels, shapes = draw(index, size=size, seed=seed, split=split)
+            pixels, shapes = drawn(index)
             coco["images"].append(write_image(folder, index, pixels))
-            for shape in shapes:
-                coco["annotations"].append(entry(len(coco["annotations"]) + 1, index, shape))
+            for shape, more in shapes:
+                coco["annotations"].append(entry(len(coco["annotations"]) + 1, index, shape) | more)
             progress.advance()
     write(folder / "annotations.json", coco)
 

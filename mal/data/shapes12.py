@@ -11,20 +11,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mal.data.annotations import write
 from mal.data.shapes import (
     TEXTURES,
+    Drawn,
     Shape,
     clouds,
     empty_file,
-    entry,
     occlude,
     pattern,
     photograph,
     silhouette,
-    write_image,
+    write_drawn,
 )
-from mal.engine.progress import Progress
 from mal.engine.runtime import numpy_generator
 
 HUES = {"warm": (-15, 45), "green": (85, 150), "blue": (200, 265)}  # degrees of the colour circle
@@ -44,15 +42,12 @@ def generate(folder: Path, *, images: int, size: int, seed: int, split: str) -> 
     Args and errors are those of `shapes.generate`.
     """
     about = f"procedural scenes of twelve classes, split {split}, seed {seed}, {size} x {size}"
-    coco = empty_file(about, CATEGORIES, "shape")
-    with Progress(f"shapes12 {split}", total=images, unit="image") as progress:
-        for index in range(images):
-            pixels, shapes = draw(index, size=size, seed=seed, split=split)
-            coco["images"].append(write_image(folder, index, pixels))
-            for shape in shapes:
-                coco["annotations"].append(entry(len(coco["annotations"]) + 1, index, shape))
-            progress.advance()
-    write(folder / "annotations.json", coco)
+
+    def drawn(index: int) -> Drawn:
+        pixels, shapes = draw(index, size=size, seed=seed, split=split)
+        return pixels, [(shape, {}) for shape in shapes]
+
+    write_drawn(folder, empty_file(about, CATEGORIES, "shape"), drawn, images=images, name=f"shapes12 {split}")
 
 
 def draw(index: int, *, size: int, seed: int, split: str) -> tuple[np.ndarray, list[Shape]]:
