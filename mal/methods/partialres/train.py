@@ -31,6 +31,7 @@ from mal.methods.partialres.schedule import (
     total_steps,
 )
 from mal.methods.partialres.starting import starting_network
+from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.reading import read_ahead
 
@@ -91,6 +92,8 @@ def train(
     dataset = TrainingObjects(objects, images, own, vocabulary, task=task, masks=masks or {}, seed=config.seed)
     learner = Learner(network, smoothing=own.res.smoothing, dtype=dtype).to(device)
     average = Average(network)
+    if ranks.size() > 1:  # the copy is made: it must not see others' batches
+        share_batch_norms(network)
     optimizer = build_optimizer(network, learning)
     way_out = f"Lower partialres.{part_of_config}.lr, or use train.precision=fp32"
     trainer = Trainer(
