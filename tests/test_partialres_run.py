@@ -181,6 +181,7 @@ def test_the_rows_of_its_experiments_make_sense_at_the_papers_scale(compose, nam
         assert own.few.percent == expected, job
 
 
+@pytest.mark.slow
 def test_the_fractions_of_figure_1_need_one_training_of_boxes_per_model(compose, tmp_path: Path) -> None:
     found = set()
     for job in sweeps.jobs("experiment=partialres/fig1", "profile=smoke"):
