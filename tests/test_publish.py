@@ -259,3 +259,16 @@ def test_a_copy_cut_off_is_not_whole(store: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(PublishError, match=r"matches_segm\.npz cannot be read"):
         published(store, tmp_path / "out")
+
+
+def test_text_in_arrays_is_searched_as_text_is(tmp_path: Path) -> None:
+    folder = tmp_path / "looks_val" / ("0" * 16)
+    folder.mkdir(parents=True)
+    np.savez_compressed(folder / "looks.npz", expressions=np.array(["the red star", "der grüne Mond"]))
+    assert leaks(tmp_path) == []
+    np.savez_compressed(folder / "looks.npz", expressions=np.array(["the red star", "/home/somebody/red.jpg"]))
+    (found,) = leaks(tmp_path)
+    assert "looks.npz (expressions) holds a path" in found
+    np.savez_compressed(folder / "looks.npz", expressions=np.array([b"bytes"]))
+    (found,) = leaks(tmp_path)
+    assert "neither numbers nor text in expressions" in found

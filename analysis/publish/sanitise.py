@@ -86,7 +86,13 @@ def _text_leaks(text: str, name: str) -> list[str]:
 def _array_leaks(path: Path, name: str) -> list[str]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = [f"{name} holds text in {key}" for key in arrays.files if arrays[key].dtype.kind not in "biuf"]
+            found = []
+            for key in arrays.files:
+                kind = arrays[key].dtype.kind
+                if kind == "U":
+                    found += _text_leaks("\n".join(arrays[key].ravel().tolist()), f"{name} ({key})")
+                elif kind not in "biuf":
+                    found.append(f"{name} holds neither numbers nor text in {key}")
             pixels = "pixels" in arrays.files and not name.startswith("attention_val/")
     except (OSError, ValueError, BadZipFile) as error:
         return [f"{name} cannot be read ({error})"]
