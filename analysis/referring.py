@@ -16,7 +16,7 @@ from analysis.records import Record, by_address, finished, grouped
 from analysis.referring_expected import ACCURACY, Runs, differences
 from analysis.referring_rows import ReferringError, Scores, by_row, interval, rec_of, row_of, scores
 from analysis.sources import command
-from analysis.summary import table
+from analysis.summary_cells import table
 
 FLOORS_ON = "scenes"  # the data that figures to reach are set for
 APART = 0.1  # of the IoU of kept and of rejected predictions

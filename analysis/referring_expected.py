@@ -5,7 +5,7 @@ from functools import partial
 from itertools import pairwise, product
 
 from analysis.referring_rows import Key, Pair, Row, Run, Scores, difference
-from analysis.summary import table
+from analysis.summary_cells import table
 from analysis.weak_shot_expected import verdict
 from mal.metrics.bootstrap import Interval
 

@@ -17,7 +17,7 @@ from analysis import sources
 from analysis.lineage import ABSENT, choices, chosen, differing, settings_behind, settings_of, shown
 from analysis.records import Record, UnreadableRecordError, address, by_address, finished, grouped
 from analysis.sources import command
-from analysis.summary import table
+from analysis.summary_cells import table
 from analysis.weak_shot_expected import Key, Row, Runs, differences
 from mal.metrics.semantic import ClassCounts, Measured, mean_iou
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise, permutations, product
 from typing import NamedTuple
 
-from analysis.summary import table
+from analysis.summary_cells import table
 from mal.metrics.bootstrap import Interval
 from mal.metrics.semantic import Measured, miou_difference
 

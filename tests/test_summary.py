@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from analysis.summary import AP, QUALITY, main, summary, table
+from analysis.summary import AP, QUALITY, main, summary
+from analysis.summary_cells import table
 
 Record = dict[str, Any]
 MAL = {"labeler": "mal", "recipe": "best", "encoder": "vit_nano", "decoder": "attention", "theta": 1.2}

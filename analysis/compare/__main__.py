@@ -26,7 +26,7 @@ from analysis.recipes import common_departures
 from analysis.records import Record, address, by_address, finished
 from analysis.sources import command
 from analysis.stats import Interval
-from analysis.summary import table
+from analysis.summary_cells import table
 
 CHANGES = "changes"
 HOW = (

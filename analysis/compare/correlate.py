@@ -13,7 +13,7 @@ from analysis.lineage import WEIGHTS, Settings, differing, settings_of, weights_
 from analysis.paper_numbers import load
 from analysis.records import Record
 from analysis.sources import command
-from analysis.summary import table
+from analysis.summary_cells import table
 
 SIGN = "A smaller clustering score is better, so where it predicts the other number the correlation is negative."
 INTERVAL = (

@@ -13,7 +13,7 @@ from analysis.images import Pictures, by_id, licence_of, pictures
 from analysis.intervals import read_instances
 from analysis.lineage import told_apart
 from analysis.records import Json, Record, UnreadableRecordError, address
-from analysis.summary import IDENTITY, identity
+from analysis.summary_cells import IDENTITY, identity
 
 
 @dataclass(frozen=True)
