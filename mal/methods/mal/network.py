@@ -14,6 +14,7 @@ from mal.data.rois import RoiBatch
 from mal.encoders.bilinear import resize
 from mal.encoders.encoder import Encoder
 from mal.encoders.normalise import normalise
+from mal.engine.average import average_into
 from mal.engine.compilation import compile_blocks
 from mal.engine.precision import autocast
 from mal.errors import ConfigError
@@ -98,12 +99,7 @@ def _without_weights(config: Config) -> Config:
 
 
 class Teacher(nn.Module):
-    """An EMA of every parameter and floating-point buffer of the student, starting as a copy of it.
-
-    Whole numbers are copied: averaged and truncated, as torch's `AveragedModel` does it, a tenth of the entries of
-    Swin's `relative_position_index` are off by one after the first step. That class also asks the device about its
-    count of steps; here the host waits for nothing.
-    """
+    """An EMA of every parameter and floating-point buffer of the student (`average_into`), starting as a copy of it."""
 
     def __init__(self, student: MaskNetwork, momentum: float) -> None:
         super().__init__()
@@ -116,19 +112,9 @@ class Teacher(nn.Module):
         """As the student's."""
         return self.module(images, sizes, side=side)
 
-    @torch.no_grad()
     def update(self, student: MaskNetwork) -> None:
         """One step: momentum · teacher + (1 − momentum) · student."""
-        pairs = list(zip(_tensors(self.module), _tensors(student), strict=True))
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([m for m, _ in averaged], [t for _, t in averaged], 1 - self.momentum)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+        average_into(self.module, student, kept=self.momentum)
 
 
 def compute_losses(

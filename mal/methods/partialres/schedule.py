@@ -4,8 +4,9 @@ import math
 from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mal.engine.average import average_into
 from mal.methods.partialres.config.learning import TrainingConfig
 
 BETAS, EPS = (0.9, 0.98), 1e-9  # of Adam (R)
@@ -60,30 +61,17 @@ def _of_backbone(name: str) -> bool:
 
 
 class Average(nn.Module):
-    """An average of a network's weights and buffers, the later ones counting more; whole numbers are copied.
-
-    torch's `AveragedModel` averages whole numbers too, does not count the start, and asks the device for its count.
-    """
+    """An average of a network's weights and buffers (`average_into`), starting as a copy of it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.module = deepcopy(network).requires_grad_(False).eval()
 
-    @torch.no_grad()
     def update(self, network: nn.Module, *, kept: float) -> None:
         """kept · average + (1 − kept) · network."""
-        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in averaged], [theirs for _, theirs in averaged], 1 - kept)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        average_into(self.module, network, kept=kept)
 
 
 def kept_share(step: int, most: float) -> float:
     """How much of the average stays in step k, from 0: min(most, (k + 1) / (k + 10)) (R)."""
     return min(most, (step + 1) / (step + 10))
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
