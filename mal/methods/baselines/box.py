@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mal.data.boxes import pixel_edges
+from mal.data.box_masks import box_window
 from mal.data.mask_windows import MaskWindow
 
 
@@ -20,8 +20,5 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
         N masks; empty where a box lies outside the image.
     """
     height, width = pixels.shape[:2]
-    filled = []
-    for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
-        left, top, right, bottom = pixel_edges(box, height=height, width=width)
-        filled.append(MaskWindow(np.ones((bottom - top, right - left), dtype=bool), left, top))
-    return filled
+    filled = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return [box_window(box, height=height, width=width) for box in filled]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mal.data.boxes import pixel_edges
+from mal.data.box_masks import ellipse_window
 from mal.data.mask_windows import MaskWindow
 
 
@@ -20,11 +20,5 @@ def masks(pixels: np.ndarray, boxes: np.ndarray) -> list[MaskWindow]:
         N masks. A box inside the image and wider and higher than √2 pixels never gets an empty one.
     """
     height, width = pixels.shape[:2]
-    filled = []
-    for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
-        left, top, right, bottom = pixel_edges(box, height=height, width=width)  # no pixel beyond has its centre inside
-        x, y, w, h = box
-        across = ((np.arange(left, right) + 0.5 - (x + w / 2)) / (w / 2)) ** 2
-        down = ((np.arange(top, bottom) + 0.5 - (y + h / 2)) / (h / 2)) ** 2
-        filled.append(MaskWindow(down[:, None] + across[None, :] <= 1, left, top))
-    return filled
+    filled = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return [ellipse_window(box, height=height, width=width) for box in filled]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mal.data.boxes import pixel_edges
+from mal.data.box_masks import box_window, ellipse_window
 
 Box = Sequence[float]  # xywh, pixels of the image
 
@@ -35,17 +35,11 @@ def distance(mask: NDArray[np.bool_], box: Box) -> float:
 
 def filled_box(box: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels that a box touches, as a mask of an image (height, width)."""
-    mask = np.zeros(size, dtype=bool)
-    left, top, right, bottom = pixel_edges(box, height=size[0], width=size[1])
-    mask[top:bottom, left:right] = True
-    return mask
+    return box_window(box, height=size[0], width=size[1]).pasted(*size)
 
 
 def filled_ellipse(box: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels with their centre in the ellipse inscribed in a box, as a mask of an image (height, width)."""
-    x, y, width, height = map(float, box)
-    if not width > 0 < height:
+    if not box[2] > 0 < box[3]:
         return np.zeros(size, dtype=bool)
-    across = (2 * (np.arange(size[1]) + 0.5 - x) / width - 1) ** 2
-    down = (2 * (np.arange(size[0]) + 0.5 - y) / height - 1) ** 2
-    return down[:, None] + across[None, :] <= 1
+    return ellipse_window(box, height=size[0], width=size[1]).pasted(*size)
