@@ -16,8 +16,9 @@ from mal.data.expressions import expressions_only
 from mal.data.own_expressions import LAYOUT, read_own
 from mal.data.refer import DATASETS, PUBLISHED, read_splits
 from mal.data.templates import templated
+from mal.engine.commands import command
 from mal.engine.findings import number
-from mal.errors import AnnotationError, ConfigError, MalError
+from mal.errors import AnnotationError, ConfigError
 
 SPLITS = sorted({split for *_, split in PUBLISHED})
 OWN_HELP = (
@@ -27,14 +28,12 @@ OWN_HELP = (
 HELP = "COCO files whose annotations have expressions, which data.SPLIT.annotations names for runs"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Write the files and say what is in them; 1 where a file is absent or wrong."""
     options = _parser().parse_args(arguments)
     try:
         options.work(options)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -22,21 +22,20 @@ from mal.data.config import GROUNDS
 from mal.data.semantic import FILE, IGNORED, SemanticFile, read_map
 from mal.data.semantic_folders import SPLITS, Labelled, convert, pairs_in, place, shifted
 from mal.data.tags import check_names, read_partly_masked, read_tags
+from mal.engine.commands import command
 from mal.engine.findings import number, some
-from mal.errors import AnnotationError, MalError
+from mal.errors import AnnotationError
 from mal.methods.simformer.splits import classes_of
 
 HELP = f"ROOT/images/SPLIT, ROOT/labels/SPLIT and its {FILE}, which data.SPLIT.annotations names for runs"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Write the folders and say what is in them; 1 where a file is absent or wrong."""
     options = _parser().parse_args(arguments)
     try:
         options.work(options)
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     return 0

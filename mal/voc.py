@@ -10,12 +10,13 @@ from pathlib import Path
 
 from mal.data.annotations import write
 from mal.data.voc import IMAGES, convert, names_of
-from mal.errors import MalError
+from mal.engine.commands import command
 
 HELP = "train.json, val.json, with --sbd train_aug.json, and beside each NAME_void.json with the pixels of no object"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None) -> int:
     """Write the files and say what is in them; 1 where a file is absent or wrong."""
     parser = argparse.ArgumentParser(prog="python -m mal.voc", description=HELP)
     parser.add_argument("--voc", type=Path, required=True, help="VOCdevkit/VOC2012; roots.voc for runs")
@@ -35,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(
                     f"note: the whole {split} has {IMAGES[split]:,} images; the lists name {len(names):,}", flush=True
                 )
-    except MalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     return 0
