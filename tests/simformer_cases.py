@@ -1,20 +1,16 @@
 """Small class maps and settings for the tests of SimFormer's training."""
 
 from collections.abc import Callable
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 
-import yaml
-
 from mal.config import Config
-from mal.config_checks import check
 from mal.data import shapes12
 from mal.data.annotations import read
 from mal.data.class_maps import write_class_maps
 from mal.data.semantic import FILE, read_semantic
 from mal.data.weak_view import FILE as WEAK
 from mal.data.weak_view import weak_view
+from tests.small_configs import changed_below
 
 NOVEL = (0, 4, 5, 7, 8, 11)  # half of the twelve, so that few images go without
 SMOKE = (
@@ -38,25 +34,9 @@ def weak(truth: Path, folder: Path) -> Path:
     return folder / WEAK
 
 
-@cache
-def _composed(compose: Callable[..., Config], overrides: tuple[str, ...]) -> Config:
-    return compose(*overrides)
-
-
 def changed(compose: Callable[..., Config], *settings: str, of: tuple[str, ...] = SMOKE) -> Config:
-    """A copy of the small config (composing it takes half a second, this does not) with other settings below
-    `simformer`: `pairs.kind=none`."""
-    config = deepcopy(_composed(compose, of))
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        *parts, name = key.split(".")
-        part = config.simformer
-        for step in parts:
-            part = getattr(part, step)
-        assert hasattr(part, name), setting
-        setattr(part, name, yaml.safe_load(value))
-    check(config)
-    return config
+    """A copy of the small config with other settings below `simformer`."""
+    return changed_below("simformer", compose, *settings, of=of)
 
 
 def steps(config: Config, number: int, *, warm: int = 1) -> Config:

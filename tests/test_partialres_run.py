@@ -22,6 +22,7 @@ from mal.request import Graph
 from slurm.cluster import kinds
 from tests import sweeps
 from tests.partialres_cases import changed
+from tests.small_configs import stages_of
 from tests.test_end_to_end import ROOT, command
 
 CPU = torch.device("cpu")
@@ -30,11 +31,7 @@ TRAININGS = ("train_rec", "train_res", "refer_train", "pseudo_points")
 
 
 def stages(compose, store: Path, *more: str) -> dict[str, list[Stage]]:
-    graph = Graph(changed(compose, *more, of=PARTIALRES), Store(store), CPU)
-    found: dict[str, list[Stage]] = {}
-    for stage in in_order(graph.targets()):
-        found.setdefault(stage.name, []).append(stage)
-    return found
+    return stages_of(changed(compose, *more, of=PARTIALRES), store)
 
 
 def keys(compose, store: Path, *more: str) -> dict[str, list[str]]:

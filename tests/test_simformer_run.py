@@ -19,6 +19,7 @@ from slurm.cluster import Resources
 from slurm.plan import check_shares
 from tests import sweeps
 from tests.simformer_cases import changed, draw
+from tests.small_configs import stages_of
 from tests.test_end_to_end import command
 
 CPU = torch.device("cpu")
@@ -26,11 +27,7 @@ SIMFORMER = ("labeler=simformer", "profile=smoke")
 
 
 def stages(compose, store: Path, *more: str) -> dict[str, list[Stage]]:
-    graph = Graph(changed(compose, *more, of=SIMFORMER), Store(store), CPU)
-    found: dict[str, list[Stage]] = {}
-    for stage in in_order(graph.targets()):
-        found.setdefault(stage.name, []).append(stage)
-    return found
+    return stages_of(changed(compose, *more, of=SIMFORMER), store)
 
 
 def keys(compose, store: Path, *more: str) -> dict[str, list[str]]:
