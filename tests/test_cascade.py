@@ -471,7 +471,7 @@ def test_it_learns_four_images_by_heart(tmp_path: Path, compose: Compose) -> Non
         "optimizer.base_batch=4",
         "schedule.batch=4",
         "schedule.epochs=null",
-        "schedule.steps=260",
+        "schedule.steps=340",
     ]
     config = compose("segmenter=cascade_tiny", *(f"segmenter.{override}" for override in overrides)).segmenter
     config.class_agnostic = True
