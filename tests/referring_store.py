@@ -1,4 +1,4 @@
-"""A store of Partial-RES's results written by hand: drawn images of an ellipse each, answers, looks, trainings."""
+"""A store of Partial-RES's results written by hand: drawn images of an ellipse each, answers, looks, courses."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ COLUMNS = {
 FULL = {"cctf": "matched", "pmca": True, "pseudo": "model", "threshold": 0.1}
 HEIGHT, WIDTH, COUNT, POINTS = 48, 64, 10, 8
 GRID = 8  # cells a side of the square
+KEPT = 4  # networks in the course of a training
 ANGLES = np.linspace(0, -2 * np.pi, POINTS, endpoint=False) - np.pi / 2  # from the top, anticlockwise on screen
 
 
@@ -83,17 +84,16 @@ def expression(image: int) -> str:
 def write_run(root: Path, key: str, iou: float, **columns: Any) -> None:
     """A network, its answers, their IoUs, what it looks at. An answer's contour is the true one, larger or smaller."""
     columns = COLUMNS | columns
-    steps = columns["steps"]
-    config = {"seed": columns["seed"], "partialres": {"res": {"steps": steps}}}
-    folder = add(root, record("train_res", key, config=config, **columns))
-    curves = [{"step": step, "loss": 5 * np.exp(-step / 40) + 1} for step in range(10, steps + 1, 10)]
-    (folder / "curves.jsonl").write_text("\n".join(map(json.dumps, curves)))
+    config = {"seed": columns["seed"], "partialres": {"res": {"steps": columns["steps"]}}}
+    add(root, record("train_res", key, config=config, **columns))
     answered = add(root, record("refer_val", key, inputs=[f"train_res/{key}", "shapes_val/s"], **columns))
     (answered / "refer.json").write_text(json.dumps([answer(image, columns) for image in range(1, COUNT + 1)]))
     bounds = {"mean_iou": iou, "mean_iou_low": iou - 0.02, "mean_iou_high": iou + 0.03}
     scored = add(root, record("res_val", key, inputs=[f"refer_val/{key}", "shapes_val/s"], **columns), **bounds)
     ids = np.arange(1, COUNT + 1)
     np.savez(scored / "iou.npz", ids=100 + ids, image_ids=ids, iou=iou + 0.01 * ids)
+    course = {f"mean_iou_{part}": iou * part / KEPT for part in range(1, KEPT + 1)}
+    add(root, record("course_val", key, inputs=["expressions_val/e", f"train_res/{key}"], **columns), **course)
     if columns["model"] == "sequence":
         seen = add(root, record("looks_val", key, inputs=[f"train_res/{key}", "shapes_val/s"], **columns))
         np.savez(seen / "looks.npz", **looks(columns))

@@ -43,6 +43,12 @@ def test_a_setting_changes_the_keys_of_those_who_read_it(compose, tmp_path: Path
     assert {name for name in one if one[name] != other[name]} == stages
 
 
+def test_networks_that_are_kept_are_part_of_a_training(compose, tmp_path: Path) -> None:
+    plain, asked = keys(compose, tmp_path), keys(compose, tmp_path, "attentionshift.learning.snapshots=2")
+    assert set(asked) - set(plain) == {"course_val"}
+    assert asked["train_attentionshift"] != plain["train_attentionshift"]
+
+
 @pytest.mark.parametrize("setting", ["seed=1", "attentionshift.steps.shift.rounds=3", "data.points.kind=centroid"])
 def test_what_is_learned_from_changes_all_that_follows(compose, tmp_path: Path, setting: str) -> None:
     one, other = keys(compose, tmp_path), keys(compose, tmp_path, setting)

@@ -125,6 +125,13 @@ def test_boxes_and_masks_in_one_training_have_no_first_one(compose, tmp_path: Pa
     assert "rec_val" not in stages(compose, tmp_path, "res.start=none")
 
 
+def test_networks_that_are_kept_are_part_of_the_training_of_masks_alone(compose, tmp_path: Path) -> None:
+    plain, asked = keys(compose, tmp_path), keys(compose, tmp_path, "res.snapshots=2")
+    assert set(asked) - set(plain) == {"course_val"}
+    assert asked["train_rec"] == plain["train_rec"]
+    assert asked["train_res"] != plain["train_res"]
+
+
 def test_columns_tell_rows_apart(compose, tmp_path: Path) -> None:
     def columns(*more: str, stage: str = "res_val") -> dict:
         return stages(compose, tmp_path, *more)[stage][0].columns

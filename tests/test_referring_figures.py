@@ -78,22 +78,30 @@ def box(image: int) -> tuple[np.ndarray, np.ndarray]:
 # --- Figure 1 --------------------------------------------------------------------------------------------------------
 
 
-def test_iou_stands_over_the_share_of_the_masks_beside_the_trainings_at_its_ends(tmp_path: Path) -> None:
+def test_iou_stands_over_the_share_of_the_masks_and_over_the_trainings_at_its_ends(tmp_path: Path) -> None:
     for percent, gain in ((1.0, 0.0), (10.0, 0.1), (100.0, 0.2)):
         for seed in (0, 1):
             write_run(tmp_path, f"n{percent:g}{seed}", 0.4 + gain + 0.02 * seed, percent=percent, seed=seed)
         write_run(tmp_path, f"q{percent:g}", 0.2 + 2 * gain, model="query", start="none", percent=percent)
         write_run(tmp_path, f"p{percent:g}", 0.9, percent=percent, **FULL)
     sketch = drawn(tmp_path, fractions)
-    assert titles(sketch) == ["after training", "training with 1 % of the masks", "training with 100 % of the masks"]
+    courses = ["in training with 1 % of the masks", "in training with 100 % of the masks"]
+    assert titles(sketch) == ["after training", *courses]
     lines = {line.get_label(): line.get_xydata() for line in sketch.figure.axes[0].lines}
     assert [*lines] == ["contour points, from boxes", "query and pixel mask, from scratch"]
     np.testing.assert_allclose(lines["contour points, from boxes"], [[1, 0.41], [10, 0.51], [100, 0.61]])
     np.testing.assert_allclose(lines["query and pixel mask, from scratch"], [[1, 0.2], [10, 0.4], [100, 0.6]])
     assert [len(axes.lines) for axes in sketch.figure.axes[1:]] == [2, 2]
+    first, _ = sketch.figure.axes[1].lines
+    np.testing.assert_allclose(first.get_xydata(), [[25, 0.1025], [50, 0.205], [75, 0.3075], [100, 0.41]])
     assert "the range of the seeds, of one seed the 95 % bootstrap interval" in sketch.caption
-    (tmp_path / "train_res" / "q100" / "curves.jsonl").unlink()
-    assert "train_res/q100: curves.jsonl cannot be read" in drawn(tmp_path, fractions).left_out[0]
+    (tmp_path / "course_val" / "q100" / "run.json").unlink()
+    less = drawn(tmp_path, fractions)
+    assert "res_val/q100: its training kept no networks on its way" in less.left_out[0]
+    assert [len(axes.lines) for axes in less.figure.axes[1:]] == [2, 1]
+    for path in tmp_path.glob("course_val/*/run.json"):
+        path.unlink()
+    assert titles(drawn(tmp_path, fractions)) == ["after training"]
 
 
 def test_only_results_that_differ_in_share_model_and_start_are_lines(tmp_path: Path) -> None:
@@ -108,13 +116,6 @@ def test_only_results_that_differ_in_share_model_and_start_are_lines(tmp_path: P
         ("contour points, from boxes", 2), ("query and pixel mask, from boxes", 2),
     ]  # fmt: skip
     assert sketch.left_out == ("2 results of other lengths or settings",)
-
-
-def test_a_training_that_logged_once_is_a_point(tmp_path: Path) -> None:
-    write_run(tmp_path, "short", 0.14, steps=10)
-    write_run(tmp_path, "more", 0.14, steps=10, percent=100.0)
-    for axes in drawn(tmp_path, fractions).figure.axes[1:]:
-        assert [(len(line.get_xdata()), line.get_marker()) for line in axes.lines] == [(1, "o")]
 
 
 # --- Figure 2 --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mal.engine.curves import Curve
 from mal.engine.guard import Guard
-from mal.engine.runtime import load_checkpoint
+from mal.engine.runtime import load_checkpoint, save_checkpoint
+from mal.engine.snapshots import Snapshots, kept
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import MalError, Stopped, TrainingError
 
@@ -198,3 +199,43 @@ def test_a_checkpoint_of_another_training_is_named(tmp_path: Path) -> None:
     torch.save({"step": 3, "model": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(MalError, match=r"checkpoint\.pt is a checkpoint of something else: it lacks step, model, opt"):
         learn(trainer(tmp_path))
+
+
+def with_snapshots(folder: Path, count: int, **options: Any) -> Trainer:
+    run = trainer(folder, **options)
+    run.snapshots = Snapshots(folder, count, lambda path: save_checkpoint(path, run.state["model"].state_dict()))
+    return run
+
+
+def weights_kept(folder: Path) -> dict[int, float]:
+    return {step: float(load_checkpoint(path)["weight"][0, 0]) for step, path in kept(folder)}
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"),
+    [(1, [11]), (2, [6, 11]), (3, [4, 7, 11]), (11, [*range(1, 12)]), (30, [*range(1, 12)])],
+)
+def test_networks_are_kept_at_equal_shares_of_the_steps(tmp_path: Path, count: int, steps: list[int]) -> None:
+    seen = {}
+    run = with_snapshots(tmp_path, count)
+    end = learn(run, then=lambda step: seen.update({step + 1: float(run.state["model"].weight.detach()[0, 0])}))
+    assert weights_kept(tmp_path) == {step: seen[step] for step in steps}
+    assert weights_kept(tmp_path)[11] == float(end[0, 0])
+
+
+def test_keeping_networks_changes_nothing_and_a_killed_run_keeps_the_same(tmp_path: Path) -> None:
+    plain = learn(trainer(tmp_path / "plain"))
+    assert torch.equal(learn(with_snapshots(tmp_path / "whole", 4)), plain)
+    for step in range(STEPS):
+        folder = tmp_path / str(step)
+        for options in ({"checkpoint_steps": 4}, {"checkpoint_seconds": 0.0}):
+            with pytest.raises(KeyboardInterrupt):
+                learn(with_snapshots(folder, 4, **options), die=step)
+        assert torch.equal(learn(with_snapshots(folder, 4)), plain)
+        assert weights_kept(folder) == weights_kept(tmp_path / "whole")
+
+
+def test_networks_that_went_are_asked_for_in_a_sentence(tmp_path: Path) -> None:
+    learn(with_snapshots(tmp_path, 0))
+    with pytest.raises(MalError, match="holds no snapshots any more; remove that folder"):
+        kept(tmp_path)

@@ -8,6 +8,7 @@ from analysis.figures import (
     attention,
     class_maps,
     detections,
+    features,
     masks,
     overlap,
     own_detections,
@@ -41,6 +42,11 @@ KINDS: dict[str, Kind] = {
     "fig6": Kind("MAL's masks beside human ones", f"{RUN} experiment=fig6", masks.beside_human),
     "fig7": Kind("Sensitivity to the constants of MAL", f"{RUN} experiment=fig7", sensitivity.sensitivity),
     "fig8": Kind("Detections after human masks and after MAL's", f"{RUN} experiment=fig8", detections.detections),
+    "features": Kind(
+        "Cosines between features in the course of training",
+        f"{RUN} -m experiment=attentionshift/fig1",
+        features.over_training,
+    ),
     "parts": Kind("Parts after rounds of key-point shift", f"{RUN} experiment=attentionshift/fig2", parts.part_maps),
     "maps": Kind(
         "Attention, foreground and masks from points", f"{RUN} experiment=attentionshift/fig3", parts.maps_and_masks

@@ -1,5 +1,5 @@
 """Figure 1 of Partial-RES's supplement: IoU of contour points and of the rival without a sequence, each from the
-training of boxes and from scratch, over the share of the masks; and their trainings.
+training of boxes and from scratch, over the share of the masks; and in the course of their trainings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from analysis.figures.drawn import PAGE, legend, sheet
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import Drawing, Ends, Look, bands, draw_band, each, provenance
-from analysis.figures.training import draw_curve
+from analysis.figures.series import Drawing, Ends, Look, bands, draw_band, each, over_course, provenance
 from analysis.intervals import interval
 from analysis.records import Record, address, grouped
 from analysis.referring_rows import Row, key_of, row_of
@@ -49,13 +49,14 @@ def _row(record: Record) -> Row:
 
 @each("res_val", _asked)
 def fractions(groups: list[Group], results: Results) -> Drawing:
-    """IoU over the share of the masks, and the losses of training with the fewest and with the most."""
+    """IoU over the share of the masks, and in the course of training with the fewest and with the most."""
     groups, left = _alike(groups, results)
     lines = [*_lines(groups)]
     shares = sorted({percent for line in lines for percent, _ in line.groups})
     ends = shares[:: len(shares) - 1] if shares[1:] else shares
+    found, notes = _courses(lines, ends, results)
     figure = sheet(PAGE, 2.5)
-    first, *others = figure.subplots(1, 1 + len(ends))
+    first, *others = figure.subplots(1, 1 + len(found), squeeze=False)[0]
     for line in lines:
         values = np.array([(percent, *_ends(group, results)) for percent, group in line.groups]).T
         draw_band(first, values[0], [*values[1:]], line.look, label=line.name)
@@ -63,17 +64,16 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     first.set_xticks(shares, [f"{share:g}" for share in shares])
     first.minorticks_off()
     first.set_ylim(bottom=0)
+    for axes, (share, courses) in zip(others, found.items(), strict=True):
+        _draw_courses(axes, courses, share)
     left_out = [f"{left} results of other lengths or settings"] if left else []
-    left_out += [
-        note for axes, share in zip(others, ends, strict=True) for note in _losses(axes, lines, share, results)
-    ]
+    left_out += notes
     legend(figure, first)
     shown = [group for line in lines for _, group in line.groups]
     caption = (
         "Masks from expressions by the share of the training objects whose masks are seen, by a sequence of contour "
         "points and by a query with a pixel mask, each trained from the training of boxes (naive) or from scratch, "
-        "without CCTF, PMCA and pseudo points; beside it the losses of training. The losses of the two models are of "
-        f"different kinds, and compare within one alone. {bands(shown)} "
+        f"without CCTF, PMCA and pseudo points{': after training, and in its course' if found else ''}. {bands(shown)} "
     )
     expressions = {entry["n"] for r in (g[0] for g in shown) if (entry := r["metrics"].get("mean_iou"))}
     counts = f"{' or '.join(map(str, sorted(expressions)))} expressions"
@@ -116,28 +116,42 @@ def _ends(group: Group, results: Results) -> Ends:
     return found.value, found.low, found.high
 
 
-def _losses(axes: Axes, lines: Sequence[Line], share: float, results: Results) -> list[str]:
-    """The trainings with one share of the masks; why some are not shown."""
+def _courses(
+    lines: Sequence[Line], shares: Sequence[float], results: Results
+) -> tuple[dict[float, list[tuple[Look, NDArray[np.float64]]]], list[str]]:
+    """share → the look of a line and its mean IoU over the course of training (seeds, parts), where its networks were
+    kept; and why others are not shown."""
+    found: dict[float, list[tuple[Look, NDArray[np.float64]]]] = {}
     notes = []
-    for line in lines:
-        for _, group in (pair for pair in line.groups if pair[0] == share):
-            try:
-                curves = [results.curves(_training(record, results)) for record in group]
-                draw_curve(axes, curves, "loss", line.name, line.look)
-            except LeftOut as error:
-                notes.append(str(error))
-    axes.set(title=f"training with {share:g} % of the masks", xlabel="step", ylabel="loss")
+    for share in shares:
+        for line in lines:
+            for _, group in (pair for pair in line.groups if pair[0] == share):
+                try:
+                    means = [over_course(_measured(record, results), "mean_iou") for record in group]
+                except LeftOut as error:
+                    notes.append(str(error))
+                    continue
+                found.setdefault(share, []).append((line.look, np.array(means)))
+    return found, notes
+
+
+def _draw_courses(axes: Axes, courses: Sequence[tuple[Look, NDArray[np.float64]]], share: float) -> None:
+    for look, means in courses:
+        parts = np.arange(1, means.shape[1] + 1) / means.shape[1]
+        draw_band(axes, 100 * parts, [means.mean(axis=0), means.min(axis=0), means.max(axis=0)], look)
+    axes.set(title=f"in training with {share:g} % of the masks", xlabel="share of the steps, %", ylabel="IoU")
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    return notes
 
 
-def _training(record: Record, results: Results) -> Record:
-    """The training of masks that a result comes from.
+def _measured(record: Record, results: Results) -> Record:
+    """How good the network that a result is of was in the course of its training.
 
     Raises:
-        LeftOut: it is not in the store.
+        LeftOut: nothing of it was kept.
     """
-    name = next((name for name in results.ancestors(record) if name.startswith("train_res/")), None)
-    if name not in results.known:
-        raise LeftOut(f"{address(record)}: its train_res stage is not in the store")
-    return results.known[name]
+    trained = next((name for name in results.ancestors(record) if name.startswith("train_res/")), None)
+    for other in results.records:
+        if other["stage"] == "course_val" and trained in other["inputs"].values():
+            return other
+    raise LeftOut(f"{address(record)}: its training kept no networks on its way (partialres.res.snapshots=8 does)")

@@ -15,7 +15,7 @@ from analysis.figures.drawn import Sketch
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
-from analysis.records import Record
+from analysis.records import Record, address
 from analysis.stats import LEVEL, image_weights
 
 # Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
@@ -162,6 +162,21 @@ def draw_band(axes: Axes, x: ArrayLike, ends: Sequence[np.ndarray], look: Look, 
     """A line with its band: the value, the lower and the upper end at each x."""
     axes.plot(x, ends[0], **look, **more)
     axes.fill_between(x, ends[1], ends[2], color=look["color"], alpha=alpha(look), linewidth=0)
+
+
+def over_course(record: Record, name: str) -> list[float]:
+    """A metric of a course_val after each of the equal parts of the training, NAME_1 … NAME_N.
+
+    Raises:
+        LeftOut: the record has none.
+    """
+    metrics = record["metrics"]
+    found: list[float] = []
+    while entry := metrics.get(f"{name}_{len(found) + 1}"):
+        found.append(float(entry["value"]))
+    if not found:
+        raise LeftOut(f"{address(record)}: it has no {name}_1; compute it again")
+    return found
 
 
 def bands(groups: Sequence[Group]) -> str:

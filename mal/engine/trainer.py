@@ -28,6 +28,7 @@ from mal.engine.curves import Curve
 from mal.engine.guard import Guard
 from mal.engine.progress import Progress
 from mal.engine.runtime import StopSignals, is_readable, load_checkpoint, restore, save_checkpoint, seed_everything
+from mal.engine.snapshots import Snapshots
 from mal.errors import Stopped
 
 Batch = TypeVar("Batch")
@@ -52,6 +53,7 @@ class Trainer:
     checkpoint_seconds: float
     checkpoint_steps: int = 0  # also every so many steps; 0: by the clock alone
     stop_after: int | None = None  # steps of this call
+    snapshots: Snapshots | None = None
     unit: str = "step"  # in messages
     step: int = 0  # how many are done
 
@@ -109,14 +111,17 @@ class Trainer:
             last = self.step == self.total
             logged = last or self.step % self.curve.every == 0
             due = self.checkpoint_steps > 0 and self.step % self.checkpoint_steps == 0
+            snapshot = self.snapshots is not None and self.snapshots.due(self.step, self.total)
             stop = "train.stop_after" if self.step - first == self.stop_after else signals.raised
             late = CLOCK if time.monotonic() - saved >= self.checkpoint_seconds else None
             reason = None if last else ranks.agreed(stop, late)
-            if logged or due or reason:  # in every process alike
+            if logged or due or snapshot or reason:  # in every process alike
                 self.guard.look()
             progress.advance(1, **(self.curve.write(self.step) if logged else {}))
-            if last or due or reason:
+            if last or due or snapshot or reason:
                 self.guard.check_weights(self.step)
+            if snapshot and self.snapshots is not None:
+                self.snapshots.take(self.step)
             if last:
                 return
             if due or reason:

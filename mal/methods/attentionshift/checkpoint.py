@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
-from mal.engine.runtime import load_checkpoint
+from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import WeightsError
 from mal.methods.attentionshift.data import Categories
 from mal.methods.attentionshift.network import AttentionShift
@@ -22,6 +23,16 @@ class Trained:
 
     network: AttentionShift
     categories: Categories
+
+
+def save(path: Path, *, network: AttentionShift, categories: Categories, config: Config) -> None:
+    """Write what it takes to use a network without its run.
+
+    Raises:
+        MalError: the disk is full or the folder cannot be written.
+    """
+    text = OmegaConf.to_yaml(OmegaConf.structured(config))
+    save_checkpoint(path, {"network": network.state_dict(), "categories": vars(categories), "config": text})
 
 
 def load(path: Path, config: Config, device: torch.device) -> Trained:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mal.config import Config
@@ -53,6 +55,12 @@ def samples(trained: Trained, config: Config, coco: CocoDict, images: Path, devi
     for entry, annotations in objects_of(coco, most=config.attentionshift.tokens.count):
         sides = {"short": scale.test_short_sides[0], "long": scale.test_long_sides[0]}
         yield entry, annotations, shown(entry, annotations, images, labels, **sides).to(device)
+
+
+def as_shown(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask of an image read at the middles of the pixels of another size, (height, width)."""
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows, columns)].astype(bool)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from mal.engine.progress import Progress
 from mal.methods.attentionshift.boxes import candidate_boxes
 from mal.methods.attentionshift.checkpoint import Trained
 from mal.methods.attentionshift.data import objects_of
-from mal.methods.attentionshift.known import Known, look_at, samples
+from mal.methods.attentionshift.known import Known, as_shown, look_at, samples
 from mal.methods.attentionshift.rollout import rolled_out
 from mal.methods.attentionshift.scaling import upsample
 from mal.metrics.auc import auc
@@ -54,7 +54,7 @@ def map_quality(
             bar.advance()
             size = {"height": entry["height"], "width": entry["width"]}
             decoded = {a["id"]: decode_mask(masks[a["id"]], **size) for a in annotations if a["id"] in masks}
-            masked = {identity: _as_shown(mask, sample.points.size) for identity, mask in decoded.items()}
+            masked = {identity: as_shown(mask, sample.points.size) for identity, mask in decoded.items()}
             kept = [i for i, a in enumerate(annotations) if a["id"] in masked and 0 < masked[a["id"]].mean() < 1]
             if not kept:
                 continue
@@ -103,12 +103,6 @@ def _of_image(
     chosen = known.chosen.boxes[kept].double().cpu() * known.across
     by_depth = {name: np.stack(values) for name, values in found.items()}
     return by_depth | {"chosen": _paired_iou(chosen, own), "chance": truth.mean(axis=(1, 2))}
-
-
-def _as_shown(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask read at the middles of the pixels of another size, (height, width)."""
-    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape, strict=True))
-    return mask[np.ix_(rows, columns)].astype(bool)
 
 
 def _auc_and_peak(attention: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:

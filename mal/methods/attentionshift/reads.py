@@ -32,11 +32,12 @@ TRAINING: Reads = {
         "scale": "short_sides long_side flip multiple position_side",
         "learning": (
             "batch accumulate epochs steps warm_start lr warmup_steps warmup_start milestones gamma betas weight_decay "
-            "layer_decay clip"
+            "layer_decay clip snapshots"
         ),
     },
 }
-FORMER = {"attentionshift.learning.warm_start": 0}  # of results older than the setting
+# of results older than the setting
+FORMER = {"attentionshift.learning.warm_start": 0, "attentionshift.learning.snapshots": 0}
 LABELLING: Reads = {
     "": "seed",
     "attentionshift": {

@@ -15,6 +15,7 @@ from mal.engine import ranks
 from mal.engine.files import atomic_write, read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import Reads, settings
+from mal.engine.snapshots import kept
 from mal.errors import ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
 from mal.methods.attentionshift.reads import DETECTION, FORMER, LABELLING, LOOKS, MAPS, TRAINING
@@ -85,8 +86,10 @@ def detect(context: Context) -> Stage:
 
 def looks(context: Context) -> list[Stage]:
     """How good its maps are where human masks tell, and pictures of them where they are asked for."""
-    stages = [maps(context)] if context.required_val.has_masks else []
-    return [*stages, pictures(context)] if context.config.attentionshift.looks.enabled else stages
+    own, masked = context.config.attentionshift, context.required_val.has_masks
+    stages = [maps(context)] if masked else []
+    stages += [course(context)] if masked and own.learning.snapshots else []
+    return [*stages, pictures(context)] if own.looks.enabled else stages
 
 
 def maps(context: Context) -> Stage:
@@ -104,6 +107,29 @@ def maps(context: Context) -> Stage:
 
     inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
     return Stage("maps_val", 1, found, work, inputs, dict(split.sources), trained.columns)
+
+
+def course(context: Context) -> Stage:
+    """Cosines between features after K of N equal parts of the training, by the networks that
+    `attentionshift.learning.snapshots` keeps of it: `cosines.cosines`, their names followed by _K."""
+    config, split, trained = context.config, context.required_val, train(context)
+    found = _settings(context, MAPS)
+
+    def work(workdir: Workdir) -> Result:
+        from mal.methods.attentionshift.checkpoint import load
+        from mal.methods.attentionshift.cosines import feature_cosines
+
+        points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
+        figures: dict[str, float] = {}
+        count = 0
+        for part, (_, path) in enumerate(kept(workdir.inputs["network"]), start=1):
+            network = load(path, config, workdir.device)
+            means, count = feature_cosines(network, config, points, human, split.images, workdir.device)
+            figures |= {f"{name}_{part}": mean for name, mean in means.items()}
+        return Result(figures, {"": count})
+
+    inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
+    return Stage("course_val", 1, found, work, inputs, dict(split.sources), trained.columns)
 
 
 def pictures(context: Context) -> Stage:

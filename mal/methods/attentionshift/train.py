@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from mal.config import Config
@@ -14,9 +13,10 @@ from mal.engine import ranks
 from mal.engine.curves import Curve
 from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, network_dtype
-from mal.engine.runtime import save_checkpoint, seed_everything
+from mal.engine.runtime import seed_everything
+from mal.engine.snapshots import Snapshots
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
-from mal.methods.attentionshift.checkpoint import FILE
+from mal.methods.attentionshift.checkpoint import FILE, save
 from mal.methods.attentionshift.config.network import LearningConfig
 from mal.methods.attentionshift.data import Sample, TrainingImages
 from mal.methods.attentionshift.network import AttentionShift
@@ -67,6 +67,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
     allow_tf32(device, dtype)
     network = AttentionShift(config, classes=len(dataset.categories.ids)).to(device)
     optimizer = build_optimizer(network, learning)
+    write = partial(save, network=network, categories=dataset.categories, config=config)
     trainer = Trainer(
         name="train attentionshift",
         folder=folder,
@@ -80,6 +81,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
         guard=Guard(network, partial(bad_image_loss, WAY_OUT), partial(bad_weights_left, WAY_OUT)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
+        snapshots=Snapshots(folder, learning.snapshots, write),
     )
 
     def batches(first: int) -> Iterator[list[Sample]]:
@@ -99,14 +101,7 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
             losses = training_step(shared, moved, optimizer, trainer.scaler, learning, warm=warm)
             trainer.add(losses, about=_ids(batch))
     if ranks.is_first():
-        save_checkpoint(
-            folder / FILE,
-            {
-                "network": network.state_dict(),
-                "categories": vars(dataset.categories),
-                "config": OmegaConf.to_yaml(OmegaConf.structured(config)),
-            },
-        )
+        write(folder / FILE)
     return {"steps": steps, "images": len(dataset), **trainer.curve.means}
 
 

@@ -25,8 +25,9 @@ REC: Reads = {"": "seed", "encoder": ENCODER, "partialres": {**_BOTH, "rec": f"{
 RES: Reads = {
     "": "seed",
     "encoder": ENCODER,
-    "partialres": {**_BOTH, "rec": "first", "res": f"{LEARNING} start start_from end {SMOOTHING}"},
+    "partialres": {**_BOTH, "rec": "first", "res": f"{LEARNING} start start_from end {SMOOTHING} snapshots"},
 }
+FORMER = {"partialres.res.snapshots": 0}  # of results older than the setting
 FEW: Reads = {"": "seed", "partialres": {"few": "percent"}}
 PREDICTION: Reads = {"partialres": {"sequence": "read_back fill", "testing": "weights"}}
 BOXES: Reads = {"partialres": {"sequence": "read_back", "testing": "weights"}}

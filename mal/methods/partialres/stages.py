@@ -11,10 +11,10 @@ from mal.engine.files import read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import Reads, settings
 from mal.methods.labelling import ShardLabeler
-from mal.methods.partialres import checks, columns, evaluation, lessons
+from mal.methods.partialres import checks, columns, course, evaluation, lessons
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
-from mal.methods.partialres.reads import BOXES, FEW, GUESSES, PREDICTION, PSEUDO, REC, RES
+from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, PREDICTION, PSEUDO, REC, RES
 from mal.methods.spec import Labels, Method, Training
 
 # torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
@@ -137,6 +137,8 @@ def scored(context: Context) -> list[Stage]:
         found.append(evaluation.boxes(context, locate(context, train_final(context))))
     if split.has_masks:
         found.append(evaluation.masks(context, refer(context)))
+        if own.res.snapshots:
+            found.append(course.of_masks(context, train_final(context)))
         if own.testing.looks and own.network.model == "sequence":
             found.append(evaluation.attended(context, train_final(context), refer(context)))
     if own.pseudo.kind != "none" and train.has_masks:
@@ -238,7 +240,7 @@ def _write(workdir: Workdir, answers: list[Json]) -> Result:
 
 def _settings(context: Context, reads: Reads, config: Config) -> Json:
     """The settings that a stage reads, and the precision that the device gives."""
-    return {**settings(config, reads), "precision": context.precision}
+    return {**settings(config, reads, former=FORMER), "precision": context.precision}
 
 
 def _seen(workdir: Workdir) -> CocoDict:

@@ -15,6 +15,7 @@ from mal.engine.curves import Curve
 from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import seed_everything
+from mal.engine.snapshots import Snapshots
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.errors import ConfigError
 from mal.methods.partialres.checkpoint import FILE, save
@@ -96,6 +97,11 @@ def train(
         share_batch_norms(network)
     optimizer = build_optimizer(network, learning)
     way_out = f"Lower partialres.{part_of_config}.lr, or use train.precision=fp32"
+
+    def write(path: Path) -> None:
+        states = {"raw": network.state_dict(), "ema": average.module.state_dict()}
+        save(path, config=config, words=vocabulary.words, task=task, **states)
+
     trainer = Trainer(
         name=f"train {part_of_config}",
         folder=folder,
@@ -109,6 +115,7 @@ def train(
         guard=Guard(learner, partial(bad_image_loss, way_out), partial(bad_weights_left, way_out)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
+        snapshots=Snapshots(folder, 0 if task == "box" else own.res.snapshots, write),
     )
 
     def batches(first: int) -> Iterator[Batch]:
@@ -129,8 +136,7 @@ def train(
             average.update(network, kept=kept_share(step, learning.ema))
             trainer.add(losses, about=batch.ids)
     if ranks.is_first():
-        states = {"raw": network.state_dict(), "ema": average.module.state_dict()}
-        save(folder / FILE, config=config, words=vocabulary.words, task=task, **states)
+        write(folder / FILE)
     return {**figures, **trainer.curve.means}
 
 

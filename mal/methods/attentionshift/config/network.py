@@ -74,6 +74,7 @@ class LearningConfig:
     weight_decay: float = number(0.05, 0)  # none on vectors, biases, tokens and positions
     layer_decay: float = number(0.75, 0, 1)  # of the rate, for each block below the last
     clip: float | None = None  # norm of all gradients
+    snapshots: int = number(0, 0, 1000)  # networks kept at equal shares of the steps, the last one among them
 
 
 @dataclass

@@ -35,6 +35,7 @@ class ResConfig(TrainingConfig):
     start_from: str = choice("ema", ("ema", "raw"))  # its weights (R: raw)
     end: float = number(0.1, 0, 100)  # weight of END's loss
     smoothing: float = number(0.1, 0, 0.999)  # of labels, in both trainings
+    snapshots: int = number(0, 0, 1000)  # networks kept at equal shares of the steps, the last one among them
 
 
 @dataclass
