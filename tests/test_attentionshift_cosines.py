@@ -8,20 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mal.config import Config
 from mal.data.annotations import read
-from mal.data.parts import CATEGORIES, generate
-from mal.data.views import VIEWS
-from mal.engine.runtime import seed_everything
 from mal.errors import MalError
-from mal.methods.attentionshift.checkpoint import Trained
 from mal.methods.attentionshift.cosines import Features, cosines, feature_cosines, features_of
-from mal.methods.attentionshift.data import Categories
-from mal.methods.attentionshift.network import AttentionShift
+from tests.attentionshift_cases import SMOKE, draw, points_of, untrained
 from tests.test_end_to_end import command
 
 CPU = torch.device("cpu")
-SMOKE = ("labeler=attentionshift", "profile=smoke", "data=parts", "segmenter=none", "compare=[]", "tracking=none")
 
 
 def unit(*values: float) -> np.ndarray:
@@ -83,34 +76,16 @@ def test_an_image_full_of_objects_has_no_background() -> None:
     assert found.instances == pytest.approx(unit(1, 1)[None])
 
 
-@pytest.fixture(scope="module")
-def config(compose) -> Config:
-    return compose(*SMOKE)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    generate(folder, images=3, size=96, seed=3, split="val")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(config: Config, drawn: Path) -> Trained:
-    seed_everything(0, "cosines")
-    points = VIEWS["points"](read(drawn / "annotations.json", masks=False))
-    return Trained(AttentionShift(config, classes=len(CATEGORIES)).eval(), Categories.of(points, agnostic=False))
-
-
-def test_a_network_is_measured_on_every_image(trained: Trained, config: Config, drawn: Path) -> None:
-    human = read(drawn / "annotations.json", masks=True)
-    points = VIEWS["points"](read(drawn / "annotations.json", masks=False))
-    found, count = feature_cosines(trained, config, points, human, drawn / "images", CPU)
+def test_a_network_is_measured_on_every_image(compose, tmp_path: Path) -> None:
+    config, folder = compose(*SMOKE), draw(tmp_path)
+    points, human = points_of(folder), read(folder / "annotations.json", masks=True)
+    trained = untrained(config, points)
+    found, count = feature_cosines(trained, config, points, human, folder / "images", CPU)
     assert set(found) == {"background", "between", "within"}
     assert all(-1 <= value <= 1 for value in found.values())
     assert 0 < count <= len(human["annotations"])
     with pytest.raises(MalError, match="no object of the validation images has a mask that fills most of a patch"):
-        feature_cosines(trained, config, points, {**human, "annotations": []}, drawn / "images", CPU)
+        feature_cosines(trained, config, points, {**human, "annotations": []}, folder / "images", CPU)
 
 
 @pytest.mark.slow

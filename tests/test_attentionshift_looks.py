@@ -8,29 +8,21 @@ import pytest
 import torch
 
 from mal.config import Config
-from mal.data.annotations import read
 from mal.data.mask_formats import decode_mask
-from mal.data.parts import CATEGORIES, generate
-from mal.data.views import VIEWS
 from mal.engine.graph import in_order
-from mal.engine.runtime import seed_everything
 from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
 from mal.methods.attentionshift import label, looks
 from mal.methods.attentionshift.checkpoint import Trained
-from mal.methods.attentionshift.data import Categories
-from mal.methods.attentionshift.network import AttentionShift
 from mal.request import Graph
+from tests.attentionshift_cases import SMOKE, draw, points_of, untrained
 
 CPU = torch.device("cpu")
-SMOKE = ("labeler=attentionshift", "profile=smoke", "data=parts", "segmenter=none", "compare=[]", "tracking=none")
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    generate(folder, images=3, size=96, seed=3, split="val")
-    return folder
+    return draw(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +32,12 @@ def config(compose) -> Config:
 
 @pytest.fixture(scope="module")
 def coco(drawn: Path) -> dict:
-    return VIEWS["points"](read(drawn / "annotations.json", masks=False))
+    return points_of(drawn)
 
 
 @pytest.fixture(scope="module")
 def trained(config: Config, coco: dict) -> Trained:
-    seed_everything(0, "looks")
-    return Trained(AttentionShift(config, classes=len(CATEGORIES)).eval(), Categories.of(coco, agnostic=False))
+    return untrained(config, coco)
 
 
 @pytest.fixture(scope="module")
