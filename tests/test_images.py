@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mal.data.images import load, load_for
+from mal.data.images import as_stored, load, load_for, load_upright
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 EXIF = 0x0112
@@ -158,6 +158,31 @@ def test_annotations_decide_about_an_exif_rotation(tmp_path: Path, orientation: 
     if orientation >= 5:  # a quarter turn: the annotations may be drawn on what a viewer shows
         turned = load_for({"id": 1, "file_name": path.name, "width": 6, "height": 9}, tmp_path)
         assert np.array_equal(turned.permute(1, 2, 0), SHOWN[orientation](stored))
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_upright_is_what_a_viewer_shows_and_there_is_a_way_back(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[EXIF] = orientation
+    path = saved(Image.fromarray(PIXELS), tmp_path / f"a.{suffix}", exif=exif)
+    upright, found = load_upright(path)
+    assert found == orientation
+    shown = upright.permute(1, 2, 0).numpy()
+    assert np.array_equal(shown, SHOWN[orientation](rgb(path)))
+    assert np.array_equal(as_stored(shown, orientation), rgb(path))
+    assert np.array_equal(as_stored(shown[..., 0], orientation), rgb(path)[..., 0])
+
+
+@pytest.mark.parametrize("orientation", [None, 0, 9])
+def test_an_image_without_a_turn_is_upright_as_stored(tmp_path: Path, orientation: int | None) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[EXIF] = orientation
+    path = saved(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif)
+    upright, found = load_upright(path)
+    assert found == 1
+    assert np.array_equal(upright.permute(1, 2, 0), PIXELS)
 
 
 @pytest.mark.parametrize("orientation", SHOWN)

@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from mal.data.images import load
+from mal.data.headers import ORIENTATION
+from mal.data.images import as_stored, load
 from mal.data.semantic import read_map
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.methods.simformer.checkpoint import FILE
@@ -74,6 +76,31 @@ def test_maps_are_what_the_network_sees_in_colours_that_are_named(
         overlay = np.array(Image.open(out / "overlays" / f"{made}.jpg")).astype(float)
         mixed = (pixels.permute(1, 2, 0).numpy() + colour) / 2
         assert np.abs(overlay - mixed).mean() < 8  # a JPEG's loss
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7, 8])
+def test_an_image_that_viewers_turn_is_seen_upright_and_its_map_lies_on_it_for_every_reader(
+    trained: Path, photos: Path, tmp_path: Path, orientation: int
+) -> None:
+    """The same photograph, stored upright and stored turned."""
+    upright = Image.open(photos / "a.png").convert("RGB")
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    turned = Image.fromarray(np.ascontiguousarray(as_stored(np.array(upright), orientation)))
+    (tmp_path / "in").mkdir()
+    upright.save(tmp_path / "in" / "upright.png")
+    turned.save(tmp_path / "in" / "turned.png", exif=tags)
+    assert segment(trained / FILE, tmp_path / "in", tmp_path / "out", "--overlay") == 0
+    expected = read_map(tmp_path / "out" / "upright.png")
+    found = Image.open(tmp_path / "out" / "turned.png")
+    assert found.size == turned.size
+    np.testing.assert_array_equal(np.array(found), as_stored(expected, orientation))
+    np.testing.assert_array_equal(np.array(ImageOps.exif_transpose(found)), expected)
+    np.testing.assert_array_equal(read_map(tmp_path / "out" / "turned.png"), as_stored(expected, orientation))
+    seen = cv2.imread(str(tmp_path / "out" / "turned.png"), cv2.IMREAD_COLOR)  # which heeds the tag
+    assert seen.shape[:2] == expected.shape
+    overlays = [np.array(Image.open(tmp_path / "out" / "overlays" / f"{name}.jpg")) for name in ("upright", "turned")]
+    np.testing.assert_array_equal(*overlays)
 
 
 @pytest.mark.slow

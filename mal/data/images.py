@@ -1,13 +1,14 @@
 """Image files → pixels. Every kind of image becomes 8-bit RGB by a stated rule, or is an error; none is guessed at."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -15,6 +16,17 @@ from mal.data.depth import Samples, check_colour, grey, samples
 from mal.data.headers import ORIENTATION, QUARTERS
 from mal.data.image_names import file_name
 from mal.errors import ImageError
+
+_TO_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # orientation → from what a viewer shows
+    1: lambda shown: shown,
+    2: np.fliplr,
+    3: lambda shown: np.rot90(shown, 2),
+    4: np.flipud,
+    5: lambda shown: shown.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda shown: np.rot90(shown, 2).swapaxes(0, 1),
+    8: lambda shown: np.rot90(shown, -1),
+}
 
 
 def load(path: str | Path) -> Tensor:
@@ -38,6 +50,31 @@ def load(path: str | Path) -> Tensor:
     with _opened(path) as image:
         about = samples(image)
         return _rgb(_decoded(image, path), about, path)
+
+
+def load_upright(path: str | Path) -> tuple[Tensor, int]:
+    """The pixels of an image file as viewers show them, after its EXIF rotation, and the tag's value.
+
+    Returns:
+        uint8 (3, H, W), as `load`; 1 (as stored) to 8.
+
+    Raises:
+        ImageError: as `load`.
+    """
+    with _opened(path) as image:
+        about = samples(image)
+        pixels = _decoded(image, path)
+        orientation = _orientation(image, path)
+        return _rgb(ImageOps.exif_transpose(pixels) if orientation > 1 else pixels, about, path), orientation
+
+
+def as_stored(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """What is known of the pixels of an upright image (H, W, …), in the order in which its file stores them.
+
+    Args:
+        orientation: of the file, as `load_upright` gives it.
+    """
+    return _TO_STORED[orientation](values)
 
 
 def load_for(image: dict[str, Any], folder: Path) -> Tensor:
@@ -80,7 +117,7 @@ def _turned(stored: Image.Image, image: dict[str, Any], path: Path) -> bool:
     size, annotated = stored.size, (image["width"], image["height"])
     if size == annotated:
         return False
-    turns = _turns(stored, path)
+    turns = _orientation(stored, path) in QUARTERS
     if turns and size[::-1] == annotated:
         return True
     raise ImageError(
@@ -114,10 +151,11 @@ def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
     return image
 
 
-def _turns(image: Image.Image, path: str | Path) -> bool:
-    """Whether an EXIF tag turns an image by a quarter. A PNG may have it behind the pixels."""
+def _orientation(image: Image.Image, path: str | Path) -> int:
+    """1 to 8, by an EXIF tag; 1 without one, or with one of no meaning. A PNG may have it behind the pixels."""
     try:
-        return image.getexif().get(ORIENTATION, 1) in QUARTERS
+        found = image.getexif().get(ORIENTATION, 1)
+        return found if found in _TO_STORED else 1
     except MemoryError:
         raise
     except Exception as error:

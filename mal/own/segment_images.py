@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from mal.data.headers import ORIENTATION
 from mal.data.image_folder import folder_fault
-from mal.data.images import load
+from mal.data.images import as_stored, load_upright
 from mal.engine.files import atomic_write, digest, read_json, sha256, write_json
 from mal.engine.findings import number, some
 from mal.engine.progress import Progress
@@ -28,6 +29,7 @@ CLASSES, OVERLAYS = "classes.json", "overlays"
 MARK = "mal.segment"  # the key of a PNG's text, and how the comment of a JPEG begins
 SMALLEST = 2 * MULTIPLE  # short side: a norm has no statistics of a single cell
 LONG = 4  # short sides, where nothing says how long the long one may be: as in the paper, 640 and 2560, 512 and 2048
+UPRIGHT = "upright"  # tells calls from those of before 2026-11-27, which saw images as they are stored
 SHARE = 0.5  # of a class's colour in an overlay
 
 
@@ -63,20 +65,20 @@ def segment_images(options: argparse.Namespace) -> str:
         check_foreign(options, jobs)
     colours = class_colours(len(trained.classes))
     write_json(options.out / CLASSES, {"checkpoint": network, "classes": named(trained, colours)}, indent=1)
-    calls = [digest([network, short, long, *_looks(job.image)]) for job in jobs]
+    calls = [digest([UPRIGHT, network, short, long, *_looks(job.image)]) for job in jobs]
     todo = [(job, call) for job, call in zip(jobs, calls, strict=True) if not job.is_done(call)]
     bad = []
     with Progress("segment", total=len(jobs), done=len(jobs) - len(todo), unit="image") as progress:
         for job, call in todo:
             try:
-                pixels = load(job.image)
+                pixels, orientation = load_upright(job.image)
             except ImageError as error:
                 if options.on_bad_image == "error":
                     raise ImageError(f"{error}; or leave such images out with --on-bad-image skip") from error
                 bad.append(job.image)
             else:
                 values = trained.predictor.class_map(pixels, [short], long_side=long)
-                write_palette_map(job.map, values, colours, call=call)
+                write_palette_map(job.map, values, colours, call=call, orientation=orientation)
                 if job.overlay is not None:
                     write_overlay(job.overlay, pixels.permute(1, 2, 0).numpy(), values, colours, call=call)
             progress.advance()
@@ -162,31 +164,38 @@ def named(trained: Trained, colours: np.ndarray) -> dict[str, dict[str, str]]:
     }
 
 
-def write_palette_map(path: Path, values: np.ndarray, colours: np.ndarray, *, call: str) -> None:
+def write_palette_map(path: Path, values: np.ndarray, colours: np.ndarray, *, call: str, orientation: int = 1) -> None:
     """Write a class map as a PNG whose values are the classes and whose palette shows them; `read_map` reads it.
 
+    Its pixels are those of the image's file, and it has the same EXIF rotation: readers that heed the tag and readers
+    that do not each find it lie on the image.
+
     Args:
-        values: (height, width) uint8.
+        values: (height, width) uint8, of the upright image.
         colours: (256, 3) uint8, by value.
         call: what it is of.
+        orientation: of the image's file, by EXIF; 1: as stored.
 
     Raises:
         MalError: the disk is full or the folder cannot be written.
     """
-    image = Image.frombytes("P", values.shape[::-1], values.tobytes())
+    stored = as_stored(values, orientation)
+    image = Image.frombytes("P", stored.shape[::-1], stored.tobytes())
     image.putpalette(colours.tobytes())
-    text = PngInfo()
+    text, tags = PngInfo(), Image.Exif()
     text.add_text(MARK, call)
+    if orientation != 1:
+        tags[ORIENTATION] = orientation
     with atomic_write(path, "wb") as file:
-        image.save(file, format="PNG", pnginfo=text, bits=8)
+        image.save(file, format="PNG", pnginfo=text, bits=8, exif=tags)
 
 
 def write_overlay(path: Path, pixels: np.ndarray, values: np.ndarray, colours: np.ndarray, *, call: str) -> None:
-    """Write an image with its classes' colours over it, as a JPEG.
+    """Write an image with its classes' colours over it, as an upright JPEG.
 
     Args:
-        pixels: (height, width, 3) uint8 RGB.
-        values: (height, width) uint8.
+        pixels: (height, width, 3) uint8 RGB, upright.
+        values: (height, width) uint8, likewise.
 
     Raises:
         MalError: the disk is full or the folder cannot be written.
