@@ -1,6 +1,8 @@
-"""What a file of boxes, and its images, would do to a run: said before one is started.
+"""What a file of boxes, points or expressions, and its images, would do to a run: said before one is started.
 
 python -m mal.check IN.json --images DIR [--val VAL.json --val-images DIR]
+python -m mal.check IN.json --images DIR --points         # for methods that learn from points
+python -m mal.check IN.json --images DIR --expressions    # … from expressions
 """
 
 import argparse
@@ -13,6 +15,8 @@ from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.census import Census, crowd_sentence, take, words
 from mal.data.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
 from mal.data.joins import compare_categories
+from mal.data.view_findings import LOOKS
+from mal.data.views import read_for
 from mal.engine.commands import command
 from mal.engine.findings import MASKS, MISLEADS, NOTE, STOPS, Finding, number, some
 from mal.errors import AnnotationError, ImageError
@@ -58,7 +62,8 @@ def main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         val_images = options.val_images or options.images
-        found = report(options.boxes, options.images, val=options.val, val_images=val_images, lvis=options.lvis)
+        asked = {"lvis": options.lvis, "view": options.view}
+        found = report(options.boxes, options.images, val=options.val, val_images=val_images, **asked)
     except KeyboardInterrupt:
         return 130
     print("\n".join(found.lines))
@@ -73,6 +78,7 @@ def report(
     val_images: Path | None = None,
     lvis: bool = False,
     skip: bool = False,
+    view: str = "boxes",
 ) -> Report:
     """Look at a file of boxes and its images, and at those of a validation split beside it.
 
@@ -83,6 +89,7 @@ def report(
         val, val_images: the same of the validation split; both or neither.
         lvis: whether AP is to follow LVIS's protocol.
         skip: whether images that cannot be used are to be skipped, so that they stop nothing.
+        view: what is learned from, one of `views.VIEWS`.
 
     Returns:
         The report. What is wrong with the files is in it; nothing is raised for it.
@@ -91,9 +98,8 @@ def report(
     for path, folder in [(boxes, images), (val, val_images)]:
         if path is None or folder is None:
             continue
-        census, found = look(path, folder, lvis=lvis, skip=skip)
-        title = f"{path}: {words(census)}" if census is not None else f"{path}: cannot be used"
-        lines += [title, *_lines(found)]
+        seen, census, found = _seen(path, folder, view, lvis=lvis, skip=skip)
+        lines += [f"{path}: {seen}", *_lines(found)]
         findings += found
         censuses.append(census)
     if len(censuses) == 2 and all(censuses):
@@ -102,6 +108,21 @@ def report(
         findings += between
     lines.append(_summary(findings))
     return Report(lines, findings)
+
+
+def _seen(path: Path, folder: Path, view: str, *, lvis: bool, skip: bool) -> tuple[str, Census | None, list[Finding]]:
+    """What a file holds for a view, in words, its census, and all findings."""
+    if view == "boxes":
+        census, found = look(path, folder, lvis=lvis, skip=skip)
+        return "cannot be used" if census is None else words(census), census, found
+    try:
+        coco = read_for(view, path, folder)
+    except AnnotationError as error:
+        return "cannot be used", None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
+    (counted, own), census = LOOKS[view](coco), take(coco)
+    about_boxes = census.findings if view == "expressions" else []
+    found = [*own, *about_boxes, *_about_masks(census), *_about_images(coco, folder, skip=skip)]
+    return f"{counted}; {words(census)}", census, found
 
 
 def look(path: Path, folder: Path, *, lvis: bool = False, skip: bool = False) -> tuple[Census | None, list[Finding]]:
@@ -235,9 +256,17 @@ def _summary(findings: list[Finding]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mal.check", description="Say what a file of boxes would do to a run.", allow_abbrev=False
+        prog="python -m mal.check",
+        description="Say what a file of boxes, points or expressions would do to a run.",
+        allow_abbrev=False,
     )
     parser.add_argument("boxes", type=Path, metavar="IN.json", help="COCO or LVIS file; it needs no masks")
+    view = parser.add_mutually_exclusive_group()
+    for name in LOOKS:
+        view.add_argument(
+            f"--{name}", dest="view", action="store_const", const=name, help=f"its {name} are what is learned from"
+        )
+    parser.set_defaults(view="boxes")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its images")
     parser.add_argument("--val", type=Path, metavar="VAL.json", help="file of the validation images")
     parser.add_argument("--val-images", type=Path, metavar="DIR", help="their folder; default: that of --images")

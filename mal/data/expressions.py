@@ -1,7 +1,6 @@
 """Referring expressions: what a file says of its objects, and the view of methods that learn from it."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from mal.data.strip import strip
 from mal.data.templates import templated
 from mal.data.wording import words
 from mal.engine.faults import Fault, Problem, describe, show
-from mal.engine.findings import number, some
+from mal.engine.findings import number, say, some
 from mal.errors import AnnotationError
 
 __all__ = ["expressions_only", "merged", "of_annotation", "words"]
@@ -33,7 +32,13 @@ def of_annotation(annotation: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def expressions_only(coco: dict[str, Any], *, kind: str = "file", source: str | Path = "the file") -> dict[str, Any]:
+def expressions_only(
+    coco: dict[str, Any],
+    *,
+    kind: str = "file",
+    source: str | Path = "the file",
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """The expressions view: a file without its masks (`strip`), and with `expressions` in every annotation.
 
     Args:
@@ -41,10 +46,11 @@ def expressions_only(coco: dict[str, Any], *, kind: str = "file", source: str | 
         kind: `file`: each object's own expressions; `templates`: made from boxes and categories (`templated`), whatever
             the file says.
         source: the file's name, for the errors.
+        tell: takes what is odd and yet usable; by default it goes to standard error, as a note on the file.
 
     Returns:
         A new file. `expressions` is a list of texts, empty for objects of which nothing is said, and for crowds: they
-        are several objects, so what a file says of one is left out, and counted on standard error.
+        are several objects, so what a file says of one is left out, and counted.
 
     Raises:
         AnnotationError: expressions that are no text, or of which no word is left; all of them, by kind of fault.
@@ -65,12 +71,11 @@ def expressions_only(coco: dict[str, Any], *, kind: str = "file", source: str | 
     if problems:
         raise AnnotationError(describe(problems, source))
     if crowds:
-        print(
-            f"note: {source}: expressions of {number(len(crowds), 'crowd')} (iscrowd 1; annotations {some(crowds)}) "
-            "are left out, for a crowd is no single object",
-            file=sys.stderr,
-            flush=True,
+        remark = (
+            f"expressions of {number(len(crowds), 'crowd')} (iscrowd 1; annotations {some(crowds)}) are left out, for "
+            "a crowd is no single object"
         )
+        tell(remark) if tell is not None else say(source, remark)
     return {**view, "annotations": annotations}
 
 

@@ -1,19 +1,21 @@
 """The points view: one to many points for each object, as a file gives them or drawn from the human mask."""
 
-import sys
+from collections.abc import Callable
 from typing import Any
 
 from mal.data.box_checks import is_absent
 from mal.data.drawn_points import drawn_point
 from mal.data.own_points import Point, own_points
 from mal.engine.faults import Fault, Problem, describe
-from mal.engine.findings import number, some
+from mal.engine.findings import number, say, some
 from mal.errors import AnnotationError
 
 KEPT = ("id", "image_id", "category_id", "iscrowd")
 
 
-def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "the file") -> dict[str, Any]:
+def points_only(
+    coco: dict[str, Any], *, kind: str = "inside", source: str = "the file", tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """The points view: of each annotation its id, image, category, whether it is a crowd, and its points.
 
     An object's own points come first; where it has none, one is drawn from its mask (`box_centre`: from its box).
@@ -22,6 +24,7 @@ def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "th
         coco: a COCO file that `annotations.read` gave, with points or masks.
         kind: how points are drawn: `box_centre`, or of `drawn_points.PROTOCOLS`.
         source: the file's name, for the errors.
+        tell: takes what is odd and yet usable; by default it goes to standard error, as a note on the file.
 
     Returns:
         A new file. Annotations keep their order and have `points`, all of them in their order, and `point`, the first.
@@ -53,7 +56,7 @@ def points_only(coco: dict[str, Any], *, kind: str = "inside", source: str = "th
     view: dict[str, Any] = {key: coco[key] for key in ("info", "licenses", "images", "categories") if key in coco}
     view |= {"annotations": annotations} | ({"without_point": without} if without else {})
     for remark in _remarks(view, kind, drawn=drawn, total=len(coco["annotations"])):
-        print(f"note: {source}: {remark}", file=sys.stderr, flush=True)
+        tell(remark) if tell is not None else say(source, remark)
     return view
 
 

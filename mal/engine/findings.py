@@ -1,5 +1,6 @@
 """What a look at files brings up: sentences, and how much each matters."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,11 @@ class Finding:
 
     level: str
     text: str
+
+
+def say(source: object, text: str) -> None:
+    """A note on a file, on standard error."""
+    print(f"note: {source}: {text}", file=sys.stderr, flush=True)
 
 
 def some(things: Iterable[object], *, most: int = 3) -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from mal.config import Config
 from mal.config_checks import check
-from mal.data.annotation_text import parse
-from mal.data.annotations import CocoDict, check_images, file_name, read
+from mal.data.annotations import CocoDict, check_images, file_name
 from mal.data.flags import all_flagged
 from mal.data.point_findings import point_findings
 from mal.data.sources import unreadable
-from mal.data.views import VIEWS
+from mal.data.views import VIEWS, read_for
 from mal.engine.files import digest, sha256, write_json
 from mal.engine.findings import STOPS
 from mal.engine.runtime import pick_device
@@ -92,16 +91,7 @@ def _read(view: str, file: Path, images: Path) -> tuple[CocoDict, CocoDict]:
     Raises:
         AnnotationError: it cannot be read or trusted.
     """
-    points = view == "points"
-    try:
-        original = read(file, masks=False, points=points)
-    except AnnotationError as error:
-        if view == "expressions" and isinstance(parse(file).value, list):
-            raise AnnotationError(
-                f"{file} is a list; `python -m mal.expressions json {file} --images {images} --out FILE` makes "
-                "the COCO file of it that --expressions reads"
-            ) from error
-        raise
+    original = read_for(view, file, images)
     return original, VIEWS[view](original, **({} if view == "boxes" else {"source": str(file)}))
 
 
