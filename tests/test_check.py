@@ -11,7 +11,7 @@ from PIL import Image
 from small_files import HEIGHT, WIDTH, coco_file, each, edit, run_lengths_of
 
 from mal.check import main, report
-from mal.data.headers import ORIENTATION
+from mal.data.orientations import ORIENTATION
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
-from mal.data.images import as_stored, load, load_for, load_upright
+from mal.data.headers import read_header
+from mal.data.images import load, load_for, load_upright
+from mal.data.orientations import as_stored
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 EXIF = 0x0112
@@ -160,18 +164,84 @@ def test_annotations_decide_about_an_exif_rotation(tmp_path: Path, orientation: 
         assert np.array_equal(turned.permute(1, 2, 0), SHOWN[orientation](stored))
 
 
-@pytest.mark.parametrize("orientation", SHOWN)
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_upright_is_what_a_viewer_shows_and_there_is_a_way_back(tmp_path: Path, orientation: int, suffix: str) -> None:
+def exif_of(tags: dict[int, Any]) -> bytes:
+    """An EXIF block with values of any kind, as cameras and programs write it; big-endian, one directory."""
+    entries, more = b"", b""
+    start = 8 + 2 + 12 * len(tags) + 4
+    for tag, value in sorted(tags.items()):
+        if isinstance(value, int):
+            entries += struct.pack(">HHIHH", tag, 3, 1, value, 0)
+        elif isinstance(value, str):
+            entries += struct.pack(">HHI4s", tag, 2, 4, value.encode().ljust(4, b"\0"))
+        else:
+            rational = isinstance(value, IFDRational)
+            data = struct.pack(">ii", value.numerator, value.denominator) if rational else struct.pack(">d", value)
+            entries += struct.pack(">HHII", tag, 10 if rational else 12, 1, start + len(more))
+            more += data
+    return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(tags)) + entries + bytes(4) + more
+
+
+def turned_file(path: Path, image: Image.Image, orientation: object, **options: Any) -> Path:
     exif = Image.Exif()
     exif[EXIF] = orientation
-    path = saved(Image.fromarray(PIXELS), tmp_path / f"a.{suffix}", exif=exif)
+    return saved(image, path, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_upright_is_what_a_viewer_shows_and_there_is_a_way_back(tmp_path: Path, orientation: int, suffix: str) -> None:
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = turned_file(tmp_path / f"a.{suffix}", Image.fromarray(PIXELS), orientation, **options)
+    plain = rgb(saved(Image.fromarray(PIXELS), tmp_path / f"b.{suffix}", **options))
+    assert np.array_equal(rgb(path), plain)  # as stored
     upright, found = load_upright(path)
     assert found == orientation
     shown = upright.permute(1, 2, 0).numpy()
-    assert np.array_equal(shown, SHOWN[orientation](rgb(path)))
-    assert np.array_equal(as_stored(shown, orientation), rgb(path))
-    assert np.array_equal(as_stored(shown[..., 0], orientation), rgb(path)[..., 0])
+    assert np.array_equal(shown, SHOWN[orientation](plain))
+    assert np.array_equal(as_stored(shown, orientation), plain)
+    assert np.array_equal(as_stored(shown[..., 0], orientation), plain[..., 0])
+    entry = {"id": 1, "file_name": path.name, "width": 9, "height": 6}
+    assert np.array_equal(load_for(entry, tmp_path).permute(1, 2, 0), plain)
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_tiffs_of_every_kind_are_turned_as_others_are(
+    tmp_path: Path, orientation: int, mode: str, compression: str | None
+) -> None:
+    kinds = {"I;16": Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)}
+    image = kinds.get(mode) or Image.fromarray(PIXELS).convert(mode)
+    plain = rgb(saved(image, tmp_path / "b.tif", compression=compression))
+    path = turned_file(tmp_path / "a.tif", image, orientation, compression=compression)
+    assert np.array_equal(rgb(path), plain)
+    assert np.array_equal(load_upright(path)[0].permute(1, 2, 0), SHOWN[orientation](plain))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({EXIF: 6, 0x011A: IFDRational(-1, 3)}, 6),  # what cannot be written again matters to nobody
+        ({EXIF: IFDRational(6, 1)}, 6),
+        ({EXIF: 6.0}, 6),
+        ({EXIF: IFDRational(1, 2)}, 1),
+        ({EXIF: "six"}, 1),
+    ],
+)
+def test_a_turn_is_read_from_odd_tags(tmp_path: Path, suffix: str, tags: dict[int, Any], expected: int) -> None:
+    path = saved(Image.fromarray(PIXELS), tmp_path / f"a.{suffix}", exif=exif_of(tags))
+    upright, found = load_upright(path)
+    assert (found, type(found)) == (expected, int)
+    assert upright.shape == ((3, 9, 6) if expected == 6 else (3, 6, 9))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_tags_that_are_none_turn_nothing(tmp_path: Path, suffix: str) -> None:
+    path = saved(Image.fromarray(PIXELS), tmp_path / f"a.{suffix}", exif=b"Exif\0\0no such thing")
+    upright, found = load_upright(path)
+    assert (found, upright.shape) == (1, (3, 6, 9))
+    assert read_header(path) == (9, 6, 1)
 
 
 @pytest.mark.parametrize("orientation", [None, 0, 9])

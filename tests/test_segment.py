@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mal.data.headers import ORIENTATION
-from mal.data.images import as_stored, load
+from mal.data.images import load
+from mal.data.orientations import ORIENTATION, as_stored
 from mal.data.semantic import read_map
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.methods.simformer.checkpoint import FILE

@@ -11,10 +11,9 @@ from PIL import Image
 
 from mal.data.depth import samples
 from mal.data.image_names import file_name
+from mal.data.orientations import QUARTERS, orientation_of, stored_size
 from mal.engine.findings import some
 
-ORIENTATION = 0x0112  # EXIF tag; 1: as stored
-QUARTERS = (5, 6, 7, 8)  # orientations that exchange width and height
 THREADS = 8
 ABSENT = "there is no such file"
 
@@ -33,8 +32,8 @@ def read_header(path: Path) -> Header | str:
         with Image.open(path) as image:
             if image.mode in ("I", "F") and not samples(image).wide:  # as `images.load` refuses it
                 return "its pixels have 32 bits or are signed or fractions; save it with 8 or 16 bits a channel"
-            turn = image.getexif().get(ORIENTATION, 1)
-            return Header(*image.size, turn if turn in range(1, 9) else 1)
+            orientation = orientation_of(image)
+            return Header(*stored_size(image, orientation), orientation)
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     except Image.DecompressionBombError:

@@ -1,32 +1,20 @@
 """Image files → pixels. Every kind of image becomes 8-bit RGB by a stated rule, or is an error; none is guessed at."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mal.data.depth import Samples, check_colour, grey, samples
-from mal.data.headers import ORIENTATION, QUARTERS
 from mal.data.image_names import file_name
+from mal.data.orientations import QUARTERS, orientation_of, stored, stored_size, upright
 from mal.errors import ImageError
-
-_TO_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # orientation → from what a viewer shows
-    1: lambda shown: shown,
-    2: np.fliplr,
-    3: lambda shown: np.rot90(shown, 2),
-    4: np.flipud,
-    5: lambda shown: shown.swapaxes(0, 1),
-    6: np.rot90,
-    7: lambda shown: np.rot90(shown, 2).swapaxes(0, 1),
-    8: lambda shown: np.rot90(shown, -1),
-}
 
 
 def load(path: str | Path) -> Tensor:
@@ -47,9 +35,9 @@ def load(path: str | Path) -> Tensor:
         ImageError: the file is absent, is no image, is cut off, is too large, or holds values without a known range
             (32-bit, floating point, signed, colours in the lower bits of 16).
     """
-    with _opened(path) as image:
-        about = samples(image)
-        return _rgb(_decoded(image, path), about, path)
+    with _opened(path) as file:
+        about, orientation = samples(file), orientation_of(file)
+        return _rgb(_decoded(file, orientation, path), about, path)
 
 
 def load_upright(path: str | Path) -> tuple[Tensor, int]:
@@ -61,20 +49,9 @@ def load_upright(path: str | Path) -> tuple[Tensor, int]:
     Raises:
         ImageError: as `load`.
     """
-    with _opened(path) as image:
-        about = samples(image)
-        pixels = _decoded(image, path)
-        orientation = _orientation(image, path)
-        return _rgb(ImageOps.exif_transpose(pixels) if orientation > 1 else pixels, about, path), orientation
-
-
-def as_stored(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """What is known of the pixels of an upright image (H, W, …), in the order in which its file stores them.
-
-    Args:
-        orientation: of the file, as `load_upright` gives it.
-    """
-    return _TO_STORED[orientation](values)
+    with _opened(path) as file:
+        about, orientation = samples(file), orientation_of(file)
+        return _rgb(upright(_decoded(file, orientation, path), orientation), about, path), orientation
 
 
 def load_for(image: dict[str, Any], folder: Path) -> Tensor:
@@ -95,10 +72,11 @@ def load_for(image: dict[str, Any], folder: Path) -> Tensor:
         ImageError: as `load`, or the size is not the annotation's.
     """
     path = folder / file_name(image)
-    with _opened(path) as stored:
-        about, turned = samples(stored), _turned(stored, image, path)
-        pixels = _decoded(stored, path)
-        return _rgb(ImageOps.exif_transpose(pixels) if turned else pixels, about, path)
+    with _opened(path) as file:
+        about, orientation = samples(file), orientation_of(file)
+        turned = _turned(file, orientation, image, path)
+        pixels = _decoded(file, orientation, path)
+        return _rgb(upright(pixels, orientation) if turned else pixels, about, path)
 
 
 def check_size(image: dict[str, Any], folder: Path) -> None:
@@ -108,16 +86,16 @@ def check_size(image: dict[str, Any], folder: Path) -> None:
         ImageError: as `load_for`, but for damage behind the header.
     """
     path = folder / file_name(image)
-    with _opened(path) as stored:
-        _turned(stored, image, path)
+    with _opened(path) as file:
+        _turned(file, orientation_of(file), image, path)
 
 
-def _turned(stored: Image.Image, image: dict[str, Any], path: Path) -> bool:
-    """Whether an opened image has its annotated size after its EXIF rotation only; an error where it never has."""
-    size, annotated = stored.size, (image["width"], image["height"])
+def _turned(file: Image.Image, orientation: int, image: dict[str, Any], path: Path) -> bool:
+    """Whether an opened file has the annotated size after its EXIF rotation only; an error where it never has."""
+    size, annotated = stored_size(file, orientation), (image["width"], image["height"])
     if size == annotated:
         return False
-    turns = _orientation(stored, path) in QUARTERS
+    turns = orientation in QUARTERS
     if turns and size[::-1] == annotated:
         return True
     raise ImageError(
@@ -129,37 +107,28 @@ def _turned(stored: Image.Image, image: dict[str, Any], path: Path) -> bool:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """An image whose header is read and whose pixels are not."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice its limit is our business
-            image = Image.open(path)
-    except Exception as error:
-        raise _open_error(error, path) from error
-    with image:
+    """An image file whose header is read and whose pixels are not."""
+    with ExitStack() as files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice its limit is our business
+                # by its name Pillow would map an uncompressed TIFF into memory, one that it turns at a wrong size
+                file = files.enter_context(Path(path).open("rb"))
+                image = files.enter_context(Image.open(file))
+        except Exception as error:
+            raise _open_error(error, path) from error
         yield image
 
 
-def _decoded(image: Image.Image, path: str | Path) -> Image.Image:
-    """The same image with its pixels; whatever Pillow says about a bad file becomes an ImageError."""
+def _decoded(file: Image.Image, orientation: int, path: str | Path) -> Image.Image:
+    """The pixels of an opened file, as stored; whatever Pillow says about a bad one becomes an ImageError."""
     try:
-        image.load()
+        file.load()
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for a broken file
         raise _damaged(error, path) from error
-    return image
-
-
-def _orientation(image: Image.Image, path: str | Path) -> int:
-    """1 to 8, by an EXIF tag; 1 without one, or with one of no meaning. A PNG may have it behind the pixels."""
-    try:
-        found = image.getexif().get(ORIENTATION, 1)
-        return found if found in _TO_STORED else 1
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _damaged(error, path) from error
+    return stored(file, orientation)
 
 
 def _rgb(image: Image.Image, about: Samples, path: str | Path) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mal.data.headers import ORIENTATION
 from mal.data.image_folder import folder_fault
-from mal.data.images import as_stored, load_upright
+from mal.data.images import load_upright
+from mal.data.orientations import ORIENTATION, as_stored
 from mal.engine.files import atomic_write, digest, read_json, sha256, write_json
 from mal.engine.findings import number, some
 from mal.engine.progress import Progress
