@@ -37,8 +37,9 @@ ROWS: dict[str, dict[str, Any]] = {  # name → what a run's columns hold; the f
 # of a training of masks: what makes it one row or another; all other settings of two that are compared are alike
 OWN = re.compile(
     r"train_res\.partialres\.(parts|few|rec|network\.(model|query)|sequence\.(task|points)|res\.(start|start_from|steps|"
-    r"epochs|drop_at))\b.*|res_val\..*\.points"
+    r"epochs|drop_at|snapshots))\b.*|res_val\..*\.points"
 )
+SNAPSHOTS = re.compile(r".*\bres\.snapshots")
 SEQUENCE = re.compile(r".*\.partialres\.sequence\..*")  # what a rival without sequences does not read
 STAGES = ("train_res", "refer_val", "res_val")
 EVERY = 2  # no projections are further apart: a threshold that keeps every prediction
@@ -113,7 +114,7 @@ def by_row(records: Sequence[Record], known: Mapping[str, Record], store: Path) 
     """Rows in the order of ROWS, fewer masks first, each with its results.
 
     Raises:
-        ReferringError: two results are the same row, with the same seed and settings.
+        ReferringError: two results are the same row, with the same seed and settings but for what their trainings kept.
         UnreadableRecordError: a file is absent or broken.
     """
     found: dict[Row, dict[Key, Run]] = {}
@@ -123,6 +124,8 @@ def by_row(records: Sequence[Record], known: Mapping[str, Record], store: Path) 
         runs, key = found.setdefault(row, {}), key_of(record, known)
         if key in runs:
             both = [settings_of(one, known) for one in (runs[key].record, record)]
+            if all(SNAPSHOTS.fullmatch(name) for name in differing(both)):
+                continue  # the same network, of which one training kept what the other did not
             raise ReferringError(f"two results are {row} with seed {key.seed}: {choices(differing(both), both)}")
         runs[key] = Run(record, rec_of(record, known), scores(store, record))
     order = [*ROWS]

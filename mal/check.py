@@ -27,6 +27,7 @@ TITLES = {
     MASKS: "stops a run that trains or measures on human masks",
     NOTE: "note",
 }
+WAYS_OUT = {"points": " (with boxes, data.points.kind=box_centre draws them)", "expressions": ""}
 CROWDS = 0.1  # share of the masks from which on crowds are looked at twice
 
 
@@ -118,11 +119,13 @@ def _seen(path: Path, folder: Path, view: str, *, lvis: bool, skip: bool) -> tup
     try:
         coco = read_for(view, path, folder)
     except AnnotationError as error:
-        return "cannot be used", None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
-    (counted, own), census = LOOKS[view](coco), take(coco)
-    about_boxes = census.findings if view == "expressions" else []
-    found = [*own, *about_boxes, *_about_masks(census), *_about_images(coco, folder, skip=skip)]
-    return f"{counted}; {words(census)}", census, found
+        text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+        return "cannot be used", None, [Finding(STOPS, text + WAYS_OUT[view])]
+    census, found = look(path, folder, lvis=lvis, skip=skip)
+    if census is None:
+        return "cannot be used", None, found
+    counted, own = LOOKS[view](coco)
+    return f"{counted}; {words(census)}", census, [*own, *found]
 
 
 def look(path: Path, folder: Path, *, lvis: bool = False, skip: bool = False) -> tuple[Census | None, list[Finding]]:
@@ -264,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     view = parser.add_mutually_exclusive_group()
     for name in LOOKS:
         view.add_argument(
-            f"--{name}", dest="view", action="store_const", const=name, help=f"its {name} are what is learned from"
+            f"--{name}", dest="view", action="store_const", const=name, help=f"for methods that learn from its {name}"
         )
     parser.set_defaults(view="boxes")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its images")

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="images, also in folders below; seen upright, as viewers show them by their EXIF tag",
+        help="images, also in folders below; turned upright by their EXIF tag, as viewers do",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where maps are written")
     parser.add_argument("--overlay", action="store_true", help="also draw each map over its image, in FOLDER/overlays")

@@ -18,7 +18,6 @@ COLUMNS = {
 FULL = {"cctf": "matched", "pmca": True, "pseudo": "model", "threshold": 0.1}
 HEIGHT, WIDTH, COUNT, POINTS = 48, 64, 10, 8
 GRID = 8  # cells a side of the square
-KEPT = 4  # networks in the course of a training
 ANGLES = np.linspace(0, -2 * np.pi, POINTS, endpoint=False) - np.pi / 2  # from the top, anticlockwise on screen
 
 
@@ -81,10 +80,15 @@ def expression(image: int) -> str:
     return f"the red ellipse number {image}" + " of the drawn ones that are on a grey ground" * (image % 2)
 
 
-def write_run(root: Path, key: str, iou: float, **columns: Any) -> None:
-    """A network, its answers, their IoUs, what it looks at. An answer's contour is the true one, larger or smaller."""
+def write_run(root: Path, key: str, iou: float, *, snapshots: int = 4, **columns: Any) -> None:
+    """A network, its answers, their IoUs, what it looks at. An answer's contour is the true one, larger or smaller.
+
+    Args:
+        snapshots: networks kept during its training, whose course is measured.
+    """
     columns = COLUMNS | columns
-    config = {"seed": columns["seed"], "partialres": {"res": {"steps": columns["steps"]}}}
+    res = {"steps": columns["steps"]} | ({"snapshots": snapshots} if snapshots else {})
+    config = {"seed": columns["seed"], "partialres": {"res": res}}
     add(root, record("train_res", key, config=config, **columns))
     answered = add(root, record("refer_val", key, inputs=[f"train_res/{key}", "shapes_val/s"], **columns))
     (answered / "refer.json").write_text(json.dumps([answer(image, columns) for image in range(1, COUNT + 1)]))
@@ -92,8 +96,9 @@ def write_run(root: Path, key: str, iou: float, **columns: Any) -> None:
     scored = add(root, record("res_val", key, inputs=[f"refer_val/{key}", "shapes_val/s"], **columns), **bounds)
     ids = np.arange(1, COUNT + 1)
     np.savez(scored / "iou.npz", ids=100 + ids, image_ids=ids, iou=iou + 0.01 * ids)
-    course = {f"mean_iou_{part}": iou * part / KEPT for part in range(1, KEPT + 1)}
-    add(root, record("course_val", key, inputs=["expressions_val/e", f"train_res/{key}"], **columns), **course)
+    if snapshots:
+        course = {f"mean_iou_{part}": iou * part / snapshots for part in range(1, snapshots + 1)}
+        add(root, record("course_val", key, inputs=["expressions_val/e", f"train_res/{key}"], **columns), **course)
     if columns["model"] == "sequence":
         seen = add(root, record("looks_val", key, inputs=[f"train_res/{key}", "shapes_val/s"], **columns))
         np.savez(seen / "looks.npz", **looks(columns))

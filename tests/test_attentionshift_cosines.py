@@ -56,15 +56,15 @@ def test_an_instance_has_the_patches_that_it_fills_by_more_than_half() -> None:
     masks[0, 0:4, 0:4] = True  # patch 0, whole
     masks[0, 0:4, 4:6] = True  # half of patch 1: not more
     masks[0, 4:7, 0:3] = True  # 9 of 16 pixels of patch 4
-    masks[1, 8:10, 4:8] = True  # all of what the image shows of patch 9, half of it
-    masks[2, 4:8, 12:14] = True  # likewise patch 7
+    masks[1, 8:10, 4:8] = True  # all of what the image shows of patch 9
+    masks[2, 4:8, 12:13] = True  # half of what it shows of patch 7: not more
     others = np.zeros((10, 14), dtype=bool)
     others[0, 8] = True  # a pixel of patch 2
     found = features_of(features, np.array([5, 6, 7]), masks, others, patch=4)
-    assert found.labels.tolist() == [5]
-    expected = np.zeros(12)
-    expected[[0, 4]] = 1, 5
-    assert found.instances == pytest.approx(expected[None] / np.linalg.norm(expected))
+    assert found.labels.tolist() == [5, 6]
+    expected = np.zeros((2, 12))
+    expected[0, [0, 4]], expected[1, 9] = (1, 5), 1
+    assert found.instances == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True))
     free = np.zeros(12)
     free[[5, 6]] = 6, 7  # 0, 1, 4 and 9 hold an object, 2 another's pixel; 3, 7, 8, 10 and 11 are no whole patches
     assert found.background == pytest.approx(free / np.linalg.norm(free))
@@ -86,6 +86,11 @@ def test_a_network_is_measured_on_every_image(compose, tmp_path: Path) -> None:
     assert 0 < count <= len(human["annotations"])
     with pytest.raises(MalError, match="no object of the validation images has a mask that fills most of a patch"):
         feature_cosines(trained, config, points, {**human, "annotations": []}, folder / "images", CPU)
+    for entry in human["images"]:  # one object of each image is not drawn
+        next(a for a in human["annotations"] if a["image_id"] == entry["id"])["segmentation"] = []
+    partly, fewer = feature_cosines(trained, config, points, human, folder / "images", CPU)
+    assert set(partly) == {"between", "within"}
+    assert fewer < count
 
 
 @pytest.mark.slow
@@ -97,6 +102,10 @@ def test_a_run_measures_the_networks_that_it_kept(tmp_path: Path) -> None:
     assert names <= set(record["metrics"])
     (folder,) = tmp_path.glob("train_attentionshift/*")
     assert len([*folder.glob("snapshots/*.pt")]) == 2
-    last = sorted(folder.glob("snapshots/*.pt"))[-1]
+    first, last = sorted(folder.glob("snapshots/*.pt"))
+    before = first.read_bytes()
+    first.unlink()  # then it is learned again
+    command(*SMOKE[:1], *SMOKE[2:5], kept, store=tmp_path)
+    assert first.read_bytes() == before
     states = [torch.load(path, weights_only=True)["network"] for path in (last, folder / "labeler.pt")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

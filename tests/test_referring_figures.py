@@ -97,11 +97,22 @@ def test_iou_stands_over_the_share_of_the_masks_and_over_the_trainings_at_its_en
     assert "the range of the seeds, of one seed the 95 % bootstrap interval" in sketch.caption
     (tmp_path / "course_val" / "q100" / "run.json").unlink()
     less = drawn(tmp_path, fractions)
-    assert "res_val/q100: its training kept no networks on its way" in less.left_out[0]
+    assert "res_val/q100: no networks were kept during its training" in less.left_out[0]
     assert [len(axes.lines) for axes in less.figure.axes[1:]] == [2, 1]
     for path in tmp_path.glob("course_val/*/run.json"):
         path.unlink()
     assert titles(drawn(tmp_path, fractions)) == ["after training"]
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_of_a_result_with_and_without_its_course_the_former_is_shown(tmp_path: Path, order: str) -> None:
+    for percent in (1.0, 100.0):
+        for key, snapshots in zip(order, (0, 4), strict=True):
+            write_run(tmp_path, f"{key}{percent:g}", 0.4, percent=percent, snapshots=snapshots)
+    sketch = drawn(tmp_path, fractions)
+    assert [len(line.get_xdata()) for line in sketch.figure.axes[0].lines] == [2]
+    assert [len(axes.lines) for axes in sketch.figure.axes[1:]] == [1, 1]
+    assert sketch.left_out == ()
 
 
 def test_only_results_that_differ_in_share_model_and_start_are_lines(tmp_path: Path) -> None:

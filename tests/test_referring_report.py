@@ -45,7 +45,9 @@ class Store:
             self.recs[seed, model] = trained
         return self.recs[seed, model]
 
-    def add(self, iou: float, *, lr: float = 5e-4, ids: int = 0, shuffle: float = 0.0, **columns: Any) -> str:
+    def add(
+        self, iou: float, *, lr: float = 5e-4, ids: int = 0, shuffle: float = 0.0, snapshots: int = 0, **columns: Any
+    ) -> str:
         """A network whose masks have this IoU on average; that of an image's expressions differs by WAVE."""
         columns = COLUMNS | columns
         seed, model = columns["seed"], columns["model"]
@@ -54,6 +56,7 @@ class Store:
             guesses = self.runs.add("train_res", {**columns, "pseudo": "none"}, config={"seed": seed}, inputs=inputs)
             inputs["points"] = self.runs.add("pseudo_points", columns, inputs={"network": guesses}, share_kept=0.4)
         res = {"lr": lr, "steps": columns["steps"], "start": columns["start"]}
+        res |= {"snapshots": snapshots} if snapshots else {}
         sequence = {"points": columns["contour_points"], "shuffle": shuffle, "task": columns["task"]}
         config = {"seed": seed, "partialres": {"res": res, "sequence": sequence, "network": {"model": model}}}
         trained = self.runs.add("train_res", columns, config=config, inputs=inputs)
@@ -214,6 +217,14 @@ def test_only_runs_that_differ_in_what_makes_their_rows_are_compared(store: Stor
     text = store.report()
     assert "no runs of both" in cells(text, "difference of")["naive − alone"]["what it says"]
     assert [*cells(text, "row")] == ["alone, N 8, 5 %", "alone, N 12, 5 %", "naive, N 8, 5 %"]
+
+
+def test_what_a_training_kept_of_its_course_makes_no_other_row(store: Store) -> None:
+    store.add(0.3, start="none")
+    store.add(0.4, snapshots=8)
+    assert cells(store.report(), "difference of")["naive, N 8, 5 % − alone"]["IoU"] == "+0.100"
+    store.add(0.4)
+    assert cells(store.report(), "row")["naive, N 8, 5 %"]["IoU"] == "0.400"
 
 
 def test_two_results_of_one_row_need_a_choice(store: Store) -> None:

@@ -202,13 +202,13 @@ def test_a_checkpoint_of_another_training_is_named(tmp_path: Path) -> None:
 
 
 def with_snapshots(folder: Path, count: int, **options: Any) -> Trainer:
-    run = trainer(folder, **options)
-    run.snapshots = Snapshots(folder, count, lambda path: save_checkpoint(path, run.state["model"].state_dict()))
+    run = trainer(folder, snapshots=Snapshots(folder, count, STEPS), **options)
+    run.write = lambda path: save_checkpoint(path, run.state["model"].state_dict())
     return run
 
 
-def weights_kept(folder: Path) -> dict[int, float]:
-    return {step: float(load_checkpoint(path)["weight"][0, 0]) for step, path in kept(folder)}
+def weights_kept(folder: Path, count: int) -> dict[int, float]:
+    return {int(path.stem): float(load_checkpoint(path)["weight"][0, 0]) for path in kept(folder, count)}
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,12 @@ def weights_kept(folder: Path) -> dict[int, float]:
 def test_networks_are_kept_at_equal_shares_of_the_steps(tmp_path: Path, count: int, steps: list[int]) -> None:
     seen = {}
     run = with_snapshots(tmp_path, count)
+    assert not run.snapshots.are_whole()
     end = learn(run, then=lambda step: seen.update({step + 1: float(run.state["model"].weight.detach()[0, 0])}))
-    assert weights_kept(tmp_path) == {step: seen[step] for step in steps}
-    assert weights_kept(tmp_path)[11] == float(end[0, 0])
+    found = weights_kept(tmp_path, count)
+    assert found == {step: seen[step] for step in steps}
+    assert found[11] == float(end[0, 0])
+    assert run.snapshots.are_whole()
 
 
 def test_keeping_networks_changes_nothing_and_a_killed_run_keeps_the_same(tmp_path: Path) -> None:
@@ -232,10 +235,14 @@ def test_keeping_networks_changes_nothing_and_a_killed_run_keeps_the_same(tmp_pa
             with pytest.raises(KeyboardInterrupt):
                 learn(with_snapshots(folder, 4, **options), die=step)
         assert torch.equal(learn(with_snapshots(folder, 4)), plain)
-        assert weights_kept(folder) == weights_kept(tmp_path / "whole")
+        assert weights_kept(folder, 4) == weights_kept(tmp_path / "whole", 4)
 
 
 def test_networks_that_went_are_asked_for_in_a_sentence(tmp_path: Path) -> None:
-    learn(with_snapshots(tmp_path, 0))
-    with pytest.raises(MalError, match="holds no snapshots any more; remove that folder"):
-        kept(tmp_path)
+    run = with_snapshots(tmp_path, 3)
+    learn(run)
+    (tmp_path / "snapshots" / "000000007.pt").unlink()
+    assert not run.snapshots.are_whole()
+    with pytest.raises(MalError, match=r"holds 2 of 3 snapshots; remove that folder"):
+        kept(tmp_path, 3)
+    assert Snapshots(tmp_path, 0, STEPS).are_whole()

@@ -21,7 +21,7 @@ def _of_features(record: Record) -> bool:
 
 @each("course_val", _of_features)
 def over_training(groups: list[Group], results: Results) -> Drawing:
-    """A panel a kind of pairs, a line a way to teach."""
+    """One panel per kind of pair, one line per way of teaching."""
     figure = sheet(PAGE, 2.1)
     panels = [name for name in TITLES if all(f"{name}_1" in record["metrics"] for group in groups for record in group)]
     if not panels:
@@ -39,7 +39,7 @@ def over_training(groups: list[Group], results: Results) -> Drawing:
     caption = (
         f"Mean cosines of features of {method}'s last map on the validation images, in the course of training. An "
         "instance is the mean of the patches that its human mask covers by more than half; background, of the same "
-        "image, of the patches without any object. The paper does not define them: this is inferred. "
+        "image, of the patches that contain no object. The paper does not define them: this is inferred. "
         + ("Bands: the range of the seeds. " if any(len(group) > 1 for group in groups) else "")
     )
     record = groups[0][0]

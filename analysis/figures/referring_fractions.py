@@ -96,7 +96,9 @@ def _alike(groups: Sequence[Group], results: Results) -> tuple[list[Group], int]
 
     families = dict.fromkeys((settings(group), of_sequence(group)) for group in groups)
     chosen = max(map(fit, families), key=lambda found: (len(found), -settings(found[0])[0]))
-    return chosen, len(groups) - len(chosen)
+    with_course = sorted(chosen, key=lambda group: _course(group[0], results) is not None)
+    once = {_row(group[0]): group for group in with_course}  # of the same with and without a course, the former
+    return [*once.values()], len(groups) - len(chosen)
 
 
 def _lines(groups: Sequence[Group]) -> Iterator[Line]:
@@ -127,7 +129,7 @@ def _courses(
         for line in lines:
             for _, group in (pair for pair in line.groups if pair[0] == share):
                 try:
-                    means = [over_course(_measured(record, results), "mean_iou") for record in group]
+                    means = [_measured(record, results) for record in group]
                 except LeftOut as error:
                     notes.append(str(error))
                     continue
@@ -144,14 +146,19 @@ def _draw_courses(axes: Axes, courses: Sequence[tuple[Look, NDArray[np.float64]]
     axes.set_ylim(bottom=0)
 
 
-def _measured(record: Record, results: Results) -> Record:
-    """How good the network that a result is of was in the course of its training.
+def _course(record: Record, results: Results) -> Record | None:
+    """How good the network that a result is of was in the course of its training; None where nothing of it was kept."""
+    trained = next((name for name in results.ancestors(record) if name.startswith("train_res/")), None)
+    courses = (one for one in results.records if one["stage"] == "course_val")
+    return next((one for one in courses if trained in one["inputs"].values()), None)
+
+
+def _measured(record: Record, results: Results) -> list[float]:
+    """Its mean IoU over the course.
 
     Raises:
-        LeftOut: nothing of it was kept.
+        LeftOut: there is none.
     """
-    trained = next((name for name in results.ancestors(record) if name.startswith("train_res/")), None)
-    for other in results.records:
-        if other["stage"] == "course_val" and trained in other["inputs"].values():
-            return other
-    raise LeftOut(f"{address(record)}: its training kept no networks on its way (partialres.res.snapshots=8 does)")
+    if (course := _course(record, results)) is None:
+        raise LeftOut(f"{address(record)}: no networks were kept during its training (partialres.res.snapshots=8 does)")
+    return over_course(course, "mean_iou")

@@ -53,7 +53,8 @@ class Trainer:
     checkpoint_seconds: float
     checkpoint_steps: int = 0  # also every so many steps; 0: by the clock alone
     stop_after: int | None = None  # steps of this call
-    snapshots: Snapshots | None = None
+    snapshots: Snapshots | None = None  # what is kept of the network during training
+    write: Callable[[Path], None] | None = None  # writes what has been learned so far, for these
     unit: str = "step"  # in messages
     step: int = 0  # how many are done
 
@@ -111,7 +112,7 @@ class Trainer:
             last = self.step == self.total
             logged = last or self.step % self.curve.every == 0
             due = self.checkpoint_steps > 0 and self.step % self.checkpoint_steps == 0
-            snapshot = self.snapshots is not None and self.snapshots.due(self.step, self.total)
+            snapshot = self.snapshots is not None and self.step in self.snapshots.steps
             stop = "train.stop_after" if self.step - first == self.stop_after else signals.raised
             late = CLOCK if time.monotonic() - saved >= self.checkpoint_seconds else None
             reason = None if last else ranks.agreed(stop, late)
@@ -120,8 +121,8 @@ class Trainer:
             progress.advance(1, **(self.curve.write(self.step) if logged else {}))
             if last or due or snapshot or reason:
                 self.guard.check_weights(self.step)
-            if snapshot and self.snapshots is not None:
-                self.snapshots.take(self.step)
+            if snapshot and self.snapshots is not None and self.write is not None:
+                self.snapshots.take(self.step, self.write)
             if last:
                 return
             if due or reason:

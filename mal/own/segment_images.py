@@ -167,8 +167,8 @@ def named(trained: Trained, colours: np.ndarray) -> dict[str, dict[str, str]]:
 def write_palette_map(path: Path, values: np.ndarray, colours: np.ndarray, *, call: str, orientation: int = 1) -> None:
     """Write a class map as a PNG whose values are the classes and whose palette shows them; `read_map` reads it.
 
-    Its pixels are those of the image's file, and it has the same EXIF rotation: readers that heed the tag and readers
-    that do not each find it lie on the image.
+    Its pixels are those of the image's file, and it has the same EXIF tag: it lies on the image for readers that apply
+    the tag, and for those that ignore it.
 
     Args:
         values: (height, width) uint8, of the upright image.

@@ -19,7 +19,7 @@ from mal.methods.attentionshift.data import objects_of
 from mal.methods.attentionshift.known import as_shown, samples
 
 Floats = NDArray[np.float64]
-INSIDE = 0.5  # share of a patch that lies in an instance, above which it is one of its patches
+INSIDE = 0.5  # share of what the image shows of a patch, above which the patch is an instance's
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Features:
 
 def cosines(found: Sequence[Features]) -> dict[str, float]:
     """Mean cosines, in [-1, 1]: `background` of instances with their own image's background, `between` of pairs of
-    instances of two classes and `within` of pairs of one class, both over all images; those that have a pair.
+    instances of two classes and `within` of pairs of one class, both over all images; only those for which there is a
+    pair.
     """
     own = [each.instances @ each.background for each in found if each.background is not None]
     labels = np.concatenate([each.labels for each in found])
@@ -69,7 +70,8 @@ def features_of(
         labels: (n,) of the instances. masks: (n, H, W) of them in pixels as the network is shown them, H <= h·patch.
         others: (H, W), what belongs to further objects, such as crowds.
     """
-    vectors = [_unit(features, _share(mask, features, patch) > INSIDE) for mask in masks]
+    seen = _share(np.ones(others.shape, dtype=bool), features, patch)  # of each patch, by the image
+    vectors = [_unit(features, _share(mask, features, patch) > INSIDE * seen) for mask in masks]
     kept = [vector is not None for vector in vectors]
     instances = np.array([vector for vector in vectors if vector is not None]).reshape(-1, len(features))
     taken = np.ones((features.shape[1] * patch, features.shape[2] * patch), dtype=bool)  # padding is no background
@@ -84,7 +86,7 @@ def feature_cosines(
     """`cosines` of a network on the images of a points view, and of how many instances they are.
 
     Args:
-        human: the same file with its masks; instances without one are objects, yet of no class.
+        human: the same file with its masks. Objects without one are left out, as is the background of their images.
 
     Raises:
         MalError: no instance has a mask that fills most of a patch.
@@ -94,7 +96,7 @@ def feature_cosines(
     if not count:
         raise MalError(
             "no object of the validation images has a mask that fills most of a patch: no features to compare; "
-            "set attentionshift.learning.snapshots=0, or larger test_short_sides of attentionshift.scale"
+            "set larger attentionshift.scale.test_short_sides"
         )
     return cosines(found), count
 
@@ -116,7 +118,8 @@ def _per_image(
                 if a.get("segmentation")
             }
             own = [identity for identity in label if identity in masks]
-            others = np.zeros(size, dtype=bool)
+            # where an object has no mask, nothing tells what is background
+            others = np.full(size, bool(label.keys() - masks.keys()))
             for identity in masks.keys() - label.keys():
                 others |= masks[identity]
             features = network.features(network.see([sample.image]), 0, sample.points).double().cpu().numpy()

@@ -122,7 +122,8 @@ def course(context: Context) -> Stage:
         points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
         figures: dict[str, float] = {}
         count = 0
-        for part, (_, path) in enumerate(kept(workdir.inputs["network"]), start=1):
+        snapshots = kept(workdir.inputs["network"], config.attentionshift.learning.snapshots)
+        for part, path in enumerate(snapshots, start=1):
             network = load(path, config, workdir.device)
             means, count = feature_cosines(network, config, points, human, split.images, workdir.device)
             figures |= {f"{name}_{part}": mean for name, mean in means.items()}

@@ -60,7 +60,8 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
         agnostic=config.data.class_agnostic,
     )
     steps = total_steps(learning, len(dataset))
-    if finished(folder / FILE):
+    snapshots = Snapshots(folder, learning.snapshots, steps)
+    if finished(folder / FILE) and snapshots.are_whole():
         return {"steps": steps, "images": len(dataset)}
     seed_everything(config.seed, "attentionshift")
     dtype = network_dtype(running.precision, device)
@@ -81,7 +82,8 @@ def train(coco: CocoDict, images: Path, config: Config, *, folder: Path, device:
         guard=Guard(network, partial(bad_image_loss, WAY_OUT), partial(bad_weights_left, WAY_OUT)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
-        snapshots=Snapshots(folder, learning.snapshots, write),
+        snapshots=snapshots,
+        write=write,
     )
 
     def batches(first: int) -> Iterator[list[Sample]]:

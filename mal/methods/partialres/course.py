@@ -16,7 +16,7 @@ from mal.metrics.referring import interval, mask_overlap, of_mean, scores
 Json = dict[str, Any]
 
 
-def of_masks(context: Context, trained: Stage) -> Stage:
+def course_of_masks(context: Context, trained: Stage) -> Stage:
     """Mean IoU of the validation expressions after K of N equal parts of a training, mean_iou_K, by the networks that
     `partialres.res.snapshots` keeps of it."""
     config, split = context.config, context.required_val
@@ -32,7 +32,7 @@ def of_masks(context: Context, trained: Stage) -> Stage:
         view = read_json(workdir.inputs["expressions"] / "expressions.json")
         asked = [each for each in asked_of(view) if each.id in truths.annotations]
         means = {}
-        for part, (_, path) in enumerate(kept(workdir.inputs["network"]), start=1):
+        for part, path in enumerate(kept(workdir.inputs["network"], own.res.snapshots), start=1):
             network = load(path, config, workdir.device, weights=own.testing.weights)
             answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=False)
             means[f"mean_iou_{part}"] = mean_iou(answers, truths, own.sequence.fill)

@@ -33,10 +33,14 @@ def for_boxes(config: Config) -> Config:
     return replace(config, partialres=own)
 
 
-def for_masks(config: Config) -> Config:
-    """Settings of RES, or of boxes and masks in one training."""
+def for_masks(config: Config, *, last: bool = True) -> Config:
+    """Settings of RES, or of boxes and masks in one training.
+
+    Args:
+        last: whether no other training follows it: that one's course is what is looked at.
+    """
     own, taskwise = _by_model(config.partialres), task_of(config) == "taskwise"
-    res, rec = own.res, own.rec
+    res, rec = own.res if last else replace(own.res, snapshots=0), own.rec
     if res.start != "rec":
         res = replace(res, start_from=ResConfig().start_from)
     if taskwise:

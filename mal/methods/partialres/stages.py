@@ -11,7 +11,8 @@ from mal.engine.files import read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import Reads, settings
 from mal.methods.labelling import ShardLabeler
-from mal.methods.partialres import checks, columns, course, evaluation, lessons
+from mal.methods.partialres import checks, columns, evaluation, lessons
+from mal.methods.partialres.course import course_of_masks
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, PREDICTION, PSEUDO, REC, RES
@@ -138,7 +139,7 @@ def scored(context: Context) -> list[Stage]:
     if split.has_masks:
         found.append(evaluation.masks(context, refer(context)))
         if own.res.snapshots:
-            found.append(course.of_masks(context, train_final(context)))
+            found.append(course_of_masks(context, train_final(context)))
         if own.testing.looks and own.network.model == "sequence":
             found.append(evaluation.attended(context, train_final(context), refer(context)))
     if own.pseudo.kind != "none" and train.has_masks:
@@ -168,7 +169,8 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
 
 
 def _res(context: Context, more: dict[str, Stage], *, pseudo: bool) -> Stage:
-    config = lessons.for_masks(context.config)
+    last = pseudo or context.config.partialres.pseudo.kind == "none"
+    config = lessons.for_masks(context.config, last=last)
     inputs = {VIEW: context.view(context.labeler_train, VIEW), "few": few_masks(context), **more}
     if config.partialres.res.start == "rec":
         inputs["rec"] = train_rec(context)

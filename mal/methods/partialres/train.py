@@ -82,7 +82,8 @@ def train(
     objects = learned_from(everything, masks or {}, task)
     steps = total_steps(learning, len(objects))
     figures: dict[str, float] = {"steps": steps, "objects": len(objects)}
-    if finished(folder / FILE):
+    snapshots = Snapshots(folder, 0 if task == "box" else own.res.snapshots, steps)
+    if finished(folder / FILE) and snapshots.are_whole():
         return figures
     seed_everything(config.seed, "partialres", task)
     dtype = network_dtype(running.precision, device)
@@ -115,7 +116,8 @@ def train(
         guard=Guard(learner, partial(bad_image_loss, way_out), partial(bad_weights_left, way_out)),
         checkpoint_seconds=running.checkpoint_seconds,
         stop_after=running.stop_after,
-        snapshots=Snapshots(folder, 0 if task == "box" else own.res.snapshots, write),
+        snapshots=snapshots,
+        write=write,
     )
 
     def batches(first: int) -> Iterator[Batch]:
