@@ -33,8 +33,7 @@ def class_losses(logits: Tensor, batch: list[Sample], config: ClassMapsConfig) -
         seen = (sample.xy >= 0).all(dim=1) & (sample.xy < each.shape[-1]).all(dim=1)
         columns, rows = sample.xy[seen].long().unbind(dim=1)
         at_points.append(-each[sample.labels[seen] + 1, rows, columns])
-        there = torch.zeros(len(each), dtype=torch.bool, device=each.device)
-        there[BACKGROUND], there[sample.labels + 1] = True, True
+        there = torch.cat([sample.present.new_ones(1), sample.present])
         absent.append(-each.masked_fill(~there[:, None, None], NONE).logsumexp(dim=0)[sample.inside].mean())
         spared = config.spared * disc_share(int((seen & sample.first).sum()), sample.inside, radius=config.radius)
         background.append(easiest(-each[BACKGROUND][sample.inside], share=1 - min(spared, MOST)))

@@ -42,6 +42,7 @@ class Sample:
         xy: (n, 2) float32, points of objects in pixels, those outside of the square included.
         labels: (n,) int64, their classes from 0.
         first: (n,) bool, whether it is the first of its object.
+        present: (K,) bool, the classes that the whole image has, see `present_in`.
         class_map: (S, S) int64, 0 the background, k + 1 class k, UNKNOWN where filled up; None without maps.
     """
 
@@ -50,6 +51,7 @@ class Sample:
     xy: Tensor
     labels: Tensor
     first: Tensor
+    present: Tensor
     image_id: int
     class_map: Tensor | None = None
 
@@ -66,6 +68,7 @@ class Sample:
             xy=moved(self.xy),
             labels=moved(self.labels),
             first=moved(self.first),
+            present=moved(self.present),
             class_map=None if self.class_map is None else moved(self.class_map),
         )
 
@@ -106,6 +109,7 @@ class TrainingImages(Dataset[Sample]):
             raise AnnotationError("no image has a point of an object that is not a crowd: nothing to train on")
         self.categories = Categories.of(coco, agnostic=agnostic)
         self.labels = self.categories.labels_of(coco, source="the training file")
+        self.present = present_in(coco, self.labels, classes=len(self.categories.ids))
         self.images, self.scale, self.seed, self.fill, self.maps = images, scale, seed, fill, maps
 
     def __len__(self) -> int:
@@ -128,10 +132,10 @@ class TrainingImages(Dataset[Sample]):
         image, xy, classes = self._cropped(image, xy, classes, generator)
         if generator.random() < self.scale.flip:
             image, classes = image.flip(-1), None if classes is None else classes.flip(-1)
-            xy = torch.stack([image.shape[-1] - xy[:, 0], xy[:, 1]], dim=1)
-        return self._padded(
-            Sample(image, torch.ones(image.shape[-2:], dtype=torch.bool), xy, labels, first, int(entry["id"]), classes)
-        )
+            x = image.shape[-1] - xy[:, 0]
+            xy = torch.stack([x.where(x != image.shape[-1], x - 0.5), xy[:, 1]], dim=1)  # of the first pixel's edge
+        inside, present = torch.ones(image.shape[-2:], dtype=torch.bool), self.present[entry["id"]]
+        return self._padded(Sample(image, inside, xy, labels, first, present, int(entry["id"]), classes))
 
     def _cropped(
         self, image: Tensor, xy: Tensor, classes: Tensor | None, generator: np.random.Generator
@@ -173,6 +177,18 @@ def objects_of(coco: CocoDict) -> list[Entry]:
         objects = [annotation for annotation in by_image[image["id"]] if not annotation.get("iscrowd", 0)]
         if objects and image["id"] not in unreadable:
             found.append((image, objects))
+    return found
+
+
+def present_in(coco: CocoDict, labels: dict[int, int], *, classes: int) -> dict[int, Tensor]:
+    """The classes that each image has an annotation of, a crowd's included: image id → (classes,) bool.
+
+    Args:
+        labels: category id → label.
+    """
+    found = {image["id"]: torch.zeros(classes, dtype=torch.bool) for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        found[annotation["image_id"]][labels[int(annotation["category_id"])]] = True
     return found
 
 

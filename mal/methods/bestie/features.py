@@ -54,7 +54,10 @@ class Features(nn.Module):
         self.freeze_norm = config.freeze_norm
         if config.freeze_norm:
             still_norms(self.backbone)
-        self.widths = self._measure()
+        try:
+            self.widths = self._measure()
+        except (AssertionError, RuntimeError) as error:  # as each family says it
+            raise _one_size(config) from error
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -83,16 +86,21 @@ class Features(nn.Module):
     def _measure(self) -> list[int]:
         """The maps' channels; what a model says of them is not always so."""
         self.backbone.eval()
-        return [int(found.shape[1]) for found in self._maps(torch.zeros(1, 3, self.multiple * 2, self.multiple * 2))]
+        return [int(found.shape[1]) for found in self._maps(torch.zeros(1, 3, self.multiple * 2, self.multiple * 3))]
 
 
 def _build(config: EncoderConfig, side: int) -> Any:
+    """The backbone, which must take images of any size."""
     backbone, _ = build_backbone(config, image_size=(side, side))
     if not getattr(getattr(backbone, "patch_embed", None), "strict_img_size", False):
         return backbone
-    way_out = "choose a plain ViT, ResNet, HRNet, ConvNeXt or another pyramid"
     try:
         backbone, _ = build_backbone(replace(config, options={**config.options, **ANY_SIZE}), image_size=(side, side))
     except ConfigError as error:
-        raise ConfigError(f"encoder={config.name} takes images of one size only; {way_out}") from error
+        raise _one_size(config) from error
     return backbone
+
+
+def _one_size(config: EncoderConfig) -> ConfigError:
+    way_out = "choose a plain ViT, ResNet, HRNet, ConvNeXt, Swin or another pyramid"
+    return ConfigError(f"encoder={config.name} takes images of one size only; {way_out}")

@@ -28,7 +28,8 @@ def read_map(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if found is None or found.shape != (entry["height"], entry["width"]):
         raise MalError(
-            f"{path} is not a readable class map of its image; delete its folder, and the same command makes it"
+            f"{path} is not a readable class map of its image; delete the folder of its stage, and the same command "
+            "makes it again"
         )
     return found.astype(np.int64)
 

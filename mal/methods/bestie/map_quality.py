@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mal.config import Config
 from mal.data.annotations import CocoDict, annotations_by_image, decode_mask
 from mal.data.images import load_for
 from mal.engine.progress import Progress
 from mal.methods.bestie.checkpoint import Trained
-from mal.methods.bestie.data import objects_of
+from mal.methods.bestie.data import objects_of, present_in
 from mal.methods.bestie.looking import class_map
 from mal.methods.bestie.network import ClassNetwork
 
@@ -30,12 +29,11 @@ def map_quality(
     """
     labels, masks = trained.categories.labels_of(points, source="the file"), annotations_by_image(human)
     count = len(trained.categories.ids) + 1
+    present = present_in(points, labels, classes=count - 1)
     both, found, true, either, common = (np.zeros(count, dtype=np.int64) for _ in range(5))
     with Progress("class maps val", total=len(objects := objects_of(points)), unit="image") as bar:
-        for entry, annotations in objects:
-            present = torch.zeros(count - 1, dtype=torch.bool)
-            present[[labels[int(annotation["category_id"])] for annotation in annotations]] = True
-            classes = class_map(trained, load_for(entry, images), present, config, entry).cpu().numpy()
+        for entry, _ in objects:
+            classes = class_map(trained, load_for(entry, images), present[entry["id"]], config, entry).cpu().numpy()
             truth = np.zeros_like(classes)
             for annotation in masks[entry["id"]]:
                 if not annotation.get("iscrowd") and int(annotation["category_id"]) in labels:
