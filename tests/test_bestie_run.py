@@ -11,6 +11,7 @@ import torch
 
 from mal.data.annotations import decode_mask, read, write
 from mal.data.views import VIEWS
+from mal.encoders.config import EncoderConfig
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import ConfigError
 from mal.label import main
@@ -83,7 +84,8 @@ def test_settings_that_make_no_sense_are_refused(compose, setting: str, sentence
 
 
 def test_networks_that_cannot_be_built_are_known_before_any_work(compose) -> None:
-    config = compose(*POINTS, "encoder.timm=mixer_s32_224", "encoder.options={}")
+    config = changed(compose)
+    config.encoder = EncoderConfig(name="rigid", timm="mixer_s32_224", pretrained=False)
     for names in ({"train_class_maps"}, {"train_bestie"}):
         with pytest.raises(ConfigError, match="takes images of one size only"):
             find("bestie").preflight(config, CPU, names)
@@ -141,7 +143,7 @@ def test_categories_are_matched_by_name() -> None:
     assert not agnostic.unknown(theirs)
 
 
-def test_its_file_is_its_own(tmp_path: Path) -> None:
+def test_its_file_is_its_own() -> None:
     categories = {"ids": [1], "names": ["a"], "agnostic": False}
     ours = {"config": "x", "bestie": {}, "categories": categories}
     assert own_files.wrote(ours)
