@@ -119,8 +119,8 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
         if record["stage"] == "train_bestie":
             lines.append(
                 f"BESTIE, encoder {columns['encoder']}, recipe {columns['recipe']}, "
-                f"{record['metrics']['steps']['value']:g} steps of {config['bestie']['learning']['batch']} images, seed "
-                f"{columns['seed']}, {record['seconds'] / 60:.1f} min"
+                f"{record['metrics']['steps']['value']:g} steps of {config['bestie']['learning']['batch']} images, "
+                f"seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
         if record["stage"] == "train_simformer":
             learning = config["simformer"]["learning"]

@@ -1,5 +1,7 @@
 """From fields to instances: peaks, groups, scores and mirror images, against brute force."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from mal.methods.bestie.config import DetectionConfig
 from mal.methods.bestie.grouping import Seen, flip_averaged, instances, of_points, peaks
 from mal.methods.bestie.predict import as_coco, to_image
+from mal.methods.bestie.reading import read_classes
 from tests.bestie_cases import seen
 
 SMALL = DetectionConfig(window=5, peak=0.1)
@@ -99,12 +102,12 @@ def test_known_objects_share_the_pixels_of_their_class() -> None:
         3 * torch.randn(2, 7, 9, generator=generator),
     )
     xy, labels = torch.tensor([[2.0, 2.0], [7.0, 5.0], [4.0, 4.0]]), torch.tensor([2, 2, 0])  # none of class 1
-    masks = of_points(known, xy, labels)
+    masks = of_points(known, xy, labels, reach=0)
     assert int(masks.sum(dim=0).max()) == 1
     for row in range(7):
         for column in range(9):
             chance = known.classes[:, row, column].tolist()
-            classes = max((0, 1, 3), key=lambda place: chance[place])
+            classes = max((1, 3), key=lambda place: chance[place]) if chance[1] + chance[3] > chance[0] else 0
             pointed = torch.tensor([column + 0.5, row + 0.5]) + known.offsets[:, row, column]
             distances = [
                 float((point - pointed).norm()) if label + 1 == classes else float("inf")
@@ -114,9 +117,30 @@ def test_known_objects_share_the_pixels_of_their_class() -> None:
             assert masks[:, row, column].nonzero()[:, 0].tolist() == ([] if owner is None else [owner])
 
 
+def test_points_make_their_classes_likelier_around_them() -> None:
+    """Brute force, with a class that has no point and one that the image lacks."""
+    chances = torch.rand(5, 6, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    chances /= chances.sum(dim=0)
+    present = torch.tensor([True, True, True, False])
+    points = {0: [(1.0, 1.0), (7.0, 5.0)], 1: [(4.0, 3.0)], 2: []}
+    xy = torch.tensor([place for places in points.values() for place in places])
+    found = read_classes(chances, present, xy, torch.tensor([0, 0, 1]), reach=2.5)
+    for row in range(6):
+        for column in range(8):
+            chance = chances[:, row, column].tolist()
+            weighed = {}
+            for label, places in points.items():
+                squares = [(column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2 for x, y in places] or [0.0]
+                weighed[label + 1] = chance[label + 1] * math.exp(-min(squares) / (2 * 2.5**2))
+            background = chance[0] >= sum(chance[1:4])
+            assert int(found[row, column]) == (0 if background else max(weighed, key=lambda label: weighed[label]))
+    plain = read_classes(chances, present, xy, torch.tensor([0, 0, 1]), reach=0)
+    assert int((plain != found).sum()) > 0
+
+
 def test_an_object_whose_class_is_nowhere_has_an_empty_mask() -> None:
     known = seen(torch.ones(4, 4, dtype=torch.int64), classes=2)
-    masks = of_points(known, torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.tensor([0, 1]))
+    masks = of_points(known, torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.tensor([0, 1]), reach=0)
     assert masks.flatten(1).sum(dim=1).tolist() == [16, 0]
 
 

@@ -46,6 +46,7 @@ def keys(compose, store: Path, *more: str) -> dict[str, str]:
     [
         ("bestie.detection.window=9", FOUND),
         ("bestie.detection.flip=false", {"class_maps_train", "class_maps_val", *LEARNED}),
+        ("bestie.class_maps.reach=.3", {"class_maps_train", "class_maps_val", *LEARNED}),
         ("bestie.losses.hardest=.5", LEARNED),
         ("bestie.learning.steps=3", LEARNED),
         ("bestie.learning.class_steps=3", {"train_class_maps", "class_maps_train", "class_maps_val", *LEARNED}),
@@ -102,7 +103,7 @@ def test_the_paper_scale_is_the_released_programs(compose) -> None:
 
 
 def test_class_maps_are_measured_against_human_masks(compose, tmp_path: Path) -> None:
-    points, config = draw(tmp_path, images=3), changed(compose)
+    points, config = draw(tmp_path, images=3), changed(compose, "class_maps.reach=0")
     train_classes(points, tmp_path / "images", config, folder=tmp_path, device=CPU)
     trained = load(tmp_path / CLASSES_FILE, config, CPU, kind=ClassNetwork)
     human = read(tmp_path / "annotations.json", masks=True)

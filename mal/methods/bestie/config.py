@@ -22,6 +22,8 @@ class ClassMapsConfig:
     radius: float = number(0.1, 0, 1)  # of the disc that an object is expected to fill; a share of the shorter side
     # × the area of all discs: so much of an image, what looks most like objects, is not called background
     spared: float = number(2.0, 0, 1e6)
+    # where points are known, how far from them their classes are likelier; a share of the shorter side, 0: nowhere
+    reach: float = number(0.2, 0, 1e3)
 
 
 @dataclass

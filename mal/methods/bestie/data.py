@@ -192,6 +192,14 @@ def present_in(coco: CocoDict, labels: dict[int, int], *, classes: int) -> dict[
     return found
 
 
+def known_of(
+    entry: dict[str, Any], annotations: list[dict[str, Any]], present: Tensor, labels: dict[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is known of a whole image: its classes, the points of its objects in its own pixels, and their labels."""
+    xy, numbers, _ = points_of(annotations, labels, entry, (entry["height"], entry["width"]))
+    return present, xy, numbers
+
+
 def points_of(
     annotations: list[dict[str, Any]], labels: dict[int, int], entry: dict[str, Any], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from mal.methods.bestie.config import DetectionConfig
 from mal.methods.bestie.places import centres_of_pixels, nearest
+from mal.methods.bestie.reading import read_classes
 
 
 @dataclass
@@ -100,20 +101,19 @@ def instances(seen: Seen, config: DetectionConfig) -> Instances:
     return Instances(torch.stack(chosen[0]), torch.tensor(chosen[1]), torch.tensor(chosen[2]))
 
 
-def of_points(seen: Seen, xy: Tensor, labels: Tensor) -> Tensor:
+def of_points(seen: Seen, xy: Tensor, labels: Tensor, *, reach: float) -> Tensor:
     """The pixels of each known object: those of its class that point nearest to its point among the class's.
 
-    A class without a point is nobody's: its pixels go to the likeliest class that has one, or to the background.
-
     Args:
-        xy: (n, 2) points in pixels. labels: (n,) their classes from 0.
+        xy: (n, 2) points in pixels. labels: (n,) their classes from 0; classes without a point are nobody's.
+        reach: see `read_classes`.
 
     Returns:
         (n, H, W) bool, disjoint; one may be empty.
     """
-    present = torch.zeros(len(seen.classes), dtype=torch.bool, device=xy.device)
-    present[0], present[labels + 1] = True, True
-    class_map = seen.classes.masked_fill(~present[:, None, None], -1).argmax(dim=0)
+    present = torch.zeros(len(seen.classes) - 1, dtype=torch.bool, device=xy.device)
+    present[labels] = True
+    class_map = read_classes(seen.classes, present, xy, labels, reach=reach)
     height, width = class_map.shape
     pointed = centres_of_pixels(height, width, device=xy.device) + seen.offsets
     masks = torch.zeros(len(labels), height, width, dtype=torch.bool, device=xy.device)

@@ -11,7 +11,7 @@ from mal.data.mask_windows import MaskWindow
 from mal.methods.bestie.checkpoint import Trained
 from mal.methods.bestie.data import objects_of, points_of
 from mal.methods.bestie.grouping import of_points
-from mal.methods.bestie.looking import see, shown
+from mal.methods.bestie.looking import reach_in, see, shown
 from mal.methods.bestie.network import InstanceNetwork
 from mal.methods.bestie.predict import to_image
 from mal.methods.labelling import Label, ShardLabeler, label_of
@@ -29,7 +29,9 @@ def labeler(trained: Trained[InstanceNetwork], config: Config) -> ShardLabeler:
             image = shown(load_for(entry, images), config)
             size = (int(image.shape[-2]), int(image.shape[-1]))
             xy, numbers, first = (each.to(trained.device) for each in points_of(annotations, labels, entry, size))
-            masks = to_image(of_points(see(trained, image, config), xy[first], numbers[first]), entry).cpu().numpy()
+            seen = see(trained, image, config)
+            own = of_points(seen, xy[first], numbers[first], reach=reach_in(seen.classes, config))
+            masks = to_image(own, entry).cpu().numpy()
             for annotation, mask in zip(annotations, masks, strict=True):
                 found[annotation["id"]] = label_of(_window(mask), height=entry["height"], width=entry["width"])
         return found

@@ -1,5 +1,6 @@
 """Trained networks on whole images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mal.methods.bestie.checkpoint import Trained
 from mal.methods.bestie.data import padded
 from mal.methods.bestie.grouping import Seen, flip_averaged
 from mal.methods.bestie.network import ClassNetwork, InstanceNetwork
+from mal.methods.bestie.reading import read_classes
 from mal.segmenters.data import resize
 
 
@@ -38,13 +40,13 @@ def see(trained: Trained[InstanceNetwork], image: Tensor, config: Config) -> See
 
 @torch.inference_mode()
 def class_map(
-    trained: Trained[ClassNetwork], image: Tensor, present: Tensor, config: Config, entry: dict[str, Any]
+    trained: Trained[ClassNetwork], image: Tensor, known: Sequence[Tensor], config: Config, entry: dict[str, Any]
 ) -> Tensor:
-    """The likeliest class of each pixel among those that the image has, and the background.
+    """The class of each pixel of an image with points, see `read_classes`.
 
     Args:
         image: (3, H, W) uint8.
-        present: (K,) bool, the classes that it has points of.
+        known: the classes that it has, (K,) bool; its points (n, 2) in pixels, and their labels (n,).
         entry: of the image.
 
     Returns:
@@ -60,5 +62,10 @@ def class_map(
     if config.bestie.detection.flip:
         chances = (chances + of_one(view.flip(-1)).flip(-1)) / 2
     chances = F.interpolate(chances, size=(entry["height"], entry["width"]), mode="bilinear", align_corners=False)[0]
-    known = torch.cat([present.new_ones(1), present]).to(trained.device)
-    return chances.masked_fill(~known[:, None, None], -1).argmax(dim=0)
+    present, xy, labels = (each.to(trained.device) for each in known)
+    return read_classes(chances, present, xy, labels, reach=reach_in(chances, config))
+
+
+def reach_in(maps: Tensor, config: Config) -> float:
+    """`class_maps.reach` in the pixels of maps (…, H, W)."""
+    return config.bestie.class_maps.reach * min(maps.shape[-2:])

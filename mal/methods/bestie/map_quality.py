@@ -9,7 +9,7 @@ from mal.data.annotations import CocoDict, annotations_by_image, decode_mask
 from mal.data.images import load_for
 from mal.engine.progress import Progress
 from mal.methods.bestie.checkpoint import Trained
-from mal.methods.bestie.data import objects_of, present_in
+from mal.methods.bestie.data import known_of, objects_of, present_in
 from mal.methods.bestie.looking import class_map
 from mal.methods.bestie.network import ClassNetwork
 
@@ -32,8 +32,9 @@ def map_quality(
     present = present_in(points, labels, classes=count - 1)
     both, found, true, either, common = (np.zeros(count, dtype=np.int64) for _ in range(5))
     with Progress("class maps val", total=len(objects := objects_of(points)), unit="image") as bar:
-        for entry, _ in objects:
-            classes = class_map(trained, load_for(entry, images), present[entry["id"]], config, entry).cpu().numpy()
+        for entry, annotations in objects:
+            known = known_of(entry, annotations, present[entry["id"]], labels)
+            classes = class_map(trained, load_for(entry, images), known, config, entry).cpu().numpy()
             truth = np.zeros_like(classes)
             for annotation in masks[entry["id"]]:
                 if not annotation.get("iscrowd") and int(annotation["category_id"]) in labels:

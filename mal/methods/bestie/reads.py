@@ -27,7 +27,7 @@ TRAINING: Reads = {
         "learning": f"{STEPS} steps",
     },
 }
-MAPS: Reads = {"bestie": {"scale": "test_short_side test_long_side", "detection": "flip"}}
+MAPS: Reads = {"bestie": {"class_maps": "reach", "scale": "test_short_side test_long_side", "detection": "flip"}}
 LABELLING: Reads = MAPS
 DETECTION: Reads = {
     "bestie": {"scale": "test_short_side test_long_side", "detection": "flip window peak max_detections"},

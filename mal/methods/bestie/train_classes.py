@@ -14,7 +14,7 @@ from mal.engine.runtime import seed_everything
 from mal.engine.trainer import finished
 from mal.errors import MalError
 from mal.methods.bestie.checkpoint import CLASSES_FILE, Trained, save
-from mal.methods.bestie.data import TrainingImages, objects_of, present_in
+from mal.methods.bestie.data import TrainingImages, known_of, objects_of, present_in
 from mal.methods.bestie.learners import ClassLearner
 from mal.methods.bestie.learning import learn
 from mal.methods.bestie.looking import class_map
@@ -59,9 +59,10 @@ def write_maps(trained: Trained[ClassNetwork], coco: CocoDict, images: Path, con
     labels, entries = trained.categories.labels_of(coco, source="the training file"), objects_of(coco)
     present = present_in(coco, labels, classes=len(trained.categories.ids))
     with Progress("class maps", total=len(entries), unit="image") as bar:
-        for number, (entry, _) in enumerate(entries):
+        for number, (entry, annotations) in enumerate(entries):
             if number % ranks.size() == ranks.rank() and not _is_there(folder, entry):
-                found = class_map(trained, load_for(entry, images), present[entry["id"]], config, entry)
+                known = known_of(entry, annotations, present[entry["id"]], labels)
+                found = class_map(trained, load_for(entry, images), known, config, entry)
                 write_map(folder, entry, found.cpu().numpy())
             bar.advance()
     ranks.wait()
