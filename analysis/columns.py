@@ -31,6 +31,7 @@ GREY = "#8a8a8a"  # of baselines, which dashes and markers tell apart
 LABELERS = {
     "mal": Labeler("MAL"),
     "attentionshift": Labeler("AttentionShift", 8),
+    "bestie": Labeler("BESTIE", 9),
     "simformer": Labeler("SimFormer", 10),
     "partialres": Labeler("Partial-RES", 11),
     "box": Labeler("filled box", 5, learns=False, floor=True, look=(GREY, (0, (1, 1)), "s")),

@@ -116,6 +116,12 @@ def _labeler_schedules(records: list[Record], known: dict[str, Record]) -> str:
                 f"{record['metrics']['steps']['value']:g} steps of {config['attentionshift']['learning']['batch']} "
                 f"images, seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
             )
+        if record["stage"] == "train_bestie":
+            lines.append(
+                f"BESTIE, encoder {columns['encoder']}, recipe {columns['recipe']}, "
+                f"{record['metrics']['steps']['value']:g} steps of {config['bestie']['learning']['batch']} images, "
+                f"seed {columns['seed']}, {record['seconds'] / 60:.1f} min"
+            )
         if record["stage"] == "train_simformer":
             learning = config["simformer"]["learning"]
             lines.append(

@@ -13,6 +13,7 @@ from mal.bounds import number
 from mal.data.config import DataConfig, RoiConfig
 from mal.encoders.config import EncoderConfig
 from mal.methods.attentionshift.config import AttentionShiftConfig
+from mal.methods.bestie.config import BestieConfig
 from mal.methods.mal.config import (
     AttentionConfig,
     AugmentConfig,
@@ -42,7 +43,7 @@ class RootsConfig:
 
 @dataclass
 class LabelerConfig:
-    # mal | attentionshift | simformer | partialres | box | ellipse | grabcut | disc | gt | file | sam | none
+    # mal | attentionshift | bestie | simformer | partialres | box | ellipse | grabcut | disc | gt | file | sam | none
     name: str = MISSING
     file: str | None = None  # of labeler=file: COCO file with masks of the training images
     val_file: str | None = None  # … of the validation images
@@ -101,6 +102,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     attentionshift: AttentionShiftConfig = field(default_factory=AttentionShiftConfig)
+    bestie: BestieConfig = field(default_factory=BestieConfig)
     simformer: SimformerConfig = field(default_factory=SimformerConfig)
     partialres: PartialresConfig = field(default_factory=PartialresConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "errors",
     "bounds",
-    "data.config encoders.config methods.mal.config methods.attentionshift.config "
+    "data.config encoders.config methods.mal.config methods.attentionshift.config methods.bestie.config "
     "methods.simformer.config methods.partialres.config segmenters.config",
     "config losses engine",
     "data",
@@ -22,8 +22,8 @@ LAYERS = (
     "metrics context",
     "methods.labelling",
     "methods.spec",
-    "methods.stages methods.baselines methods.mal methods.attentionshift methods.simformer methods.partialres "
-    "segmenters",
+    "methods.stages methods.baselines methods.mal methods.attentionshift methods.bestie methods.simformer "
+    "methods.partialres segmenters",
     "methods.registry evaluation",
     "config_checks overrides needs",
     "request pictures",

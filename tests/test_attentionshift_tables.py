@@ -90,13 +90,14 @@ def test_all_rows_plan_on_a_cluster_and_share_what_they_can(compose: Compose, tm
         for name in EXPERIMENTS[:4]
         for job in jobs(name, "profile=smoke")
     ]
-    assert len(rows) == 3 + 4 + 1 + 1
+    assert len(rows) == 3 + 4 + 2 + 1
     names = Counter(job.stage.name for job in make_plan(rows, read_cluster("local")).jobs.values())
     assert names["train_attentionshift"] == 3 + 3
-    assert names["own_ap_val"] == 3 + 3 + 1
+    assert names["own_ap_val"] == 3 + 3 + 1 + 1
+    assert names["train_bestie"] == 1
     assert (names["shapes_train"], names["points_train"]) == (1, 1)
     assert (names["train_segmenter"], names["retention"]) == (2, 1)
-    assert sweep_ahead(rows).startswith("9 rows: ")
+    assert sweep_ahead(rows).startswith("10 rows: ")
 
 
 def test_an_experiment_in_a_folder_says_its_small_stand_ins(
@@ -257,7 +258,9 @@ def test_one_view_stands_in_table_1_and_twelve_in_table_3() -> None:
     assert (one["mAP50, ours"], one["mAP50, difference"]) == ("50.0", "-3.2")
     assert (twelve["mAP50, ours"], twelve["mAP50, difference"]) == ("55.0", "+0.6")
     rows = part(made(runs, f"{FOLDER}_tab3"), PAPERS)
-    assert [row["computed by"] for row in rows] == ["quoted by the paper", "quoted by the paper", ""]
+    assert [row["computed by"].rpartition("profile=paper ")[2] for row in rows] == [
+        "quoted by the paper", "row=bestie encoder.checkpoint=FILE", "",
+    ]  # fmt: skip
 
 
 def test_only_segmenters_that_learned_from_attentionshifts_masks_stand_in_the_main_papers_table() -> None:

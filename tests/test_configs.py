@@ -90,6 +90,7 @@ def test_the_menu_has_every_name_of_the_paper():
     assert set(MENU["labeler"]) == {
         "mal",
         "attentionshift",
+        "bestie",
         "simformer",
         "partialres",
         "box",

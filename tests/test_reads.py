@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,10 @@ from mal.data import shapes
 from mal.data.annotations import read, strip
 from mal.engine.settings import names, settings
 from mal.methods.attentionshift import reads as attentionshift
+from mal.methods.bestie import reads as bestie
+from mal.methods.bestie import train as train_bestie
+from mal.methods.bestie import train_classes
+from mal.methods.bestie.map_files import write_map
 from mal.methods.mal import looks
 from mal.methods.mal import reads as mal
 from mal.methods.mal import train as training
@@ -22,7 +27,7 @@ from mal.methods.simformer import reads as simformer
 from mal.methods.simformer.train import train as train_simformer
 from mal.segmenters import backends, reads
 from mal.segmenters import training as segmenter_training
-from tests import partialres_cases, simformer_cases
+from tests import bestie_cases, partialres_cases, simformer_cases
 
 CPU = torch.device("cpu")
 ELSEWHERE = {  # what no key holds as it stands, and why
@@ -61,6 +66,7 @@ def named() -> set[str]:
     segmenter = [reads.TRAINING, reads.PREDICTION, reads.CONVERTED, *(it.reads for it in backends.BACKENDS.values())]
     decoders = {f"decoder.{name}" for reading in mal.DECODERS.values() for name in names(reading)}
     points = [attentionshift.TRAINING, attentionshift.LABELLING, attentionshift.DETECTION]
+    points += [bestie.CLASSES, bestie.TRAINING, bestie.LABELLING, bestie.DETECTION]
     maps = [simformer.TRAINING, simformer.PREDICTION, simformer.SIMILARITY, simformer.CLASSIFIER]
     referring = [
         *(partialres.REC, partialres.RES, partialres.FEW, partialres.PREDICTION, partialres.BOXES),
@@ -142,6 +148,28 @@ def test_training_simformer_reads_what_its_stages_name_and_nothing_else(compose,
     named = names(simformer.TRAINING) | mal.HOW | {"train.precision", "encoder.checkpoint"}
     assert seen.names - parts - named == set()
     assert {"simformer.pairs.points", "simformer.augment.flip", "simformer.losses.complement"} <= seen.names
+
+
+def test_training_bestie_reads_what_its_stages_name_and_nothing_else(
+    compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (train_classes, train_bestie):  # files of networks hold the whole config, for labelling later
+        monkeypatch.setattr(module, "save", lambda *_: None)
+    view = bestie_cases.draw(tmp_path, images=3)
+    for entry in view["images"]:
+        write_map(tmp_path / "maps", entry, np.ones((entry["height"], entry["width"])))
+    for reading in (bestie.CLASSES, bestie.TRAINING):
+        config = bestie_cases.changed(compose)
+        parts = {name.rpartition(".")[0] for name in leaves(config)} | {"bestie"}
+        seen, given = Seen(config), {"folder": tmp_path, "device": CPU}
+        if reading is bestie.CLASSES:
+            train_classes.train(view, tmp_path / "images", config, **given)
+        else:
+            train_bestie.train(view, tmp_path / "images", config, maps=tmp_path / "maps", **given)
+        known = names(reading) | mal.HOW | {"train.precision", "encoder.checkpoint", "data.class_agnostic"}
+        assert seen.names - parts - known == set()
+        assert {"bestie.network.width", "bestie.scale.crop", "seed"} <= seen.names  # it was watched
+        (tmp_path / "curves.jsonl").unlink()
 
 
 @pytest.mark.parametrize("task", ["box", "mask", "taskwise", "query"])

@@ -31,6 +31,8 @@ NUMBERS = {  # stage → files that hold numbers alone: of any data
     "clustering_val": ["instances.csv"],
     "train_labeler": ["curves.jsonl"],
     "train_attentionshift": ["curves.jsonl"],
+    "train_class_maps": ["curves.jsonl"],
+    "train_bestie": ["curves.jsonl"],
     "train_simformer": ["curves.jsonl"],
     "train_rec": ["curves.jsonl"],
     "train_res": ["curves.jsonl"],
@@ -42,7 +44,7 @@ LOOKS = {  # stage → its pictures, or what is drawn on them
     "looks_val": "looks.npz",
     "refer_val": "refer.json",
 }
-DETECTED = ("detect_val", "detect_attentionshift")
+DETECTED = ("detect_val", "detect_attentionshift", "detect_bestie")
 MAPPED = ("semantic_val", "segment_val")
 PICTURED = ("shapes_val", "label_val", *DETECTED, *MAPPED, *LOOKS)  # not numbers alone: of procedural data alone
 IMAGES = 24  # the first, by id

@@ -3,13 +3,14 @@
 from mal.errors import ConfigError
 from mal.methods import baselines
 from mal.methods.attentionshift.stages import ATTENTIONSHIFT
+from mal.methods.bestie.stages import BESTIE
 from mal.methods.mal.stages import MAL
 from mal.methods.partialres.stages import PARTIALRES
 from mal.methods.simformer.stages import SIMFORMER
 from mal.methods.spec import Method
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (MAL, ATTENTIONSHIFT, SIMFORMER, PARTIALRES, *baselines.METHODS)
+    method.name: method for method in (MAL, ATTENTIONSHIFT, BESTIE, SIMFORMER, PARTIALRES, *baselines.METHODS)
 }
 NONE = "none"  # labeler=none makes no masks
 
