@@ -66,12 +66,14 @@ def sheet(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD))
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """What the lines of axes are, above the figure, in as many columns as the longest name leaves room for.
+def legend(figure: Figure, *panels: Axes) -> None:
+    """What the lines of panels are, above the figure, in as many columns as the longest name leaves room for.
 
-    A long one makes the figure higher: a sheet's height has room for three lines of it.
+    A line that several panels have is named once. A long legend makes the figure higher: a sheet's height has room for
+    three lines of it.
     """
-    handles, titles = axes.get_legend_handles_labels()
+    named = {title: handle for axes in panels for handle, title in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles, titles = [*named.values()], [*named]
     width, height = figure.get_size_inches()
     room = width * 72 / (0.55 * NAMES)  # characters across
     columns = min(max(1, int(room // (max(map(len, titles), default=0) + 9))), len(titles) or 1)

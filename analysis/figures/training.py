@@ -19,7 +19,9 @@ PARTS = {  # of a labeler's log → the title of its panel
     "foreground": "refined share of the box",
 }
 HUMAN: Look = {"color": "#000000", "linestyle": "solid", "marker": ""}  # masks that no labeler made
+INSTEAD = "#8C564B"  # of black, which is that of human masks
 ACROSS = 3  # panels beside each other
+ROOM = 5  # lines that a panel can name inside
 
 
 @each("train_labeler")
@@ -55,21 +57,28 @@ def of_segmenters(groups: list[Group], results: Results) -> Drawing:
     grid = figure.subplots(rows, ACROSS, squeeze=False).ravel()
     shown: list[Group] = []
     left_out: list[str] = []
+    most = 0
     for axes, (segmenter, members) in zip(grid, sorted(panels.items()), strict=False):
         members.sort(key=lambda group: _place(group[0]["columns"]))
         curves, missing = read_groups(members, results.curves)
         left_out += missing
         kept = [group for group, _ in curves]
-        pseudo = iter(looks([group for group in kept if not _is_human(group[0])]))
+        pseudo = iter(_apart_from_human(looks([group for group in kept if not _is_human(group[0])])))
         for name, (group, frames) in zip(names(kept, results, _trained_on), curves, strict=True):
             draw_curve(axes, frames, "loss", name, HUMAN if _is_human(group[0]) else next(pseudo))
         axes.set(title=segmenter, xlabel="step")
-        axes.legend(loc="upper right")
+        most = max(most, len(kept))
         shown += kept
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if not shown:
         raise LeftOut(*left_out)
+    drawn = grid[: len(panels)]
+    if most > ROOM:
+        legend(figure, *drawn)
+    else:
+        for axes in drawn:
+            axes.legend(loc="upper right")
     caption = (
         "Training loss of segmenters, each against the masks that it was trained on: a lower loss on simpler masks "
         "(filled boxes) says nothing about their truth. Bands: the range of the seeds. "
@@ -88,6 +97,10 @@ def _place(columns: Mapping[str, Any]) -> int:
 def _is_human(record: Record) -> bool:
     """Whether a segmenter learned from the annotators' own masks or boxes."""
     return record["columns"].get("supervision") in ("human", "boxes")
+
+
+def _apart_from_human(found: list[Look]) -> list[Look]:
+    return [{**look, "color": INSTEAD} if look["color"] == HUMAN["color"] else look for look in found]
 
 
 def _trained_on(record: Record) -> str:
