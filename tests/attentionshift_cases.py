@@ -4,11 +4,11 @@ from pathlib import Path
 
 from mal.config import Config
 from mal.data.annotations import CocoDict, read
+from mal.data.categories import Categories
 from mal.data.parts import CATEGORIES, generate
 from mal.data.views import VIEWS
 from mal.engine.runtime import seed_everything
 from mal.methods.attentionshift.checkpoint import Trained
-from mal.methods.attentionshift.data import Categories
 from mal.methods.attentionshift.network import AttentionShift
 
 SMOKE = ("labeler=attentionshift", "profile=smoke", "data=parts", "segmenter=none", "compare=[]", "tracking=none")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mal.data.annotations import decode_mask, read, write
+from mal.data.categories import Categories
 from mal.data.views import VIEWS
 from mal.encoders.config import EncoderConfig
 from mal.engine.runtime import load_checkpoint, save_checkpoint
@@ -17,7 +18,6 @@ from mal.errors import ConfigError
 from mal.label import main
 from mal.methods.attentionshift.own_files import wrote as wrote_attentionshift
 from mal.methods.bestie import own_files
-from mal.methods.bestie.categories import Categories
 from mal.methods.bestie.checkpoint import CLASSES_FILE, load
 from mal.methods.bestie.map_quality import map_quality
 from mal.methods.bestie.network import ClassNetwork
@@ -153,7 +153,7 @@ def test_its_file_is_its_own() -> None:
     assert not own_files.wrote({"config": "x", "network": {}, "categories": categories})
     points = {"annotations": [{"category_id": 4, "points": [[1, 1], [2, 2]], "iscrowd": 1}]}
     coco = {"categories": [{"id": 4, "name": "zebra"}], "images": [], **points}
-    texts = [finding.text for finding in own_files.look(ours, None, coco)]
+    texts = [finding.text for finding in own_files.OWN_FILES.look(ours, None, coco)]
     assert "did not learn: zebra (1); it learned a: rename" in texts[0]
     assert "several points" in texts[1]
     assert "1 crowd (iscrowd 1)" in texts[2]

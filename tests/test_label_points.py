@@ -415,7 +415,7 @@ def broken(points: PointsPlace, path: Path, name: str) -> Path:
         ("weights", "are NaN or infinite; copy the labeler.pt again"),
         ("another network", "do not fit the network that it describes; copy the labeler.pt again"),
         ("an old config", "another version of this program: Key 'gone' not in 'EncoderConfig'"),
-        ("no categories", "is not a labeler; give the labeler.pt of a train_attentionshift stage"),
+        ("no categories", "is not a labeler; give the labeler.pt of a train_attentionshift or train_bestie stage"),
     ],
 )
 def test_a_labeler_that_cannot_be_used_is_a_sentence(points, tmp_path, capsys, name, sentence):

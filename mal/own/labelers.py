@@ -40,5 +40,5 @@ def open_labeler(path: Path, view: str) -> Labeler:
                 )
             return Labeler(method, method.own_files, state)
         if method.view == view:
-            stages += [training.name for training in method.trainings]
+            stages.append(method.trainings[-1].name)  # the one that leaves it
     raise ConfigError(f"{path} is not a labeler; give the labeler.pt of a {' or '.join(stages)} stage")

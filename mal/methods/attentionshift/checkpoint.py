@@ -8,10 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from mal.config import Config
+from mal.data.categories import Categories
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.errors import WeightsError
-from mal.methods.attentionshift.data import Categories
 from mal.methods.attentionshift.network import AttentionShift
 
 FILE = "labeler.pt"

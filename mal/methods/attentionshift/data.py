@@ -1,6 +1,5 @@
 """Images and their points, as the network sees them in training and at test time."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from mal.data.annotations import CocoDict, annotations_by_image, file_name
+from mal.data.categories import Categories
 from mal.data.images import load_for
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError
@@ -46,55 +46,6 @@ class Sample:
     def pin_memory(self) -> Self:
         """The sample in page-locked memory; torch's loaders call this by name."""
         return replace(self, image=self.image.pin_memory())
-
-
-@dataclass
-class Categories:
-    """What the network tells apart: a file's categories, sorted by id, or everything as one; label i is the i-th."""
-
-    ids: list[int]
-    names: list[str]
-    agnostic: bool = False  # whatever a file calls its objects, they are of the one class
-
-    @classmethod
-    def of(cls, coco: CocoDict, *, agnostic: bool) -> Self:
-        if agnostic:
-            return cls([1], ["object"], agnostic=True)
-        found = sorted(coco["categories"], key=lambda category: int(category["id"]))
-        return cls([int(category["id"]) for category in found], [_name(category) for category in found])
-
-    def labels_of(self, coco: CocoDict, *, source: str) -> dict[int, int]:
-        """A file's category ids → labels, by the categories' names.
-
-        Raises:
-            AnnotationError: an object of the file has a category of a name that is not among these.
-        """
-        theirs = _names(coco)
-        if self.agnostic:
-            return dict.fromkeys(theirs.keys() | {int(each["category_id"]) for each in coco["annotations"]}, 0)
-        known = {name: label for label, name in enumerate(self.names)}
-        if unknown := sorted(self.unknown(coco)):
-            raise AnnotationError(
-                f"{source} has objects of {', '.join(unknown[:5])}, which the network was not trained on; it knows "
-                f"{', '.join(self.names[:20])}: rename the categories, or train on them"
-            )
-        return {identity: known[name] for identity, name in theirs.items() if name in known}
-
-    def unknown(self, coco: CocoDict) -> Counter[str]:
-        """The names of a file's categories that are not among these → how many objects it has of each."""
-        if self.agnostic:
-            return Counter()
-        theirs, counts = _names(coco), Counter(int(each["category_id"]) for each in coco["annotations"])
-        named = {identity: theirs.get(identity, str(identity)) for identity in counts}
-        return Counter(named[identity] for identity in counts.elements() if named[identity] not in self.names)
-
-
-def _names(coco: CocoDict) -> dict[int, str]:
-    return {int(category["id"]): _name(category) for category in coco["categories"]}
-
-
-def _name(category: dict[str, Any]) -> str:
-    return str(category.get("name", category["id"]))
 
 
 class TrainingImages(Dataset[Sample]):

@@ -1,7 +1,6 @@
 """AttentionShift on a file of one's own: the network of a labeler.pt labels its points."""
 
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +9,28 @@ import torch
 from mal.config import Config
 from mal.context import Json
 from mal.data.annotations import CocoDict, file_name
-from mal.engine.findings import NOTE, STOPS, Finding, number, some
+from mal.engine.findings import STOPS, Finding, number, some
 from mal.errors import ConfigError, WeightsError
+from mal.methods import point_files
 from mal.methods.labelling import ShardLabeler
+from mal.methods.point_files import holds
 from mal.methods.spec import OwnFiles
-
-NAMED = 10  # categories that a message names, of the file's and of the labeler's each
 
 
 def wrote(state: Any) -> bool:
     """Whether that is a network of AttentionShift's, as its training leaves one."""
-    from mal.methods.attentionshift.data import Categories
-
-    parts = {"config": str, "network": dict, "categories": dict}
-    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in parts.items()):
-        return False
-    found = state["categories"]
-    lists = all(isinstance(found.get(name), list) for name in ("ids", "names"))
-    return lists and found.keys() <= {each.name for each in fields(Categories)}
+    return holds(state, "network")
 
 
 def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
-    """What of a points view the network cannot label (`STOPS`), and what else its user may not expect (`NOTE`).
+    """What `point_files.look` finds, and images with more objects than there are tokens (`STOPS`).
 
     Args:
         state: as `wrote` accepts it.
     """
-    from mal.methods.attentionshift.data import Categories
-
-    learned, most = Categories(**state["categories"]), config.attentionshift.tokens.count
-    found, objects = [], coco["annotations"]
-    if unknown := learned.unknown(coco):
-        kinds = some((f"{name} ({count})" for name, count in unknown.most_common()), most=NAMED)
-        found.append(
-            Finding(
-                STOPS,
-                f"{sum(unknown.values())} of its {number(len(objects), 'object')} are of "
-                f"{number(len(unknown), 'category', 'categories')} that this labeler did not learn: {kinds}; it "
-                f"learned {some(learned.names, most=NAMED)}: rename the file's categories to these, or train on them",
-            )
-        )
-    counts = Counter(each["image_id"] for each in objects if not each.get("iscrowd"))
+    most = config.attentionshift.tokens.count
+    found = point_files.look(state, coco)
+    counts = Counter(each["image_id"] for each in coco["annotations"] if not each.get("iscrowd"))
     crowded = [f"{file_name(image)} with {n}" for image in coco["images"] if (n := counts[image["id"]]) > most]
     if crowded:
         found.append(
@@ -61,12 +41,6 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
                 f"attentionshift.tokens.count={max(counts.values())}",
             )
         )
-    if several := sum(len(each["points"]) > 1 for each in objects):
-        have = number(several, "object has", "objects have")
-        found.append(Finding(NOTE, f"{have} several points: a mask is made from the first, the others are not read"))
-    if crowds := sum(bool(each.get("iscrowd")) for each in objects):
-        text = f"{number(crowds, 'crowd')} (iscrowd 1): a point does not tell what belongs to one, so it gets no mask"
-        found.append(Finding(NOTE, text))
     return found
 
 

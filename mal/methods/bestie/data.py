@@ -13,10 +13,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from mal.data.annotations import CocoDict, annotations_by_image
+from mal.data.categories import Categories
 from mal.data.images import load_for
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError
-from mal.methods.bestie.categories import Categories
 from mal.methods.bestie.config import ScaleConfig
 from mal.methods.bestie.losses import UNKNOWN
 from mal.methods.bestie.map_files import read_map

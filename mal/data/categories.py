@@ -1,4 +1,4 @@
-"""What the networks tell apart: a file's categories, by their names."""
+"""What a network tells apart: a file's categories, by their names."""
 
 from collections import Counter
 from dataclasses import dataclass
