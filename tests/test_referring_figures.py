@@ -104,6 +104,11 @@ def test_iou_stands_over_the_share_of_the_masks_and_over_the_trainings_at_its_en
     assert titles(drawn(tmp_path, fractions)) == ["after training"]
 
 
+def test_one_share_without_a_course_is_nothing_to_plot_over(tmp_path: Path) -> None:
+    write_run(tmp_path, "naive", 0.4, snapshots=0)
+    assert drawn(tmp_path, fractions).left_out[0].startswith("results with 5 % of the masks alone")
+
+
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_of_a_result_with_and_without_its_course_the_former_is_shown(tmp_path: Path, order: str) -> None:
     for percent in (1.0, 100.0):

@@ -55,6 +55,10 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     shares = sorted({percent for line in lines for percent, _ in line.groups})
     ends = shares[:: len(shares) - 1] if shares[1:] else shares
     found, notes = _courses(lines, ends, results)
+    if len(shares) < 2 and not found:
+        raise LeftOut(
+            f"results with {shares[0]:g} % of the masks alone, and none of a training's course: no axis to draw"
+        )
     figure = sheet(PAGE, 2.5)
     first, *others = figure.subplots(1, 1 + len(found), squeeze=False)[0]
     for line in lines:
