@@ -13,6 +13,7 @@ __all__ = [
     "can_be_shown",
     "class_colours",
     "draw_attention",
+    "draw_class_maps",
     "draw_sheet",
     "shown_beside",
     "summary",
@@ -32,6 +33,17 @@ def draw_attention(arrays: Path, out: Path) -> Path:
     from analysis.figures import attention  # matplotlib, which a dry run need not wait for
 
     return attention.draw_attention(arrays, out)
+
+
+def draw_class_maps(store: Path, records: list[dict[str, Any]], out: Path) -> str:
+    """See analysis/figures/class_maps.py. Where the picture is, or why there is none."""
+    from analysis.figures import class_maps  # matplotlib again
+    from analysis.figures.results import LeftOut
+
+    try:
+        return str(class_maps.draw_class_maps(store, records, out))
+    except LeftOut as error:
+        return f"none: {error}"
 
 
 def draw_sheet(

@@ -24,7 +24,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError
 from mal.methods.mal import looks
 from mal.methods.registry import find
-from mal.pictures import draw_attention, draw_sheet, shown_beside, summary
+from mal.pictures import draw_attention, draw_class_maps, draw_sheet, shown_beside, summary
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -145,6 +145,9 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
             network = maps.inputs["network"]
             say(f"\nnetwork:  {store.folder(network.name, network.key) / 'simformer.pt'}")
             say(f"maps:     {store.folder(maps.name, maps.key)}")
+            records = [store.read(one.name, one.key) for one in in_order([stage])]
+            out = store.folder(stage.name, stage.key) / "sheet.png"
+            say(f"pictures: {_drawn(partial(draw_class_maps, store.root, records, out), out)}")
     labelled = graph.labelled_by_its_method()
     if not labelled:
         return
@@ -200,10 +203,10 @@ def tell_flagged(graph: Graph, store: Store) -> None:
 def _drawn(draw: Callable[[], object], out: Path) -> str:
     """Where a picture is; in a store that cannot be written, that of an earlier run, or why there is none."""
     try:
-        draw()
+        found = draw()
     except OSError as error:
         return str(out) if out.is_file() else f"none, {explain(error, out)}"
-    return str(out)
+    return found if isinstance(found, str) else str(out)  # it may say why there is none
 
 
 def say(text: str) -> None:

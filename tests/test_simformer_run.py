@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from analysis.summary import summary
 from analysis.weak_shot import ROWS, row_name
@@ -207,6 +208,9 @@ def test_a_whole_run_from_tags_to_a_table(tmp_path: Path) -> None:
     ):
         assert words in said
     (record,) = (tmp_path / "runs" / "miou_val").glob("*/run.json")
+    assert f"pictures: {record.parent / 'sheet.png'}" in said
+    with Image.open(record.parent / "sheet.png") as picture:
+        assert min(picture.size) > 200
     metrics = json.loads(record.read_text())["metrics"]
     assert {"novel_miou", "novel_miou_low", "novel_miou_high", "base_miou", "miou"} <= set(metrics)
 

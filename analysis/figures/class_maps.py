@@ -5,9 +5,10 @@ They are of miou_val stages, and read the class maps (mal/data/semantic.py) of t
 that these come from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
@@ -16,7 +17,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from analysis.columns import METHOD, labeler_name
-from analysis.figures.drawn import NAMES, PAGE, sheet
+from analysis.figures.drawn import NAMES, PAGE, sheet, styled
 from analysis.figures.photographs import Photographs, fit, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.figures.series import Drawing, Sketches, each, provenance
@@ -98,6 +99,26 @@ def one_run(groups: list[Group], results: Results) -> Drawing:
     record = next((group for group in groups if WHOLE.items() <= group[0]["columns"].items()), groups[0])[0]
     figure, caption, notes = _drawn({method_name(record): record}, results)
     return figure, caption, (*notes, f"{len(groups) - 1} other runs on this data") if groups[1:] else notes
+
+
+def draw_class_maps(store: Path, records: Sequence[Record], out: Path) -> Path:
+    """Draw the PNG of one miou_val stage, which a run prints.
+
+    Args:
+        records: of the stage, and of all that it comes from.
+
+    Returns:
+        `out`.
+
+    Raises:
+        LeftOut: its images are not on this machine, or show nothing of novel classes.
+    """
+    results = Results.of(store, records)
+    record = next(record for record in results.records if record["stage"] == "miou_val")
+    with styled():
+        figure, _, _ = _drawn({method_name(record): record}, results)
+        figure.savefig(out)
+    return out
 
 
 def side_by_side(groups: list[Group]) -> dict[str, Record]:
