@@ -77,7 +77,7 @@ def test_a_profile_may_name_every_stage_that_there_is() -> None:
     code = "".join(file.read_text() for file in (CLUSTERS.parents[1] / "mal").rglob("*.py"))
     code = code.replace("Stage(PUBLISHED", f'Stage("{PUBLISHED}"')
     code = code.replace('Stage("own_ap_val" if own else ', 'Stage("own_ap_val") Stage(')
-    code = re.sub(r"_(train|asked)\(context, ", "Stage(", code)  # which make stages of several names
+    code = re.sub(r"_(train|training|asked)\(context, ", "Stage(", code)  # which make stages of several names
     named = {re.sub(r"{.*}", "val", name) for name in re.findall(r'Stage\(\s*f?"([^"]+)"', code)}
     written = named - {"val"} | {f"{view}_val" for view in VIEWS}
     assert len(written) > 10
