@@ -105,6 +105,7 @@ class Trainer:
         self, batches: Callable[[int], Iterator[Batch]], signals: StopSignals, progress: Progress
     ) -> Generator[tuple[int, Batch], None, None]:
         first, saved = self.step, time.monotonic()
+        kept = self.snapshots.steps if self.snapshots is not None else set()
         for batch in batches(first):
             seed_everything(*self.seed, self.step, *ranks.own_draws())
             yield self.step, batch
@@ -112,7 +113,7 @@ class Trainer:
             last = self.step == self.total
             logged = last or self.step % self.curve.every == 0
             due = self.checkpoint_steps > 0 and self.step % self.checkpoint_steps == 0
-            snapshot = self.snapshots is not None and self.step in self.snapshots.steps
+            snapshot = self.step in kept
             stop = "train.stop_after" if self.step - first == self.stop_after else signals.raised
             late = CLOCK if time.monotonic() - saved >= self.checkpoint_seconds else None
             reason = None if last else ranks.agreed(stop, late)
