@@ -10,9 +10,9 @@ from mal.config import Config
 from mal.context import Json
 from mal.data.annotations import CocoDict, file_name
 from mal.engine.findings import STOPS, Finding, number, some
-from mal.errors import ConfigError, WeightsError
 from mal.methods import point_files
 from mal.methods.labelling import ShardLabeler
+from mal.methods.own_weights import usable
 from mal.methods.point_files import holds
 from mal.methods.spec import OwnFiles
 
@@ -52,14 +52,7 @@ def labeler(state: Json, config: Config, device: torch.device, _: CocoDict, path
     from mal.methods.attentionshift import label
     from mal.methods.attentionshift.checkpoint import build
 
-    try:
-        trained = build(state, config, device, path=path)
-    except WeightsError as error:
-        raise ConfigError(
-            f"the weights in {path} do not fit the network that it describes; copy the labeler.pt again"
-        ) from error
-    if not all(weight.isfinite().all() for weight in trained.network.parameters()):
-        raise ConfigError(f"weights in {path} are NaN or infinite; copy the labeler.pt again, or learn anew")
+    trained = usable(lambda: build(state, config, device, path=path), path)
     return label.labeler(trained, config, device)
 
 

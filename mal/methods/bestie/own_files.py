@@ -8,8 +8,8 @@ import torch
 from mal.config import Config
 from mal.context import Json
 from mal.data.annotations import CocoDict
-from mal.errors import ConfigError, WeightsError
 from mal.methods.labelling import ShardLabeler
+from mal.methods.own_weights import usable
 from mal.methods.point_files import holds, look
 from mal.methods.spec import OwnFiles
 
@@ -28,14 +28,7 @@ def labeler(state: Json, config: Config, device: torch.device, _: CocoDict, path
     from mal.methods.bestie.checkpoint import build
     from mal.methods.bestie.network import InstanceNetwork
 
-    try:
-        trained = build(state, config, device, path=path, kind=InstanceNetwork)
-    except WeightsError as error:
-        raise ConfigError(
-            f"the weights in {path} do not fit the network that it describes; copy the labeler.pt again"
-        ) from error
-    if not all(weight.isfinite().all() for weight in trained.network.parameters()):
-        raise ConfigError(f"weights in {path} are NaN or infinite; copy the labeler.pt again, or learn anew")
+    trained = usable(lambda: build(state, config, device, path=path, kind=InstanceNetwork), path)
     return label.labeler(trained, config)
 
 

@@ -10,8 +10,9 @@ from mal.context import Json
 from mal.data.annotations import CocoDict
 from mal.data.expressions import words
 from mal.engine.findings import NOTE, STOPS, Finding, number, some
-from mal.errors import ConfigError, WeightsError
+from mal.errors import ConfigError
 from mal.methods.labelling import ShardLabeler
+from mal.methods.own_weights import usable
 from mal.methods.partialres.text import Vocabulary
 from mal.methods.spec import OwnFiles
 
@@ -79,14 +80,7 @@ def labeler(state: Json, config: Config, device: torch.device, _: CocoDict, path
     from mal.methods.partialres import label
     from mal.methods.partialres.checkpoint import trained
 
-    try:
-        network = trained(state, config, device, path=path, weights=config.partialres.testing.weights)
-    except WeightsError as error:
-        raise ConfigError(
-            f"the weights in {path} do not fit the network that it describes; copy the labeler.pt again"
-        ) from error
-    if not all(weight.isfinite().all() for weight in network.network.parameters()):
-        raise ConfigError(f"weights in {path} are NaN or infinite; copy the labeler.pt again, or learn anew")
+    network = usable(lambda: trained(state, config, device, path=path, weights=config.partialres.testing.weights), path)
     return label.labeler(network, config)
 
 
