@@ -19,6 +19,7 @@ from analysis.summary_methods import (
     BOXES,
     EXPRESSIONS,
     beside_miou,
+    key_points,
     maps,
     miou,
     own,
@@ -82,6 +83,10 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
             f"Where point tokens look, {count_of(chosen, 'peak_chance')} objects; k blocks of attention multiplied"
         )
         parts.append("\n\n".join(map(maps, chosen)))
+    chosen = [r for r in records if r["stage"] == "key_points_val"]
+    if chosen:
+        parts.append(f"Key-points, of {count_of(chosen, 'part_coverage')} objects whose parts are known")
+        parts.append("\n\n".join(map(key_points, chosen)))
     chosen = [r for r in records if r["stage"] == "own_ap_val"]
     if chosen:
         count = count_of(chosen, "mask_ap")

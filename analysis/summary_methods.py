@@ -14,6 +14,7 @@ MAPS = {
     "box_iou_expand": "box IoU (expand)",
     "box_iou_min_max": "box IoU (min_max)",
 }
+KEY_POINTS = {"key_point_precision": "on the object", "part_coverage": "parts that have one", "key_points": "an object"}
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
 EXPRESSIONS = {
@@ -43,6 +44,15 @@ def maps(record: Record) -> str:
         ["chance, constant box", "0.500", number(record, "peak_chance"), *[number(record, "box_iou_constant")] * 2]
     )
     return table(["k", *MAPS.values()], rows)
+
+
+def key_points(record: Record) -> str:
+    """In the boxes that the network chooses, and in human ones."""
+    rows = [
+        [name, *(number(record, f"{metric}{suffix}") for metric in KEY_POINTS)]
+        for name, suffix in (("chosen", ""), ("human", "_human_box"))
+    ]
+    return table(["boxes", *KEY_POINTS.values()], rows)
 
 
 def own(records: list[Record], known: dict[str, Record]) -> str:

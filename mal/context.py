@@ -109,4 +109,5 @@ class Context:
             return files_split(name, self.config.data, self.fingerprints)
         drawn = stages.draw_shapes(self.config.data.shapes, name, self.data_columns())
         folder = self.store.folder(drawn.name, drawn.key)
-        return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn)
+        parts = folder / "parts.json" if self.config.data.shapes.kind == "parts" else None
+        return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn, parts=parts)

@@ -29,7 +29,7 @@ def kinds() -> tuple[str, ...]:
         *trainings(),
         *(f"detect_{name}" for name, method in METHODS.items() if method.detect is not None),
         *("published_segmenter", "detect_val", "predictions_test", "ap_val", "own_ap_val"),
-        *("retention", "clustering_val", "attention_val", "maps_val", "course_val", "parts_val"),
+        *("retention", "clustering_val", "attention_val", "maps_val", "course_val", "key_points_val", "parts_val"),
         *("class_maps_train", "class_maps_val"),
         *("weak_train", "pseudo_train", "pseudo_quality_train", "published_simformer"),
         *("segment_val", "miou_val", "similarity_val"),

@@ -28,7 +28,7 @@ LAYERS = (
     "config_checks overrides needs",
     "request pictures",
     "own",
-    "run label check review store tracking voc semantic expressions",
+    "run label check review store tracking voc wholes semantic expressions",
     "autolabel segment",
 )
 # no one imports another

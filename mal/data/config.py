@@ -16,6 +16,13 @@ class SplitConfig:
 
 
 @dataclass
+class ValConfig(SplitConfig):
+    """What is scored on; `parts` is relative to `data.root`, too."""
+
+    parts: str | None = None  # COCO file of its objects' parts, for scores of key-points (mal/data/object_parts.py)
+
+
+@dataclass
 class LabelerTrainConfig(SplitConfig):
     """What the labeler learns from where that is another data set than the one it labels (Table 2's last rows)."""
 
@@ -75,7 +82,7 @@ class DataConfig:
     format: str = choice("coco", ("shapes", "coco", "lvis", "maps"))
     root: str | None = None
     train: SplitConfig = field(default_factory=SplitConfig)
-    val: SplitConfig = field(default_factory=SplitConfig)
+    val: ValConfig = field(default_factory=ValConfig)
     test: SplitConfig = field(default_factory=SplitConfig)  # images without annotations, for COCO's server
     labeler_train: LabelerTrainConfig = field(default_factory=LabelerTrainConfig)  # unset: it learns from train
     val_images: str = choice("all", ("all", "even", "odd"))  # which sorted val image ids the scores are measured on

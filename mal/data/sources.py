@@ -13,6 +13,7 @@ from mal.data.image_folder import folder_fault
 from mal.data.images import load_for
 from mal.data.joins import join_labels
 from mal.data.mask_kinds import with_masks
+from mal.data.object_parts import read_parts
 from mal.data.remembered import census, remembered
 from mal.engine import ranks
 from mal.engine.graph import Stage
@@ -39,6 +40,7 @@ class Split:
     drawn: Stage | None = None
     census: Census | None = None  # of a file of the user's with annotations
     sources: tuple[tuple[str, str], ...] = ()
+    parts: Path | None = None  # of its objects, with masks, which no method sees
 
     @property
     def inputs(self) -> dict[str, Stage]:
@@ -83,7 +85,21 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     # test sets are lists of images
     found = None if name == "test" else ranks.on_first(lambda: census(annotations, fingerprints))
     has_masks = found is not None and found.has_masks
-    return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found)
+    parts = _parts(root, annotations, data) if name == "val" else None
+    return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found, parts=parts)
+
+
+def _parts(root: Path, annotations: Path, data: DataConfig) -> Path | None:
+    """The file of the validation objects' parts, which is refused before anything is trained.
+
+    Raises:
+        AnnotationError: see `read_parts`.
+    """
+    if data.val.parts is None:
+        return None
+    path = root / data.val.parts
+    ranks.on_first(lambda: len(read_parts(path, annotations)["annotations"]))
+    return path
 
 
 def maps_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:

@@ -47,6 +47,7 @@ LABELLING: Reads = {
     },
 }
 MAPS: Reads = {"attentionshift": {"scale": "test_short_sides test_long_sides"}}
+KEY_POINTS: Reads = {"": "seed", **MAPS}
 DETECTION: Reads = {
     "attentionshift": {
         "scale": "test_short_sides test_long_sides test_flip",

@@ -18,7 +18,7 @@ from mal.engine.settings import Reads, settings
 from mal.engine.snapshots import kept
 from mal.errors import ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
-from mal.methods.attentionshift.reads import DETECTION, FORMER, LABELLING, LOOKS, MAPS, TRAINING
+from mal.methods.attentionshift.reads import DETECTION, FORMER, KEY_POINTS, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
 
@@ -85,9 +85,12 @@ def detect(context: Context) -> Stage:
 
 
 def looks(context: Context) -> list[Stage]:
-    """How good its maps are where human masks tell, and pictures of them where they are asked for."""
-    own, masked = context.config.attentionshift, context.required_val.has_masks
+    """How good its maps are where human masks tell, its key-points where parts do, and pictures where asked for."""
+    own, val = context.config.attentionshift, context.required_val
+    masked = val.has_masks
     stages = [maps(context)] if masked else []
+    if masked and val.parts is not None and own.steps.mask_points.source == "parts":
+        stages.append(key_points(context, val.parts))
     stages += [course(context)] if masked and own.learning.snapshots else []
     return [*stages, pictures(context)] if own.looks.enabled else stages
 
@@ -107,6 +110,28 @@ def maps(context: Context) -> Stage:
 
     inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
     return Stage("maps_val", 1, found, work, inputs, dict(split.sources), trained.columns)
+
+
+def key_points(context: Context, file: Path) -> Stage:
+    """Key-points of the validation images' objects against the masks of these and of their parts.
+
+    Args:
+        file: of the parts.
+    """
+    config, split, trained = context.config, context.required_val, train(context)
+    sources = dict(split.sources) | ({} if split.drawn else {"parts": context.fingerprints.file(file)})
+
+    def work(workdir: Workdir) -> Result:
+        from mal.data.object_parts import read_parts
+        from mal.methods.attentionshift.part_quality import part_quality
+
+        points, parts = read_json(workdir.inputs["points"] / "points.json"), read_parts(file, split.annotations)
+        network = _trained(workdir, config)
+        figures, count = part_quality(network, config, points, split.human(), parts, split.images, workdir.device)
+        return Result(figures, {"": count})
+
+    inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
+    return Stage("key_points_val", 1, _settings(context, KEY_POINTS), work, inputs, sources, trained.columns)
 
 
 def course(context: Context) -> Stage:
