@@ -1,16 +1,28 @@
 """What a record says of the code: the commit, and all that was not committed."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mal.engine import runtime
+from mal.engine.files import read_json
+from mal.engine.graph import Result, Stage, Workdir, execute
+from mal.engine.store import Store
 
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(autouse=True)
+def _another_process() -> Iterator[None]:
+    runtime.code_state.cache_clear()
+    yield
+    runtime.code_state.cache_clear()
 
 
 @pytest.fixture
@@ -34,6 +46,7 @@ def test_the_patch_brings_back_changed_and_new_files_and_the_users_index_stays_a
     (checkout / "mal" / "old.py").write_text("a = 2\n")
     before = runtime.provenance()["diff"]
     (checkout / "mal" / "new.py").write_text("b = 3\n")
+    runtime.code_state.cache_clear()
     assert runtime.provenance()["diff"] not in (before, None), "a new file is code too"
     patch = runtime.uncommitted()
     assert git(checkout, "status", "--short").split("\n")[:2] == [" M mal/old.py", "?? mal/new.py"]
@@ -42,6 +55,19 @@ def test_the_patch_brings_back_changed_and_new_files_and_the_users_index_stays_a
     subprocess.run(["git", "apply"], cwd=checkout, input=patch, check=True)
     assert (checkout / "mal" / "old.py").read_text() == "a = 2\n"
     assert (checkout / "mal" / "new.py").read_text() == "b = 3\n"
+
+
+def test_a_record_tells_of_the_code_that_ran_and_not_of_later_edits(checkout: Path, tmp_path: Path) -> None:
+    def work(_: Workdir) -> Result:
+        (checkout / "mal" / "old.py").write_text("a = 2\n")
+        return Result()
+
+    store, cpu = Store(tmp_path / "store"), torch.device("cpu")
+    for name in ("first", "second"):
+        stage = Stage(name, 1, {}, work)
+        execute(stage, store, device=cpu)
+        record = read_json(store.folder(name, stage.key) / "run.json")
+        assert record["provenance"]["diff"] is None
 
 
 def test_outside_a_checkout_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from mal.engine import ranks
 from mal.engine.files import write_json
-from mal.engine.runtime import peak_memory_gib, provenance, reset_peak_memory
+from mal.engine.runtime import code_state, peak_memory_gib, provenance, reset_peak_memory
 from mal.engine.store import Store, stage_key
 
 Metrics = dict[str, float]
@@ -123,13 +123,14 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
             # gc keeps the inputs meanwhile
             begun = {"config": stage.config, "inputs": stage.input_addresses, "sources": stage.sources}
             write_json(folder / "stage.json", begun, indent=1)
+            code_state()
         workdir = Workdir(
             folder=folder,
             inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},
             device=device,
         )
         result = stage.work(workdir) if stage.shared else ranks.on_first(lambda: stage.work(workdir))
-        if ranks.is_first():  # the record asks git, and reads package versions
+        if ranks.is_first():  # the record reads package versions
             record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
         ranks.on_first(lambda: store.finish(stage.name, stage.key, record))
     return True

@@ -14,6 +14,7 @@ import threading
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -202,7 +203,7 @@ def _peak_resident_kib() -> int:
 
 def provenance() -> dict[str, Any]:
     """How a result came about: commit, hash of uncommitted changes, package versions, hardware."""
-    commit, diff = _git_state()
+    commit, diff = code_state()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "commit": commit,
@@ -231,8 +232,12 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if any(importlib.metadata.distributions(name=name))]
 
 
-def _git_state() -> tuple[str | None, str | None]:
-    """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout."""
+@cache
+def code_state() -> tuple[str | None, str | None]:
+    """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout.
+
+    A process asks once, before its first stage works: what is edited later is not what it runs.
+    """
     if (ROOT / CODE_RECORD).is_file():
         copied = read_json(ROOT / CODE_RECORD)
         return copied["commit"], copied["diff"]
