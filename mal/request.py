@@ -221,6 +221,8 @@ class Graph:
             return
         for split in self._files():
             needs.check_boxes(split)
+            if self.method is not None and not self.trains_nothing:
+                self.method.refuse(config, split)
         for split, method in [] if self.trains_nothing else self.labelled():
             if method.view in ("boxes", "expressions"):
                 needs.check_all_boxes(split, labeler=method.name)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mal.engine.store import Store
-from mal.errors import ConfigError
+from mal.errors import AnnotationError, ConfigError
 from mal.request import Graph
+from tests.attentionshift_cases import SMOKE, draw
 from tests.test_end_to_end import command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +90,31 @@ def test_settings_that_make_no_sense_are_refused(compose, setting: str, sentence
         return
     with pytest.raises(ConfigError, match=sentence):
         compose(*POINTS, *setting.split())
+
+
+@pytest.mark.parametrize("crowded", ["train", "val"])
+@pytest.mark.parametrize("kind", ["inside", "quasi_centre"])
+def test_more_objects_than_tokens_are_refused_before_training(compose, tmp_path: Path, crowded: str, kind: str) -> None:
+    coco = json.loads((draw(tmp_path) / "annotations.json").read_text())
+    first = coco["annotations"][0]
+    more = [{**first, "id": 100 + n, "iscrowd": n % 2} for n in range(24)]  # crowds need no token
+    split = []
+    for name in ("train", "val"):
+        whole = {**coco, "annotations": coco["annotations"] + (more if name == crowded else [])}
+        (tmp_path / f"{name}.json").write_text(json.dumps(whole))
+        split += [f"data.{name}.annotations={name}.json", f"data.{name}.images=images"]
+    count = sum(a["image_id"] == first["image_id"] for a in coco["annotations"]) + 12
+    asked = (*SMOKE, "data=coco", f"data.root={tmp_path}", *split, f"data.points.kind={kind}")
+    for tokens in (count, count - 1):
+        config = compose(*asked, f"attentionshift.tokens.count={tokens}")
+        graph = Graph(config, Store(tmp_path / "store"), torch.device("cpu"))
+        if tokens == count or kind == "quasi_centre":  # which has no point for some objects
+            graph.check()
+            continue
+        with pytest.raises(
+            AnnotationError, match=rf"{crowded}\.json has an image of {count} objects.*count={count} or"
+        ):
+            graph.check()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from mal.data.own_points import is_boxless
 from mal.data.remarks import remarks
 from mal.engine.findings import NOTE, Finding, number, some
 
-VERSION = 3  # of what is counted; raised with every change, so that a remembered census is counted anew
+VERSION = 4  # of what is counted; raised with every change, so that a remembered census is counted anew
 MOSTLY = 0.9  # share of the masks from which on "nearly all" of them are crowds
 SEEN = 500  # images whose headers a run looks at
 SELECTIONS = ("all", "even", "odd")
@@ -53,6 +53,7 @@ class Census:
     crowds_unmasked: int  # crowds without a mask
     bad_areas: int
     boxless: int  # of points alone: neither a box nor a mask
+    fullest: int  # objects that are no crowd on the image that has most of them
     first_unmasked: list[str] = field(default_factory=list)
     first_broken: list[str] = field(default_factory=list)
     first_bad_area: list[str] = field(default_factory=list)
@@ -101,6 +102,7 @@ def take(coco: CocoDict) -> Census:
     names = {image["id"]: file_name(image) for image in coco["images"]}
     odd = images_of(coco, "odd")
     objects, scored = dict.fromkeys(SELECTIONS, 0), dict.fromkeys(SELECTIONS, 0)
+    crowding: Counter[int] = Counter()
 
     def note(kind: str, annotation: dict[str, Any], reason: str = "") -> None:
         tally[kind] += 1
@@ -134,6 +136,7 @@ def take(coco: CocoDict) -> Census:
         tally["boxless"] += is_boxless(annotation)
         if crowd or (kind == ABSENT and is_left_over(annotation)):
             continue
+        crowding[annotation["image_id"]] += 1
         shown = kind in GIVEN and min(annotation["bbox"][2:]) > SMALLEST_SIDE
         for which in ("all", "odd" if annotation["image_id"] in odd else "even"):
             objects[which] += 1
@@ -146,6 +149,7 @@ def take(coco: CocoDict) -> Census:
         images=len(coco["images"]),
         annotations=len(coco["annotations"]),
         **{name: tally[name] for name in fields},
+        fullest=max(crowding.values(), default=0),
         first_unmasked=first["unmasked"],
         first_broken=first["broken"],
         first_bad_area=first["bad_areas"],

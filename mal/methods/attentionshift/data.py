@@ -97,9 +97,10 @@ def objects_of(coco: CocoDict, *, most: int) -> list[tuple[dict[str, Any], list[
     for image in sorted(coco["images"], key=lambda image: image["id"]):
         objects = [annotation for annotation in by_image[image["id"]] if not annotation.get("iscrowd", 0)]
         if len(objects) > most:
+            fullest = max(sum(not a.get("iscrowd", 0) for a in every) for every in by_image.values())
             raise AnnotationError(
                 f"image {image['id']} ({file_name(image)}) has {len(objects)} points, and the network {most} tokens "
-                f"for them; set attentionshift.tokens.count={len(objects)} or more"
+                f"for them; set attentionshift.tokens.count={fullest} or more"
             )
         if objects and image["id"] not in unreadable:
             found.append((image, objects))

@@ -16,7 +16,7 @@ from mal.engine.files import atomic_write, read_json, write_json
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.settings import Reads, settings
 from mal.engine.snapshots import kept
-from mal.errors import ConfigError
+from mal.errors import AnnotationError, ConfigError
 from mal.methods.attentionshift.own_files import OWN_FILES
 from mal.methods.attentionshift.reads import DETECTION, FORMER, KEY_POINTS, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
@@ -211,6 +211,21 @@ def check(config: Config) -> None:
         )
 
 
+def refuse(config: Config, split: Split) -> None:
+    """
+    Raises:
+        AnnotationError: an image has more objects than the network has point tokens.
+    """
+    most, census = config.attentionshift.tokens.count, split.census
+    if config.data.points.kind == "quasi_centre":
+        return  # which leaves out some objects, so that the view must be waited for
+    if census is not None and census.fullest > most:
+        raise AnnotationError(
+            f"{split.annotations} has an image of {census.fullest} objects, and the network {most} tokens for them; "
+            f"set attentionshift.tokens.count={census.fullest} or more"
+        )
+
+
 def preflight(config: Config, _: torch.device, names: set[str]) -> None:
     """
     Raises:
@@ -269,5 +284,6 @@ ATTENTIONSHIFT = Method(
     fallback=at_points,
     own_files=OWN_FILES,
     check=check,
+    refuse=refuse,
     preflight=preflight,
 )
