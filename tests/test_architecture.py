@@ -20,7 +20,7 @@ LAYERS = (
     "data",
     "encoders",
     "metrics context",
-    "methods.labelling methods.point_files methods.own_weights",
+    "methods.labelling methods.point_files methods.weights",
     "methods.spec",
     "methods.stages methods.baselines methods.mal methods.attentionshift methods.bestie methods.simformer "
     "methods.partialres segmenters",

@@ -11,8 +11,8 @@ from mal.config import Config
 from mal.data.categories import Categories
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
-from mal.errors import WeightsError
 from mal.methods.attentionshift.network import AttentionShift
+from mal.methods.weights import fit
 
 FILE = "labeler.pt"
 
@@ -52,13 +52,7 @@ def build(state: dict[str, Any], config: Config, device: torch.device, *, path: 
     """
     categories = Categories(**state["categories"])
     network = AttentionShift(config, classes=len(categories.ids), load=False)
-    try:
-        network.load_state_dict(state["network"])
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path} was trained with other settings than this run has: {str(error).splitlines()[0]}; label with the "
-            "settings it was trained with, or train again"
-        ) from error
+    fit(network, state["network"], path)
     dtype = network_dtype(config.train.precision, device)
     allow_tf32(device, dtype)
     return Trained(network.eval().to(device).lowered(dtype, device), categories)

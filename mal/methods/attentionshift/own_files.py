@@ -12,9 +12,9 @@ from mal.data.annotations import CocoDict, file_name
 from mal.engine.findings import STOPS, Finding, number, some
 from mal.methods import point_files
 from mal.methods.labelling import ShardLabeler
-from mal.methods.own_weights import usable
 from mal.methods.point_files import holds
 from mal.methods.spec import OwnFiles
+from mal.methods.weights import usable
 
 
 def wrote(state: Any) -> bool:

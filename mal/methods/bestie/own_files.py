@@ -9,9 +9,9 @@ from mal.config import Config
 from mal.context import Json
 from mal.data.annotations import CocoDict
 from mal.methods.labelling import ShardLabeler
-from mal.methods.own_weights import usable
 from mal.methods.point_files import holds, look
 from mal.methods.spec import OwnFiles
+from mal.methods.weights import usable
 
 
 def wrote(state: Any) -> bool:

@@ -12,11 +12,11 @@ from torch import Tensor
 from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
-from mal.errors import WeightsError
 from mal.methods.partialres.lessons import rec_parts
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.query import QueryNetwork
 from mal.methods.partialres.text import KNOWN, Vocabulary
+from mal.methods.weights import fit
 
 FILE = "labeler.pt"
 RAW, EMA = "partialres", "ema"  # the network's weights, and their running average
@@ -109,14 +109,7 @@ def trained(
     """
     vocabulary = Vocabulary(tuple(state["words"]))
     network = build(config, words=len(state["words"]) + KNOWN, rec=rec, load=False)
-    try:
-        network.load_state_dict(state[WEIGHTS[weights]])
-    except RuntimeError as error:
-        first = " ".join(str(error).split("\n\t")[:2])
-        raise WeightsError(
-            f"{path} was trained with other settings than this run has: {first}; use the settings it was trained with, "
-            "or train again"
-        ) from error
+    fit(network, state[WEIGHTS[weights]], path)
     dtype = network_dtype(config.train.precision, device)
     allow_tf32(device, dtype)
     return Trained(network.eval().to(device), vocabulary, config, dtype)

@@ -12,9 +12,9 @@ from mal.data.expressions import words
 from mal.engine.findings import NOTE, STOPS, Finding, number, some
 from mal.errors import ConfigError
 from mal.methods.labelling import ShardLabeler
-from mal.methods.own_weights import usable
 from mal.methods.partialres.text import Vocabulary
 from mal.methods.spec import OwnFiles
+from mal.methods.weights import usable
 
 NAMED = 10  # words that a message names
 

@@ -13,10 +13,11 @@ from mal.config import Config
 from mal.encoders.config import EncoderConfig
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
-from mal.errors import ConfigError, MalError, WeightsError
+from mal.errors import ConfigError, MalError
 from mal.methods.simformer.config.network import NetworkConfig
 from mal.methods.simformer.infer import Predictor
 from mal.methods.simformer.network import SimFormer
+from mal.methods.weights import fit
 
 FILE = "simformer.pt"
 PARTS = ("network", "similarity", "classes", "novel")
@@ -110,13 +111,7 @@ def _predictor(
     precision: str,
 ) -> Predictor:
     network = SimFormer(encoder, config, classes=len(state["classes"]), load=False)
-    try:
-        network.load_state_dict(state["network"])
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path} was trained with other settings than this run has: {str(error).splitlines()[0]}; give those that "
-            "it was trained with, or train again"
-        ) from error
+    fit(network, state["network"], path)
     dtype = network_dtype(precision, device)
     allow_tf32(device, dtype)
     return Predictor(network.eval().to(device), device, dtype)

@@ -1,8 +1,10 @@
-"""The network of a labeler.pt for a file of one's own, or a sentence about its weights."""
+"""Weights of a file in the network that they are for, or a sentence about them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
 
 from mal.errors import ConfigError, WeightsError
 
@@ -17,8 +19,24 @@ class HasNetwork(Protocol):
 Trained = TypeVar("Trained", bound=HasNetwork)
 
 
+def fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights that the file at `path` holds.
+
+    Raises:
+        WeightsError: they are of a network with other settings.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n\t")[:2])
+        raise WeightsError(
+            f"{path} was trained with other settings than this run has: {first}; give those that it was trained with, "
+            "or train again"
+        ) from error
+
+
 def usable(build: Callable[[], Trained], path: Path) -> Trained:
-    """What `build` makes of the file at `path`.
+    """What `build` makes of the file at `path`, one's own.
 
     Raises:
         ConfigError: the weights are not those of the network that the file describes, or no numbers.
