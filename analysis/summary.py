@@ -86,7 +86,7 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
     chosen = [r for r in records if r["stage"] == "key_points_val"]
     if chosen:
         parts.append(f"Key-points, of {count_of(chosen, 'part_coverage')} objects whose parts are known")
-        parts.append("\n\n".join(map(key_points, chosen)))
+        parts.append(key_points(chosen, known))
     chosen = [r for r in records if r["stage"] == "own_ap_val"]
     if chosen:
         count = count_of(chosen, "mask_ap")

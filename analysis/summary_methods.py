@@ -14,7 +14,11 @@ MAPS = {
     "box_iou_expand": "box IoU (expand)",
     "box_iou_min_max": "box IoU (min_max)",
 }
-KEY_POINTS = {"key_point_precision": "on the object", "part_coverage": "parts that have one", "key_points": "an object"}
+KEY_POINTS = {
+    "key_point_precision": "on their object",
+    "part_coverage": "parts that have one",
+    "key_points": "for each object",
+}
 OWN = {"mask_map25": "mAP25", "mask_map50": "mAP50", "mask_map75": "mAP75", "mask_ap": "mask AP", "box_ap": "box AP"}
 MIOU = {"novel_miou": "novel mIoU", "subset_miou": "of the subset", "base_miou": "base mIoU", "miou": "all classes"}
 EXPRESSIONS = {
@@ -46,13 +50,15 @@ def maps(record: Record) -> str:
     return table(["k", *MAPS.values()], rows)
 
 
-def key_points(record: Record) -> str:
-    """In the boxes that the network chooses, and in human ones."""
+def key_points(records: list[Record], known: dict[str, Record]) -> str:
+    """In the boxes that the networks choose, and in human ones."""
+    header, identified = told_apart(records, known, lambda r: labeler_name(r["columns"]["labeler"]))
     rows = [
-        [name, *(number(record, f"{metric}{suffix}") for metric in KEY_POINTS)]
-        for name, suffix in (("chosen", ""), ("human", "_human_box"))
+        [*cells, box, *(number(r, f"{metric}{suffix}") for metric in KEY_POINTS)]
+        for r, cells in identified
+        for box, suffix in (("chosen", ""), ("human", "_human_box"))
     ]
-    return table(["boxes", *KEY_POINTS.values()], rows)
+    return table(["labeler", *header, "box", *KEY_POINTS.values()], rows)
 
 
 def own(records: list[Record], known: dict[str, Record]) -> str:

@@ -67,6 +67,11 @@ def _check_data(config: Config) -> None:
         raise ConfigError(
             "data.class_agnostic=true: COCO's evaluation server wants categories; leave data.test.annotations out"
         )
+    if data.val.parts is not None and data.format in ("shapes", "maps"):
+        raise ConfigError(
+            f"data.val.parts={data.val.parts} is a file of parts of objects in files, and data={data.name} has none; "
+            "leave it out"
+        )
     other = data.labeler_train
     if len({value is None for value in (other.name, other.annotations, other.images)}) > 1:
         raise ConfigError(

@@ -8,7 +8,7 @@ import torch
 
 from mal.config import Config
 from mal.data import stages
-from mal.data.sources import Split, files_split, maps_split
+from mal.data.sources import Parts, Split, files_split, maps_split
 from mal.engine.graph import Stage
 from mal.engine.precision import network_dtype
 from mal.engine.store import Fingerprints, Store
@@ -109,5 +109,5 @@ class Context:
             return files_split(name, self.config.data, self.fingerprints)
         drawn = stages.draw_shapes(self.config.data.shapes, name, self.data_columns())
         folder = self.store.folder(drawn.name, drawn.key)
-        parts = folder / "parts.json" if self.config.data.shapes.kind == "parts" else None
+        parts = Parts(folder / "parts.json") if self.config.data.shapes.kind == "parts" else None
         return Split(name, folder / "annotations.json", folder / "images", has_masks=True, drawn=drawn, parts=parts)

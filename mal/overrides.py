@@ -26,6 +26,7 @@ PATHS = frozenset(
     | {
         "data.root",
         "data.labeler_train.root",
+        "data.val.parts",
         "roots.coco",
         "roots.lvis",
         "roots.coco_stuff",

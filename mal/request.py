@@ -173,6 +173,8 @@ class Graph:
             if not split.has_masks and split.census is not None:
                 notes.append(needs.without_masks(split) + self._lost_without_masks(split))
         notes += self._label_remarks()
+        if (parts := self._parts_note()) is not None:
+            notes.append(parts)
         if self.val is None:
             notes.append(
                 "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
@@ -185,6 +187,17 @@ class Graph:
         if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
             notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
+
+    def _parts_note(self) -> str | None:
+        """What must be said of the validation objects' parts."""
+        if self.config.data.val.parts is None:
+            return None
+        if not any(stage.name == "key_points_val" for stage in self.targets()):
+            return (
+                "data.val.parts: this run scores no key-points (labeler=attentionshift does, with "
+                "attentionshift.steps.mask_points.source=parts, on validation images in files with human masks)"
+            )
+        return None if self.val is None or self.val.parts is None else self.val.parts.remark
 
     def _label_remarks(self) -> list[str]:
         """What must be said of the labels of each split, as their method says it."""
@@ -221,11 +234,11 @@ class Graph:
             return
         for split in self._files():
             needs.check_boxes(split)
-            if self.method is not None and not self.trains_nothing:
-                self.method.refuse(config, split)
         for split, method in [] if self.trains_nothing else self.labelled():
             if method.view in ("boxes", "expressions"):
                 needs.check_all_boxes(split, labeler=method.name)
+        for method in self._methods():
+            method.check_files(config, self._files())
         for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"
@@ -284,6 +297,13 @@ class Graph:
                 sample = read_headers(split.census.sample, split.images)
                 found += [f"{name}: {sentence}" for sentence in filter(None, [turned_sentence(sample)])]
         return found
+
+    def _methods(self) -> list[Method]:
+        """The labeler, and those that it is compared with somewhere."""
+        if self.trains_nothing:
+            return []
+        own = [] if self.method is None else [self.method]
+        return list({method.name: method for method in [*own, *(method for _, method in self.labelled())]}.values())
 
     def _files(self) -> list[Split]:
         return [split for _, split in self._named_files()]

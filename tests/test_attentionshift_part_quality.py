@@ -94,7 +94,7 @@ def test_objects_without_parts_are_left_out_and_none_at_all_is_said(compose, tmp
     one = human["annotations"][1]["id"]
     some = {**parts, "annotations": [a for a in parts["annotations"] if a["object_id"] == one]}
     assert part_quality(trained, config, points, human, some, folder / "images", CPU)[1] == 1
-    with pytest.raises(MalError, match="no object with a mask and a point has a part"):
+    with pytest.raises(MalError, match="none of the validation objects that are looked at has a part"):
         part_quality(trained, config, points, human, {**parts, "annotations": []}, folder / "images", CPU)
 
 

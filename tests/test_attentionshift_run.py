@@ -92,29 +92,58 @@ def test_settings_that_make_no_sense_are_refused(compose, setting: str, sentence
         compose(*POINTS, *setting.split())
 
 
-@pytest.mark.parametrize("crowded", ["train", "val"])
-@pytest.mark.parametrize("kind", ["inside", "quasi_centre"])
-def test_more_objects_than_tokens_are_refused_before_training(compose, tmp_path: Path, crowded: str, kind: str) -> None:
-    coco = json.loads((draw(tmp_path) / "annotations.json").read_text())
-    first = coco["annotations"][0]
-    more = [{**first, "id": 100 + n, "iscrowd": n % 2} for n in range(24)]  # crowds need no token
-    split = []
+def split_files(folder: Path, **more: list) -> list[str]:
+    """Drawn images of parts as train.json and val.json, with further annotations; the overrides that name them."""
+    coco = json.loads((draw(folder) / "annotations.json").read_text())
+    overrides = [f"data.root={folder}"]
     for name in ("train", "val"):
-        whole = {**coco, "annotations": coco["annotations"] + (more if name == crowded else [])}
-        (tmp_path / f"{name}.json").write_text(json.dumps(whole))
-        split += [f"data.{name}.annotations={name}.json", f"data.{name}.images=images"]
-    count = sum(a["image_id"] == first["image_id"] for a in coco["annotations"]) + 12
-    asked = (*SMOKE, "data=coco", f"data.root={tmp_path}", *split, f"data.points.kind={kind}")
+        whole = {**coco, "annotations": coco["annotations"] + more.get(name, [])}
+        (folder / f"{name}.json").write_text(json.dumps(whole))
+        overrides += [f"data.{name}.annotations={name}.json", f"data.{name}.images=images"]
+    return overrides
+
+
+def first_object(folder: Path) -> tuple[dict, int]:
+    """The first object of the drawn images, and how many its image has."""
+    coco = json.loads((draw(folder) / "annotations.json").read_text())
+    first = coco["annotations"][0]
+    return first, sum(a["image_id"] == first["image_id"] for a in coco["annotations"])
+
+
+@pytest.mark.parametrize("crowded", ["train", "val"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("data.points.kind=inside",),
+        ("data.points.kind=quasi_centre",),
+        ("labeler=disc", "compare=[attentionshift]", "data.points.kind=box_centre"),
+    ],
+)
+def test_more_objects_than_tokens_are_refused_before_training(
+    compose, tmp_path: Path, crowded: str, asked: tuple[str, ...]
+) -> None:
+    first, own = first_object(tmp_path)
+    more = [{**first, "id": 100 + n, "iscrowd": n % 2} for n in range(24)]  # crowds need no token
+    bare = {"id": 200, "image_id": first["image_id"], "category_id": 1, "bbox": [3, 3, 0, 0], "point": [3, 3]}
+    split, count = split_files(tmp_path, **{crowded: [*more, bare]}), own + 13
     for tokens in (count, count - 1):
-        config = compose(*asked, f"attentionshift.tokens.count={tokens}")
+        config = compose(*SMOKE, "data=coco", *split, *asked, f"attentionshift.tokens.count={tokens}")
         graph = Graph(config, Store(tmp_path / "store"), torch.device("cpu"))
-        if tokens == count or kind == "quasi_centre":  # which has no point for some objects
+        if tokens == count or asked[-1].endswith("quasi_centre"):  # which has no point for some objects
             graph.check()
             continue
-        with pytest.raises(
-            AnnotationError, match=rf"{crowded}\.json has an image of {count} objects.*count={count} or"
-        ):
+        said = rf"{crowded}\.json: \S+ has {count} objects.*tokens\.count={count} or"
+        with pytest.raises(AnnotationError, match=said):
             graph.check()
+
+
+def test_the_fullest_of_all_files_is_named(compose, tmp_path: Path) -> None:
+    first, own = first_object(tmp_path)
+    more = [{**first, "id": 100 + n} for n in range(20)]
+    split = split_files(tmp_path, train=more[:12], val=more)
+    config = compose(*SMOKE, "data=coco", *split, "attentionshift.tokens.count=5")
+    with pytest.raises(AnnotationError, match=rf"val\.json: .* set attentionshift\.tokens\.count={own + 20} or more"):
+        Graph(config, Store(tmp_path / "store"), torch.device("cpu")).check()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -15,12 +16,19 @@ from PIL import Image
 from mal.data.annotations import decode_mask, encode_mask, instance, read
 from mal.data.object_parts import read_parts, wholes
 from mal.engine.store import Store
-from mal.errors import AnnotationError
+from mal.errors import AnnotationError, ConfigError
 from mal.request import Graph
 from mal.wholes import main
-from tests.attentionshift_cases import SMOKE
+from tests.attentionshift_cases import SMOKE, draw
 
 SIZE = (6, 9)  # height, width
+
+
+def drawn_files(folder: Path) -> list[str]:
+    """Overrides that name drawn images of parts as files."""
+    draw(folder)
+    split = [f"data.{s}.{k}" for s in ("train", "val") for k in ("annotations=annotations.json", "images=images")]
+    return [f"data.root={folder}", *split]
 
 
 def coco(masks: list[tuple[int, np.ndarray]], *, images: int = 2, **more: Any) -> dict[str, Any]:
@@ -74,19 +82,71 @@ def test_the_command_writes_a_pair_that_goes_together(tmp_path: Path, capsys: py
     assert main(["--annotations", str(file), "--category", "car", "--out", str(tmp_path / "cars")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path / 'cars' / 'parts'}.json: 2 parts on 2 images",
-        f"{tmp_path / 'cars' / 'objects'}.json: 1 objects on 2 images",
+        f"{tmp_path / 'cars' / 'objects'}.json: 1 object on 2 images",
     ]
     objects = tmp_path / "cars" / "objects.json"
     assert read(objects, masks=True)["annotations"][0]["bbox"] == [1, 1, 7, 4]
-    assert [a["id"] for a in read_parts(tmp_path / "cars" / "parts.json", objects)["annotations"]] == [10, 11]
+    assert [a["id"] for a in read_parts(tmp_path / "cars" / "parts.json", objects).coco["annotations"]] == [10, 11]
 
 
-def test_parts_of_other_objects_are_left_out(tmp_path: Path) -> None:
+def test_what_is_there_already_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "parts.json"
+    source.write_text(json.dumps(coco([(1, block(1, 1, 3, 4))])))
+    asked = ["--annotations", str(source), "--category", "car", "--out"]
+    assert main([*asked, str(tmp_path), "--overwrite"]) == 1
+    assert "parts.json is the file that is read, and would be overwritten" in capsys.readouterr().err
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "cars" / "objects.json").write_text("mine")
+    assert main([*asked, str(tmp_path / "cars")]) == 1
+    assert "objects.json exists; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "cars" / "objects.json").read_text() == "mine"
+    assert not (tmp_path / "cars" / "parts.json").exists()
+    assert main([*asked, str(tmp_path / "cars"), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("category", ["", " ", "a\nb", "\udcff"])
+def test_a_category_is_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], category: str) -> None:
+    (tmp_path / "parts.json").write_text(json.dumps(coco([(1, block(1, 1, 3, 4))])))
+    asked = ["--annotations", str(tmp_path / "parts.json"), "--out", str(tmp_path / "cars"), "--category", category]
+    assert main(asked) == 1
+    assert "is no name; give what the objects are" in capsys.readouterr().err
+
+
+def test_lists_of_the_parts_categories_do_not_come_with_the_objects() -> None:
+    given_parts = coco([(1, block(1, 1, 3, 4))])
+    for image in given_parts["images"]:
+        image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": [], "license": 4}
+    objects, parts = wholes(given_parts, "car", source=Path("parts.json"))
+    assert [set(image) for image in objects["images"]] == [{"id", "file_name", "height", "width", "license"}] * 2
+    assert parts["images"] == given_parts["images"]
+
+
+def written(folder: Path, objects: dict, parts: dict) -> tuple[Path, Path]:
+    for name, content in (("objects", objects), ("parts", parts)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder / "parts.json", folder / "objects.json"
+
+
+def test_parts_of_other_objects_are_left_out_and_counted(tmp_path: Path) -> None:
     objects, parts = wholes(coco([(1, block(1, 1, 3, 4)), (2, block(2, 3, 5, 8))]), "car", source=Path("parts.json"))
-    more = [{**parts["annotations"][0], "id": 30 + n, "object_id": one} for n, one in enumerate(([1], "1", 77, None))]
-    (tmp_path / "objects.json").write_text(json.dumps(objects))
-    (tmp_path / "parts.json").write_text(json.dumps({**parts, "annotations": [*parts["annotations"], *more]}))
-    assert read_parts(tmp_path / "parts.json", tmp_path / "objects.json") == parts
+    assert read_parts(*written(tmp_path, objects, parts)).remark is None
+    first, second = parts["annotations"]
+    crowd = {**first, "id": 30, "iscrowd": 1}
+    blank = {**first, "id": 31, "segmentation": encode_mask(np.zeros(SIZE, dtype=bool))}
+    found = read_parts(*written(tmp_path, objects, {**parts, "annotations": [first, second, crowd, blank]}))
+    assert (found.coco["annotations"], found.remark) == ([first, second], None)
+    more = [
+        {**first, "id": 40, "object_id": 77},
+        {**first, "id": 41, "object_id": 3},
+        {**first, "id": 42, "object_id": 4},
+    ]
+    unmasked = {key: value for key, value in objects["annotations"][0].items() if key != "segmentation"} | {"id": 3}
+    hidden = {**objects["annotations"][0], "id": 4, "iscrowd": 1}
+    objects["annotations"] += [unmasked, hidden]
+    files = written(tmp_path, objects, {**parts, "annotations": [first, second, *more]})
+    found = read_parts(*files)
+    assert found.coco["annotations"] == [first, second]
+    assert found.remark == f"{files[0]}: 3 parts are of objects that {files[1]} does not have, or has without a mask"
 
 
 def test_the_cars_of_photographs(shared_data: Path) -> None:
@@ -105,9 +165,8 @@ def spoiled(name: str, objects: dict, parts: dict) -> None:
     if name == "unjoined":
         for part in parts["annotations"]:
             del part["object_id"]
-    elif name == "lists":
-        for part in parts["annotations"]:
-            part["object_id"] = [1]
+    elif name in ("[1]", "1.0", '"1"', "null", "true"):
+        parts["annotations"][1]["object_id"] = json.loads(name)
     elif name == "other image":
         parts["annotations"][0]["image_id"] = 2
     elif name == "other size":
@@ -116,16 +175,25 @@ def spoiled(name: str, objects: dict, parts: dict) -> None:
             part["segmentation"] = encode_mask(np.ones((12, 18), dtype=bool))
     elif name == "no mask":
         del parts["annotations"][0]["segmentation"]
-    elif name == "crowd of others":
+    elif name == "another object":
         objects["annotations"][0]["id"] = 5
+    elif name == "a crowd":
+        objects["annotations"][0]["iscrowd"] = 1
+    elif name == "other file":
+        parts["images"] = [{**image, "file_name": f"b{image['file_name']}"} for image in parts["images"]]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unjoined", "none of its 2 parts is of an object of .*objects.json; each needs `object_id`"),
-        ("lists", "none of its 2 parts is of an object"),
-        ("crowd of others", "none of its 2 parts is of an object"),
+        ("unjoined", "2 parts of 2 without a whole number for `object_id` .*; give each the id of its object"),
+        *(
+            (name, r"1 part of 2 without a whole number for `object_id` \(ids 11\)")
+            for name in ("[1]", "1.0", '"1"', "null", "true")
+        ),
+        ("another object", "none of its 2 parts is of an object of .*objects.json that has a mask and is no crowd"),
+        ("a crowd", "none of its 2 parts is of an object of .*objects.json that has a mask and is no crowd"),
+        ("other file", r"2 parts have another image, .* \(ids 10, 11\)"),
         ("other image", r"1 part has another image, or one of another size, .* \(ids 10\)"),
         ("other size", r"2 parts have another image, or one of another size, .* \(ids 10, 11\)"),
         ("no mask", "a mask is needed"),
@@ -136,8 +204,7 @@ def test_parts_that_do_not_go_with_their_objects_are_refused_before_training(
 ) -> None:
     objects, parts = wholes(coco([(1, block(1, 1, 3, 4)), (1, block(2, 3, 5, 8))]), "car", source=Path("parts.json"))
     spoiled(name, objects, parts)
-    for file, content in (("objects", objects), ("parts", parts)):
-        (tmp_path / f"{file}.json").write_text(json.dumps(content))
+    written(tmp_path, objects, parts)
     with pytest.raises(AnnotationError, match=message):
         read_parts(tmp_path / "parts.json", tmp_path / "objects.json")
     for frame in objects["images"]:
@@ -148,6 +215,29 @@ def test_parts_that_do_not_go_with_their_objects_are_refused_before_training(
         Graph(config, Store(tmp_path / "store"), torch.device("cpu")).targets()
 
 
-def test_a_file_of_parts_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"parts\.json"):
-        read_parts(tmp_path / "parts.json", tmp_path / "objects.json")
+@pytest.mark.parametrize("parts", ["none.json", "''"])
+def test_a_file_of_parts_that_is_not_there_is_named(compose, tmp_path: Path, parts: str) -> None:
+    config = compose(*SMOKE, "data=coco", *drawn_files(tmp_path), f"data.val.parts={parts}")
+    with pytest.raises(ConfigError, match=r"data\.val\.parts=\S*: there is no file"):
+        Graph(config, Store(tmp_path / "store"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("data", ["shapes", "parts"])
+def test_drawn_images_have_no_file_of_parts(compose, data: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.val\.parts=mine\.json is a file of parts of objects in files"):
+        compose(*SMOKE, f"data={data}", "data.val.parts=mine.json")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("labeler=disc",), "this run scores no key-points"),
+        (("attentionshift.steps.mask_points.source=attention",), "this run scores no key-points"),
+        ((), None),
+    ],
+)
+def test_parts_that_nothing_is_scored_by_are_said(compose, tmp_path: Path, asked: tuple, said: str | None) -> None:
+    config = compose(*SMOKE, "data=coco", *drawn_files(tmp_path), "data.val.parts=parts.json", *asked)
+    notes = Graph(config, Store(tmp_path / "store"), torch.device("cpu")).notes()
+    assert [note for note in notes if "data.val.parts" in note] == ([] if said is None else [ANY])
+    assert said is None or any(said in note for note in notes)

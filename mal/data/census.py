@@ -53,7 +53,8 @@ class Census:
     crowds_unmasked: int  # crowds without a mask
     bad_areas: int
     boxless: int  # of points alone: neither a box nor a mask
-    fullest: int  # objects that are no crowd on the image that has most of them
+    most_objects: int  # on one image; crowds do not count
+    most_objects_on: str  # that image's file name
     first_unmasked: list[str] = field(default_factory=list)
     first_broken: list[str] = field(default_factory=list)
     first_bad_area: list[str] = field(default_factory=list)
@@ -102,7 +103,7 @@ def take(coco: CocoDict) -> Census:
     names = {image["id"]: file_name(image) for image in coco["images"]}
     odd = images_of(coco, "odd")
     objects, scored = dict.fromkeys(SELECTIONS, 0), dict.fromkeys(SELECTIONS, 0)
-    crowding: Counter[int] = Counter()
+    objects_on: Counter[int] = Counter()
 
     def note(kind: str, annotation: dict[str, Any], reason: str = "") -> None:
         tally[kind] += 1
@@ -113,6 +114,7 @@ def take(coco: CocoDict) -> Census:
     for annotation, (kind, reason) in zip(coco["annotations"], kinds, strict=True):
         crowd = bool(annotation.get("iscrowd", 0))
         tally["crowds"] += crowd
+        objects_on[annotation["image_id"]] += not crowd
         if kind in GIVEN:
             tally["masks"] += 1
             if crowd:
@@ -136,11 +138,11 @@ def take(coco: CocoDict) -> Census:
         tally["boxless"] += is_boxless(annotation)
         if crowd or (kind == ABSENT and is_left_over(annotation)):
             continue
-        crowding[annotation["image_id"]] += 1
         shown = kind in GIVEN and min(annotation["bbox"][2:]) > SMALLEST_SIDE
         for which in ("all", "odd" if annotation["image_id"] in odd else "even"):
             objects[which] += 1
             scored[which] += shown
+    fullest = max(objects_on.items(), key=lambda item: item[1], default=(None, 0))
     images = {"all": len(names), "even": len(names) - len(odd), "odd": len(odd)}
     used = Counter(annotation["category_id"] for annotation in coco["annotations"])
     fields = ("masks", "repeats", "crowds", "crowd_masks", "brush_masks", "usable", "left_over", "unmasked", "broken",
@@ -149,7 +151,8 @@ def take(coco: CocoDict) -> Census:
         images=len(coco["images"]),
         annotations=len(coco["annotations"]),
         **{name: tally[name] for name in fields},
-        fullest=max(crowding.values(), default=0),
+        most_objects=fullest[1],
+        most_objects_on=names.get(fullest[0], ""),
         first_unmasked=first["unmasked"],
         first_broken=first["broken"],
         first_bad_area=first["bad_areas"],

@@ -29,6 +29,14 @@ SUGGESTED_VAL = (
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A file of objects' parts, and what must be said of it."""
+
+    file: Path
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
 class Split:
     """Annotations and images of one split: files of the user's, or drawn by a stage."""
 
@@ -40,7 +48,7 @@ class Split:
     drawn: Stage | None = None
     census: Census | None = None  # of a file of the user's with annotations
     sources: tuple[tuple[str, str], ...] = ()
-    parts: Path | None = None  # of its objects, with masks, which no method sees
+    parts: Parts | None = None  # of its objects, with masks, which no method sees
 
     @property
     def inputs(self) -> dict[str, Stage]:
@@ -85,21 +93,29 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
     # test sets are lists of images
     found = None if name == "test" else ranks.on_first(lambda: census(annotations, fingerprints))
     has_masks = found is not None and found.has_masks
-    parts = _parts(root, annotations, data) if name == "val" else None
+    parts = _parts(root, annotations, data, fingerprints) if name == "val" else None
     return Split(name, annotations, images, has_masks, sources=tuple(sources.items()), census=found, parts=parts)
 
 
-def _parts(root: Path, annotations: Path, data: DataConfig) -> Path | None:
+def _parts(root: Path, annotations: Path, data: DataConfig, fingerprints: Fingerprints) -> Parts | None:
     """The file of the validation objects' parts, which is refused before anything is trained.
 
     Raises:
+        ConfigError: there is no such file.
         AnnotationError: see `read_parts`.
     """
     if data.val.parts is None:
         return None
     path = root / data.val.parts
-    ranks.on_first(lambda: len(read_parts(path, annotations)["annotations"]))
-    return path
+    if not path.is_file():
+        raise ConfigError(
+            f"data.val.parts={data.val.parts}: there is no file {path}; `python -m mal.wholes` writes one beside that "
+            "of the objects"
+        )
+    remark = ranks.on_first(
+        lambda: remembered("parts", 1, [path, annotations], lambda: read_parts(path, annotations).remark, fingerprints)
+    )
+    return Parts(path, remark)
 
 
 def maps_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:

@@ -117,13 +117,13 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
             if not ranks.is_first():
                 claim.enter_context(store.fence(stage.name, stage.key, generation))
         folder = store.folder(stage.name, stage.key)
+        code = ranks.on_first(code_state)  # what is edited meanwhile is not what works here
         started, clock = datetime.now(UTC), time.monotonic()
         reset_peak_memory(device)
         if ranks.is_first():
             # gc keeps the inputs meanwhile
             begun = {"config": stage.config, "inputs": stage.input_addresses, "sources": stage.sources}
             write_json(folder / "stage.json", begun, indent=1)
-            code_state()
         workdir = Workdir(
             folder=folder,
             inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},
@@ -131,12 +131,21 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
         )
         result = stage.work(workdir) if stage.shared else ranks.on_first(lambda: stage.work(workdir))
         if ranks.is_first():  # the record reads package versions
-            record = _record(stage, result, started=started, seconds=time.monotonic() - clock, device=device)
+            seconds = time.monotonic() - clock
+            record = _record(stage, result, code=code, started=started, seconds=seconds, device=device)
         ranks.on_first(lambda: store.finish(stage.name, stage.key, record))
     return True
 
 
-def _record(stage: Stage, result: Result, *, started: datetime, seconds: float, device: torch.device) -> dict[str, Any]:
+def _record(
+    stage: Stage,
+    result: Result,
+    *,
+    code: tuple[str | None, str | None],
+    started: datetime,
+    seconds: float,
+    device: torch.device,
+) -> dict[str, Any]:
     everything = result.counts.get("")
     return {
         "stage": stage.name,
@@ -151,7 +160,7 @@ def _record(stage: Stage, result: Result, *, started: datetime, seconds: float, 
             name: {"value": value, "n": result.counts.get(name, everything)} for name, value in result.metrics.items()
         },
         "places": result.places,
-        "provenance": provenance(),
+        "provenance": provenance(code),
         "processes": ranks.size(),
         "seconds": seconds,
         "memory": peak_memory_gib(device),

@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import threading
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -201,9 +201,13 @@ def _peak_resident_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 
 
-def provenance() -> dict[str, Any]:
-    """How a result came about: commit, hash of uncommitted changes, package versions, hardware."""
-    commit, diff = code_state()
+def provenance(code: tuple[str | None, str | None] | None = None) -> dict[str, Any]:
+    """How a result came about: commit, hash of uncommitted changes, package versions, hardware.
+
+    Args:
+        code: `code_state` when the work began; None: as it is now.
+    """
+    commit, diff = code or code_state()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "commit": commit,
@@ -232,12 +236,8 @@ def _installed(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if any(importlib.metadata.distributions(name=name))]
 
 
-@cache
 def code_state() -> tuple[str | None, str | None]:
-    """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout.
-
-    A process asks once, before its first stage works: what is edited later is not what it runs.
-    """
+    """(commit, digest of uncommitted changes or None when clean); (None, None) outside a git checkout."""
     if (ROOT / CODE_RECORD).is_file():
         copied = read_json(ROOT / CODE_RECORD)
         return copied["commit"], copied["diff"]
@@ -257,7 +257,11 @@ def uncommitted() -> bytes:
     """
     with tempfile.TemporaryDirectory() as folder:  # an index of its own: the user's is not touched
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git("read-tree", "HEAD", **index)
+        own = ROOT / os.fsdecode(_git("rev-parse", "--git-path", "index")).rstrip("\n")
+        if own.is_file():  # a copy knows which files have not changed: an empty one would read them all
+            shutil.copy2(own, index["GIT_INDEX_FILE"])
+        else:
+            _git("read-tree", "HEAD", **index)
         _git("add", "--intent-to-add", "--", *(name for name in CODE if (ROOT / name).is_dir()), **index)
         return _git("diff", "HEAD", "--no-ext-diff", "--binary", **index)
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from mal.errors import ConfigError, WeightsError
+
+LONGEST = 300  # characters of what torch says, which lists every key
 
 
 class HasNetwork(Protocol):
@@ -28,7 +31,7 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        first = " ".join(str(error).split("\n\t")[:2])
+        first = shorten(" ".join(str(error).split()), LONGEST, placeholder=" …")
         raise WeightsError(
             f"{path} was trained with other settings than this run has: {first}; give those that it was trained with, "
             "or train again"

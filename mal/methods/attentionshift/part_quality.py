@@ -68,15 +68,13 @@ def part_quality(
     names, of steps 5 to 8 with human boxes in place of the chosen ones.
 
     Args:
-        human: the same file with its masks. Objects without one are left out.
-        parts: their parts with masks; `object_id` is the id of the object in the file. Objects without any are left
-            out.
+        human: the same file with its masks. parts: its objects' parts (`object_parts.read_parts`). Objects without
+            parts are left out.
 
     Raises:
-        MalError: no object has a mask, a point and a part.
+        MalError: none of the objects has a part.
     """
-    masks = {a["id"]: a["segmentation"] for a in human["annotations"] if a.get("segmentation")}
-    boxes = {a["id"]: a["bbox"] for a in human["annotations"]}
+    whole = {a["id"]: a for a in human["annotations"]}
     inside = defaultdict(list)
     for part in parts["annotations"]:
         inside[part["object_id"]].append(part["segmentation"])
@@ -87,25 +85,24 @@ def part_quality(
         for entry, annotations, sample in samples(trained, config, points, images, device):
             bar.advance()
             ids = [annotation["id"] for annotation in annotations]
-            kept = [i for i, identity in enumerate(ids) if identity in masks and identity in inside]
+            kept = [i for i, identity in enumerate(ids) if identity in whole and identity in inside]
             if not kept:
                 continue
-            size = {"height": entry["height"], "width": entry["width"]}
-            truth = {
-                i: (decode_mask(masks[ids[i]], **size), [decode_mask(part, **size) for part in inside[ids[i]]])
-                for i in kept
-            }
             known = look_at(trained, sample, entry)
             own = known.chosen.boxes.clone()
-            own[kept] = _shown_boxes([boxes[ids[i]] for i in kept], known).to(own)
+            own[kept] = _as_seen([whole[ids[i]]["bbox"] for i in kept], known).to(own)
             in_own = replace(known, chosen=replace(known.chosen, boxes=own))
-            for those, each in ((chosen, known), (in_human_boxes, in_own)):
-                key_points = key_points_of(trained, each, config)
-                those += [found(key_points[i], *truth[i]) for i in kept]
+            found_in = [key_points_of(trained, each, config) for each in (known, in_own)]
+            size = {"height": entry["height"], "width": entry["width"]}
+            for i in kept:
+                mask = decode_mask(whole[ids[i]]["segmentation"], **size)
+                those = [decode_mask(part, **size) for part in inside[ids[i]]]
+                chosen.append(found(found_in[0][i], mask, those))
+                in_human_boxes.append(found(found_in[1][i], mask, those))
     if not chosen:
         raise MalError(
-            "no object with a mask and a point has a part in data.val.parts: `object_id` must be the id of the object "
-            "that a part is of"
+            "none of the validation objects that are looked at has a part in data.val.parts; give their parts, or "
+            "leave data.val.parts out"
         )
     figures = {f"{name}_human_box": value for name, value in summed(in_human_boxes).items()}
     return {**summed(chosen), **figures}, len(chosen)
@@ -120,7 +117,7 @@ def key_points_of(trained: Trained, known: Known, config: Config) -> list[NDArra
     return [(each.key_points.double().cpu() * known.across[:2]).numpy() for each in parts]
 
 
-def _shown_boxes(boxes: list[list[float]], known: Known) -> Tensor:
+def _as_seen(boxes: list[list[float]], known: Known) -> Tensor:
     """(n, 4) x, y, width, height in pixels of the image → xyxy of the pixels that the network is shown, both ends
     inside, as step 3 has its boxes."""
     xywh = torch.tensor(boxes, dtype=torch.float64)

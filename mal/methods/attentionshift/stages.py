@@ -21,6 +21,7 @@ from mal.methods.attentionshift.own_files import OWN_FILES
 from mal.methods.attentionshift.reads import DETECTION, FORMER, KEY_POINTS, LABELLING, LOOKS, MAPS, TRAINING
 from mal.methods.labelling import ShardLabeler, at_points
 from mal.methods.spec import Labels, Method, Training
+from mal.metrics.masks import select_images
 
 if TYPE_CHECKING:
     from mal.methods.attentionshift.checkpoint import Trained
@@ -90,7 +91,7 @@ def looks(context: Context) -> list[Stage]:
     masked = val.has_masks
     stages = [maps(context)] if masked else []
     if masked and val.parts is not None and own.steps.mask_points.source == "parts":
-        stages.append(key_points(context, val.parts))
+        stages.append(key_points(context, val.parts.file))
     stages += [course(context)] if masked and own.learning.snapshots else []
     return [*stages, pictures(context)] if own.looks.enabled else stages
 
@@ -98,13 +99,13 @@ def looks(context: Context) -> list[Stage]:
 def maps(context: Context) -> Stage:
     """Attention maps and candidate boxes of the validation images' objects against human masks, by depth."""
     config, split, trained = context.config, context.required_val, train(context)
-    found = _settings(context, MAPS)
+    found = {**_settings(context, MAPS), **_selection(config)}
 
     def work(workdir: Workdir) -> Result:
         from mal.methods.attentionshift.map_quality import map_quality
 
         network = _trained(workdir, config)
-        points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
+        points, human = _looked_at(context, workdir)
         figures = map_quality(network, config, points, human, split.images, workdir.device)
         return Result(figures, {"": len(human["annotations"])})
 
@@ -125,26 +126,27 @@ def key_points(context: Context, file: Path) -> Stage:
         from mal.data.object_parts import read_parts
         from mal.methods.attentionshift.part_quality import part_quality
 
-        points, parts = read_json(workdir.inputs["points"] / "points.json"), read_parts(file, split.annotations)
-        network = _trained(workdir, config)
-        figures, count = part_quality(network, config, points, split.human(), parts, split.images, workdir.device)
+        points, human = _looked_at(context, workdir)
+        parts, network = read_parts(file, split.annotations).coco, _trained(workdir, config)
+        figures, count = part_quality(network, config, points, human, parts, split.images, workdir.device)
         return Result(figures, {"": count})
 
     inputs = {"points": context.view(split, "points"), "network": trained, **split.inputs}
-    return Stage("key_points_val", 1, _settings(context, KEY_POINTS), work, inputs, sources, trained.columns)
+    found = {**_settings(context, KEY_POINTS), **_selection(config)}
+    return Stage("key_points_val", 1, found, work, inputs, sources, trained.columns)
 
 
 def course(context: Context) -> Stage:
     """Cosines between features after K of N equal parts of the training, by the networks that
     `attentionshift.learning.snapshots` keeps of it: `cosines.cosines`, their names followed by _K."""
     config, split, trained = context.config, context.required_val, train(context)
-    found = _settings(context, MAPS)
+    found = {**_settings(context, MAPS), **_selection(config)}
 
     def work(workdir: Workdir) -> Result:
         from mal.methods.attentionshift.checkpoint import load
         from mal.methods.attentionshift.cosines import feature_cosines
 
-        points, human = read_json(workdir.inputs["points"] / "points.json"), split.human()
+        points, human = _looked_at(context, workdir)
         figures: dict[str, float] = {}
         count = 0
         snapshots = kept(workdir.inputs["network"], config.attentionshift.learning.snapshots)
@@ -211,18 +213,20 @@ def check(config: Config) -> None:
         )
 
 
-def refuse(config: Config, split: Split) -> None:
+def check_files(config: Config, splits: list[Split]) -> None:
     """
     Raises:
         AnnotationError: an image has more objects than the network has point tokens.
     """
-    most, census = config.attentionshift.tokens.count, split.census
     if config.data.points.kind == "quasi_centre":
-        return  # which leaves out some objects, so that the view must be waited for
-    if census is not None and census.fullest > most:
+        return  # some objects have no point then, so that the view must be waited for
+    most = config.attentionshift.tokens.count
+    counted = [(split.census, split) for split in splits if split.census is not None]
+    census, split = max(counted, key=lambda each: each[0].most_objects, default=(None, None))
+    if census is not None and split is not None and census.most_objects > most:
         raise AnnotationError(
-            f"{split.annotations} has an image of {census.fullest} objects, and the network {most} tokens for them; "
-            f"set attentionshift.tokens.count={census.fullest} or more"
+            f"{split.annotations}: {census.most_objects_on} has {census.most_objects} objects, and the network {most} "
+            f"tokens for them; set attentionshift.tokens.count={census.most_objects} or more"
         )
 
 
@@ -241,6 +245,18 @@ def _settings(context: Context, reads: Reads) -> Json:
     """What a stage reads, and the precision, which is the device's."""
     found = settings(context.config, reads, former=FORMER)
     return {**found, "precision": context.precision}
+
+
+def _selection(config: Config) -> Json:
+    """Which validation images are looked at; records of all of them are older than there being a choice."""
+    which = config.data.val_images
+    return {} if which == "all" else {"images": which}
+
+
+def _looked_at(context: Context, workdir: Workdir) -> tuple[CocoDict, CocoDict]:
+    """Points and human masks of the validation images that scores are measured on."""
+    which, points = context.config.data.val_images, read_json(workdir.inputs["points"] / "points.json")
+    return select_images(points, which), select_images(context.required_val.human(), which)
 
 
 def _trained(workdir: Workdir, config: Config) -> "Trained":
@@ -284,6 +300,6 @@ ATTENTIONSHIFT = Method(
     fallback=at_points,
     own_files=OWN_FILES,
     check=check,
-    refuse=refuse,
+    check_files=check_files,
     preflight=preflight,
 )
