@@ -55,6 +55,7 @@ def store(tmp_path: Path) -> Path:
         data = {"data": f"shapes_val/{DRAWN}"} if key == DRAWN else {}
         more = {} if key == DRAWN else {"sources": sources}
         scores = [{"image_id": 1, "score": score} for score in (0.9, 0.3, 0.29)]
+        scores += [{"image_id": 2, "score": score} for score in (0.1, 0.2, 0.05)]
         numbers = {"matches_segm.npz": {"det_score": np.array([0.5])}}
         looked = {"pixels": np.zeros((1, 8, 8, 3), dtype=np.uint8), "maps": np.zeros(3)}
         labels = {"info": {"made_by": "/home/anna/label.py"}, "images": images, "annotations": [{"id": 1}]}
@@ -133,9 +134,9 @@ def test_what_was_left_out_stands_in_the_record(store: Path, tmp_path: Path) -> 
     }
     assert said == {"shapes_val": {"images": f"the first {IMAGES} of {IMAGES + 6} by id"}, "ap_val": None}
     predictions = json.loads(found[f"detect_val/{DRAWN}/predictions.json"])
-    assert [it["score"] for it in predictions] == [0.9, 0.3]
+    assert [it["score"] for it in predictions] == [0.9, 0.3, 0.2]
     told = json.loads(found[f"detect_val/{DRAWN}/run.json"])["published"]
-    assert told == {"predictions": "score >= 0.3", "predictions_kept": "2 of 3"}
+    assert told == {"predictions": "score >= 0.3, or the best of an image", "predictions_kept": "3 of 6"}
 
 
 def test_the_same_store_gives_the_same_bytes_and_a_second_time_replaces_the_first(store: Path, tmp_path: Path) -> None:
@@ -177,6 +178,10 @@ def test_the_published_folder_reads_like_a_store(store: Path, tmp_path: Path) ->
         ('{"a": "10.0.0.7:5000"}', True),
         ('{"a": "5.0.0.93", "b": "1/2", "c": "hf_hub:timm/x", "d": "and/or"}', False),
         ('{"segmentation": {"counts": "h:1\\\\0oYZ`_^]\\\\[;<=>?@QAOA"}}', False),
+        ('{"segmentation": {"counts": "k:\\\\2d51O0001"}, "size": [5, 5]}', False),
+        ('{"counts":"k:\\\\2d51O0001"}', False),
+        ('{"counts": "C:\\\\Users"}', True),
+        ('{"counts": "/home/nobody"}', True),
     ],
 )
 def test_a_search_finds_paths_and_addresses_and_nothing_else(tmp_path: Path, text: str, seen: bool) -> None:
