@@ -20,6 +20,13 @@ def draw(folder: Path) -> Path:
     return folder
 
 
+def drawn_files(folder: Path) -> list[str]:
+    """Draw them; the overrides that name them as files of the user's, for both splits."""
+    draw(folder)
+    split = [f"data.{s}.{k}" for s in ("train", "val") for k in ("annotations=annotations.json", "images=images")]
+    return [f"data.root={folder}", *split]
+
+
 def points_of(folder: Path) -> CocoDict:
     """Their points view."""
     return VIEWS["points"](read(folder / "annotations.json", masks=False))

@@ -19,7 +19,7 @@ from mal.methods.attentionshift.known import look_at, samples
 from mal.methods.attentionshift.part_quality import Found, found, part_quality, summed
 from mal.request import Graph
 from mal.wholes import main
-from tests.attentionshift_cases import SMOKE, draw, points_of, untrained
+from tests.attentionshift_cases import SMOKE, draw, drawn_files, points_of, untrained
 from tests.test_end_to_end import command
 
 CPU = torch.device("cpu")
@@ -116,11 +116,9 @@ def test_key_points_are_measured_where_there_are_some_and_parts(
 
 
 def test_parts_change_the_key_of_their_own_stage_alone(compose, tmp_path: Path) -> None:
-    folder = draw(tmp_path)
-    split = [f"data.{s}.{k}" for s in ("train", "val") for k in ("annotations=annotations.json", "images=images")]
-    found = []
+    files, found = drawn_files(tmp_path), []
     for parts in ("null", "parts.json"):
-        config = compose(*SMOKE, "data=coco", f"data.root={folder}", *split, f"data.val.parts={parts}")
+        config = compose(*SMOKE, "data=coco", *files, f"data.val.parts={parts}")
         found.append({each.name: each.key for each in Graph(config, Store(tmp_path / "s"), CPU).targets()})
     assert set(found[1].items()) - set(found[0].items()) == {("key_points_val", found[1]["key_points_val"])}
 

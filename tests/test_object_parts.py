@@ -19,16 +19,9 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
 from mal.request import Graph
 from mal.wholes import main
-from tests.attentionshift_cases import SMOKE, draw
+from tests.attentionshift_cases import SMOKE, drawn_files
 
 SIZE = (6, 9)  # height, width
-
-
-def drawn_files(folder: Path) -> list[str]:
-    """Overrides that name drawn images of parts as files."""
-    draw(folder)
-    split = [f"data.{s}.{k}" for s in ("train", "val") for k in ("annotations=annotations.json", "images=images")]
-    return [f"data.root={folder}", *split]
 
 
 def coco(masks: list[tuple[int, np.ndarray]], *, images: int = 2, **more: Any) -> dict[str, Any]:

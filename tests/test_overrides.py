@@ -107,19 +107,8 @@ def test_every_path_is_a_setting_that_takes_text():
     ours = {name for name in PATHS if not name.startswith("hydra.")}
     assert ours <= settings().keys()
     assert {name for name in ours if settings()[name] not in (str, str | None)} == set()
-    likely = {
-        "annotations",
-        "images",
-        "parts",
-        "root",
-        "checkpoint",
-        "file",
-        "val_file",
-        "store",
-        "start",
-        "cluster",
-        "uri",
-    }
+    likely = {"annotations", "images", "parts", "root", "store", "start", "cluster", "uri"}
+    likely |= {"checkpoint", "file", "val_file"}
     # whose initial weights heads, or a network, have
     initial = {"segmenter.heads.start", "attentionshift.detector.mask.start", "partialres.res.start"}
     assert {name for name in settings() if name.rpartition(".")[2] in likely} - initial <= ours
