@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from analysis.columns import BELONGS, COLUMNS
@@ -15,6 +15,7 @@ ABSENT = "absent"  # stands for a setting that a result does not have
 WEIGHTS = {"trained": "trained by MAL", "given": "as given", "random": "with random weights"}
 # columns that tell no two results apart: keys hold no profile, and old records no denominator, which is an input
 UNTOLD = ("seed", "profile", "denominator")
+SNAPSHOTS = "snapshots"  # the networks that a training keeps on its way: a setting's name
 
 
 def ancestors(record: Record, known: Mapping[str, Record]) -> dict[str, Record | None]:
@@ -33,23 +34,33 @@ def lineage(record: Record, known: Mapping[str, Record]) -> str:
     """Eight hex digits of all that defines a result but the run's seed.
 
     Two results that differ in their seed alone have the same; two that differ in anything else, as settings of
-    a stage that they come from, have not.
+    a stage that they come from, have not. How many networks a training keeps on its way defines no result but the
+    course of that training.
 
     Args:
         record: a run.json.
         known: the records it comes from, by address. Where one is absent its key stands for it, seed and all.
     """
+    return _digest(record, known, without={"seed"} if _on_its_way(record) else {"seed", SNAPSHOTS})
+
+
+def _digest(record: Record, known: Mapping[str, Record], without: Set[str]) -> str:
     parts = {
         "stage": record["stage"],
         "version": record.get("version"),
-        "config": _seedless(record),
+        "config": _without(record, without),
         "sources": record.get("sources"),
         "inputs": {
-            name: lineage(known[address], known) if address in known else address
+            name: _digest(known[address], known, without) if address in known else address
             for name, address in record["inputs"].items()
         },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _on_its_way(record: Record) -> bool:
+    """Whether it is about the networks that a training keeps on its way."""
+    return record["stage"].startswith("course_")
 
 
 def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[list[Record]]:
@@ -59,8 +70,25 @@ def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[l
         columns = {k: v for k, v in record["columns"].items() if k not in UNTOLD}
         return json.dumps([lineage(record, known), columns], sort_keys=True)
 
-    groups = grouped(records, alike).values()
+    groups = grouped(once(records, known), alike).values()
     return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups]
+
+
+def once(records: Iterable[Record], known: Mapping[str, Record]) -> list[Record]:
+    """The records in their order; of several that differ in the networks that their trainings keep on the way alone,
+    which are the same network, the one of the training that keeps most."""
+
+    def network(record: Record) -> str:
+        if _on_its_way(record):
+            return address(record)
+        return json.dumps([_digest(record, known, without={SNAPSHOTS}), record["columns"]], sort_keys=True)
+
+    def kept(record: Record) -> int:
+        behind = (flatten(one.get("config", {})) for one in ancestors(record, known).values() if one is not None)
+        found = (value for some in behind for name, value in some if name.rpartition(".")[2] == SNAPSHOTS)
+        return max(found, default=0)
+
+    return [some[0] if len(some) == 1 else max(some, key=kept) for some in grouped(records, network).values()]
 
 
 def settings_behind(record: Record, known: Mapping[str, Record]) -> Iterator[tuple[str, Any]]:
@@ -69,12 +97,13 @@ def settings_behind(record: Record, known: Mapping[str, Record]) -> Iterator[tup
     Beside a stage's config these are its version and the digests of its source files. The key of an ancestor without
     a record stands for all that is not known of it.
     """
+    without = {"seed"} if _on_its_way(record) else {"seed", SNAPSHOTS}
     for name, here in ancestors(record, known).items():
         stage = name.partition("/")[0]
         if here is None:
             yield f"{stage}.key", name
             continue
-        yield from ((f"{stage}.{name}", value) for name, value in flatten(_seedless(here)))
+        yield from ((f"{stage}.{name}", value) for name, value in flatten(_without(here, without)))
         yield from ((f"{stage}.sources.{name}", value) for name, value in (here.get("sources") or {}).items())
         yield f"{stage}.version", here.get("version")
 
@@ -89,15 +118,14 @@ def settings_of(record: Record, known: Mapping[str, Record]) -> Settings:
     return found
 
 
-def _seedless(record: Record) -> dict[str, Any]:
-    """A stage's settings without the run's seed, which is among its columns; any other seed is the data's."""
-    config = record.get("config", {})
-    return _without_seed(config) if "seed" in record.get("columns", {}) else config
+def _without(record: Record, names: Set[str]) -> dict[str, Any]:
+    """A stage's settings without some. The run's seed is among its columns; where it is not, any seed is the data's."""
+    return _pruned(record.get("config", {}), names if "seed" in record.get("columns", {}) else names - {"seed"})
 
 
-def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+def _pruned(config: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     """Of every part too: that of VOC's mAP has the seed of its bootstrap."""
-    return {k: _without_seed(v) if isinstance(v, dict) else v for k, v in config.items() if k != "seed"}
+    return {k: _pruned(v, names) if isinstance(v, dict) else v for k, v in config.items() if k not in names}
 
 
 def weights_of(record: Record) -> str:

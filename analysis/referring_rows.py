@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.lineage import ancestors, choices, differing, settings_of, shown
+from analysis.lineage import ancestors, choices, differing, once, settings_of, shown
 from analysis.records import Record, UnreadableRecordError, address
 from analysis.stats import ByImage, percentile
 from mal.engine.payload import flatten
@@ -39,7 +39,6 @@ OWN = re.compile(
     r"train_res\.partialres\.(parts|few|rec|network\.(model|query)|sequence\.(task|points)|res\.(start|start_from|steps|"
     r"epochs|drop_at|snapshots))\b.*|res_val\..*\.points"
 )
-SNAPSHOTS = re.compile(r".*\bres\.snapshots")
 SEQUENCE = re.compile(r".*\.partialres\.sequence\..*")  # what a rival without sequences does not read
 STAGES = ("train_res", "refer_val", "res_val")
 EVERY = 2  # no projections are further apart: a threshold that keeps every prediction
@@ -114,18 +113,16 @@ def by_row(records: Sequence[Record], known: Mapping[str, Record], store: Path) 
     """Rows in the order of ROWS, fewer masks first, each with its results.
 
     Raises:
-        ReferringError: two results are the same row, with the same seed and settings but for what their trainings kept.
+        ReferringError: two results are the same row, with the same seed and settings.
         UnreadableRecordError: a file is absent or broken.
     """
     found: dict[Row, dict[Key, Run]] = {}
-    for record in records:
+    for record in once(records, known):
         if (row := row_of(record)) is None:
             continue
         runs, key = found.setdefault(row, {}), key_of(record, known)
         if key in runs:
             both = [settings_of(one, known) for one in (runs[key].record, record)]
-            if all(SNAPSHOTS.fullmatch(name) for name in differing(both)):
-                continue  # the same network, of which one training kept what the other did not
             raise ReferringError(f"two results are {row} with seed {key.seed}: {choices(differing(both), both)}")
         runs[key] = Run(record, rec_of(record, known), scores(store, record))
     order = [*ROWS]

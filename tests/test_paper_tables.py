@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from paper_runs import NOWHERE, PAPERS, Runs, made, measured, of, part
 
-from analysis.lineage import lineage, over_seeds
+from analysis.lineage import lineage, over_seeds, settings_of
 from analysis.paper.results import read_testdev
 from analysis.records import UnreadableRecordError, by_address
 from analysis.rendering import FORMATS, spread
@@ -473,6 +473,28 @@ def test_lineage_is_all_that_defines_a_result_but_the_runs_seed():
     assert [[r["columns"]["seed"] for r in group] for group in groups] == [[2], [0, 1]]
     drawn = {"stage": "shapes_train", "key": "a", "version": 1, "sources": {}, "inputs": {}}
     assert lineage(drawn | {"config": {"seed": 0}}, {}) != lineage(drawn | {"config": {"seed": 1}}, {})
+
+
+def test_what_a_training_keeps_on_its_way_makes_no_other_result():
+    """Nor a second one: of the same network, the result of the training that keeps most stands."""
+    known = {}
+    for key, seed, snapshots in (("a", 0, 0), ("b", 0, 8), ("c", 1, 0), ("d", 2, None)):
+        res = {"steps": 9} | ({} if snapshots is None else {"snapshots": snapshots})
+        train = record_of("train_res", key, {"partialres": {"res": res}, "seed": seed}, seed)
+        train |= {"inputs": {}}
+        known[f"train_res/{key}"] = train
+        for stage in ("res_val", "course_val"):
+            known[f"{stage}/{key}"] = record_of(stage, key, {}, seed) | {"inputs": {"network": f"train_res/{key}"}}
+    scores = [one for one in known.values() if one["stage"] == "res_val"]
+    assert [[one["key"] for one in group] for group in over_seeds(scores, known)] == [["b", "c", "d"]]
+    assert not any("snapshots" in name for name in settings_of(scores[0], known))
+    courses = [one for one in known.values() if one["stage"] == "course_val"]
+    assert len(over_seeds(courses, known)) == 3
+    assert settings_of(courses[1], known)["train_res.partialres.res.snapshots"] == "8"
+
+
+def record_of(stage, key, config, seed):
+    return {"stage": stage, "key": key, "version": 1, "sources": {}, "config": config, "columns": {"seed": seed}}
 
 
 def test_a_mean_of_one_has_no_range():

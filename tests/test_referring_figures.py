@@ -83,7 +83,7 @@ def test_iou_stands_over_the_share_of_the_masks_and_over_the_trainings_at_its_en
         for seed in (0, 1):
             write_run(tmp_path, f"n{percent:g}{seed}", 0.4 + gain + 0.02 * seed, percent=percent, seed=seed)
         write_run(tmp_path, f"q{percent:g}", 0.2 + 2 * gain, model="query", start="none", percent=percent)
-        write_run(tmp_path, f"p{percent:g}", 0.9, percent=percent, **FULL)
+        write_run(tmp_path, f"p{percent:g}", 0.9, percent=percent, **{**FULL, "pseudo": "ellipse"})
     sketch = drawn(tmp_path, fractions)
     courses = ["in training with 1 % of the masks", "in training with 100 % of the masks"]
     assert titles(sketch) == ["after training", *courses]
@@ -102,6 +102,18 @@ def test_iou_stands_over_the_share_of_the_masks_and_over_the_trainings_at_its_en
     for path in tmp_path.glob("course_val/*/run.json"):
         path.unlink()
     assert titles(drawn(tmp_path, fractions)) == ["after training"]
+
+
+def test_the_whole_method_is_a_line_of_one_threshold(tmp_path: Path) -> None:
+    for percent in (1.0, 100.0):
+        write_run(tmp_path, f"n{percent:g}", 0.3, percent=percent)
+    for key, percent, threshold in (("a", 1.0, 0.2), ("b", 10.0, 0.2), ("c", 10.0, 0.1)):
+        write_run(tmp_path, key, 0.4 + threshold, percent=percent, **{**FULL, "threshold": threshold}, snapshots=0)
+    sketch = drawn(tmp_path, fractions)
+    lines = {line.get_label(): line.get_xydata() for line in sketch.figure.axes[0].lines}
+    np.testing.assert_allclose(lines["contour points, all of Partial-RES"], [[1, 0.6], [10, 0.6]])
+    assert "All of Partial-RES: with these, its own predictions of d < 0.2 among its masks" in sketch.caption
+    assert "1 results of other lengths or settings" in sketch.left_out
 
 
 def test_one_share_without_a_course_is_nothing_to_plot_over(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ class Store:
         seed, model = columns["seed"], columns["model"]
         inputs = {"rec": self.rec(seed=seed, model=model)} if columns["start"] == "rec" else {}
         if columns["pseudo"] == "model":
-            guesses = self.runs.add("train_res", {**columns, "pseudo": "none"}, config={"seed": seed}, inputs=inputs)
+            guesses = self.runs.add(
+                "train_res", {**columns, "pseudo": "none"}, config={"seed": seed}, inputs={**inputs}
+            )
             inputs["points"] = self.runs.add("pseudo_points", columns, inputs={"network": guesses}, share_kept=0.4)
         res = {"lr": lr, "steps": columns["steps"], "start": columns["start"]}
         res |= {"snapshots": snapshots} if snapshots else {}

@@ -1,5 +1,6 @@
 """Figure 1 of Partial-RES's supplement: IoU of contour points and of the rival without a sequence, each from the
-training of boxes and from scratch, over the share of the masks; and in the course of their trainings.
+training of boxes and from scratch, over the share of the masks; and in the course of their trainings. Beside them what
+the whole method makes of the same masks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,10 @@ LINES: dict[str, tuple[str, Look]] = {  # row → its name and look: colours are
     "query alone": (
         "query and pixel mask, from scratch",
         {"color": "#D55E00", "linestyle": (0, (4, 2)), "marker": "D"},
+    ),
+    "full": (
+        "contour points, all of Partial-RES",
+        {"color": "#009E73", "linestyle": "solid", "marker": "v"},
     ),
 }
 
@@ -77,7 +82,8 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     caption = (
         "Masks from expressions by the share of the training objects whose masks are seen, by a sequence of contour "
         "points and by a query with a pixel mask, each trained from the training of boxes (naive) or from scratch, "
-        f"without CCTF, PMCA and pseudo points{': after training, and in its course' if found else ''}. {bands(shown)} "
+        f"without CCTF, PMCA and pseudo points{': after training, and in its course' if found else ''}. {_whole(lines)}"
+        f"{bands(shown)} "
     )
     expressions = {entry["n"] for r in (g[0] for g in shown) if (entry := r["metrics"].get("mean_iou"))}
     counts = f"{' or '.join(map(str, sorted(expressions)))} expressions"
@@ -85,8 +91,9 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
 
 
 def _alike(groups: Sequence[Group], results: Results) -> tuple[list[Group], int]:
-    """The most results that differ in share, model and start alone, of several equally many those of fewest steps; and
-    how many others there are. A rival has none of a sequence's settings to be alike in."""
+    """The most results that differ in share, model, start and parts alone, of several equally many those of fewest
+    steps; of predictions learned from those of one threshold; and how many others there are. A rival has none of a
+    sequence's settings to be alike in."""
 
     def settings(group: Group) -> tuple[int, Any]:
         return _row(group[0]).steps or 0, key_of(group[0], results.known).settings
@@ -100,9 +107,19 @@ def _alike(groups: Sequence[Group], results: Results) -> tuple[list[Group], int]
 
     families = dict.fromkeys((settings(group), of_sequence(group)) for group in groups)
     chosen = max(map(fit, families), key=lambda found: (len(found), -settings(found[0])[0]))
-    with_course = sorted(chosen, key=lambda group: _course(group[0], results) is not None)
-    once = {_row(group[0]): group for group in with_course}  # of the same with and without a course, the former
-    return [*once.values()], len(groups) - len(chosen)
+    by_threshold = grouped(chosen, lambda group: _row(group[0]).threshold)
+    plain = by_threshold.pop(None, [])
+    of_one = max(by_threshold.items(), key=lambda it: (len(it[1]), -(it[0] or 0)))[1] if by_threshold else []
+    alike = {_row(group[0]): group for group in (*plain, *of_one)}
+    return [*alike.values()], len(groups) - len(alike)
+
+
+def _whole(lines: Sequence[Line]) -> str:
+    """What the line of the whole method is, if it is drawn."""
+    whole = next((row for line in lines for _, group in line.groups if (row := _row(group[0])).name == "full"), None)
+    if whole is None:
+        return ""
+    return f"All of Partial-RES: with these, its own predictions of d < {whole.threshold:g} among its masks. "
 
 
 def _lines(groups: Sequence[Group]) -> Iterator[Line]:
