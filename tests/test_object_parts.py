@@ -234,3 +234,17 @@ def test_parts_that_nothing_is_scored_by_are_said(compose, tmp_path: Path, asked
     notes = Graph(config, Store(tmp_path / "store"), torch.device("cpu")).notes()
     assert [note for note in notes if "data.val.parts" in note] == ([] if said is None else [ANY])
     assert said is None or any(said in note for note in notes)
+
+
+def test_a_choice_of_images_without_parts_is_refused_before_training(compose, tmp_path: Path) -> None:
+    objects, parts = wholes(coco([(1, block(1, 1, 3, 4)), (2, block(2, 3, 5, 8))]), "car", source=Path("parts.json"))
+    parts["annotations"] = [part for part in parts["annotations"] if part["image_id"] == 1]  # the first place is even
+    written(tmp_path, objects, parts)
+    for frame in objects["images"]:
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / frame["file_name"])
+    split = [f"data.{s}.{k}" for s in ("train", "val") for k in ("annotations=objects.json", "images=.")]
+    asked = [*SMOKE, "data=coco", f"data.root={tmp_path}", *split, "data.val.parts=parts.json"]
+    for which in ("all", "even"):
+        Graph(compose(*asked, f"data.val_images={which}"), Store(tmp_path / "store"), torch.device("cpu")).targets()
+    with pytest.raises(AnnotationError, match=r"other than the odd-placed images \(data\.val_images=odd\)"):
+        Graph(compose(*asked, "data.val_images=odd"), Store(tmp_path / "store"), torch.device("cpu")).targets()

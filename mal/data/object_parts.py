@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mal.data.annotations import CocoDict, annotations_by_image, decode_mask, instance, read
+from mal.data.census import images_of
 from mal.data.joins import same_file
 from mal.data.mask_kinds import GIVEN, verdicts
 from mal.engine.findings import number, some
@@ -28,16 +29,17 @@ class ObjectParts:
     remark: str | None
 
 
-def read_parts(path: Path, objects: Path) -> ObjectParts:
+def read_parts(path: Path, objects: Path, *, which: str = "all") -> ObjectParts:
     """The parts of those objects of a file that have a mask; crowds and masks that show nothing are left out of both.
 
     Args:
         path: a COCO instance file, whose annotations say by `object_id` which object each is of.
         objects: the file of the objects.
+        which: `all`, `even` or `odd`: the images that scores are measured on, some of which must have parts.
 
     Raises:
         AnnotationError: either cannot be read, a part has no mask, no `object_id`, or another image than its object, or
-            none is of an object with a mask.
+            none is of an object with a mask, or none of those is on the images that scores are measured on.
     """
     given, whole = read(path, masks=True), read(objects, masks=False, boxes=False)
     parts = _single(given)
@@ -63,6 +65,12 @@ def read_parts(path: Path, objects: Path) -> ObjectParts:
         raise AnnotationError(
             f"{path}: none of its {number(len(parts), 'part')} is of an object of {objects} that has a mask and is no "
             f"crowd; `object_id` must be {of}"
+        )
+    measured = images_of(whole, which)
+    if not any(part["image_id"] in measured for part in kept):
+        raise AnnotationError(
+            f"{path}: its parts are of objects on other than the {which}-placed images (data.val_images={which}), so "
+            "that none can be measured; set data.val_images=all, or give the parts of more objects"
         )
     left = len(parts) - len(kept)
     said = f"{number(left, 'part is', 'parts are')} of objects that {objects} does not have, or has without a mask"

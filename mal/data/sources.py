@@ -112,10 +112,13 @@ def _parts(root: Path, annotations: Path, data: DataConfig, fingerprints: Finger
             f"data.val.parts={data.val.parts}: there is no file {path}; `python -m mal.wholes` writes one beside that "
             "of the objects"
         )
-    remark = ranks.on_first(
-        lambda: remembered("parts", 1, [path, annotations], lambda: read_parts(path, annotations).remark, fingerprints)
-    )
-    return Parts(path, remark)
+    which = data.val_images
+
+    def remark() -> str | None:
+        return read_parts(path, annotations, which=which).remark
+
+    about = f"parts-{which}"
+    return Parts(path, ranks.on_first(lambda: remembered(about, 1, [path, annotations], remark, fingerprints)))
 
 
 def maps_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split | None:
