@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from analysis.records import Json
 from mal.data.image_names import file_name
 from mal.data.mask_formats import decode_mask, decode_runs
+from mal.data.transparency import on_white
 
 PSEUDO, HUMAN = np.array([0.12, 0.47, 0.96]), np.array([0.98, 0.55, 0.08])
 TINT = 0.35  # share of a mask's colour
@@ -91,7 +92,7 @@ def load_pixels(record: Json, images: Path) -> np.ndarray:
 
 def load_picture(record: Json, images: Path) -> Image.Image:
     """The same in 8 bits a channel: an eighth of the memory, decoded once and cropped after."""
-    image = opened(record, images)
+    image = on_white(opened(record, images))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

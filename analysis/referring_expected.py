@@ -81,7 +81,8 @@ def differences(
     asked += [(what, pairs, open_verdict, None) for what, pairs in _tasks(measured)]
     for row, runs in measured.items():
         if row.name in SHAPED:
-            pairs = [(k.seed, run.scores, ellipses[run.rec]) for k, run in runs.items() if run.rec in ellipses]
+            ordered = sorted(runs.items(), key=lambda it: it[0].seed)
+            pairs = [(key.seed, run.scores, ellipses[run.rec]) for key, run in ordered if run.rec in ellipses]
             known = {key.seed: accuracies[run.rec] for key, run in runs.items() if run.rec in accuracies}
             asked.append((f"{row} − its box's ellipse", pairs, partial(shape_verdict, accuracies=known), None))
     cells = [_line(what, pairs, resamples, said, floor) for what, pairs, said, floor in asked if pairs]

@@ -14,13 +14,12 @@ from pathlib import Path
 from mal.data.annotations import CocoDict, read, write
 from mal.data.expressions import expressions_only
 from mal.data.own_expressions import LAYOUT, read_own
-from mal.data.refer import DATASETS, PUBLISHED, read_splits
+from mal.data.refer import DATASETS, PUBLISHED, SPLITS, read_splits
 from mal.data.templates import templated
 from mal.engine.commands import command
 from mal.engine.findings import number
 from mal.errors import AnnotationError, ConfigError
 
-SPLITS = sorted({split for *_, split in PUBLISHED})
 OWN_HELP = (
     f"FILE is a list of {LAYOUT}; a mask (polygons or RLE) may stand beside the box or in its place, and a category. "
     "Entries of one image, box, mask and category are one object with several expressions."
@@ -46,7 +45,8 @@ def _refer(options: argparse.Namespace) -> None:
         raise ConfigError(f"--by {options.by}: {options.dataset} is not split so; choose --by {known}")
     _check_output(options, [options.out / "annotations" / f"{split}.json" for split in SPLITS], folder=options.out)
     folder = options.root if (options.root / f"refs({options.by}).p").exists() else options.root / options.dataset
-    for split, coco in read_splits(folder, options.by).items():
+    splits = read_splits(folder, options.by)
+    for split, coco in splits.items():
         _write(options.out / "annotations" / f"{split}.json", coco)
         found = len(coco["annotations"]), _expressions(coco)
         whole = PUBLISHED.get((options.dataset, options.by, split), found)
@@ -56,6 +56,9 @@ def _refer(options: argparse.Namespace) -> None:
                 f"{found[0]:,} with {found[1]:,}",
                 flush=True,
             )
+    former = [options.out / "annotations" / f"{split}.json" for split in SPLITS if split not in splits]
+    for path in filter(Path.exists, former):
+        print(f"note: {path} was there before, and is of another conversion: remove it", flush=True)
 
 
 def _json(options: argparse.Namespace) -> None:

@@ -79,11 +79,11 @@ class Graph:
         for split in self.splits:
             compared = self.compared if needs.compares(split, self.config) else []
             for method in self._named(split, compared):
-                if method.has(self.config, split.name):
+                if method.has(self.context, split.name):
                     yield split, method
 
     def _labelled_train(self) -> Split | None:
-        if self.trains_nothing or self.method is None or not self.method.has(self.config, "train"):
+        if self.trains_nothing or self.method is None or not self.method.has(self.context, "train"):
             return None
         return self.context.train
 
@@ -130,7 +130,7 @@ class Graph:
         """The splits for which the labeler has masks."""
         if self.trains_nothing or self.method is None:
             return []
-        return [split for split in self.splits if self.method.has(self.config, split.name)]
+        return [split for split in self.splits if self.method.has(self.context, split.name)]
 
     def _score(self, segmenter: Stage) -> Stage:
         """AP of a segmenter's predictions."""

@@ -465,7 +465,12 @@ def test_a_damaged_or_missing_checkpoint_is_named(tmp_path: Path) -> None:
     refused_by(load_checkpoint, path, kind=MalError, says=["no checkpoint", str(path), "give the path"])
     save_checkpoint(path, {"weights": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:2000])
-    refused_by(load_checkpoint, path, kind=MalError, says=[str(path), "not a readable checkpoint", "give another"])
+    refused_by(load_checkpoint, path, kind=MalError, says=[str(path), "not a readable checkpoint", "give another file"])
+    with pytest.raises(MalError) as error:
+        load_checkpoint(path)
+    assert "delete" not in str(error.value)  # the user's own folder
+    (tmp_path / "run.json").write_text("{}")
+    refused_by(load_checkpoint, path, kind=MalError, says=[f"or delete {tmp_path}, a stage's folder in the run store"])
 
 
 def names(folder: Path) -> list[str]:

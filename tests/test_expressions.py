@@ -20,6 +20,10 @@ from tests.small_files import HEIGHT, WIDTH, coco_file, diamond, each, edit, run
 FIRST = ["the plum on the left", "Left-hand plum!"]
 
 
+def test_an_accent_is_part_of_its_letter_however_it_was_typed() -> None:
+    assert words("Cafe\u0301") == words("CAF\u00c9") == ["caf\u00e9"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -175,6 +179,7 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
         ({"image": None, "text": "a", "box": BOX}, "entry 1: image is None; give the image's path"),
         ({"image": "boxes_0.png", "txt": "a", "box": BOX}, "entry 1: it has no text; its keys are image, txt, box; "),
         ({"image": "../a.png", "text": "a", "box": BOX}, r"entry 1: image '\.\./a\.png' leads out of the image folder"),
+        ({"image": "../bbox annotation.png", "text": "a", "box": BOX}, r"image '\.\./bbox annotation\.png' leads out"),
         ({"image": "boxes_0.png", "text": "!", "box": BOX}, "entry 1: text is '!'; write what is meant, in words"),
         ({"image": "boxes_0.png", "text": "a"}, "entry 1: it has neither a box nor a mask; its keys are image, text"),
         ({"image": "boxes_0.png", "text": "a", "box": [1, 2, 3]}, "entry 1: box is .1, 2, 3.; it must be a list of"),

@@ -1,6 +1,8 @@
 """Filled polygons, coordinates of image and square, and what sequences can reach."""
 
 from dataclasses import replace
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mal.methods.partialres.config.sequence import SequenceConfig
 from mal.methods.partialres.contours import contour_points, outer_contour
 from mal.methods.partialres.filling import mask_of
 from mal.methods.partialres.polygons import ceiling, round_trip, to_image, to_square
+from mal.methods.partialres.sequences import points_of
 from mal.metrics.masks import iou
 from tests.partialres_masks import blob, disc, photographed_masks
 
@@ -50,6 +53,18 @@ def test_a_triangle_drawn_with_its_contour_against_every_pixels_centre():
     assert (found & inside).sum() == inside.sum()
     assert (found & ~inside).sum() <= 50  # the line itself, as wide as a pixel
     assert np.array_equal(found, mask_of(corners + np.array([0.99, 0.01]), 30, 30, "contour"))
+
+
+@pytest.mark.parametrize(("size", "side"), [(400, 640), (500, 640), (427, 160), (64, 64)])
+def test_a_corner_lies_in_the_pixel_of_its_exact_place(size, side):
+    """Where a bin's centre is the border of a pixel, rounding must not put it into the one before."""
+    for token in range(1000):
+        exact = Fraction(2 * token + 1, 2000) * size  # of the bin's centre
+        column = to_image(points_of(np.array([token, 0]), 1000, side, "centre"), size, size, side)[0, 0]
+        points = np.array([[column, 0.5], [column, 1.5], [column, 2.5]])
+        found = mask_of(points, 3, size, "contour")
+        assert found[1].nonzero()[0].tolist() == [floor(exact)]
+        assert np.array_equal(found, mask_of(points.round(3), 3, size, "contour"))
 
 
 def test_cocos_rasteriser_takes_pixels_as_places():

@@ -21,7 +21,7 @@ from mal.errors import ConfigError
 from mal.request import Graph
 from slurm.cluster import kinds
 from tests import sweeps
-from tests.partialres_cases import changed
+from tests.partialres_cases import changed, draw
 from tests.small_configs import stages_of
 from tests.test_end_to_end import ROOT, command
 
@@ -48,6 +48,23 @@ def test_it_chooses_its_data_and_ends_in_expressions_and_labels(compose, tmp_pat
     }
     assert len(found["train_res"]) == 2
     assert {*found} <= {kind.partition(".")[0] for kind in kinds()}  # a cluster's profile can name each
+
+
+def test_a_run_that_has_no_object_left_for_pseudo_masks_ends_before_it_trains(tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    done = command("labeler=partialres", "partialres.few.percent=100", store=store, check=False)
+    assert done.returncode == 1
+    assert "every training object's mask is learned from" in done.stderr
+    assert not [*store.glob("train_*/*/labeler.pt")]
+
+
+def test_without_validation_images_training_objects_are_labelled_and_nothing_is_scored(compose, tmp_path: Path) -> None:
+    draw(tmp_path)
+    file = (f"data.train.annotations={tmp_path / 'annotations.json'}", f"data.train.images={tmp_path / 'images'}")
+    config = changed(compose, of=(*PARTIALRES, "data=coco", "data.expressions.kind=templates", *file))
+    names = {stage.name for stage in in_order(Graph(config, Store(tmp_path / "store"), CPU).targets())}
+    assert {"train_rec", "train_res", "label_train"} <= names
+    assert not any(name.endswith("_val") for name in names)
 
 
 def test_human_masks_reach_training_through_the_few_alone(compose, tmp_path: Path) -> None:
@@ -228,10 +245,12 @@ def test_a_run_is_told_in_tables() -> None:
     assert "50.0% kept; IoU of these 0.750; of the others 0.250; d and IoU: -0.50" in said
 
 
-SLOWED = ("partialres.rec.steps=12", "partialres.res.steps=12", "label.shard_images=1")  # time to be killed in
+SLOWED = (  # time to be killed in
+    *("partialres.rec.steps=12", "partialres.res.steps=12", "label.shard_images=1", "partialres.res.snapshots=3"),
+)
 LEFT = (  # of a run: stages with what they computed
     *("train_rec", "few_masks", "train_res", "refer_train", "pseudo_points", "refer_val", "locate_val", "res_val"),
-    *("rec_val", "looks_val", "label_val", "pseudo_quality_train", "quality_val"),
+    *("rec_val", "looks_val", "label_val", "pseudo_quality_train", "quality_val", "course_val"),
 )
 KILLED = (  # stages in their order, and what lies in the folder of one that has begun to work
     ("train_rec", "checkpoint.pt"),
@@ -296,7 +315,9 @@ def test_a_whole_run_from_expressions_to_a_table(whole: tuple[Path, str]) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_in_each_stage_ends_in_the_same_bits(whole: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_in_each_stage_that_takes_long_ends_in_the_same_bits(
+    whole: tuple[Path, str], tmp_path: Path
+) -> None:
     store = tmp_path / "parted"
     arguments = ["labeler=partialres", "profile=smoke", f"store={store}", "tracking=none", *SLOWED]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -10,6 +10,7 @@ from mal.config import Config
 from mal.config_checks import check
 from mal.engine.graph import in_order
 from mal.engine.store import Store
+from mal.errors import ConfigError
 from mal.methods.partialres.schedule import total_steps
 from mal.request import Graph
 from tests import sweeps
@@ -82,3 +83,25 @@ def test_the_ladders_trainings_of_masks_have_equal_steps(compose: Compose, profi
 def test_all_masks_may_be_few_where_other_objects_have_none(compose: Compose) -> None:
     """The share is of the masks that there are, so pseudo masks may be left to make."""
     check(compose(METHOD, "profile=smoke", "partialres.few.percent=100", "partialres.pseudo.kind=model"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["partialres.pseudo.threshold=0", "partialres.pseudo.kind=model"], "keeps no prediction"),
+        (["partialres.res.batch=1", "partialres.image.side=32", "partialres.network.stride=32"], "one value"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused(compose: Compose, settings: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(compose(METHOD, "profile=smoke", *settings))
+
+
+def test_task_wise_warms_up_for_five_epochs_as_the_training_of_boxes_does(compose: Compose) -> None:
+    job = next(
+        job for job in sweeps.jobs("experiment=partialres/tab1", "profile=paper", "seed=0") if "taskwise" in str(job)
+    )
+    own = compose(*job).partialres
+    assert own.res.epochs == own.rec.epochs == 60
+    assert own.res.warmup * own.res.epochs == pytest.approx(5)
+    assert own.res.warmup == own.rec.warmup

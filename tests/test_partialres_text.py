@@ -35,11 +35,17 @@ def test_glove_gives_each_word_its_line_and_the_others_the_mean(tmp_path):
     assert found.tolist() == [[0, 0, 0], [3, 4, 5], [5, 6, 7], [3, 4, 5], [1, 2, 3]]
 
 
+def test_words_of_gloves_that_have_spaces_and_word2vecs_first_line_are_passed_over(tmp_path):
+    file = tmp_path / "glove.txt"
+    file.write_text("4 3\nthe 1 2 3\nat name@domain.com 7 8 9\nred . 4 4 4\nat 5 6 7\n")
+    assert read_glove(file, ["at", "red", "the"])[KNOWN:].tolist() == [[5, 6, 7], [3, 4, 5], [1, 2, 3]]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("zebra 1 2\n", "for none of the 2 words"),
-        ("the 1 2\nred 1\n", "line 2: has 1 numbers, where line 1 has 2"),
+        ("the 1 2\nred 1\n", "line 2: has 1 numbers, where the first has 2"),
         ("the 1 x\n", "line 1: a word must be followed by numbers"),
         ("the 1 nan\n", "not finite"),
         ("the\n", "line 1: has 0 numbers"),

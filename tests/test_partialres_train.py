@@ -228,6 +228,17 @@ def test_the_average_is_the_stated_one_with_buffers_and_copies_whole_numbers() -
     assert int(found["num_batches_tracked"]) == 20
 
 
+def test_a_word_that_only_a_mirrored_image_has_is_known(compose, view) -> None:
+    texts = {"expressions": ["the left star", "the star on top"]}
+    objects = referred({**view, "annotations": [{**a, **texts} for a in view["annotations"]]})
+    for flip, words in (
+        ("true", {"the", "left", "right", "star", "on", "top"}),
+        ("false", {"the", "left", "star", "on", "top"}),
+    ):
+        config = lessons.for_boxes(changed(compose, f"image.flip={flip}"))
+        assert {*starting_network(config, objects, rec=True, start=None)[1].words} == words
+
+
 def test_a_frozen_backbone_keeps_its_weights_and_moves_its_statistics(compose, view) -> None:
     config = lessons.for_boxes(changed(compose, "rec.backbone=0"))
     network, _ = starting_network(config, referred(view), rec=True, start=None)

@@ -14,7 +14,7 @@ from mal.methods.partialres import lessons
 from mal.methods.partialres.checkpoint import FILE, build, save
 from mal.methods.partialres.infer import Asked
 from mal.methods.partialres.text import Vocabulary
-from mal.methods.partialres.unknown import check_known
+from mal.methods.partialres.unknown import check_known, say_unread
 from mal.request import Graph
 from tests.partialres_cases import changed
 
@@ -48,6 +48,13 @@ def test_nothing_is_said_where_each_has_one(capsys: pytest.CaptureFixture[str]) 
 def test_words_that_are_not_read_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     check_known(asked("red", "the one that is left"), KNOWN, 4)
     assert "1 expression has no word" in capsys.readouterr().err
+
+
+def test_expressions_that_are_not_read_to_their_end_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_unread([["the", "red", "star"], ["the", "star"]], 2, whose="training")
+    assert "1 expression has more than 2 words, of 2 training expressions, and the others" in capsys.readouterr().err
+    say_unread([["the", "red", "star"]], 3, whose="training")
+    assert capsys.readouterr().err == ""
 
 
 def test_no_expression_with_a_known_word_is_refused() -> None:

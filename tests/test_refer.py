@@ -144,6 +144,13 @@ def test_the_command_writes_each_split_and_says_what_the_whole_has(
     assert main(itself) == 1
     assert ".json exists; name another place, or give --overwrite" in capsys.readouterr().err
     assert main([*itself, "--overwrite"]) == 0
+    assert "note" not in capsys.readouterr().out.replace("note: the whole", "")
+    (out / "annotations" / "test.json").write_text("{}")
+    for split in ("train", "val", "testA"):
+        (out / "annotations" / f"{split}.json").unlink()
+    assert main(itself) == 1  # test.json alone is in the way
+    assert main([*itself, "--overwrite"]) == 0
+    assert "test.json was there before, and is of another conversion" in capsys.readouterr().out
     assert main([*call[:-1], str(tmp_path / "no" / "such")]) == 1
     assert "there is no folder" in capsys.readouterr().err
     capsys.readouterr()

@@ -218,7 +218,25 @@ def test_a_caption_says_how_many_expressions_have_no_points(store: Path) -> None
         held["points"][0] = np.nan
         np.savez(path, **held)
     assert "the first 2 with predicted points (1 have none). " in drawn(store, contours).caption
-    assert "the first 2 that both predict points for (1 are left out). " in drawn(store, attention).caption
+    assert "the first 2 with predicted points of both (1 have none). " in drawn(store, attention).caption
+
+
+def test_numbers_are_of_all_expressions_also_of_those_whose_images_are_not_at_hand(store: Path) -> None:
+    whole = {draw: drawn(store, draw).caption for draw in (attention, contours)}
+    file = store / "shapes_val" / "s" / "annotations.json"
+    split = json.loads(file.read_text())
+    (file.parent / "images" / "4.png").unlink()
+    split["images"] = [entry for entry in split["images"] if entry["id"] != 4]
+    split["annotations"] = [a for a in split["annotations"] if a["image_id"] != 4]
+    file.write_text(json.dumps(split))
+    for draw, caption in whole.items():
+        less = drawn(store, draw).caption
+        number, _, rule = less.partition("Rule: ")
+        assert number == caption.partition("Rule: ")[0]
+        assert rule.startswith("of 3 expressions at equal steps of the file's order the first 2 with predicted points")
+        assert "(1 have images that cannot be shown). " in rule
+        assert "3 expressions" in rule.rpartition("Profile")[2]
+    assert "of the 9 of 10 validation expressions whose images can be shown" in drawn(store, expressions).caption
 
 
 def test_the_variation_of_gaps_is_that_of_a_loop() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from analysis import sheet
 from analysis.drawing import DOT, PSEUDO, draw_box, load_picture, load_pixels, overlay, sample_mask
 from mal.data.annotations import decode_mask, encode_mask, write
+from mal.data.images import load
 
 GREY = 128
 
@@ -181,6 +182,15 @@ def test_pictures_show_twelve_bits_in_sixteen_as_they_show_eight(tmp_path, name)
         picture = np.asarray(load_picture(record, tmp_path))
         assert abs(picture.astype(int) - expected).max() <= (1 if file == name else 0)
         np.testing.assert_array_equal(load_pixels(record, tmp_path), picture / 255)
+
+
+def test_transparent_pixels_are_as_white_as_the_labeler_sees_them(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (9, 8, 4), dtype=np.uint8)
+    colours[:4, ..., 3] = 0
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    picture = np.asarray(load_picture({"file_name": "a.png", "width": 8, "height": 9}, tmp_path))
+    assert (picture[:4] == 255).all()
+    np.testing.assert_array_equal(picture, load(tmp_path / "a.png").permute(1, 2, 0).numpy())
 
 
 def test_an_image_is_decoded_once_for_all_its_rows(tmp_path, monkeypatch):

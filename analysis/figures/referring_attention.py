@@ -29,7 +29,10 @@ def attention(groups: list[Group], results: Results) -> Drawing:
     chosen = [place for place in range(naive.count) if all(len(known(run.arrays["points"][place])) for run in runs)]
     if not chosen:
         raise LeftOut(f"{address(naive.record)}: no expression has points of both networks")
-    silent, chosen = naive.count - len(chosen), chosen[:EXPRESSIONS]
+    silent, seen = naive.count - len(chosen), [place for place in chosen if naive.may_show(place)]
+    if not seen:
+        raise LeftOut(f"{address(naive.record)}: no expression with points of both is about an image that may be shown")
+    unseen, chosen = len(chosen) - len(seen), seen[:EXPRESSIONS]
     size = PAGE * 0.8 / (1 + POINTS)
     heights = [2 * size * float(down / wide) + 0.25 for wide, down in naive.arrays["valid"][chosen]]
     figure = sheet(PAGE * 0.8, sum(heights))
@@ -44,7 +47,7 @@ def attention(groups: list[Group], results: Results) -> Drawing:
             draw_truth(line[0], run.arrays["truth"][place])
             draw_contour(line[0], run.arrays["points"][place], PSEUDO)
             _looking(line[1:], run, place)
-    return figure, _caption(naive, full, chosen, silent, results), naive.images.notes()
+    return figure, _caption(naive, full, chosen, silent, unseen, results), naive.images.notes()
 
 
 def side_by_side(groups: list[Group]) -> tuple[Record, Record]:
@@ -80,7 +83,7 @@ def _looking(line: np.ndarray, run: Looks, place: int) -> None:
         draw_truth(axes, run.arrays["truth"][place])
 
 
-def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, results: Results) -> str:
+def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, unseen: int, results: Results) -> str:
     before, after = naive.masses(), full.masses()
     both = ~np.isnan(before) & ~np.isnan(after)
     gain = mean_interval((after - before)[both], naive.arrays["image_ids"][both])
@@ -91,9 +94,8 @@ def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, results:
         "Cross-attention of the last layer, mean of its heads, for some predicted contour points (red; the mean of x "
         f"and y), brighter where there is more; naive above, {name} below ({settings}). Attention in the true mask "
         f"(orange line): {means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; "
-        f"spread evenly it is {naive.areas()[both].mean():.3f}. Rule: of {naive.count} expressions at equal steps of "
-        "the file's order "
-        f"the first {len(chosen)} that both predict points for{f' ({silent} are left out)' if silent else ''}. "
+        f"spread evenly it is {naive.areas()[both].mean():.3f}. "
+        + naive.rule(f"the first {len(chosen)} with predicted points of both", silent=silent, unseen=unseen)
         + provenance([[naive.record], [full.record]], f"{int(both.sum())} expressions")
         + naive.images.attribution(naive.image_ids(chosen))
     )

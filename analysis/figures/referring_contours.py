@@ -26,7 +26,12 @@ def contours(groups: list[Group], results: Results) -> Drawing:
     answered = [place for place in range(found.count) if len(known(found.arrays["points"][place]))]
     if not answered:
         raise LeftOut(f"{address(found.record)}: no expression has predicted points")
-    chosen = answered[:COLUMNS]
+    seen = [place for place in answered if found.may_show(place)]
+    if not seen:
+        raise LeftOut(
+            f"{address(found.record)}: no expression with predicted points is about an image that may be shown"
+        )
+    chosen = seen[:COLUMNS]
     size = PAGE / COLUMNS
     tallest = max(float(down / wide) for wide, down in found.arrays["valid"][chosen])
     figure = sheet(size * len(chosen) + 0.3, len(ROWS) * size * tallest + 0.35)
@@ -40,17 +45,18 @@ def contours(groups: list[Group], results: Results) -> Drawing:
     for axes, place in zip(grid[0], chosen, strict=True):
         axes.set_title(found.text(place, 20), fontsize=6)
     notes = [*found.images.notes(), *([f"{len(groups) - 1} other networks on this data"] if groups[1:] else [])]
-    return figure, _caption(found, chosen, found.count - len(answered), results), notes
+    caption = _caption(found, chosen, found.count - len(answered), len(answered) - len(seen), results)
+    return figure, caption, notes
 
 
-def _caption(found: Looks, chosen: list[int], silent: int, results: Results) -> str:
+def _caption(found: Looks, chosen: list[int], silent: int, unseen: int, results: Results) -> str:
     told = [_mean([gap_variation(points) for points in found.arrays[name]]) for name in ROWS]
     return (
         "Predicted points, joined and filled; points sampled on that mask as on a human one; the human mask's "
         f"({row_of(found.record) or 'a network of its own'}; recipe {recipe_name(found.record, results.known)}). "
         f"Variation of the gaps between neighbours (standard deviation over mean): {told[0]} as predicted, {told[1]} "
-        f"sampled again, {told[2]} of the human masks'. Rule: of {found.count} expressions at equal steps of "
-        f"the file's order the first {len(chosen)} with predicted points{f' ({silent} have none)' if silent else ''}. "
+        f"sampled again, {told[2]} of the human masks'. "
+        + found.rule(f"the first {len(chosen)} with predicted points", silent=silent, unseen=unseen)
         + provenance([[found.record]], f"{found.count} expressions")
         + found.images.attribution(found.image_ids(chosen))
     )

@@ -30,11 +30,26 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Looks:
-    """The expressions of one stage that may be shown: arrays of looks.npz, all of one length, and their images."""
+    """The expressions of one stage: arrays of looks.npz, all of one length, and the images that may be shown."""
 
     record: Record
     arrays: dict[str, np.ndarray]
     images: Photographs
+
+    def may_show(self, place: int) -> bool:
+        """Whether the image of an expression is at hand and may be shown."""
+        return int(self.arrays["image_ids"][place]) in self.images.records
+
+    def rule(self, chosen: str, *, silent: int, unseen: int) -> str:
+        """Which expressions a figure shows.
+
+        Args:
+            chosen: "the first 3 with predicted points". silent: how many have none. unseen: how many have some, and an
+                image that cannot be shown.
+        """
+        out = [f"{silent} have none"] * (silent > 0) + [f"{unseen} have images that cannot be shown"] * (unseen > 0)
+        without = f" ({', '.join(out)})" if out else ""
+        return f"Rule: of {self.count} expressions at equal steps of the file's order {chosen}{without}. "
 
     @property
     def count(self) -> int:
@@ -80,11 +95,10 @@ def read_looks(record: Record, results: Results) -> Looks:
     Raises:
         LeftOut: a file is missing, or nothing may be shown.
     """
-    arrays, images = results.arrays(record, "looks.npz", MEMBERS), photographs(results, record)
-    kept = np.array([int(image) in images.records for image in arrays["image_ids"]], dtype=bool)
-    if not kept.any():
+    found = Looks(record, results.arrays(record, "looks.npz", MEMBERS), photographs(results, record))
+    if not any(map(found.may_show, range(found.count))):
         raise LeftOut(f"{address(record)}: none of its images may be shown")
-    return Looks(record, {name: array[kept] for name, array in arrays.items()}, images)
+    return found
 
 
 def mass(attention: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> float:

@@ -34,6 +34,7 @@ class Answered:
 
     record: Record  # of res_val
     answers: list[tuple[float, Json]]
+    asked: int  # expressions that were scored, whether or not their images may be shown
     images: Photographs
     fill: str  # how a mask is made of points
 
@@ -63,9 +64,9 @@ def expressions(groups: list[Group], results: Results) -> Drawing:
     who = f"Partial-RES ({row_of(found.record) or 'a network of its own'}; recipe {recipe}, seed {seed})"
     caption = (
         f"What expressions mean, by {who}: image, predicted contour points, the mask that they enclose (blue) "
-        f"and the human mask (orange), with its IoU. Rule: of {len(found.answers)} validation expressions those at "
+        f"and the human mask (orange), with its IoU. Rule: of {_counted(found)} those at "
         f"{len(chosen)} equal steps of the ranking by IoU, from the best to the worst. "
-        + provenance([[found.record]], f"{len(found.answers)} expressions")
+        + provenance([[found.record]], f"{found.asked} expressions")
         + found.images.attribution([int(answer["image_id"]) for _, answer in chosen])
     )
     notes = [*found.images.notes(), *([f"{len(groups) - 1} other networks on this data"] if groups[1:] else [])]
@@ -93,7 +94,14 @@ def _answered(record: Record, results: Results) -> Answered:
         raise LeftOut(f"{address(record)}: no expression is about an image that may be shown")
     order = sorted(range(len(kept)), key=lambda place: (-kept[place][0], place))
     settings = dict(flatten(asked["config"]))
-    return Answered(record, [kept[place] for place in order], images, settings.get(FILL, "contour"))
+    ranked = [kept[place] for place in order]
+    return Answered(record, ranked, len(answers), images, settings.get(FILL, "contour"))
+
+
+def _counted(found: Answered) -> str:
+    if len(found.answers) == found.asked:
+        return f"{found.asked} validation expressions"
+    return f"the {len(found.answers)} of {found.asked} validation expressions whose images can be shown"
 
 
 def answered(answer: Json, entry: Json, *, fill: str) -> np.ndarray:

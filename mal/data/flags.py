@@ -14,7 +14,7 @@ def flag_sentence(annotations: list[dict[str, Any]], view: str = "boxes") -> str
     """What to say of the flagged annotations of a label file; None where there are none.
 
     Args:
-        view: what they were labelled from, `boxes` or `points`.
+        view: what they were labelled from, `boxes`, `points` or `expressions`.
     """
     reasons = flag_reasons(annotations)
     flagged, total = sum(reasons.values()), len(annotations)
@@ -30,6 +30,11 @@ def flag_sentence(annotations: list[dict[str, Any]], view: str = "boxes") -> str
         return (
             f"{flagged} of {total} objects got no mask of their own: they have the pixels of their points alone and "
             f"are flagged ({why})"
+        )
+    if view == "expressions" and flagged == total:
+        return (
+            f"none of the {total} objects got a mask: all have the filled box and are flagged ({why}); no prediction "
+            "for a text lies in its box, so train longer, or on texts and images like these"
         )
     if flagged == total:
         return (

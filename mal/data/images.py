@@ -14,6 +14,7 @@ from torch import Tensor
 from mal.data.depth import Samples, check_colour, grey, samples
 from mal.data.image_names import file_name
 from mal.data.orientations import QUARTERS, orientation_of, stored, stored_size, upright
+from mal.data.transparency import on_white
 from mal.errors import ImageError
 
 
@@ -139,9 +140,7 @@ def _rgb(image: Image.Image, about: Samples, path: str | Path) -> Tensor:
         raise ImageError(f"{path} has {kind} pixels, whose range is not known; save it with 8 or 16 bits a channel")
     if about.deep:
         check_colour(image, path)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = on_white(image)
     if image.mode != "RGB":
         try:
             image = image.convert("RGB")

@@ -4,6 +4,7 @@
 its place, as polygons or run lengths (RLE), and `category` names a class.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from mal.errors import AnnotationError, ImageError
 
 LAYOUT = '{"image": "a.jpg", "text": "the man on the left", "box": [x, y, width, height]}'
 CATEGORY = "object"  # of objects whose category is not named
+OWN_KEYS = {"file_name": "image", "bbox": "box", "segmentation": "mask", "annotation": "entry"}  # for COCO's
+_COCO = re.compile(rf"""'[^']*'|"[^"]*"|{"|".join(OWN_KEYS)}""")
 Entry = dict[str, Any]
 
 
@@ -66,7 +69,7 @@ def _layout_fault(entry: Any) -> Fault | None:
         if key not in entry:
             return Fault(f"no {key}", f"it has no {key}; {_keys(entry)}")
     if fault := name_fault({"file_name": entry["image"]}):
-        return _as_written(fault, "file_name", "image")
+        return _as_written(fault)
     text = entry["text"]
     if not isinstance(text, str) or not words(text):
         return Fault("no text", f"text is {show(text)}; write what is meant, in words, in quotes")
@@ -83,16 +86,20 @@ def _keys(entry: Entry) -> str:
     return f"its keys are {', '.join(map(str, entry)) or 'none'}; write it like {LAYOUT}"
 
 
-def _as_written(fault: Fault, coco: str, own: str) -> Fault:
-    """A fault of COCO's key as one of the list's."""
-    return Fault(fault.kind.replace(coco, own), fault.text.replace(coco, own).replace("annotation", "entry"))
+def _as_written(fault: Fault) -> Fault:
+    """A fault of COCO's keys as one of the list's; what stands in quotes is the user's own."""
+
+    def renamed(text: str) -> str:
+        return _COCO.sub(lambda found: OWN_KEYS.get(found[0], found[0]), text)
+
+    return Fault(renamed(fault.kind), renamed(fault.text))
 
 
 def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
     """What is wrong with an entry's box or mask."""
     box = entry.get("box")
     if box is not None and (fault := box_fault(box, width, height)):
-        return _as_written(fault, "bbox", "box")
+        return _as_written(fault)
     if box is not None and not (box[2] > 0 < box[3]):
         return Fault("a box without area", f"box {show(box)} has no area; it is [x, y, width, height]")
     if box is not None and overhang(box, width, height) > BORDER_TOLERANCE:
@@ -101,7 +108,7 @@ def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
     if entry.get("mask") is None:
         return None
     if fault := mask_fault(entry["mask"], height=height, width=width):
-        return _as_written(fault, "segmentation", "mask")
+        return _as_written(fault)
     try:
         mask = decode_mask(entry["mask"], height=height, width=width)
     except AnnotationError as error:

@@ -14,8 +14,10 @@ from mal.data.sources import Split, unreadable
 from mal.data.views import VIEWS
 from mal.engine import ranks
 from mal.engine.files import read_json
+from mal.engine.findings import number
 from mal.engine.graph import Result, Stage, Workdir
 from mal.engine.store import Fingerprints
+from mal.errors import AnnotationError
 
 Json = dict[str, Any]
 DRAWN = {"shapes": shapes, "parts": parts, "shapes12": shapes12, "scenes": scenes}  # data.shapes.kind → who draws it
@@ -60,6 +62,13 @@ def view(
     def work(workdir: Workdir) -> Result:
         # whether its masks will do is the census's matter
         coco = VIEWS[name](read(split.annotations, masks=False, boxes=name != "points"), **options)
+        if name == "expressions" and not _seen(coco, name):
+            raise AnnotationError(
+                f"{split.annotations}: none of its {number(len(coco['annotations']), 'object')} has a referring "
+                'expression; write them into the file as "expressions": ["the red star", …], or set '
+                "data.expressions.kind=templates, which makes them from boxes and categories where one is true of one "
+                "object alone"
+            )
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
         write(workdir.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)

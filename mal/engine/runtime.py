@@ -37,6 +37,7 @@ PACKAGES = (
 )
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("analysis", "experiments", "mal", "slurm")  # its folders
+STAGE_FILES = ("run.json", "stage.json")  # what a stage's folder in the run store has, done or not
 CODE_RECORD = ".code.json"  # in a copy of the code: the commit it was taken from, and the hash of what was changed
 OPTIONAL_PACKAGES = ("detectron2",)  # recorded where they are installed
 
@@ -121,9 +122,11 @@ def load_checkpoint(path: str | Path, *, parts: Collection[str] = ()) -> dict[st
             raise OSError(f"{bad} in it is damaged")  # torch.load compares no check sums
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a broken file
+        folder = Path(path).parent
+        stored = any((folder / name).is_file() for name in STAGE_FILES)
+        anew = f", or delete {folder}, a stage's folder in the run store, and run the same command again"
         raise MalError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}); give another file, or, if it lies in the "
-            f"run store, delete its folder {Path(path).parent} and run the same command again"
+            f"{path} is not a readable checkpoint ({type(error).__name__}); give another file{anew if stored else ''}"
         ) from error
     if parts and not (isinstance(state, dict) and set(parts) <= state.keys()):
         raise MalError(f"{path} is a checkpoint of something else: it lacks {', '.join(parts)}; {_ANEW}")

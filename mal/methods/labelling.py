@@ -155,7 +155,7 @@ def at_points(annotation: dict[str, Any], _image_size: tuple[int, int]) -> MaskW
 def _why(annotation: dict[str, Any]) -> str:
     """Why a labeler that saw its image gave an annotation no label."""
     if not annotation.get("expressions", True):
-        return "it has no expression"
+        return "it is a crowd" if annotation.get("iscrowd") else "it has no expression"
     if "bbox" in annotation:
         return "the box is too small"
     return "it is a crowd" if annotation.get("iscrowd") else "the labeler gave none"

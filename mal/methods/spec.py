@@ -134,7 +134,7 @@ class Method:
     looks: Callable[[Context], list[Stage]] = _no_stages
     shared: bool = False
     human: bool = False
-    has: Callable[[Config, str], bool] = _everywhere
+    has: Callable[[Context, str], bool] = _everywhere
     targets: Callable[[Context], list[Stage]] | None = None
     fallback: Fallback = filled_box
     own_files: OwnFiles | None = None

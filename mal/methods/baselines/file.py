@@ -75,9 +75,9 @@ def labels(context: Context, split: Split) -> Labels:
     )
 
 
-def has(config: Config, split: str) -> bool:
+def has(context: Context, split: str) -> bool:
     """Whether a file is named for a split."""
-    return path_for(config.labeler, split) is not None
+    return path_for(context.config.labeler, split) is not None
 
 
 def remark(context: Context, split: Split) -> str | None:

@@ -36,6 +36,12 @@ def _check_network(own: PartialresConfig) -> None:
             )
     if image.side % 32:
         raise ConfigError(f"partialres.image.side={image.side} must be a multiple of 32")
+    for name, batch in (("rec", own.rec.batch), ("res", own.res.batch)):
+        if batch == 1 and image.side == network.stride:
+            raise ConfigError(
+                f"partialres.{name}.batch=1 of one cell (partialres.image.side={image.side}, partialres.network.stride="
+                f"{network.stride}) leaves batch norm one value; set partialres.{name}.batch=2 or more, or another size"
+            )
     if image.scales[0] > image.scales[1]:
         raise ConfigError(f"partialres.image.scales={image.scales} must be [least, largest]")
 
@@ -43,6 +49,8 @@ def _check_network(own: PartialresConfig) -> None:
 def _check_rows(own: PartialresConfig) -> None:
     if own.few.percent == 0:
         raise ConfigError("partialres.few.percent=0 draws no object whose mask could be learned; set it above 0")
+    if own.pseudo.kind == "model" and own.pseudo.threshold == 0:
+        raise ConfigError("partialres.pseudo.threshold=0 keeps no prediction, as none has d < 0; set it above 0")
     if own.sequence.task == "taskwise" and own.network.model == "sequence" and own.res.start == "rec":
         raise ConfigError(
             "partialres.sequence.task=taskwise learns boxes and masks in one training; set partialres.res.start=none"

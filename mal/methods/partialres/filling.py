@@ -8,6 +8,7 @@ from pycocotools import mask as rle
 from mal.data.mask_formats import decode_mask
 
 LEAST = 3  # points of a polygon
+DIGITS = 3  # of a coordinate in pixels, behind the point
 
 
 def mask_of(points: NDArray[np.float64], height: int, width: int, fill: str) -> NDArray[np.bool_]:
@@ -26,5 +27,6 @@ def mask_of(points: NDArray[np.float64], height: int, width: int, fill: str) -> 
         counts = rle.merge(rle.frPyObjects([corners], height, width))["counts"].decode("ascii")
         return decode_mask({"size": [height, width], "counts": counts}, height=height, width=width)
     canvas = np.zeros((height, width), dtype=np.uint8)
-    cv2.fillPoly(canvas, [np.floor(points).astype(np.int32)], 1)
+    # a corner of a pixel may be computed a hair before it; files hold as many digits
+    cv2.fillPoly(canvas, [np.floor(points.round(DIGITS)).astype(np.int32)], 1)
     return canvas.astype(bool)

@@ -31,19 +31,19 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     Args:
         state: as `wrote` accepts it.
     """
-    vocabulary, found = Vocabulary(tuple(state["words"])), []
+    vocabulary, found, most = Vocabulary(tuple(state["words"])), [], config.partialres.network.text.words
     known = set(vocabulary.words)
     texts = [words(text) for annotation in coco["annotations"] for text in annotation["expressions"]]
     if not texts:
         text = f"none of its {number(len(coco['annotations']), 'object')} has an expression; "
         return [Finding(STOPS, text + 'give each its own, as "expressions": ["the red star", …]')]
-    strange = sorted({word for text in texts for word in text} - known)
-    blank = sum(vocabulary.all_unknown(text) for text in texts)
+    strange = sorted({word for text in texts for word in text[:most]} - known)
+    blank = sum(vocabulary.all_unknown(text[:most]) for text in texts)
     if blank == len(texts):
         return [
             Finding(
                 STOPS,
-                f"this labeler knows no word of any expression ({some(strange, most=NAMED)}); it knows "
+                f"this labeler knows no word of any expression's first {most} ({some(strange, most=NAMED)}); it knows "
                 f"{some(sorted(known), most=NAMED)}: use such words, or train on expressions like yours",
             )
         ]
@@ -53,10 +53,9 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     if blank:
         what = number(blank, "expression has", "expressions have")
         found.append(Finding(NOTE, f"{what} no known word: nothing says which object is meant"))
-    if bare := sum(not annotation["expressions"] for annotation in coco["annotations"]):
+    if bare := sum(not (a["expressions"] or a.get("iscrowd")) for a in coco["annotations"]):
         what = number(bare, "object has", "objects have")
         found.append(Finding(NOTE, f"{what} no expression: the filled box is its mask, flagged"))
-    most = config.partialres.network.text.words
     if long := sum(len(text) > most for text in texts):
         what = number(long, "expression has", "expressions have")
         found.append(Finding(NOTE, f"{what} more than {most} words, of which the others are not read"))

@@ -14,7 +14,7 @@ from mal.engine import ranks
 from mal.engine.files import read_json
 from mal.engine.progress import Progress
 from mal.methods.partialres.checkpoint import Trained
-from mal.methods.partialres.filling import mask_of
+from mal.methods.partialres.filling import DIGITS, mask_of
 from mal.methods.partialres.infer import Asked, Shown, batches, find, locate
 
 Json = dict[str, Any]
@@ -73,7 +73,7 @@ def _found(trained: Trained, some: list[Asked], shown: Shown) -> list[Json]:
         if trained.config.partialres.network.model == "query":
             answers.append({**answer, "segmentation": encode_mask(found.mask)})
         else:
-            answers.append({**answer, "points": found.points.round(3).tolist()})
+            answers.append({**answer, "points": found.points.round(DIGITS).tolist()})
     return answers
 
 

@@ -37,10 +37,15 @@ def few_masks(context: Context) -> Stage:
         from mal.methods.partialres.few import draw, human_masks, masked
         from mal.methods.partialres.known_masks import FEW as FILE
         from mal.methods.partialres.objects import referred
+        from mal.methods.partialres.pseudo import others
 
         human = split.human()
-        known = masked(human, [each.id for each in referred(_seen(workdir))])
-        masks = human_masks(human, draw(known, percent, seed))
+        objects = referred(_seen(workdir))
+        known = masked(human, [each.id for each in objects])
+        drawn = draw(known, percent, seed)
+        if context.config.partialres.pseudo.kind != "none":
+            others(objects, drawn)  # before a network is trained whose predictions nobody would ask for
+        masks = human_masks(human, drawn)
         write_json(workdir.folder / FILE, masks)
         return Result({"masks": len(masks)}, {"": len(known)})
 
@@ -130,13 +135,13 @@ def labels(context: Context, _: Split) -> Labels:
 
 def scored(context: Context) -> list[Stage]:
     """What boxes, masks and pseudo masks are worth, and where the network attends in some expressions."""
-    config, split, train = context.config, context.required_val, context.labeler_train
+    config, split, train = context.config, context.val, context.labeler_train
     own, found = config.partialres, []
-    if own.res.start == "rec":
+    if split is not None and own.res.start == "rec":
         found.append(evaluation.boxes(context, locate(context, train_rec(context))))
-    elif lessons.task_of(config) == "taskwise":
+    elif split is not None and lessons.task_of(config) == "taskwise":
         found.append(evaluation.boxes(context, locate(context, train_final(context))))
-    if split.has_masks:
+    if split is not None and split.has_masks:
         found.append(evaluation.masks(context, refer(context)))
         if own.res.snapshots:
             found.append(course_of_masks(context, train_final(context)))
@@ -144,7 +149,7 @@ def scored(context: Context) -> list[Stage]:
             found.append(evaluation.attended(context, train_final(context), refer(context)))
     if own.pseudo.kind != "none" and train.has_masks:
         found.append(evaluation.pseudo_masks(context, pseudo_points(context)))
-    return found or [refer(context)]
+    return found if found or split is None else [refer(context)]
 
 
 def refer(context: Context) -> Stage:
@@ -218,12 +223,14 @@ def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: 
     def work(workdir: Workdir) -> Result:
         from mal.methods.partialres.label import asked_of
         from mal.methods.partialres.predictions import refer
-        from mal.methods.partialres.unknown import check_known
+        from mal.methods.partialres.unknown import check_known, say_unread
 
         asked = asked_of(_seen(workdir))
         own, rec = config.partialres, trained.name == "train_rec"
         network = open_trained(workdir, config, own.testing.weights, rec=rec)
-        ranks.on_first(lambda: check_known(asked, network.vocabulary, own.network.text.words))
+        read = own.network.text.words
+        ranks.on_first(lambda: check_known(asked, network.vocabulary, read))
+        ranks.on_first(lambda: say_unread([each.words for each in asked], read, whose="validation"))
         answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=boxes)
         return _write(workdir, answers)
 
@@ -250,9 +257,10 @@ def _seen(workdir: Workdir) -> CocoDict:
     return found
 
 
-def has(config: Config, split: str) -> bool:
-    """Training objects are labelled for a segmenter alone: there are many, and each expression of theirs is asked."""
-    return split != "train" or config.segmenter.name != "none"
+def has(context: Context, split: str) -> bool:
+    """Training objects are labelled for a segmenter, or where there are no others: there are many, and each expression
+    of theirs is asked."""
+    return split != "train" or context.config.segmenter.name != "none" or context.val is None
 
 
 PARTIALRES = Method(

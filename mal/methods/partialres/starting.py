@@ -6,6 +6,7 @@ from pathlib import Path
 from mal.config import Config
 from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
+from mal.methods.partialres.augment import swapped
 from mal.methods.partialres.checkpoint import FILE, PARTS, WEIGHTS, Network, build
 from mal.methods.partialres.network import load_fitting
 from mal.methods.partialres.objects import Referred
@@ -25,7 +26,11 @@ def starting_network(
         ConfigError: the settings describe no network.
         WeightsError: the encoder or the word vectors cannot be had, or the start has other words.
     """
-    vocabulary = Vocabulary.build(words for each in objects for words in each.expressions)
+    read = config.partialres.network.text.words
+    texts = [words[:read] for each in objects for words in each.expressions]
+    if config.partialres.image.flip:  # a mirrored image's expression may have a word that no other has
+        texts += [swapped(words) for words in texts]
+    vocabulary = Vocabulary.build(texts)
     file = config.partialres.network.text.vectors
     vectors = None if file is None else read_glove(file, vocabulary.words)
     network = build(config, words=len(vocabulary), rec=rec, vectors=vectors, load=start is None)

@@ -52,7 +52,8 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
     Padding is 0. The unknown word, and words that the file lacks, have the mean of the vectors found.
 
     Args:
-        path: lines of a word and its numbers, separated by single spaces.
+        path: lines of a word and its numbers, separated by single spaces. Some of GloVe's words have spaces themselves,
+            and are no word of an expression. A first line of two whole numbers, as word2vec writes it, is passed over.
 
     Raises:
         WeightsError: the file cannot be read, is something else, or has none of the words.
@@ -63,10 +64,13 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
-                word, _, rest = line.rstrip().partition(" ")
-                width = width or len(rest.split())
+                fields = line.rstrip().split(" ")
+                if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                    continue
+                width = width or len(fields) - 1
+                word = " ".join(fields[:-width]) if len(fields) > width > 0 else fields[0]
                 if word in places:
-                    found[places[word]] = _numbers(rest, width, f"{path}, line {number}")
+                    found[places[word]] = _numbers(fields[1:], width, f"{path}, line {number}")
     except OSError as error:
         raise WeightsError(f"word vectors at {path} cannot be read ({error.strerror}); {NO_GLOVE}") from error
     if not found:
@@ -78,14 +82,14 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
     return vectors
 
 
-def _numbers(text: str, width: int, place: str) -> Tensor:
+def _numbers(fields: Sequence[str], width: int, place: str) -> Tensor:
     try:
-        vector = torch.tensor([float(each) for each in text.split()])
+        vector = torch.tensor([float(each) for each in fields])
     except ValueError as error:
         raise WeightsError(f"{place}: a word must be followed by numbers ({error}); {NO_GLOVE}") from error
     if not width or len(vector) != width or not vector.isfinite().all():
         raise WeightsError(
-            f"{place}: has {len(vector)} numbers, where line 1 has {width}, or one that is not finite; {NO_GLOVE}"
+            f"{place}: has {len(vector)} numbers, where the first has {width}, or one that is not finite; {NO_GLOVE}"
         )
     return vector
 

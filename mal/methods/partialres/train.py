@@ -32,6 +32,7 @@ from mal.methods.partialres.schedule import (
     total_steps,
 )
 from mal.methods.partialres.starting import starting_network
+from mal.methods.partialres.unknown import say_unread
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.reading import read_ahead
@@ -85,6 +86,8 @@ def train(
     snapshots = Snapshots(folder, 0 if task == "box" else own.res.snapshots, steps)
     if finished(folder / FILE) and snapshots.are_whole():
         return figures
+    texts = [words for each in everything for words in each.expressions]
+    ranks.on_first(lambda: say_unread(texts, own.network.text.words, whose="training"))
     seed_everything(config.seed, "partialres", task)
     dtype = network_dtype(running.precision, device)
     allow_tf32(device, dtype)

@@ -9,6 +9,20 @@ from mal.methods.partialres.infer import Asked
 from mal.methods.partialres.text import Vocabulary
 
 
+def say_unread(texts: Sequence[Sequence[str]], most: int, *, whose: str) -> None:
+    """Count expressions whose end is not read on standard error.
+
+    Args:
+        most: how many words are read. whose: "training", "validation".
+    """
+    if long := sum(len(words) > most for words in texts):
+        what = number(long, "expression has", "expressions have")
+        say_once(
+            f"{what} more than {most} words, of {len(texts)} {whose} expressions, and the others are not read; "
+            "partialres.network.text.words sets how many are"
+        )
+
+
 def check_known(asked: Sequence[Asked], vocabulary: Vocabulary, most: int) -> None:
     """Count such expressions on standard error, with some examples.
 
