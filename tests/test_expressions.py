@@ -10,6 +10,7 @@ from mal.check import look
 from mal.context import Context
 from mal.data.annotations import read
 from mal.data.expressions import expressions_only, of_annotation, words
+from mal.data.own_expressions import read_own
 from mal.data.views import VIEWS
 from mal.engine.graph import Workdir
 from mal.engine.store import Store
@@ -169,6 +170,20 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
     assert max(abs(a - b) for a, b in zip((x, y, w, h), BOX, strict=True)) <= 2
     assert third["bbox"] == [1, 2, 30, 40]
     assert third["segmentation"] == run_lengths_of(BOX, text=True)
+
+
+def test_one_of_an_objects_entries_may_have_its_mask(tmp_path: Path) -> None:
+    plain = {"image": "boxes_0.png", "text": "a", "box": BOX}
+    masked, other = (
+        {**plain, "text": "b", "mask": diamond(BOX)},
+        {**plain, "text": "d", "mask": run_lengths_of(BOX, text=True)},
+    )
+    entries = [plain, masked, {**plain, "image": "./boxes_0.png", "text": "c"}, other, {**masked, "text": "e"}]
+    entries.append({"image": "boxes_0.png", "text": "f", "mask": diamond(BOX)})  # without a box it is where its mask is
+    found = read_own(own_list(tmp_path, entries), tmp_path / "images")
+    assert [image["file_name"] for image in found["images"]] == ["boxes_0.png"]
+    assert [a["expressions"] for a in found["annotations"]] == [["a", "b", "c", "e"], ["d"], ["f"]]
+    assert all("segmentation" in a for a in found["annotations"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mal.engine.faults import Fault, Problem, describe, show
 from mal.engine.findings import number, say, some
 from mal.errors import AnnotationError
 
-__all__ = ["expressions_only", "merged", "of_annotation", "words"]
+__all__ = ["expressions_only", "of_annotation", "words"]
 
 OWN = ("expressions", "expression")  # keys of an annotation's own expressions: a list of texts, one text
 WAY_OUT = 'write "expressions": ["the red star", ...]'
@@ -79,11 +79,6 @@ def expressions_only(
     return {**view, "annotations": annotations}
 
 
-def merged(expressions: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Two lists of expressions as one, in their order; a text that is in both stays twice."""
-    return [*expressions, *more]
-
-
 def _own(annotation: Mapping[str, Any]) -> list[str] | Fault:
     listed, single = annotation.get("expressions"), annotation.get("expression")
     name = f"annotation {annotation.get('id')}"
@@ -99,4 +94,4 @@ def _own(annotation: Mapping[str, Any]) -> list[str] | Fault:
                 "an expression without a word",
                 f"{name} has the expression {show(text)}, of which no word is left; write words, or leave it out",
             )
-    return merged(given, ())
+    return given

@@ -5,14 +5,13 @@ its place, as polygons or run lengths (RLE), and `category` names a class.
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mal.data.annotation_text import parse
 from mal.data.annotations import CocoDict, decode_mask, instance
 from mal.data.box_checks import BORDER_TOLERANCE, box_fault, overhang
 from mal.data.boxes import pixel_edges
-from mal.data.expressions import merged
 from mal.data.headers import read_headers
 from mal.data.image_folder import check_images, folder_fault
 from mal.data.image_names import name_fault
@@ -29,8 +28,8 @@ Entry = dict[str, Any]
 
 
 def read_own(file: Path, images: Path) -> CocoDict:
-    """The COCO file of a user's list. Entries of one image, box, mask and category are one object, with several
-    expressions; ids are 1, 2, … in the order of the list.
+    """The COCO file of a user's list. Entries of one image, box and category are one object with several expressions,
+    unless their masks differ: one of them may have it. Ids are 1, 2, … in the order of the list.
 
     Args:
         file: the list. images: folder that its images' paths are relative to.
@@ -45,7 +44,7 @@ def read_own(file: Path, images: Path) -> CocoDict:
     if not isinstance(listed, list) or not listed:
         raise AnnotationError(f"{file} holds {show(listed)}; it must be a list of {LAYOUT}")
     _refuse([(place, _layout_fault(entry)) for place, entry in enumerate(listed)], file)
-    entries: list[Entry] = listed
+    entries: list[Entry] = [{**entry, "image": str(PurePosixPath(entry["image"]))} for entry in listed]  # no ./
     sizes = _sizes([*dict.fromkeys(entry["image"] for entry in entries)], images)
     _refuse([(place, _place_fault(entry, *sizes[entry["image"]])) for place, entry in enumerate(entries)], file)
     return _file(entries, sizes)
@@ -143,28 +142,44 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, int) else value
 
 
+def _objects(entries: list[Entry]) -> list[list[Entry]]:
+    """The entries of each object, in the list's order: of one image, box and category, with one mask or without."""
+    objects: list[list[Entry]] = []
+    here: dict[str, list[list[Entry]]] = {}  # image, box and category → the objects there
+    for entry in entries:
+        there = here.setdefault(repr([_plain(entry.get(name)) for name in ("image", "box", "category")]), [])
+        if (same := next((some for some in there if _fits(entry, some)), None)) is None:
+            there.append(same := [])
+            objects.append(same)
+        same.append(entry)
+    return objects
+
+
+def _fits(entry: Entry, others: list[Entry]) -> bool:
+    """Whether an entry's mask says nothing else than those of others at its place; without a box it must be theirs."""
+    masks = {repr(_plain(one.get("mask"))) for one in (entry, *others)}
+    return len(masks) == 1 or (entry.get("box") is not None and len(masks - {"None"}) == 1)
+
+
 def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:
     names = [*dict.fromkeys(entry.get("category", CATEGORY) for entry in entries)]
     images = {name: place for place, name in enumerate(sizes, 1)}
-    objects: dict[str, Entry] = {}
-    for entry in entries:
-        width, height = sizes[entry["image"]]
-        key = repr([_plain(entry.get(name)) for name in ("image", "box", "mask", "category")])
-        if key in objects:
-            objects[key]["expressions"] = merged(objects[key]["expressions"], [entry["text"]])
-            continue
-        known = {"id": len(objects) + 1, "image_id": images[entry["image"]],
-                 "category_id": names.index(entry.get("category", CATEGORY)) + 1, "iscrowd": 0}  # fmt: skip
-        if entry.get("mask") is not None:
-            known |= instance(decode_mask(entry["mask"], height=height, width=width))
-        if entry.get("box") is not None:
-            known["bbox"] = entry["box"]
-        objects[key] = {**known, "expressions": [entry["text"]]}
+    annotations = []
+    for place, some in enumerate(_objects(entries), 1):
+        first, masked = some[0], next((entry for entry in some if entry.get("mask") is not None), None)
+        width, height = sizes[first["image"]]
+        known = {"id": place, "image_id": images[first["image"]],
+                 "category_id": names.index(first.get("category", CATEGORY)) + 1, "iscrowd": 0}  # fmt: skip
+        if masked is not None:
+            known |= instance(decode_mask(masked["mask"], height=height, width=width))
+        if first.get("box") is not None:
+            known["bbox"] = first["box"]
+        annotations.append({**known, "expressions": [entry["text"] for entry in some]})
     return {
         "images": [
             {"id": images[name], "file_name": name, "width": width, "height": height}
             for name, (width, height) in sizes.items()
         ],
-        "annotations": [*objects.values()],
+        "annotations": annotations,
         "categories": [{"id": place, "name": name} for place, name in enumerate(names, 1)],
     }
