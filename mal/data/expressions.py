@@ -1,6 +1,6 @@
 """Referring expressions: what a file says of its objects, and the view of methods that learn from it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
