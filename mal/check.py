@@ -121,21 +121,31 @@ def _seen(path: Path, folder: Path, view: str, *, lvis: bool, skip: bool) -> tup
     except AnnotationError as error:
         text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
         return "cannot be used", None, [Finding(STOPS, text + WAYS_OUT[view])]
-    census, found = look(path, folder, lvis=lvis, skip=skip)
+    census, found = look(path, folder, lvis=lvis, skip=skip, texts=view == "expressions")
     if census is None:
         return "cannot be used", None, found
     counted, own = LOOKS[view](coco)
     return f"{counted}; {words(census)}", census, [*own, *found]
 
 
-def look(path: Path, folder: Path, *, lvis: bool = False, skip: bool = False) -> tuple[Census | None, list[Finding]]:
-    """The census of a file, None where it cannot be read or trusted, and all findings about it and its images."""
+def look(
+    path: Path, folder: Path, *, lvis: bool = False, skip: bool = False, texts: bool = False
+) -> tuple[Census | None, list[Finding]]:
+    """The census of a file, None where it cannot be read or trusted, and all findings about it and its images.
+
+    Args:
+        texts: whether something is said of objects.
+    """
     try:
         coco = read(path, masks=False, boxes=False)
     except AnnotationError as error:
         return None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
     census = take(coco)
-    found = [*census.findings, *_about_masks(census), *_about_images(coco, folder, skip=skip)]
+    found = [
+        *census.findings,
+        *_about_masks(census),
+        *_about_images(coco, folder, skip=skip, texts=texts),
+    ]
     if census.has_masks and census.lvis_problem is not None and (lvis or _seems_lvis(coco)):
         text = (
             f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"
@@ -187,7 +197,7 @@ def _about_masks(census: Census) -> Iterator[Finding]:
         )
 
 
-def _about_images(coco: CocoDict, folder: Path, *, skip: bool) -> Iterator[Finding]:
+def _about_images(coco: CocoDict, folder: Path, *, skip: bool, texts: bool) -> Iterator[Finding]:
     try:
         check_images(coco, folder)
     except ImageError as error:
@@ -217,7 +227,7 @@ def _about_images(coco: CocoDict, folder: Path, *, skip: bool) -> Iterator[Findi
             f"{len(other)} of {len(read)} images have another size than their annotations say ({some(other)}); "
             f"{'they are skipped' if skip else way_out}",
         )
-    turned = turned_sentence(present)
+    turned = turned_sentence(present, texts=texts)
     if turned is not None:
         yield Finding(MISLEADS, turned)
 

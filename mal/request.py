@@ -291,11 +291,11 @@ class Graph:
     def turned_images(self) -> list[str]:
         """A note for each split whose images a viewer turns, so that boxes may have been drawn on another view of them
         than is read. At most `census.SEEN` headers are read for each."""
-        found = []
+        found, texts = [], any(method.view == "expressions" for method in self._methods())
         for name, split in self._named_files():
             if split.census is not None:
                 sample = read_headers(split.census.sample, split.images)
-                found += [f"{name}: {sentence}" for sentence in filter(None, [turned_sentence(sample)])]
+                found += [f"{name}: {said}" for said in filter(None, [turned_sentence(sample, texts=texts)])]
         return found
 
     def _methods(self) -> list[Method]:

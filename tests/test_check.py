@@ -60,6 +60,19 @@ def test_images_that_viewers_turn_upside_down_mislead(orientation: int, own: Pat
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_quarter_turn_that_annotations_do_not_make_misleads_whoever_says_left(
+    orientation: int, own: Path, capsys
+) -> None:
+    edit(own / "train.json", each(expressions=["the left one"]))
+    turned(own / "images" / "train_1.png", orientation)
+    turned(own / "images" / "train_2.png", orientation, size=(HEIGHT, WIDTH))
+    code, said = checked(own, "--expressions", capsys=capsys)
+    assert code == 1
+    assert "1 of 4 images looked at are annotated as they are stored, and viewers turn them" in said
+    assert "(train_1.png): left in a text is then not left in the pixels" in said
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_a_quarter_turn_misleads_only_where_the_size_cannot_tell(orientation: int, own: Path, capsys) -> None:
     turned(own / "images" / "train_1.png", orientation)  # stored as annotated: taken as stored
     turned(own / "images" / "train_2.png", orientation, size=(HEIGHT, WIDTH))  # turned to what is annotated

@@ -67,9 +67,28 @@ def is_ambiguous(entry: dict[str, Any], header: Header) -> bool:
     return header.orientation not in QUARTERS or header.width == header.height
 
 
-def turned_sentence(read: list[tuple[dict[str, Any], Header | str]]) -> str | None:
-    """What to say of images whose boxes may have been drawn on another view than the stored one; None without any."""
-    turned = [file_name(entry) for entry, header in read if isinstance(header, Header) and is_ambiguous(entry, header)]
+def lies_on_its_side(entry: dict[str, Any], header: Header) -> bool:
+    """Whether a viewer makes a quarter turn that the annotated size says was not made: the boxes are of the stored
+    image, and whoever reads it sees it lie on its side."""
+    size, annotated = (header.width, header.height), (entry["width"], entry["height"])
+    return header.orientation in QUARTERS and size == annotated and header.width != header.height
+
+
+def turned_sentence(read: list[tuple[dict[str, Any], Header | str]], *, texts: bool = False) -> str | None:
+    """What to say of images whose boxes may have been drawn on another view than the stored one; None without any.
+
+    Args:
+        texts: whether something is said of objects, such as "on the left", which is another side in another view.
+    """
+    known = [(entry, header) for entry, header in read if isinstance(header, Header)]
+    turned = [file_name(entry) for entry, header in known if is_ambiguous(entry, header)]
+    lying = [file_name(entry) for entry, header in known if texts and lies_on_its_side(entry, header)]
+    if lying and not turned:
+        return (
+            f"{len(lying)} of {len(read)} images looked at are annotated as they are stored, and viewers turn them by "
+            f"a quarter ({some(lying)}): left in a text is then not left in the pixels. Store the images as they are "
+            "seen (for instance with mogrify -auto-orient), and turn their boxes and masks, too"
+        )
     if not turned:
         return None
     return (
