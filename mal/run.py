@@ -187,13 +187,14 @@ def tell_flagged(graph: Graph, store: Store) -> None:
         AnnotationError: none of any split has one.
     """
     silent, sentences = True, []
+    view = "boxes" if graph.method is None else graph.method.view
     for split in graph.labelled_by_its_method():
         labels = graph.labels(split)
         counts = {name: entry["value"] for name, entry in store.read(labels.name, labels.key)["metrics"].items()}
         silent = silent and counts["flagged"] == counts["labels"]
         if counts["flagged"]:
             annotations = read_json(store.folder(labels.name, labels.key) / "labels.json")["annotations"]
-            sentences.append(f"{split.name}: {flag_sentence(annotations)}")
+            sentences.append(f"{split.name}: {flag_sentence(annotations, view)}")
     if silent:
         raise AnnotationError("; ".join(sentences))
     for sentence in sentences:
