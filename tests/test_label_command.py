@@ -130,6 +130,18 @@ def test_a_threshold_nothing_passes_leaves_boxes_and_says_so(place, tmp_path, ca
     assert said in capsys.readouterr().err
 
 
+def test_boxes_as_shares_of_the_image_are_refused_before_anything_is_labelled(place, tmp_path, capsys):
+    coco = read(place.boxes, masks=False)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        scale = (*sizes[annotation["image_id"]], *sizes[annotation["image_id"]])
+        annotation["bbox"] = [value / side for value, side in zip(annotation["bbox"], scale, strict=True)]
+    write(tmp_path / "shares.json", coco)
+    assert main(place.arguments(tmp_path / "out.json", boxes=tmp_path / "shares.json")) == 1
+    assert "they seem to be shares of the image (0 to 1); multiply" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_network_chooses_student_teacher_or_their_mean(place, tmp_path):
     state = load_checkpoint(place.checkpoint)
     swapped = tmp_path / "swapped.pt"
@@ -240,10 +252,7 @@ def test_preview_draws_image_box_and_mask_of_n_examples(place, tmp_path, capsys,
 
 
 def test_a_preview_of_nothing_says_why(place, tmp_path):
-    coco = read(place.boxes, masks=False)
-    coco["annotations"] = [{**a, "bbox": [*a["bbox"][:2], 1.5, 1.5]} for a in coco["annotations"]]
-    write(tmp_path / "boxes.json", coco)
-    assert main(place.arguments(tmp_path / "out.json", "--preview", 2, boxes=tmp_path / "boxes.json")) == 1
+    assert main(place.arguments(tmp_path / "out.json", "--preview", 2, "--threshold", 0.999999)) == 1
     assert all(a["flagged"] for a in read(tmp_path / "out.json", masks=True)["annotations"])
     pixels = sheet_pixels(tmp_path / "out_preview.png")
     assert 0 < (pixels < 128).all(axis=2).mean() < 0.1  # a line of text

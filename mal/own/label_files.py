@@ -9,12 +9,14 @@ from pathlib import Path
 from mal.config import Config
 from mal.config_checks import check
 from mal.data.annotations import CocoDict, check_images, file_name
+from mal.data.box_findings import box_findings
 from mal.data.flags import all_flagged
+from mal.data.mask_kinds import verdicts
 from mal.data.point_findings import point_findings
 from mal.data.sources import unreadable
 from mal.data.views import VIEWS, read_for
 from mal.engine.files import digest, sha256, write_json
-from mal.engine.findings import STOPS
+from mal.engine.findings import NOTE, STOPS
 from mal.engine.runtime import pick_device
 from mal.engine.store.fingerprints import looks
 from mal.engine.turns import turn
@@ -101,7 +103,9 @@ def _look(coco: CocoDict, labeler: Labeler, config: Config, file: Path, view: st
     Raises:
         AnnotationError: the labeler cannot label it; all the reasons.
     """
-    found = [*(point_findings(coco) if view == "points" else []), *labeler.own_files.look(labeler.state, config, coco)]
+    odd = point_findings(coco) if view == "points" else box_findings(coco, verdicts(coco))
+    odd = [finding for finding in odd if view == "points" or finding.level != NOTE]  # small ones will be flagged
+    found = [*odd, *labeler.own_files.look(labeler.state, config, coco)]
     if stops := [finding.text for finding in found if finding.level == STOPS]:
         raise AnnotationError(f"{file}: {'. Also '.join(stops)}")
     for finding in found:

@@ -44,7 +44,9 @@ class PseudoConfig:
 
     # none | model: the network's own predictions | box: given boxes filled | ellipse: those inscribed in them
     kind: str = choice("none", ("none", "model", "box", "ellipse"))
-    threshold: float = number(0.1, 0, 2)  # predictions of projection distance d below it are kept; 2: all but empty ones
+    threshold: float = number(
+        0.1, 0, 2
+    )  # predictions of projection distance d below it are kept; 2: all but empty ones
     expression: str = choice("first", ("first", "random"))  # of an object, by which it is predicted (R: random)
     weights: str = choice("ema", ("ema", "raw"))  # (R: raw, by accident)
 
