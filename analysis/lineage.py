@@ -67,11 +67,15 @@ def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[l
     """Records in groups that differ in their seed alone, each sorted by seed; groups in the order of the records."""
 
     def alike(record: Record) -> str:
-        columns = {k: v for k, v in record["columns"].items() if k not in UNTOLD}
-        return json.dumps([lineage(record, known), columns], sort_keys=True)
+        return json.dumps([lineage(record, known), _telling(record)], sort_keys=True)
 
     groups = grouped(once(records, known), alike).values()
     return [sorted(group, key=lambda record: record["columns"].get("seed", 0)) for group in groups]
+
+
+def _telling(record: Record, *also: str) -> dict[str, Any]:
+    """The columns that tell results apart."""
+    return {name: value for name, value in record["columns"].items() if name not in UNTOLD or name in also}
 
 
 def once(records: Iterable[Record], known: Mapping[str, Record]) -> list[Record]:
@@ -81,7 +85,7 @@ def once(records: Iterable[Record], known: Mapping[str, Record]) -> list[Record]
     def network(record: Record) -> str:
         if _on_its_way(record):
             return address(record)
-        return json.dumps([_digest(record, known, without={SNAPSHOTS}), record["columns"]], sort_keys=True)
+        return json.dumps([_digest(record, known, without={SNAPSHOTS}), _telling(record, "seed")], sort_keys=True)
 
     def kept(record: Record) -> int:
         behind = (flatten(one.get("config", {})) for one in ancestors(record, known).values() if one is not None)

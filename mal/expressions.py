@@ -22,7 +22,8 @@ from mal.errors import AnnotationError, ConfigError
 
 OWN_HELP = (
     f"FILE is a list of {LAYOUT}; a mask (polygons or RLE) may stand beside the box or in its place, and a category. "
-    "Entries of one image, box and category are one object with several expressions, unless their masks differ."
+    "Entries of one image, box, mask and category are one object with several expressions; those without a mask, too, "
+    "where one mask alone has their box."
 )
 HELP = "COCO files whose annotations have expressions, which data.SPLIT.annotations names for runs"
 

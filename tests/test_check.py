@@ -70,6 +70,10 @@ def test_a_quarter_turn_that_annotations_do_not_make_misleads_whoever_says_left(
     assert code == 1
     assert "1 of 4 images looked at are annotated as they are stored, and viewers turn them" in said
     assert "(train_1.png): left in a text is then not left in the pixels" in said
+    turned(own / "images" / "train_3.png", 3)
+    said = checked(own, "--expressions", capsys=capsys)[1]
+    assert "turned or mirrored by their EXIF tag (train_3.png)" in said
+    assert "(train_1.png): left in a text" in said
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])

@@ -109,6 +109,22 @@ def context(compose, folder: Path, *more: str) -> Context:
     return Context(config, Store(folder / "runs"), torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("file", "none of its 2 objects has a referring"), ("templates", "no template is true of one of its objects")],
+)
+def test_a_view_without_an_expression_is_refused(compose, tmp_path: Path, kind: str, said: str) -> None:
+    alike = {"bbox": [6, 14, 65, 70], "category_id": 1, "image_id": 1, "expressions": [], "segmentation": []}
+
+    def change(coco: dict) -> None:
+        coco["annotations"] = [{**annotation, **alike} for annotation in coco["annotations"][:2]]
+
+    edit(coco_file(tmp_path), change)
+    made = context(compose, tmp_path, f"data.expressions.kind={kind}")
+    with pytest.raises(AnnotationError, match=said):
+        made.view(made.train, "expressions").work(Workdir(tmp_path, {}, torch.device("cpu")))
+
+
 def test_the_stage_writes_the_view_and_counts_expressions(compose, tmp_path: Path) -> None:
     coco = read(referring(tmp_path), masks=False)
     keys = set()
@@ -174,16 +190,20 @@ def test_a_users_list_becomes_a_coco_file(tmp_path: Path, capsys: pytest.Capture
 
 def test_one_of_an_objects_entries_may_have_its_mask(tmp_path: Path) -> None:
     plain = {"image": "boxes_0.png", "text": "a", "box": BOX}
-    masked, other = (
-        {**plain, "text": "b", "mask": diamond(BOX)},
-        {**plain, "text": "d", "mask": run_lengths_of(BOX, text=True)},
-    )
-    entries = [plain, masked, {**plain, "image": "./boxes_0.png", "text": "c"}, other, {**masked, "text": "e"}]
-    entries.append({"image": "boxes_0.png", "text": "f", "mask": diamond(BOX)})  # without a box it is where its mask is
-    found = read_own(own_list(tmp_path, entries), tmp_path / "images")
-    assert [image["file_name"] for image in found["images"]] == ["boxes_0.png"]
-    assert [a["expressions"] for a in found["annotations"]] == [["a", "b", "c", "e"], ["d"], ["f"]]
-    assert all("segmentation" in a for a in found["annotations"])
+    masked = {**plain, "text": "b", "mask": diamond(BOX)}
+    other = {**plain, "text": "d", "mask": run_lengths_of(BOX, text=True)}
+    alone = {"image": "boxes_0.png", "text": "f", "mask": diamond(BOX)}  # without a box it is where its mask is
+    entries = [plain, alone, masked, {**plain, "image": "./boxes_0.png", "text": "c"}, {**masked, "text": "e"}]
+
+    def objects(listed: list) -> list:
+        found = read_own(own_list(tmp_path, listed), tmp_path / "images")
+        assert [image["file_name"] for image in found["images"]] == ["boxes_0.png"]
+        assert [a["id"] for a in found["annotations"]] == [*range(1, len(found["annotations"]) + 1)]
+        return [(a["expressions"], "segmentation" in a) for a in found["annotations"]]
+
+    assert objects(entries) == [(["a", "b", "c", "e"], True), (["f"], True)]
+    # two masks have the box: whose the others are is not said
+    assert objects([*entries, other]) == [(["a", "c"], False), (["f"], True), (["b", "e"], True), (["d"], True)]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_reasons_are_counted_the_most_frequent_first() -> None:
 
 
 def test_a_file_of_filled_boxes_is_said_to_hold_no_mask() -> None:
-    assert "no prediction for a text lies in its box" in str(flag_sentence([EMPTY, EMPTY], "expressions"))
+    assert "no prediction lies in its box" in str(flag_sentence([EMPTY, EMPTY], "expressions"))
     said = flag_sentence([SMALL, SMALL])
     assert all_flagged([SMALL, SMALL])
     assert said is not None

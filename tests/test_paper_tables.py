@@ -488,6 +488,9 @@ def test_what_a_training_keeps_on_its_way_makes_no_other_result():
     scores = [one for one in known.values() if one["stage"] == "res_val"]
     assert [[one["key"] for one in group] for group in over_seeds(scores, known)] == [["b", "c", "d"]]
     assert not any("snapshots" in name for name in settings_of(scores[0], known))
+    for key, profile in (("a", "demo"), ("b", "mini")):  # which no key holds
+        known[f"res_val/{key}"]["columns"]["profile"] = profile
+    assert [[one["key"] for one in group] for group in over_seeds(scores, known)] == [["b", "c", "d"]]
     courses = [one for one in known.values() if one["stage"] == "course_val"]
     assert len(over_seeds(courses, known)) == 3
     assert settings_of(courses[1], known)["train_res.partialres.res.snapshots"] == "8"

@@ -56,6 +56,10 @@ def test_a_run_that_has_no_object_left_for_pseudo_masks_ends_before_it_trains(tm
     assert done.returncode == 1
     assert "every training object's mask is learned from" in done.stderr
     assert not [*store.glob("train_*/*/labeler.pt")]
+    all_masks = ("labeler=partialres", "partialres.few.percent=100", "partialres.parts.pmca=false")
+    command(*all_masks, "partialres.pseudo.kind=none", store=store)  # leaves few_masks and the boxes' training
+    assert "every training object's mask" in command(*all_masks[:2], store=store, check=False).stderr
+    assert len([*store.glob("train_res/*/labeler.pt")]) == 1
 
 
 def test_without_validation_images_training_objects_are_labelled_and_nothing_is_scored(compose, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_words_of_gloves_that_have_spaces_and_word2vecs_first_line_are_passed_ov
     [
         ("zebra 1 2\n", "for none of the 2 words"),
         ("the 1 2\nred 1\n", "line 2: has 1 numbers, where the first has 2"),
+        ("the 1 2\nred 1 2 3\n", "line 2: has 3 numbers, where the first has 2"),
         ("the 1 x\n", "line 1: a word must be followed by numbers"),
         ("the 1 nan\n", "not finite"),
         ("the\n", "line 1: has 0 numbers"),

@@ -162,8 +162,19 @@ def test_masks_start_from_boxes_with_all_that_fits(compose, place, view, tmp_pat
 def test_a_start_with_other_words_is_refused(compose, place, view, tmp_path: Path) -> None:
     run(compose, place, view, tmp_path / "rec", "box")
     other = {**view, "annotations": [{**a, "expressions": ["a thing"]} for a in view["annotations"]]}
-    with pytest.raises(WeightsError, match="knows other words than the training file has"):
+    with pytest.raises(WeightsError, match=r"does not know all words of the training file \(a, thing\)"):
         starting_network(lessons.for_masks(changed(compose)), referred(other), rec=False, start=tmp_path / "rec")
+
+
+def test_a_start_that_knows_more_words_keeps_them(compose, place, view, tmp_path: Path) -> None:
+    """As one of older code does, which knew words behind the last one that is read, too."""
+    run(compose, place, view, tmp_path / "rec", "box")
+    whole = load_checkpoint(tmp_path / "rec" / FILE)["words"]
+    fewer = {**view, "annotations": [{**a, "expressions": ["the red star"]} for a in view["annotations"]]}
+    config = lessons.for_masks(changed(compose))
+    network, vocabulary = starting_network(config, referred(fewer), rec=False, start=tmp_path / "rec")
+    assert [*vocabulary.words] == whole
+    assert network.encoders.text.embedding.weight.shape[0] == len(vocabulary)
 
 
 def test_a_file_of_other_settings_is_refused(compose, place, view, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_words_that_are_not_read_do_not_count(capsys: pytest.CaptureFixture[str]
 
 def test_expressions_that_are_not_read_to_their_end_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     say_unread([["the", "red", "star"], ["the", "star"]], 2, whose="training")
-    assert "1 expression has more than 2 words, of 2 training expressions, and the others" in capsys.readouterr().err
+    assert "1 of 2 training expressions has more than 2 words, of which no more are read" in capsys.readouterr().err
     say_unread([["the", "red", "star"]], 3, whose="training")
     assert capsys.readouterr().err == ""
 

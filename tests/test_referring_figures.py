@@ -112,8 +112,8 @@ def test_the_whole_method_is_a_line_of_one_threshold(tmp_path: Path) -> None:
     sketch = drawn(tmp_path, fractions)
     lines = {line.get_label(): line.get_xydata() for line in sketch.figure.axes[0].lines}
     np.testing.assert_allclose(lines["contour points, all of Partial-RES"], [[1, 0.6], [10, 0.6]])
-    assert "All of Partial-RES: with these, its own predictions of d < 0.2 among its masks" in sketch.caption
-    assert "1 results of other lengths or settings" in sketch.left_out
+    assert "All of Partial-RES: with all three, pseudo masks being its own predictions of d < 0.2" in sketch.caption
+    assert "1 result of other lengths or settings" in sketch.left_out
 
 
 def test_one_share_without_a_course_is_nothing_to_plot_over(tmp_path: Path) -> None:
@@ -217,8 +217,10 @@ def test_a_caption_says_how_many_expressions_have_no_points(store: Path) -> None
         held = dict(np.load(path))
         held["points"][0] = np.nan
         np.savez(path, **held)
-    assert "the first 2 with predicted points (1 have none). " in drawn(store, contours).caption
-    assert "the first 2 with predicted points of both (1 have none). " in drawn(store, attention).caption
+    assert "the first 2 with predicted points (1 has none). " in drawn(store, contours).caption
+    assert (
+        "the first 2 with predicted points of both (1 lacks points of one or both). " in drawn(store, attention).caption
+    )
 
 
 def test_numbers_are_of_all_expressions_also_of_those_whose_images_are_not_at_hand(store: Path) -> None:
@@ -234,7 +236,7 @@ def test_numbers_are_of_all_expressions_also_of_those_whose_images_are_not_at_ha
         number, _, rule = less.partition("Rule: ")
         assert number == caption.partition("Rule: ")[0]
         assert rule.startswith("of 3 expressions at equal steps of the file's order the first 2 with predicted points")
-        assert "(1 have images that cannot be shown). " in rule
+        assert "(1 has an image that cannot be shown). " in rule
         assert "3 expressions" in rule.rpartition("Profile")[2]
     assert "of the 9 of 10 validation expressions whose images can be shown" in drawn(store, expressions).caption
 

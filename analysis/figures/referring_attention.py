@@ -12,6 +12,7 @@ from analysis.recipes import recipe_name
 from analysis.records import Record, address, grouped
 from analysis.referring_rows import row_of
 from analysis.stats import mean_interval
+from mal.engine.findings import number
 
 BESIDE = ("full", "both")  # of the runs that naive is set against, the first that there is
 EXPRESSIONS = 3  # in two rows each
@@ -95,7 +96,11 @@ def _caption(naive: Looks, full: Looks, chosen: list[int], silent: int, unseen: 
         f"and y), brighter where there is more; naive above, {name} below ({settings}). Attention in the true mask "
         f"(orange line): {means}, difference {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over images; "
         f"spread evenly it is {naive.areas()[both].mean():.3f}. "
-        + naive.rule(f"the first {len(chosen)} with predicted points of both", silent=silent, unseen=unseen)
+        + naive.rule(
+            f"the first {len(chosen)} with predicted points of both",
+            without=f"{number(silent, 'lacks', 'lack')} points of one or both" if silent else "",
+            unseen=unseen,
+        )
         + provenance([[naive.record], [full.record]], f"{int(both.sum())} expressions")
         + naive.images.attribution(naive.image_ids(chosen))
     )

@@ -10,6 +10,7 @@ from analysis.figures.series import Drawing, each, provenance
 from analysis.recipes import recipe_name
 from analysis.records import address
 from analysis.referring_rows import row_of
+from mal.engine.findings import number
 
 COLUMNS = 7  # expressions
 ROWS = {  # member of looks.npz → what stands beside its row
@@ -56,7 +57,11 @@ def _caption(found: Looks, chosen: list[int], silent: int, unseen: int, results:
         f"({row_of(found.record) or 'a network of its own'}; recipe {recipe_name(found.record, results.known)}). "
         f"Variation of the gaps between neighbours (standard deviation over mean): {told[0]} as predicted, {told[1]} "
         f"sampled again, {told[2]} of the human masks'. "
-        + found.rule(f"the first {len(chosen)} with predicted points", silent=silent, unseen=unseen)
+        + found.rule(
+            f"the first {len(chosen)} with predicted points",
+            without=f"{number(silent, 'has', 'have')} none" if silent else "",
+            unseen=unseen,
+        )
         + provenance([[found.record]], f"{found.count} expressions")
         + found.images.attribution(found.image_ids(chosen))
     )

@@ -16,6 +16,7 @@ from analysis.figures.series import Drawing, Ends, Look, bands, draw_band, each,
 from analysis.intervals import interval
 from analysis.records import Record, address, grouped
 from analysis.referring_rows import Row, key_of, row_of
+from mal.engine.findings import number
 
 LINES: dict[str, tuple[str, Look]] = {  # row → its name and look: colours are models, dashes starts
     "naive": ("contour points, from boxes", {"color": "#0072B2", "linestyle": "solid", "marker": "o"}),
@@ -75,7 +76,7 @@ def fractions(groups: list[Group], results: Results) -> Drawing:
     first.set_ylim(bottom=0)
     for axes, (share, courses) in zip(others, found.items(), strict=True):
         _draw_courses(axes, courses, share)
-    left_out = [f"{left} results of other lengths or settings"] if left else []
+    left_out = [f"{number(left, 'result')} of other lengths or settings"] if left else []
     left_out += notes
     legend(figure, first)
     shown = [group for line in lines for _, group in line.groups]
@@ -119,7 +120,7 @@ def _whole(lines: Sequence[Line]) -> str:
     whole = next((row for line in lines for _, group in line.groups if (row := _row(group[0])).name == "full"), None)
     if whole is None:
         return ""
-    return f"All of Partial-RES: with these, its own predictions of d < {whole.threshold:g} among its masks. "
+    return f"All of Partial-RES: with all three, pseudo masks being its own predictions of d < {whole.threshold:g}. "
 
 
 def _lines(groups: Sequence[Group]) -> Iterator[Line]:

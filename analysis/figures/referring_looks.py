@@ -19,6 +19,7 @@ from analysis.figures.photographs import Photographs, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.records import Record, address
 from analysis.referring_rows import row_of
+from mal.engine.findings import number
 
 MEMBERS = (
     *("ids", "image_ids", "expressions", "images", "valid"),
@@ -40,16 +41,18 @@ class Looks:
         """Whether the image of an expression is at hand and may be shown."""
         return int(self.arrays["image_ids"][place]) in self.images.records
 
-    def rule(self, chosen: str, *, silent: int, unseen: int) -> str:
+    def rule(self, chosen: str, *, without: str, unseen: int) -> str:
         """Which expressions a figure shows.
 
         Args:
-            chosen: "the first 3 with predicted points". silent: how many have none. unseen: how many have some, and an
-                image that cannot be shown.
+            chosen: "the first 3 with predicted points". without: how many have none, in words; empty where all have.
+            unseen: how many have some, and an image that cannot be shown.
         """
-        out = [f"{silent} have none"] * (silent > 0) + [f"{unseen} have images that cannot be shown"] * (unseen > 0)
-        without = f" ({', '.join(out)})" if out else ""
-        return f"Rule: of {self.count} expressions at equal steps of the file's order {chosen}{without}. "
+        pictures = f"{number(unseen, 'has an image', 'have images')} that cannot be shown" if unseen else ""
+        out = ", ".join(filter(None, (without, pictures)))
+        return (
+            f"Rule: of {self.count} expressions at equal steps of the file's order {chosen}{f' ({out})' * bool(out)}. "
+        )
 
     @property
     def count(self) -> int:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+EMPTY = "the mask is empty"
+
 
 def flag_reasons(annotations: Iterable[dict[str, Any]]) -> Counter[str]:
     """How often each reason stands in the flagged annotations of a label file."""
@@ -32,10 +34,9 @@ def flag_sentence(annotations: list[dict[str, Any]], view: str = "boxes") -> str
             f"are flagged ({why})"
         )
     if view == "expressions" and flagged == total:
-        return (
-            f"none of the {total} objects got a mask: all have the filled box and are flagged ({why}); no prediction "
-            "for a text lies in its box, so train longer, or on texts and images like these"
-        )
+        empty = reasons.most_common(1)[0][0] == EMPTY
+        advice = "; no prediction lies in its box, so train longer, or on texts and images like these" if empty else ""
+        return f"none of the {total} objects got a mask: all have the filled box and are flagged ({why}){advice}"
     if flagged == total:
         return (
             f"none of the {total} boxes got a mask: all are filled and flagged ({why}); check that the boxes are in "

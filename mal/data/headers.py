@@ -83,17 +83,18 @@ def turned_sentence(read: list[tuple[dict[str, Any], Header | str]], *, texts: b
     known = [(entry, header) for entry, header in read if isinstance(header, Header)]
     turned = [file_name(entry) for entry, header in known if is_ambiguous(entry, header)]
     lying = [file_name(entry) for entry, header in known if texts and lies_on_its_side(entry, header)]
-    if lying and not turned:
-        return (
+    said = []
+    if turned:
+        said.append(
+            f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), "
+            "and the size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes "
+            "were drawn on the turned view, as browsers and most tools show it, store the images as they are seen (for "
+            "instance with mogrify -auto-orient)"
+        )
+    if lying:
+        said.append(
             f"{len(lying)} of {len(read)} images looked at are annotated as they are stored, and viewers turn them by "
             f"a quarter ({some(lying)}): left in a text is then not left in the pixels. Store the images as they are "
             "seen (for instance with mogrify -auto-orient), and turn their boxes and masks, too"
         )
-    if not turned:
-        return None
-    return (
-        f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), and "
-        "the size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes were "
-        "drawn on the turned view, as browsers and most tools show it, store the images as they are seen (for instance "
-        "with mogrify -auto-orient)"
-    )
+    return ". Also, ".join(said) or None

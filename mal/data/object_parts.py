@@ -38,8 +38,8 @@ def read_parts(path: Path, objects: Path, *, which: str = "all") -> ObjectParts:
         which: `all`, `even` or `odd`: the images that scores are measured on, some of which must have parts.
 
     Raises:
-        AnnotationError: either cannot be read, a part has no mask, no `object_id`, or another image than its object, or
-            none is of an object with a mask, or none of those is on the images that scores are measured on.
+        AnnotationError: either cannot be read; a part has no mask, no `object_id`, or another image than its object;
+            none is of an object with a mask, or none of these is on the images that scores are measured on.
     """
     given, whole = read(path, masks=True), read(objects, masks=False, boxes=False)
     parts = _single(given)

@@ -28,8 +28,9 @@ Entry = dict[str, Any]
 
 
 def read_own(file: Path, images: Path) -> CocoDict:
-    """The COCO file of a user's list. Entries of one image, box and category are one object with several expressions,
-    unless their masks differ: one of them may have it. Ids are 1, 2, … in the order of the list.
+    """The COCO file of a user's list. Entries of one image, box, mask and category are one object with several
+    expressions, and so are those without a mask where one object alone has their box. Ids are 1, 2, … in the order of
+    the list.
 
     Args:
         file: the list. images: folder that its images' paths are relative to.
@@ -143,22 +144,25 @@ def _plain(value: Any) -> Any:
 
 
 def _objects(entries: list[Entry]) -> list[list[Entry]]:
-    """The entries of each object, in the list's order: of one image, box and category, with one mask or without."""
-    objects: list[list[Entry]] = []
-    here: dict[str, list[list[Entry]]] = {}  # image, box and category → the objects there
+    """The entries of each object, in the list's order: of one image, box, mask and category. One without a mask joins
+    those with the mask of its box, where there is one alone."""
+    places: dict[str, dict[str, list[Entry]]] = {}  # image, box and category → mask → entries
     for entry in entries:
-        there = here.setdefault(repr([_plain(entry.get(name)) for name in ("image", "box", "category")]), [])
-        if (same := next((some for some in there if _fits(entry, some)), None)) is None:
-            there.append(same := [])
-            objects.append(same)
-        same.append(entry)
-    return objects
+        there = places.setdefault(_key(entry, "image", "box", "category"), {})
+        there.setdefault(_key(entry, "mask"), []).append(entry)
+    ranks = {id(entry): rank for rank, entry in enumerate(entries)}
+    objects = []
+    for by_mask in places.values():
+        if len(by_mask) == 2 and (plain := by_mask.pop(_key({}, "mask"), None)) is not None:
+            (masked,) = by_mask.values()
+            masked += plain
+        objects += [sorted(some, key=lambda entry: ranks[id(entry)]) for some in by_mask.values()]
+    return sorted(objects, key=lambda some: ranks[id(some[0])])
 
 
-def _fits(entry: Entry, others: list[Entry]) -> bool:
-    """Whether an entry's mask says nothing else than those of others at its place; without a box it must be theirs."""
-    masks = {repr(_plain(one.get("mask"))) for one in (entry, *others)}
-    return len(masks) == 1 or (entry.get("box") is not None and len(masks - {"None"}) == 1)
+def _key(entry: Entry, *names: str) -> str:
+    """Values that two entries may share."""
+    return repr([_plain(entry.get(name)) for name in names])
 
 
 def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:

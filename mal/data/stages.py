@@ -63,11 +63,14 @@ def view(
         # whether its masks will do is the census's matter
         coco = VIEWS[name](read(split.annotations, masks=False, boxes=name != "points"), **options)
         if name == "expressions" and not _seen(coco, name):
+            write_them = 'write them into the file as "expressions": ["the red star", …]'
             raise AnnotationError(
-                f"{split.annotations}: none of its {number(len(coco['annotations']), 'object')} has a referring "
-                'expression; write them into the file as "expressions": ["the red star", …], or set '
-                "data.expressions.kind=templates, which makes them from boxes and categories where one is true of one "
-                "object alone"
+                f"{split.annotations}: no template is true of one of its objects alone; {write_them}, with "
+                "data.expressions.kind=file"
+                if expressions == "templates"
+                else f"{split.annotations}: none of its {number(len(coco['annotations']), 'object')} has a referring "
+                f"expression; {write_them}, or set data.expressions.kind=templates, which makes them from boxes and "
+                "categories"
             )
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []

@@ -8,6 +8,7 @@ import numpy as np
 
 from mal.data.annotations import CocoDict
 from mal.data.boxes import pixel_edges
+from mal.data.flags import EMPTY
 from mal.data.images import load_for
 from mal.data.mask_windows import MaskWindow, decode_window, encode_window
 from mal.engine import ranks
@@ -173,7 +174,7 @@ def _labelled(
     height, width = image_size
     if label is not None and label["area"] > 0:
         return _with_box({**kept, **label}, height=height, width=width)
-    reason = unseen if label is None else "the mask is empty"
+    reason = unseen if label is None else EMPTY
     filled = label_of(fallback(annotation, image_size), height=height, width=width)
     return _with_box({**kept, **filled, "flagged": True, "flag_reason": reason}, height=height, width=width)
 

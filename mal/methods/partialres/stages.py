@@ -195,9 +195,13 @@ def _train(context: Context, name: str, config: Config, reads: Reads, inputs: di
     def work(workdir: Workdir) -> Result:
         from mal.methods.partialres import train as training
         from mal.methods.partialres.known_masks import read_known
+        from mal.methods.partialres.objects import referred
+        from mal.methods.partialres.pseudo import others
 
         given = workdir.inputs
         masks = read_known(given["few"], given.get("points")) if "few" in given else None
+        if masks is not None and "points" not in given and context.config.partialres.pseudo.kind != "none":
+            others(referred(_seen(workdir)), masks)  # as few_masks does, which an earlier run may have left
         figures = training.train(
             _seen(workdir),
             split.images,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mal.config import Config
+from mal.engine.findings import some
 from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
 from mal.methods.partialres.augment import swapped
@@ -28,16 +29,18 @@ def starting_network(
     """
     read = config.partialres.network.text.words
     texts = [words[:read] for each in objects for words in each.expressions]
-    if config.partialres.image.flip:  # a mirrored image's expression may have a word that no other has
-        texts += [swapped(words) for words in texts]
-    vocabulary = Vocabulary.build(texts)
+    # a mirrored image's expression may have a word that no other has
+    mirrored = [swapped(words) for words in texts] if config.partialres.image.flip else []
+    state = None if start is None else load_checkpoint(start / FILE, parts=PARTS)
+    vocabulary = Vocabulary.build([*texts, *mirrored]) if state is None else Vocabulary(tuple(state["words"]))
     file = config.partialres.network.text.vectors
     vectors = None if file is None else read_glove(file, vocabulary.words)
     network = build(config, words=len(vocabulary), rec=rec, vectors=vectors, load=start is None)
-    if start is not None:
-        path = start / FILE
-        state = load_checkpoint(path, parts=PARTS)
-        if tuple(state["words"]) != vocabulary.words:
-            raise WeightsError(f"{path} knows other words than the training file has; train both on the same objects")
+    if start is not None and state is not None:
+        if unknown := sorted({word for words in texts for word in words} - {*vocabulary.words}):
+            raise WeightsError(
+                f"{start / FILE} does not know all words of the training file ({some(unknown)}); train both on the "
+                "same objects"
+            )
         load_fitting(network, state[WEIGHTS[config.partialres.res.start_from]])
     return network, vocabulary

@@ -64,12 +64,12 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
-                fields = line.rstrip().split(" ")
+                fields = line.split()
                 if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
                     continue
                 width = width or len(fields) - 1
-                word = " ".join(fields[:-width]) if len(fields) > width > 0 else fields[0]
-                if word in places:
+                word = fields[0]
+                if word in places and not (len(fields) > width + 1 and any(map(_is_word, fields[1:-width]))):
                     found[places[word]] = _numbers(fields[1:], width, f"{path}, line {number}")
     except OSError as error:
         raise WeightsError(f"word vectors at {path} cannot be read ({error.strerror}); {NO_GLOVE}") from error
@@ -80,6 +80,14 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
     for place, vector in found.items():
         vectors[place] = vector
     return vectors
+
+
+def _is_word(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return True
+    return False
 
 
 def _numbers(fields: Sequence[str], width: int, place: str) -> Tensor:

@@ -16,10 +16,9 @@ def say_unread(texts: Sequence[Sequence[str]], most: int, *, whose: str) -> None
         most: how many words are read. whose: "training", "validation".
     """
     if long := sum(len(words) > most for words in texts):
-        what = number(long, "expression has", "expressions have")
         say_once(
-            f"{what} more than {most} words, of {len(texts)} {whose} expressions, and the others are not read; "
-            "partialres.network.text.words sets how many are"
+            f"{long} of {number(len(texts), f'{whose} expression')} {'has' if long == 1 else 'have'} more than {most} "
+            "words, of which no more are read (partialres.network.text.words)"
         )
 
 

@@ -44,9 +44,8 @@ class PseudoConfig:
 
     # none | model: the network's own predictions | box: given boxes filled | ellipse: those inscribed in them
     kind: str = choice("none", ("none", "model", "box", "ellipse"))
-    threshold: float = number(
-        0.1, 0, 2
-    )  # predictions of projection distance d below it are kept; 2: all but empty ones
+    # predictions of projection distance d below it are kept; 2: all that are not empty
+    threshold: float = number(0.1, 0, 2)
     expression: str = choice("first", ("first", "random"))  # of an object, by which it is predicted (R: random)
     weights: str = choice("ema", ("ema", "raw"))  # (R: raw, by accident)
 
