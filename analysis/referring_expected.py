@@ -1,5 +1,6 @@
 """What was expected of Partial-RES's rows, and what their differences say of it."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise, product
@@ -20,6 +21,7 @@ OPEN = (  # sign and interval are the result
 TASKS = (("learnable", "zero"), ("learnable", "taskwise"), ("zero", "taskwise"))
 RISING = ("alone", "naive", "both", "query alone", "query")  # with the share of the masks
 SHAPED = ("naive", "both", "full")  # set against the ellipse in the box that needed no mask
+CROP = re.compile(r".*\.image\.(crop|scales)")
 LONGER = (
     "alone",
     "alone, both parts",
@@ -124,7 +126,20 @@ def _tasks(measured: Runs) -> Iterator[Compared]:
     for (larger, smaller), first, second in product(TASKS, rows, rows):
         same = (first.percent, first.points) == (second.percent, second.points)
         if (first.task, second.task) == (larger, smaller) and same:
-            yield f"{larger} − {smaller}, {first.percent:g} %", _shared(measured[first], measured[second])
+            both = [
+                _uncropped(measured[row]) if "taskwise" in (larger, smaller) else measured[row]
+                for row in (first, second)
+            ]
+            yield f"{larger} − {smaller}, {first.percent:g} %", _shared(*both)
+
+
+def _uncropped(runs: Mapping[Key, Run]) -> dict[Key, Run]:
+    """The same without the setting of scales and windows, which a task-wise training has not (R)."""
+
+    def plain(key: Key) -> Key:
+        return key._replace(settings=tuple(pair for pair in key.settings if not CROP.fullmatch(pair[0])))
+
+    return {plain(key): run for key, run in runs.items()}
 
 
 def _alike(first: Row, second: Row) -> bool:

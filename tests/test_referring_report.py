@@ -46,7 +46,15 @@ class Store:
         return self.recs[seed, model]
 
     def add(
-        self, iou: float, *, lr: float = 5e-4, ids: int = 0, shuffle: float = 0.0, snapshots: int = 0, **columns: Any
+        self,
+        iou: float,
+        *,
+        lr: float = 5e-4,
+        ids: int = 0,
+        shuffle: float = 0.0,
+        snapshots: int = 0,
+        crop: bool = False,
+        **columns: Any,
     ) -> str:
         """A network whose masks have this IoU on average; that of an image's expressions differs by WAVE."""
         columns = COLUMNS | columns
@@ -60,7 +68,8 @@ class Store:
         res = {"lr": lr, "steps": columns["steps"], "start": columns["start"]}
         res |= {"snapshots": snapshots} if snapshots else {}
         sequence = {"points": columns["contour_points"], "shuffle": shuffle, "task": columns["task"]}
-        config = {"seed": seed, "partialres": {"res": res, "sequence": sequence, "network": {"model": model}}}
+        own = {"res": res, "sequence": sequence, "network": {"model": model}, "image": {"crop": crop}}
+        config = {"seed": seed, "partialres": own}
         trained = self.runs.add("train_res", columns, config=config, inputs=inputs)
         answers = self.runs.add("refer_val", columns, inputs={"network": trained})
         name = self.runs.add("res_val", columns, inputs={"answers": answers}, mean_iou=iou, ceiling=0.8)
@@ -193,7 +202,8 @@ def test_the_share_of_the_masks_and_all_of_them(store: Store) -> None:
 def test_task_tokens_are_compared_with_the_same_masks(store: Store) -> None:
     for task, iou in (("learnable", 0.55), ("zero", 0.54)):
         store.add(iou, task=task, percent=100.0)
-    store.add(0.56, task="taskwise", percent=100.0, start="none", steps=1000)
+    # it crops nothing, so that its record holds the setting's default
+    store.add(0.56, task="taskwise", percent=100.0, start="none", steps=1000, crop=True)
     found = cells(store.report(), "difference of")
     assert {name: of(line, "IoU", "what it says") for name, line in found.items() if name.endswith("100 %")} == {
         "learnable − zero, 100 %": ["+0.010", "above 0"],
