@@ -148,6 +148,7 @@ def test_every_published_record_is_one() -> None:
 def test_a_damaged_checkpoint_in_the_store_says_what_to_delete(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "train_labeler" / "0123" / "labeler.pt"
     path.parent.mkdir(parents=True)
+    (path.parent / "run.json").write_text("{}")
     save_checkpoint(path, {"student": {"w": torch.arange(5000.0)}, "teacher": {}})
     data = path.read_bytes()
     middle = len(data) // 2
@@ -161,7 +162,7 @@ def test_a_damaged_checkpoint_in_the_store_says_what_to_delete(tmp_path: Path, d
         }[damage]
     )
     parts = ("student", "teacher", "config") if damage == "parts" else ("student", "teacher")
-    with pytest.raises(MalError, match=rf"{path} is .*delete (its folder {path.parent} |it, )and"):
+    with pytest.raises(MalError, match=rf"{path} is .*delete ({path.parent}, a stage's folder .*|it, )and"):
         load_checkpoint(path, parts=parts)
 
 
