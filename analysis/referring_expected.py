@@ -21,7 +21,8 @@ OPEN = (  # sign and interval are the result
 TASKS = (("learnable", "zero"), ("learnable", "taskwise"), ("zero", "taskwise"))
 RISING = ("alone", "naive", "both", "query alone", "query")  # with the share of the masks
 SHAPED = ("naive", "both", "full")  # set against the ellipse in the box that needed no mask
-CROP = re.compile(r".*\.image\.(crop|scales)")
+# of a task-wise training: it crops nothing (R), and its warmup is a share of its own number of epochs
+TASKWISE = re.compile(r".*\.(image\.(crop|scales)|res\.warmup)")
 LONGER = (
     "alone",
     "alone, both parts",
@@ -126,18 +127,17 @@ def _tasks(measured: Runs) -> Iterator[Compared]:
     for (larger, smaller), first, second in product(TASKS, rows, rows):
         same = (first.percent, first.points) == (second.percent, second.points)
         if (first.task, second.task) == (larger, smaller) and same:
-            both = [
-                _uncropped(measured[row]) if "taskwise" in (larger, smaller) else measured[row]
-                for row in (first, second)
-            ]
+            both = [measured[row] for row in (first, second)]
+            if smaller == "taskwise":
+                both = [_without(TASKWISE, runs) for runs in both]
             yield f"{larger} − {smaller}, {first.percent:g} %", _shared(*both)
 
 
-def _uncropped(runs: Mapping[Key, Run]) -> dict[Key, Run]:
-    """The same without the setting of scales and windows, which a task-wise training has not (R)."""
+def _without(pattern: re.Pattern[str], runs: Mapping[Key, Run]) -> dict[Key, Run]:
+    """The same, whatever their settings of some names are."""
 
     def plain(key: Key) -> Key:
-        return key._replace(settings=tuple(pair for pair in key.settings if not CROP.fullmatch(pair[0])))
+        return key._replace(settings=tuple(pair for pair in key.settings if not pattern.fullmatch(pair[0])))
 
     return {plain(key): run for key, run in runs.items()}
 

@@ -54,6 +54,7 @@ class Store:
         shuffle: float = 0.0,
         snapshots: int = 0,
         crop: bool = False,
+        warmup: float = 0.05,
         **columns: Any,
     ) -> str:
         """A network whose masks have this IoU on average; that of an image's expressions differs by WAVE."""
@@ -65,7 +66,7 @@ class Store:
                 "train_res", {**columns, "pseudo": "none"}, config={"seed": seed}, inputs={**inputs}
             )
             inputs["points"] = self.runs.add("pseudo_points", columns, inputs={"network": guesses}, share_kept=0.4)
-        res = {"lr": lr, "steps": columns["steps"], "start": columns["start"]}
+        res = {"lr": lr, "steps": columns["steps"], "start": columns["start"], "warmup": warmup}
         res |= {"snapshots": snapshots} if snapshots else {}
         sequence = {"points": columns["contour_points"], "shuffle": shuffle, "task": columns["task"]}
         own = {"res": res, "sequence": sequence, "network": {"model": model}, "image": {"crop": crop}}
@@ -202,8 +203,8 @@ def test_the_share_of_the_masks_and_all_of_them(store: Store) -> None:
 def test_task_tokens_are_compared_with_the_same_masks(store: Store) -> None:
     for task, iou in (("learnable", 0.55), ("zero", 0.54)):
         store.add(iou, task=task, percent=100.0)
-    # it crops nothing, so that its record holds the setting's default
-    store.add(0.56, task="taskwise", percent=100.0, start="none", steps=1000, crop=True)
+    # it crops nothing, so that its record holds the setting's default; and it warms up in other epochs
+    store.add(0.56, task="taskwise", percent=100.0, start="none", steps=1000, crop=True, warmup=0.08)
     found = cells(store.report(), "difference of")
     assert {name: of(line, "IoU", "what it says") for name, line in found.items() if name.endswith("100 %")} == {
         "learnable − zero, 100 %": ["+0.010", "above 0"],
