@@ -41,7 +41,7 @@ def lineage(record: Record, known: Mapping[str, Record]) -> str:
         record: a run.json.
         known: the records it comes from, by address. Where one is absent its key stands for it, seed and all.
     """
-    return _digest(record, known, without={"seed"} if _on_its_way(record) else {"seed", SNAPSHOTS})
+    return _digest(record, known, without=_left_out(record))
 
 
 def _digest(record: Record, known: Mapping[str, Record], without: Set[str]) -> str:
@@ -61,6 +61,11 @@ def _digest(record: Record, known: Mapping[str, Record], without: Set[str]) -> s
 def _on_its_way(record: Record) -> bool:
     """Whether it is about the networks that a training keeps on its way."""
     return record["stage"].startswith("course_")
+
+
+def _left_out(record: Record) -> Set[str]:
+    """The settings that tell no two results like it apart, but for their seeds."""
+    return {"seed"} if _on_its_way(record) else {"seed", SNAPSHOTS}
 
 
 def over_seeds(records: Iterable[Record], known: Mapping[str, Record]) -> list[list[Record]]:
@@ -101,7 +106,7 @@ def settings_behind(record: Record, known: Mapping[str, Record]) -> Iterator[tup
     Beside a stage's config these are its version and the digests of its source files. The key of an ancestor without
     a record stands for all that is not known of it.
     """
-    without = {"seed"} if _on_its_way(record) else {"seed", SNAPSHOTS}
+    without = _left_out(record)
     for name, here in ancestors(record, known).items():
         stage = name.partition("/")[0]
         if here is None:

@@ -141,11 +141,7 @@ def look(
     except AnnotationError as error:
         return None, [Finding(STOPS, str(error).removeprefix(f"{path}: "))]
     census = take(coco)
-    found = [
-        *census.findings,
-        *_about_masks(census),
-        *_about_images(coco, folder, skip=skip, texts=texts),
-    ]
+    found = [*census.findings, *_about_masks(census), *_about_images(coco, folder, skip=skip, texts=texts)]
     if census.has_masks and census.lvis_problem is not None and (lvis or _seems_lvis(coco)):
         text = (
             f"LVIS's evaluation (data=lvis) lacks what it needs: {census.lvis_problem}; with data=coco it is not needed"

@@ -30,9 +30,7 @@ def attention(groups: list[Group], results: Results) -> Drawing:
     chosen = [place for place in range(naive.count) if all(len(known(run.arrays["points"][place])) for run in runs)]
     if not chosen:
         raise LeftOut(f"{address(naive.record)}: no expression has points of both networks")
-    silent, seen = naive.count - len(chosen), [place for place in chosen if naive.may_show(place)]
-    if not seen:
-        raise LeftOut(f"{address(naive.record)}: no expression with points of both is about an image that may be shown")
+    silent, seen = naive.count - len(chosen), naive.shown(chosen)
     unseen, chosen = len(chosen) - len(seen), seen[:EXPRESSIONS]
     size = PAGE * 0.8 / (1 + POINTS)
     heights = [2 * size * float(down / wide) + 0.25 for wide, down in naive.arrays["valid"][chosen]]

@@ -27,11 +27,7 @@ def contours(groups: list[Group], results: Results) -> Drawing:
     answered = [place for place in range(found.count) if len(known(found.arrays["points"][place]))]
     if not answered:
         raise LeftOut(f"{address(found.record)}: no expression has predicted points")
-    seen = [place for place in answered if found.may_show(place)]
-    if not seen:
-        raise LeftOut(
-            f"{address(found.record)}: no expression with predicted points is about an image that may be shown"
-        )
+    seen = found.shown(answered)
     chosen = seen[:COLUMNS]
     size = PAGE / COLUMNS
     tallest = max(float(down / wide) for wide, down in found.arrays["valid"][chosen])

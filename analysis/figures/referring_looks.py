@@ -37,9 +37,16 @@ class Looks:
     arrays: dict[str, np.ndarray]
     images: Photographs
 
-    def may_show(self, place: int) -> bool:
-        """Whether the image of an expression is at hand and may be shown."""
-        return int(self.arrays["image_ids"][place]) in self.images.records
+    def shown(self, places: list[int]) -> list[int]:
+        """Those of some expressions whose images are at hand and may be shown.
+
+        Raises:
+            LeftOut: there are none.
+        """
+        found = [place for place in places if int(self.arrays["image_ids"][place]) in self.images.records]
+        if not found:
+            raise LeftOut(f"{address(self.record)}: no expression with predicted points is about an image to be shown")
+        return found
 
     def rule(self, chosen: str, *, without: str, unseen: int) -> str:
         """Which expressions a figure shows.
@@ -96,12 +103,9 @@ class Looks:
 def read_looks(record: Record, results: Results) -> Looks:
     """
     Raises:
-        LeftOut: a file is missing, or nothing may be shown.
+        LeftOut: a file is missing.
     """
-    found = Looks(record, results.arrays(record, "looks.npz", MEMBERS), photographs(results, record))
-    if not any(map(found.may_show, range(found.count))):
-        raise LeftOut(f"{address(record)}: none of its images may be shown")
-    return found
+    return Looks(record, results.arrays(record, "looks.npz", MEMBERS), photographs(results, record))
 
 
 def mass(attention: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> float:

@@ -15,6 +15,8 @@ __all__ = ["expressions_only", "of_annotation", "words"]
 
 OWN = ("expressions", "expression")  # keys of an annotation's own expressions: a list of texts, one text
 WAY_OUT = 'write "expressions": ["the red star", ...]'
+WRITE_THEM = 'write them into the file as "expressions": ["the red star", …]'  # where there is none at all
+OR_TEMPLATES = f"{WRITE_THEM}, or set data.expressions.kind=templates, which makes them from boxes and categories"
 
 
 def of_annotation(annotation: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from mal.data.annotations import CocoDict, check_images, only_images, read, writ
 from mal.data.box_checks import is_left_over
 from mal.data.class_maps import class_list, write_class_maps
 from mal.data.config import DataConfig, SemanticConfig, ShapesConfig
+from mal.data.expressions import OR_TEMPLATES, WRITE_THEM
 from mal.data.semantic import FILE, SemanticFile, map_name, read_semantic, write_map, write_semantic
 from mal.data.sources import Split, unreadable
 from mal.data.views import VIEWS
@@ -63,15 +64,13 @@ def view(
         # whether its masks will do is the census's matter
         coco = VIEWS[name](read(split.annotations, masks=False, boxes=name != "points"), **options)
         if name == "expressions" and not _seen(coco, name):
-            write_them = 'write them into the file as "expressions": ["the red star", …]'
-            raise AnnotationError(
-                f"{split.annotations}: no template is true of one of its objects alone; {write_them}, with "
-                "data.expressions.kind=file"
-                if expressions == "templates"
-                else f"{split.annotations}: none of its {number(len(coco['annotations']), 'object')} has a referring "
-                f"expression; {write_them}, or set data.expressions.kind=templates, which makes them from boxes and "
-                "categories"
-            )
+            objects = number(len(coco["annotations"]), "object")
+            fault = f"none of its {objects} has a referring expression; {OR_TEMPLATES}"
+            if expressions == "templates":
+                fault = (
+                    f"no template is true of one of its objects alone; {WRITE_THEM}, with data.expressions.kind=file"
+                )
+            raise AnnotationError(f"{split.annotations}: {fault}")
         check_images(coco, split.images)
         bad = unreadable(coco, split.images, workers=workers) if skip_unreadable else []
         write(workdir.folder / f"{name}.json", {**coco, "unreadable_images": bad} if bad else coco)

@@ -14,7 +14,7 @@ import torch
 from mal.engine import ranks
 from mal.engine.files import write_json
 from mal.engine.runtime import code_state, peak_memory_gib, provenance, reset_peak_memory
-from mal.engine.store import Store, stage_key
+from mal.engine.store import BEGUN, Store, stage_key
 
 Metrics = dict[str, float]
 
@@ -123,7 +123,7 @@ def execute(stage: Stage, store: Store, *, device: torch.device) -> bool:
         if ranks.is_first():
             # gc keeps the inputs meanwhile
             begun = {"config": stage.config, "inputs": stage.input_addresses, "sources": stage.sources}
-            write_json(folder / "stage.json", begun, indent=1)
+            write_json(folder / BEGUN, begun, indent=1)
         workdir = Workdir(
             folder=folder,
             inputs={name: store.folder(other.name, other.key) for name, other in stage.inputs.items()},

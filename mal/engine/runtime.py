@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from mal.engine.files import atomic_write, read_json
+from mal.engine.store import BEGUN, RECORD
 from mal.errors import MalError
 
 PACKAGES = (
@@ -37,7 +38,6 @@ PACKAGES = (
 )
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("analysis", "experiments", "mal", "slurm")  # its folders
-STAGE_FILES = ("run.json", "stage.json")  # what a stage's folder in the run store has, done or not
 CODE_RECORD = ".code.json"  # in a copy of the code: the commit it was taken from, and the hash of what was changed
 OPTIONAL_PACKAGES = ("detectron2",)  # recorded where they are installed
 
@@ -123,7 +123,7 @@ def load_checkpoint(path: str | Path, *, parts: Collection[str] = ()) -> dict[st
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a broken file
         folder = Path(path).parent
-        stored = any((folder / name).is_file() for name in STAGE_FILES)
+        stored = any((folder / name).is_file() for name in (RECORD, BEGUN))
         anew = f", or delete {folder}, a stage's folder in the run store, and run the same command again"
         raise MalError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); give another file{anew if stored else ''}"

@@ -103,8 +103,10 @@ def _look(coco: CocoDict, labeler: Labeler, config: Config, file: Path, view: st
     Raises:
         AnnotationError: the labeler cannot label it; all the reasons.
     """
-    odd = point_findings(coco) if view == "points" else box_findings(coco, verdicts(coco))
-    odd = [finding for finding in odd if view == "points" or finding.level != NOTE]  # small ones will be flagged
+    if view == "points":
+        odd = point_findings(coco)
+    else:  # boxes of which there is but a note are too small: they will be flagged
+        odd = [finding for finding in box_findings(coco, verdicts(coco)) if finding.level != NOTE]
     found = [*odd, *labeler.own_files.look(labeler.state, config, coco)]
     if stops := [finding.text for finding in found if finding.level == STOPS]:
         raise AnnotationError(f"{file}: {'. Also '.join(stops)}")

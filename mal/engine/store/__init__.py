@@ -20,9 +20,10 @@ from mal.engine.store.keys import check_json, stage_key
 from mal.engine.store.records import DAMAGED, check_record, faults, inventory
 from mal.errors import DamagedFileError, MalError, TakenOverError
 
-__all__ = ["QUEUED", "RECORD", "SCRATCH", "Fingerprints", "Store", "stage_key"]
+__all__ = ["BEGUN", "QUEUED", "RECORD", "SCRATCH", "Fingerprints", "Store", "stage_key"]
 
 RECORD = "run.json"
+BEGUN = "stage.json"  # what a stage says of itself when it begins; it stays beside the record
 QUEUED = "queued.json"  # beside it: the cluster job that will compute the stage
 SCRATCH = ("checkpoint.pt", "shards")  # what work goes on from; it goes once the record is there, and not before
 REMOVED = ".removed-"  # what the names of folders begin with that are being removed

@@ -13,7 +13,7 @@ from typing import Any
 
 from mal.engine.files import read_json
 from mal.engine.leftovers import abandoned
-from mal.engine.store import QUEUED, REMOVED, SCRATCH, Store
+from mal.engine.store import BEGUN, QUEUED, REMOVED, SCRATCH, Store
 from mal.engine.store.records import DAMAGED
 from mal.errors import MalError
 
@@ -131,7 +131,7 @@ def only_for(everything: list[Held], chosen: Iterable[str]) -> list[Held]:
 
 def begun(folder: Path) -> dict[str, Any]:
     """What a stage that is not done says of itself; nothing where that is absent or damaged."""
-    for name in ("stage.json", QUEUED):
+    for name in (BEGUN, QUEUED):
         try:
             found = read_json(folder / name)
         except (OSError, ValueError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mal.data.annotations import CocoDict
-from mal.data.expressions import words
+from mal.data.expressions import OR_TEMPLATES, words
 from mal.errors import ConfigError
 
 
@@ -43,11 +43,7 @@ def referred(view: CocoDict) -> list[Referred]:
         if annotation.get("expressions") and annotation["image_id"] not in unreadable
     ]
     if not found:
-        raise ConfigError(
-            f"none of {len(view['annotations'])} objects has a referring expression; write them into the file as "
-            '"expressions": ["the red star", …], or set data.expressions.kind=templates, which makes them from boxes '
-            "and categories"
-        )
+        raise ConfigError(f"none of {len(view['annotations'])} objects has a referring expression; {OR_TEMPLATES}")
     return sorted(found, key=lambda each: each.id)
 
 

@@ -135,13 +135,13 @@ def labels(context: Context, _: Split) -> Labels:
 
 def scored(context: Context) -> list[Stage]:
     """What boxes, masks and pseudo masks are worth, and where the network attends in some expressions."""
-    config, split, train = context.config, context.val, context.labeler_train
+    config, split, train = context.config, context.required_val, context.labeler_train
     own, found = config.partialres, []
-    if split is not None and own.res.start == "rec":
+    if own.res.start == "rec":
         found.append(evaluation.boxes(context, locate(context, train_rec(context))))
-    elif split is not None and lessons.task_of(config) == "taskwise":
+    elif lessons.task_of(config) == "taskwise":
         found.append(evaluation.boxes(context, locate(context, train_final(context))))
-    if split is not None and split.has_masks:
+    if split.has_masks:
         found.append(evaluation.masks(context, refer(context)))
         if own.res.snapshots:
             found.append(course_of_masks(context, train_final(context)))
@@ -149,7 +149,7 @@ def scored(context: Context) -> list[Stage]:
             found.append(evaluation.attended(context, train_final(context), refer(context)))
     if own.pseudo.kind != "none" and train.has_masks:
         found.append(evaluation.pseudo_masks(context, pseudo_points(context)))
-    return found if found or split is None else [refer(context)]
+    return found or [refer(context)]
 
 
 def refer(context: Context) -> Stage:
@@ -198,12 +198,12 @@ def _train(context: Context, name: str, config: Config, reads: Reads, inputs: di
         from mal.methods.partialres.objects import referred
         from mal.methods.partialres.pseudo import others
 
-        given = workdir.inputs
+        given, seen = workdir.inputs, _seen(workdir)
         masks = read_known(given["few"], given.get("points")) if "few" in given else None
         if masks is not None and "points" not in given and context.config.partialres.pseudo.kind != "none":
-            others(referred(_seen(workdir)), masks)  # as few_masks does, which an earlier run may have left
+            others(referred(seen), masks)  # as few_masks does, which an earlier run may have left
         figures = training.train(
-            _seen(workdir),
+            seen,
             split.images,
             config,
             task=task,
