@@ -42,6 +42,18 @@ def test_some_maps_are_those_of_the_whole_pyramid_without_the_stages_behind(name
     assert [key for key, weight in some.named_parameters() if weight.grad is None] == []
 
 
+def test_convolutions_are_channels_last_and_compute_the_same() -> None:
+    fast, images = pyramid("mobilenetv2_100").eval(), torch.rand(2, 3, 64, 96)
+    kernels = [weight for weight in fast.parameters() if weight.ndim == 4]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+    with torch.no_grad():
+        found = fast(images)
+        wanted = fast.double().to(memory_format=torch.contiguous_format)(images.double())
+    for map_, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(map_.double(), exact, rtol=1e-4, atol=1e-4)
+
+
 def test_all_four_are_the_default() -> None:
     assert pyramid("convnext_tiny", strides=STRIDES).state_dict().keys() == pyramid("convnext_tiny").state_dict().keys()
 
