@@ -87,6 +87,20 @@ def test_a_crowds_expressions_are_left_out_and_counted(tmp_path: Path, capsys: p
     assert "note: a.json: expressions of 1 crowd (iscrowd 1; annotations 100) are left out" in capsys.readouterr().err
 
 
+def test_expressions_of_several_objects_are_said_where_a_run_would_learn_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(coco: dict) -> None:
+        first, second, *others = coco["annotations"]
+        first["expressions"], second["expressions"] = ["The pear!"], ["a pear", "the pear"]
+        others[0]["iscrowd"], others[0]["expression"] = 1, "a pear"  # a crowd means nothing
+
+    coco = read(edit(coco_file(tmp_path), change), masks=False)
+    expressions_only(coco, source="a.json")
+    said = "note: a.json: 1 expression is said of several objects of one image ('the pear' of 100, 101)"
+    assert said in capsys.readouterr().err
+
+
 def test_all_wrong_expressions_of_a_file_are_counted(tmp_path: Path) -> None:
     file = edit(coco_file(tmp_path), each(expressions=lambda a: ["fine", "?"] if a["id"] % 2 else [3]))
     with pytest.raises(AnnotationError, match=r"\(4 annotations have this fault: 100, 102, 104, \.\.\.\)\. Also ann"):

@@ -72,13 +72,30 @@ def expressions_only(
         annotations.append({**kept, "expressions": found})
     if problems:
         raise AnnotationError(describe(problems, source))
+    remarks = _ambiguous(annotations)
     if crowds:
-        remark = (
+        remarks.insert(
+            0,
             f"expressions of {number(len(crowds), 'crowd')} (iscrowd 1; annotations {some(crowds)}) are left out, for "
-            "a crowd is no single object"
+            "a crowd is no single object",
         )
+    for remark in remarks:
         tell(remark) if tell is not None else say(source, remark)
     return {**view, "annotations": annotations}
+
+
+def _ambiguous(annotations: list[dict[str, Any]]) -> list[str]:
+    """That expressions are said of several objects of an image, if some are."""
+    meant: dict[tuple[Any, ...], set[int]] = {}
+    for each in annotations:
+        for text in each["expressions"]:
+            meant.setdefault((each["image_id"], *words(text)), set()).add(each["id"])
+    several = [(text, sorted(ids)) for (_, *text), ids in meant.items() if len(ids) > 1]
+    if not several:
+        return []
+    shown = some([f"{show(' '.join(text))} of {', '.join(map(str, ids))}" for text, ids in several])
+    what = number(len(several), "expression is", "expressions are")
+    return [f"{what} said of several objects of one image ({shown}): nothing tells which of them is meant"]
 
 
 def _own(annotation: Mapping[str, Any]) -> list[str] | Fault:

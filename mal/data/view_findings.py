@@ -3,11 +3,10 @@
 from typing import Any
 
 from mal.data.box_checks import is_absent
-from mal.data.expressions import expressions_only, words
+from mal.data.expressions import expressions_only
 from mal.data.point_findings import point_findings
 from mal.data.points import points_only
-from mal.engine.faults import show
-from mal.engine.findings import MASKS, NOTE, STOPS, Finding, number, some
+from mal.engine.findings import MASKS, NOTE, STOPS, Finding, number
 from mal.errors import AnnotationError
 
 Seen = tuple[str, list[Finding]]  # what a file has of it, in words, and what was found
@@ -43,7 +42,7 @@ def look_at_expressions(coco: dict[str, Any]) -> Seen:
         return "no expressions", [Finding(STOPS, str(error).removeprefix("the file: "))]
     objects = [each for each in view["annotations"] if not each.get("iscrowd", 0)]
     meant = [each for each in objects if each["expressions"]]
-    notes = [Finding(NOTE, text) for text in [*said, *_ambiguous(meant)]]
+    notes = [Finding(NOTE, text) for text in said]
     if not meant:
         text = (
             'no object has an expression; write "expressions": ["the red star", ...] into annotations, or let '
@@ -62,17 +61,3 @@ def look_at_expressions(coco: dict[str, Any]) -> Seen:
 
 
 LOOKS = {"points": look_at_points, "expressions": look_at_expressions}  # by view
-
-
-def _ambiguous(objects: list[dict[str, Any]]) -> list[str]:
-    """That expressions are said of several objects of an image, if some are."""
-    meant: dict[tuple[Any, ...], set[int]] = {}
-    for each in objects:
-        for text in each["expressions"]:
-            meant.setdefault((each["image_id"], *words(text)), set()).add(each["id"])
-    several = [(text, sorted(ids)) for (_, *text), ids in meant.items() if len(ids) > 1]
-    if not several:
-        return []
-    shown = some([f"{show(' '.join(text))} of {', '.join(map(str, ids))}" for text, ids in several])
-    what = number(len(several), "expression is", "expressions are")
-    return [f"{what} said of several objects of one image ({shown}): nothing tells which of them is meant"]
