@@ -1,6 +1,7 @@
 """Published MaskFormers in SimFormer: the same logits as transformers' own model gives, and what is refused."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +57,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[MaskFormerForInstan
 
 
 def test_it_gives_the_logits_of_the_librarys_own_model(saved):
-    network, folder = saved
+    network, folder = deepcopy(saved[0]).double(), saved[1]
     ours = SimFormer(ENCODER, SETTINGS, classes=len(NAMES), load=False).eval()
     ours.load_state_dict(state(folder))
-    images = torch.rand(2, 3, 64, 96)
+    images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
-        found, theirs = ours(images), network(normalise(images))
+        found, theirs = ours.double()(images), network(normalise(images))
     assert theirs.masks_queries_logits.std() > 0.01
     torch.testing.assert_close(found.classes[-1], theirs.class_queries_logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.masks[-1], theirs.masks_queries_logits, rtol=1e-5, atol=1e-6)
