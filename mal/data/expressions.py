@@ -72,13 +72,13 @@ def expressions_only(
         annotations.append({**kept, "expressions": found})
     if problems:
         raise AnnotationError(describe(problems, source))
-    remarks = _ambiguous(annotations)
+    remarks = []
     if crowds:
-        remarks.insert(
-            0,
+        remarks.append(
             f"expressions of {number(len(crowds), 'crowd')} (iscrowd 1; annotations {some(crowds)}) are left out, for "
-            "a crowd is no single object",
+            "a crowd is no single object"
         )
+    remarks += _ambiguous(annotations)
     for remark in remarks:
         tell(remark) if tell is not None else say(source, remark)
     return {**view, "annotations": annotations}
