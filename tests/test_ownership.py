@@ -150,6 +150,35 @@ def test_a_lost_stage_is_not_finished_and_its_heirs_files_stay(tmp_path: Path) -
     heirs[0].release(done=False)
 
 
+class OfALibrary(BaseException):
+    """What an interrupt, or a file that the heir removed, has become on its way through a library."""
+
+
+@pytest.mark.parametrize("heir_ends", [False, True])
+@pytest.mark.parametrize("error", [OfALibrary("gone"), FileNotFoundError("gone"), KeyboardInterrupt()])
+def test_whatever_ends_a_lost_owners_work_says_that_it_was_lost(
+    tmp_path: Path, error: BaseException, heir_ends: bool
+) -> None:
+    store = Store(tmp_path, heartbeat=60.0)
+
+    def end() -> None:
+        heir = lose(store)
+        heir.release(done=heir_ends)
+        raise error
+
+    with pytest.raises(TakenOverError, match="was taken over by") as said, store.claim("train", "k"):
+        end()
+    assert said.value.__context__ is error
+
+
+def test_an_owners_own_errors_stay_what_they_are_though_another_goes_on_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path, heartbeat=60.0)
+    with pytest.raises(OfALibrary, match="a bug"), store.claim("train", "k"):
+        raise OfALibrary("a bug")
+    with store.claim("train", "k") as ours:
+        assert ours
+
+
 def test_ctrl_c_stays_ctrl_c_for_an_owner(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt), store.claim("train", "k"):

@@ -79,6 +79,19 @@ def test_an_error_inside_gives_the_turn_to_the_next(tmp_path):
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.parametrize("error", [AttributeError("of a library"), FileNotFoundError("shards"), KeyboardInterrupt()])
+def test_whatever_ends_a_lost_turn_says_that_it_was_lost(tmp_path, error):
+    def end() -> None:
+        (tmp_path / "lock" / "claim-2.json").write_text("{}")
+        raise error
+
+    with (
+        pytest.raises(MalError, match="another process took over"),
+        turns.turn(tmp_path / "lock", call="call", out=tmp_path / "out"),
+    ):
+        end()
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_and_no_endless_wait() -> None:
     with (
         pytest.raises(MalError, match="/proc/out"),

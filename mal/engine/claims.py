@@ -6,7 +6,7 @@ creation of one name, so exactly one of many takers wins, and there is no moment
 owner's file away has such a moment: a slow taker may rename away the claim of the one that was faster.)
 
 An owner that was merely stopped may wake up after it was taken over. Its heartbeat then finds the newer generation and
-interrupts the work; until then `files.fenced` keeps it from writing.
+interrupts the work; until then `files.fenced` keeps it from writing. However its work ends, `Claim.losing` says why.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,23 @@ class Claim:
             TakenOverError: the folder is another process's by now.
         """
         check_current(self.path.parent, self.generation)
+
+    @contextlib.contextmanager
+    def losing(self, check: Callable[[], None]) -> Iterator[None]:
+        """Where the folder was lost, whatever ends the block ends it with what `check` raises.
+
+        The interrupt that ends a lost owner's work may come out of a library as an error of its own, and the heir may
+        have removed files that the owner was about to read: neither is a fault of theirs.
+        """
+        try:
+            yield
+        except BaseException:
+            ours = True
+            with contextlib.suppress(OSError):
+                ours = self.is_ours()
+            if not ours:
+                check()
+            raise
 
     def release(self, *, done: bool) -> None:
         """Give the folder up: for the next taker, or (`done`) for good, which removes the claim files."""

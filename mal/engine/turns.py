@@ -54,16 +54,18 @@ def turn(folder: Path, *, call: str, out: Path) -> Iterator[Turn]:
         ConfigError: another process is writing something else there.
         MalError: the folder cannot be written.
     """
-    claim, waited = _wait_or_take(folder, call, out)
+    ours = Turn(*_wait_or_take(folder, call, out))
+    claim = ours.claim
     try:
-        write_json(_call_file(folder, claim.path), call)
-        yield Turn(claim, waited)
+        with claim.losing(ours.check):
+            write_json(_call_file(folder, claim.path), call)
+            yield ours
     finally:
-        ours = claim.is_ours()
-        if ours:
+        is_ours = claim.is_ours()
+        if is_ours:
             for path in folder.glob("call-*.json"):
                 path.unlink(missing_ok=True)
-        claim.release(done=ours)
+        claim.release(done=is_ours)
         with contextlib.suppress(OSError):  # another process is waiting, and has it by now
             folder.rmdir()
 

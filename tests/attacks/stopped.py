@@ -37,7 +37,8 @@ def attack(folder: Path, *, rounds: int, seed: int, overrides: tuple[str, ...] =
         lost += "was taken over by" in texts[0]
         if codes[1] != 0 or codes[0] != ("was taken over by" in texts[0]):
             problems.append(f"round {number}: exit status {codes[0]} of the owner, {codes[1]} of its heir; see {logs}")
-        problems += [f"{log}: a traceback" for log, text in zip(logs, texts, strict=True) if "Traceback" in text]
+        tracebacks = [(log, text.partition("Traceback")[2]) for log, text in zip(logs, texts, strict=True)]
+        problems += [f"{log}: a traceback, {text.splitlines()[-1]}" for log, text in tracebacks if text]
         problems += [f"round {number}: {name} differs" for name in harness.differences(store, reference)]
     return problems, lost
 

@@ -118,6 +118,7 @@ class Store:
         `finish`, by an error or a signal, passes the stage on at once.
 
         Raises:
+            TakenOverError: another process took over meanwhile, and what ended the block is a consequence of it.
             MalError: the disk is full or the folder cannot be written.
         """
         folder = self.folder(stage, key)
@@ -128,7 +129,7 @@ class Store:
         self._held[folder] = claim
         try:
             try:
-                with fenced(folder, claim.check):
+                with claim.losing(claim.check), fenced(folder, claim.check):
                     self._clean(stage, key, claim)
                     yield True
             finally:
@@ -138,7 +139,7 @@ class Store:
                     done = self.is_recorded(stage, key)
                 finally:  # or the heartbeat of a process that lives on would keep all others, itself included, waiting
                     claim.release(done=done)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # while it was given up
             if claim.lost:
                 claim.check()
             raise
