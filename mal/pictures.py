@@ -1,5 +1,6 @@
 """The one door to `analysis`: the tables, pictures and pages with which a run or a command ends."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "class_colours",
     "draw_attention",
     "draw_class_maps",
+    "draw_expressions",
     "draw_sheet",
     "shown_beside",
     "summary",
@@ -38,10 +40,22 @@ def draw_attention(arrays: Path, out: Path) -> Path:
 def draw_class_maps(store: Path, records: list[dict[str, Any]], out: Path) -> str:
     """See analysis/figures/class_maps.py. Where the picture is, or why there is none."""
     from analysis.figures import class_maps  # matplotlib again
+
+    return _or_why_not(lambda: class_maps.draw_class_maps(store, records, out))
+
+
+def draw_expressions(store: Path, records: list[dict[str, Any]], out: Path) -> str:
+    """See analysis/figures/referring_sheet.py. Where the picture is, or why there is none."""
+    from analysis.figures import referring_sheet  # matplotlib again
+
+    return _or_why_not(lambda: referring_sheet.draw_expressions(store, records, out))
+
+
+def _or_why_not(draw: Callable[[], Path]) -> str:
     from analysis.figures.results import LeftOut
 
     try:
-        return str(class_maps.draw_class_maps(store, records, out))
+        return str(draw())
     except LeftOut as error:
         return f"none: {error}"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError
 from mal.methods.mal import looks
 from mal.methods.registry import find
-from mal.pictures import draw_attention, draw_class_maps, draw_sheet, shown_beside, summary
+from mal.pictures import draw_attention, draw_class_maps, draw_expressions, draw_sheet, shown_beside, summary
 from mal.request import Graph
 from mal.segmenters.config_checks import check as check_segmenter
 
@@ -140,14 +141,14 @@ def show(graph: Graph, store: Store, stages: list[Stage]) -> None:
             say(f"\nattention maps: {_drawn(partial(draw_attention, folder / 'attention.npz', out), out)}")
         if stage.name == "refer_val":
             say(f"\nexpressions: {store.folder(stage.name, stage.key) / 'refer.json'}")
+        if stage.name == "res_val":
+            say(f"pictures:    {_drawn_of(stage, draw_expressions, store)}")
         if stage.name == "miou_val":
             maps = stage.inputs["maps"]
             network = maps.inputs["network"]
             say(f"\nnetwork:  {store.folder(network.name, network.key) / 'simformer.pt'}")
             say(f"maps:     {store.folder(maps.name, maps.key)}")
-            records = [store.read(one.name, one.key) for one in in_order([stage])]
-            out = store.folder(stage.name, stage.key) / "sheet.png"
-            say(f"pictures: {_drawn(partial(draw_class_maps, store.root, records, out), out)}")
+            say(f"pictures: {_drawn_of(stage, draw_class_maps, store)}")
     labelled = graph.labelled_by_its_method()
     if not labelled:
         return
@@ -199,6 +200,13 @@ def tell_flagged(graph: Graph, store: Store) -> None:
         raise AnnotationError("; ".join(sentences))
     for sentence in sentences:
         say(f"note: {sentence}")
+
+
+def _drawn_of(stage: Stage, draw: Callable[[Path, list[dict[str, Any]], Path], str], store: Store) -> str:
+    """Where the sheet of a stage of scores is, drawn of it and of all that it comes from; see `_drawn`."""
+    records = [store.read(one.name, one.key) for one in in_order([stage])]
+    out = store.folder(stage.name, stage.key) / "sheet.png"
+    return _drawn(partial(draw, store.root, records, out), out)
 
 
 def _drawn(draw: Callable[[], object], out: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analysis.summary import summary
 from mal.engine.graph import Stage, in_order
@@ -309,6 +310,9 @@ def test_a_whole_run_from_expressions_to_a_table(whole: tuple[Path, str]) -> Non
     for words in (*told, "expressions: ", "labeler:  "):
         assert words in said
     (place,) = (store / "res_val").glob("*/run.json")
+    assert f"pictures:    {place.parent / 'sheet.png'}" in said
+    with Image.open(place.parent / "sheet.png") as picture:
+        assert min(picture.size) > 200
     metrics = json.loads(place.read_text())["metrics"]
     names = {"mean_iou", "mean_iou_low", "mean_iou_high", "overall_iou", "pr50", "pr90", "expressions", "ceiling"}
     assert names <= set(metrics)

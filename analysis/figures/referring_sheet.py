@@ -1,13 +1,15 @@
 """Expressions with the contour points, the mask and the human mask of what they mean, from the best to the worst."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.drawing import HUMAN, PSEUDO, decode, even_places
-from analysis.figures.drawn import PAGE, sheet
+from analysis.figures.drawn import PAGE, sheet, styled
 from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
 from analysis.figures.referring_looks import shortened, with_most_parts
 from analysis.figures.results import Group, LeftOut, Results
@@ -42,7 +44,36 @@ class Answered:
 @each("res_val")
 def expressions(groups: list[Group], results: Results) -> Drawing:
     """At equal steps of the ranking by IoU, of the network with the most parts."""
-    found = _answered(with_most_parts(groups)[0], results)
+    figure, caption, notes = _drawn(with_most_parts(groups)[0], results)
+    return figure, caption, [*notes, *([f"{len(groups) - 1} other networks on this data"] if groups[1:] else [])]
+
+
+def draw_expressions(store: Path, records: Sequence[Record], out: Path) -> Path:
+    """Draw the PNG of one res_val stage, which a run prints.
+
+    Args:
+        records: of the stage, and of all that it comes from.
+
+    Returns:
+        `out`.
+
+    Raises:
+        LeftOut: its images are not on this machine.
+    """
+    results = Results.of(store, records)
+    record = next(record for record in results.records if record["stage"] == "res_val")
+    with styled():
+        figure, _, _ = _drawn(record, results)
+        figure.savefig(out)
+    return out
+
+
+def _drawn(record: Record, results: Results) -> Drawing:
+    """
+    Raises:
+        LeftOut: a file is missing or fits no other, or nothing may be shown.
+    """
+    found = _answered(record, results)
     chosen = [found.answers[place] for place in even_places(len(found.answers), ROWS * ACROSS)]
     rows = -(-len(chosen) // ACROSS)
     shapes = [found.images.records[answer["image_id"]] for _, answer in chosen]
@@ -69,8 +100,7 @@ def expressions(groups: list[Group], results: Results) -> Drawing:
         + provenance([[found.record]], f"{found.asked} expressions")
         + found.images.attribution([int(answer["image_id"]) for _, answer in chosen])
     )
-    notes = [*found.images.notes(), *([f"{len(groups) - 1} other networks on this data"] if groups[1:] else [])]
-    return figure, caption, notes
+    return figure, caption, found.images.notes()
 
 
 def _answered(record: Record, results: Results) -> Answered:
