@@ -13,6 +13,8 @@ Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 PARTS = {"status": str, "stage": str, "key": str, "columns": dict, "config": dict, "inputs": dict, "metrics": dict}
 
+PUBLISHED, ELSEWHERE = "published", "from_other"  # of a published record: what of it was left out, and see `came_from`
+
 
 class UnreadableRecordError(MalError):
     """A store without results, or with one that cannot be read."""
@@ -36,6 +38,11 @@ def finished(store: Path) -> list[Record]:
     if not records:
         raise UnreadableRecordError(f"the store {store} holds no finished run; `make demo` makes one")
     return records
+
+
+def came_from(record: Record) -> list[str]:
+    """Addresses of what a published result comes from and is published as it ended elsewhere, under the same key."""
+    return (record.get(PUBLISHED) or {}).get(ELSEWHERE, [])
 
 
 def read_record(path: Path) -> Record:

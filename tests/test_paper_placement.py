@@ -29,6 +29,17 @@ def test_an_ablation_of_another_setting_is_no_row_of_tables_3_to_5():
     assert [row["mask IoU"] for row in without_another_decoder] == ["0.730", "0.720"]
 
 
+def test_what_came_of_another_training_than_the_published_one_says_so():
+    runs = Runs()
+    for theta in (0.6, 1.2):
+        runs.pair("mask_rcnn_tiny", human=0.4, pseudo=0.2, theta=theta, **DEMO)
+    score = next(r for r in runs.records if r["stage"] == "ap_val" and r["columns"].get("theta") == 0.6)
+    score["published"] = {"from_other": ["train_labeler/acfb"]}
+    first, second = part(made(runs, "tab5_theta"), OTHER)
+    assert first["settings"].endswith("of another train_labeler/acfb than is published")
+    assert "another" not in second["settings"]
+
+
 def test_what_a_table_leaves_out_is_counted():
     runs = Runs()
     for theta in (0.6, 1.2):

@@ -12,7 +12,7 @@ from PIL import Image
 from analysis.images import pictures
 from analysis.publish.__main__ import IMAGES, PublishError, ancestors, is_procedural, main, named, publish
 from analysis.publish.sanitise import clean, clean_record, leaks
-from analysis.records import by_address, finished
+from analysis.records import by_address, came_from, finished
 
 DRAWN, TAKEN = "d" * 16, "e" * 16  # keys of procedural results, and of those of photographs
 
@@ -144,6 +144,30 @@ def test_the_same_store_gives_the_same_bytes_and_a_second_time_replaces_the_firs
     (tmp_path / "out/label_val" / TAKEN / "labels.json").write_text("{}")  # left by something else
     assert files(published(store, tmp_path / "out")) == first
     assert files(published(store, tmp_path / "other")) == first
+
+
+def test_what_is_published_may_stay_and_what_comes_of_other_bits_says_so(store: Path, tmp_path: Path) -> None:
+    """The same key ends elsewhere on another machine: its segmenter learned from masks that are not those published."""
+    into = tmp_path / "out"
+    everything = finished(store)
+    publish([r for r in everything if r["stage"] == "label_val"], everything, store, into)
+    before = files(into)
+    for stage in ("train_labeler", "label_val"):
+        path = store / stage / DRAWN / "run.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "metrics": {"iou": {"value": 0.5, "n": 1}}}))
+    everything = finished(store)
+    written = publish(everything, everything, store, into, keep=True)
+    after = files(into)
+    assert {name: after[name] for name in before} == before
+    assert {path.relative_to(into).as_posix() for path in written} == {
+        name.removesuffix("/run.json") for name in after.keys() - before.keys() if name.endswith("run.json")
+    }
+    for key, others in ((DRAWN, [f"train_labeler/{DRAWN}"]), (TAKEN, [])):
+        for stage in ("quality_val", "detect_val", "ap_val"):
+            assert came_from(json.loads(after[f"{stage}/{key}/run.json"])) == others, (stage, key)
+    publish(everything, everything, store, into)
+    assert not any(came_from(record) for record in finished(into)), "all is of one store again"
 
 
 def test_nothing_published_names_a_path_a_user_or_a_host(store: Path, tmp_path: Path) -> None:

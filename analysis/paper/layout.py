@@ -15,6 +15,7 @@ from analysis.paper.results import Group, Results
 from analysis.paper.rows import columns_of
 from analysis.paper.selection import DERIVED, cell, place, said_columns
 from analysis.paper.table import PaperTable, Quantity, Row
+from analysis.records import came_from
 from analysis.rendering import Table
 
 SIDES = PAPERS, OURS, INTERVAL, DIFFERENCE = "paper", "ours", "95 % interval", "difference"
@@ -159,7 +160,11 @@ class Builder:
         if not self.table.selects("ap_val"):
             named.add("segmenter")
         said = [
-            "; ".join(filter(None, (settings.of_row(group, usual, named, self.results), self._divided_by(group))))
+            "; ".join(
+                filter(
+                    None, (settings.of_row(group, usual, named, self.results), self._divided_by(group), _apart(group))
+                )
+            )
             for group in groups
         ]
         told = list(said)
@@ -223,6 +228,12 @@ def _has(row: Row | None, quantity: Quantity) -> bool:
     """Whether a row of ours has a quantity: there is no retention of human masks."""
     human = row is not None and row.ours is not None and row.ours.get("supervision") == "human"
     return not (human and quantity.measured in ("retention", "testdev_retention"))
+
+
+def _apart(group: Group) -> str:
+    """What a group comes from that is published as it ended elsewhere."""
+    names = dict.fromkeys(name for result in group for name in came_from(result.record))
+    return f"of another {' and '.join(names)} than is published" if names else ""
 
 
 def _more_sides(quantity: Quantity) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Copy finished results for everyone to see: records and per-image numbers, without paths, hosts or photographs.
 
-python -m analysis.publish [KEY …] [--profile demo --data shapes …] [--store DIR] [--into results/published]
+python -m analysis.publish [KEY …] [--profile demo --data shapes …] [--keep] [--store DIR] [--into results/published]
 """
 
 import argparse
@@ -17,7 +17,7 @@ from analysis import sources
 from analysis.columns import COLUMNS
 from analysis.lineage import ancestors, chosen
 from analysis.publish.sanitise import clean, clean_record, leaks
-from analysis.records import Json, Record, UnreadableRecordError, address, by_address, finished
+from analysis.records import ELSEWHERE, PUBLISHED, Json, Record, UnreadableRecordError, address, by_address, finished
 from analysis.sources import command, writing
 from mal.data.semantic import FILE, read_semantic, write_semantic
 
@@ -55,7 +55,9 @@ class PublishError(UnreadableRecordError):
     """What cannot be published; the message says why."""
 
 
-def publish(records: Iterable[Record], everything: Sequence[Record], store: Path, into: Path) -> list[Path]:
+def publish(
+    records: Iterable[Record], everything: Sequence[Record], store: Path, into: Path, *, keep: bool = False
+) -> list[Path]:
     """Copy some stages, and all they come from, into `into`/<stage>/<key>/; the same store gives the same bytes.
 
     All is written elsewhere and searched for paths, hosts and pictures first: what should not be seen is never in
@@ -63,9 +65,11 @@ def publish(records: Iterable[Record], everything: Sequence[Record], store: Path
 
     Args:
         records: what is asked for. everything: all finished records of the store.
+        keep: whether what is in `into` stays. What is added to it and comes from results that ended otherwise there, as
+            trainings do on another machine, names these (ELSEWHERE).
 
     Returns:
-        The folders, sorted.
+        The folders that were written, sorted.
 
     Raises:
         PublishError: a file is missing, or something in one should not be seen.
@@ -73,9 +77,13 @@ def publish(records: Iterable[Record], everything: Sequence[Record], store: Path
     known = by_address(everything)
     names = sorted({name for record in records for name in ancestors(record, known) if name in known})
     into.mkdir(parents=True, exist_ok=True)
+    others = _others(names, known, into) if keep else []
+    names = [name for name in names if not (keep and (into / name).exists())]
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=into) as place:
         for name in names:
-            _copy(known[name], store / name, Path(place) / name, drawn=is_procedural(known[name], known))
+            behind = [other for other in others if other in ancestors(known[name], known)]
+            drawn = is_procedural(known[name], known)
+            _copy(known[name], store / name, Path(place) / name, drawn=drawn, elsewhere=behind)
         if found := leaks(Path(place)):
             more = f" (and {len(found) - 1} more like it)" if found[1:] else ""
             raise PublishError(
@@ -90,6 +98,16 @@ def publish(records: Iterable[Record], everything: Sequence[Record], store: Path
     return [into / name for name in names]
 
 
+def _others(names: Iterable[str], known: Mapping[str, Record], into: Path) -> list[str]:
+    """Those that are published with other metrics, without those that come from such ones."""
+    found = []
+    for name in names:
+        if (into / name / "run.json").is_file():
+            there, here = _read(into / name / "run.json"), clean_record(known[name])
+            found += [name] if there.get("metrics") != here.get("metrics") else []
+    return [name for name in found if not {*ancestors(known[name], known)} & {*found} - {name}]
+
+
 def is_procedural(record: Record, known: Mapping[str, Record]) -> bool:
     """Whether every image behind a result was drawn by us: it comes from shapes_*, and from no file of images."""
     behind = ancestors(record, known)
@@ -98,9 +116,10 @@ def is_procedural(record: Record, known: Mapping[str, Record]) -> bool:
     return any(name.startswith(("shapes_train/", "shapes_val/")) for name in behind)
 
 
-def _copy(record: Record, source: Path, target: Path, *, drawn: bool) -> None:
+def _copy(record: Record, source: Path, target: Path, *, drawn: bool, elsewhere: list[str]) -> None:
     target.mkdir(parents=True)
-    stage, said = record["stage"], {}
+    stage = record["stage"]
+    said: Json = {}
     try:
         for pattern in NUMBERS.get(stage, ()):
             for path in sorted(source.glob(pattern)):
@@ -111,7 +130,8 @@ def _copy(record: Record, source: Path, target: Path, *, drawn: bool) -> None:
             said = {"left_out": "images, masks and predictions: they are not of procedural data"}
     except (OSError, ValueError, KeyError) as error:
         raise PublishError(f"{source} is not whole ({error}); compute the stage again, or leave it out") from error
-    told = {**clean_record(record), **({"published": said} if said else {})}
+    said |= {ELSEWHERE: elsewhere} if elsewhere else {}
+    told = {**clean_record(record), **({PUBLISHED: said} if said else {})}
     _write(target / "run.json", told, indent=1)
 
 
@@ -186,6 +206,7 @@ def main(arguments: Sequence[str] | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m analysis.publish", description=__doc__.splitlines()[0])
     parser.add_argument("keys", nargs="*", metavar="KEY", help="the start of a key, of stage/key, or a stage's name")
+    parser.add_argument("--keep", action="store_true", help="add to what is there, and replace nothing of it")
     parser.add_argument("--into", type=Path, default=Path("results/published"), help="default: %(default)s")
     for name in [*COLUMNS, "seed"]:
         parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=f"only results with this {name}")
@@ -201,7 +222,7 @@ def main(arguments: Sequence[str] | None) -> None:
     if not records:
         raise PublishError("no finished result fits; python -m mal.store list shows what there is")
     with writing(options.into, option="--into"):
-        folders = publish(records, everything, store, options.into)
+        folders = publish(records, everything, store, options.into, keep=options.keep)
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     print(f"{len(folders)} stages in {options.into}, {size / 1e6:.1f} MB")
 
