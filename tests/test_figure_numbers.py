@@ -63,6 +63,24 @@ def test_a_long_legend_makes_the_figure_higher_and_not_its_axes_lower():
     assert heights[1] > 0.95 * heights[0]
 
 
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_a_name_that_is_wider_than_the_figure_is_broken_and_no_letter_of_it_lost(width: float):
+    name = "MAL, best crf.dilation=3 label.antialias=true label.network=teacher roi.size=160 " + "x" * 120
+    with styled():
+        figure = sheet(width, 2.3)
+        axes = figure.subplots()
+        for number in range(4):
+            axes.plot([0, 1], [0, number], label=f"{name} {number}")
+        legend(figure, axes)
+        figure.draw_without_rendering()
+    (shown,) = figure.legends
+    assert shown.get_window_extent().x1 <= figure.bbox.x1
+    assert shown.get_window_extent().y1 <= figure.bbox.y1
+    assert axes.get_window_extent().height > 0.4 * 2.3 * figure.dpi
+    written = ["".join(text.get_text().split()) for text in shown.get_texts()]
+    assert written == [f"{name} {number}".replace(" ", "") for number in range(4)]
+
+
 # --- bins and bands ------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
 PAD = 0.03  # inches between parts
 NOTE = 5.5  # points: the lines below a figure
 NAMES = 6.5  # points: the legend, as paper.mplstyle has it
+SAMPLE = 9  # characters: what stands before a name in it, and after it
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 
 
@@ -69,15 +70,21 @@ def sheet(width: float, height: float) -> Figure:
 def legend(figure: Figure, *panels: Axes) -> None:
     """What the lines of panels are, above the figure, in as many columns as the longest name leaves room for.
 
-    A line that several panels have is named once. A long legend makes the figure higher: a sheet's height has room for
-    three lines of it.
+    A line that several panels have is named once, and a name that is wider than the figure takes several lines. A long
+    legend makes the figure higher: a sheet's height has room for three lines of it.
     """
     named = {title: handle for axes in panels for handle, title in zip(*axes.get_legend_handles_labels(), strict=True)}
-    handles, titles = [*named.values()], [*named]
     width, height = figure.get_size_inches()
-    room = width * 72 / (0.55 * NAMES)  # characters across
-    columns = min(max(1, int(room // (max(map(len, titles), default=0) + 9))), len(titles) or 1)
-    more = max(0, -(-len(titles) // columns) - 3)
+    room, widest = (int(width * 72 / (letter * NAMES)) for letter in (0.55, 0.6))  # characters across; of wide ones
+    wrapped = [textwrap.wrap(t, widest - SAMPLE, subsequent_indent="  ", break_on_hyphens=False) for t in named]
+    longest = max((len(line) for lines in wrapped for line in lines), default=0)
+    columns = min(max(1, room // (longest + SAMPLE)), len(wrapped) or 1)
+    handles, titles = [*named.values()], ["\n".join(lines) for lines in wrapped]
+    rows = -(-len(titles) // columns)  # matplotlib fills columns from above, as evenly as it can
+    tallest = max(
+        (sum(map(len, wrapped[start : start + rows])) for start in range(0, len(wrapped), rows or 1)), default=0
+    )
+    more = max(0, tallest - 3)
     figure.set_size_inches(width, height + more * 1.5 * NAMES / 72)
     figure.legend(handles, titles, loc="outside upper left", ncols=columns)
 
