@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mal.data.annotations import decode_mask, read, write
 from mal.data.boxes import pixel_edges
@@ -58,9 +60,9 @@ def predicting(monkeypatch: pytest.MonkeyPatch, masks: dict[tuple[str, ...], np.
     monkeypatch.setattr(label, "find", lambda _, some, __: [Found(none, masks[each.words]) for each in some])
 
 
-def labels_of(place: Place, compose, view: dict) -> dict:
-    trained = load(place.checkpoint, changed(compose), CPU)
-    return label.labeler(trained, changed(compose))(view, place.folder / "images")
+def labels_of(place: Place, compose, view: dict, *overrides: str) -> dict:
+    config = changed(compose, *overrides)
+    return label.labeler(load(place.checkpoint, config, CPU), config)(view, place.folder / "images")
 
 
 def rectangle(left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -69,7 +71,12 @@ def rectangle(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return mask
 
 
-def test_an_object_has_the_part_in_its_box_of_the_mask_that_suits_the_box_best(place, compose, view, monkeypatch):
+@pytest.mark.parametrize(
+    ("in_box", "expected"), [("cut", rectangle(12, 12, 30, 28)), ("fit", rectangle(10, 10, 30, 30))]
+)
+def test_an_object_has_what_the_mask_that_suits_its_box_best_comes_to_in_it(
+    place, compose, view, monkeypatch, in_box: str, expected: np.ndarray
+) -> None:
     image = view["images"][0]
     one = {"id": 1, "image_id": image["id"], "category_id": 1, "bbox": [10.0, 10.0, 20.0, 20.0]}
     coco = {
@@ -82,11 +89,41 @@ def test_an_object_has_the_part_in_its_box_of_the_mask_that_suits_the_box_best(p
         ],
     }
     predicting(monkeypatch, {("far",): rectangle(40, 40, 60, 60), ("near",): rectangle(12, 12, 34, 28)})
-    found = labels_of(place, compose, coco)
+    found = labels_of(place, compose, coco, f"testing.in_box={in_box}")
     mask = decode_mask(found[1]["segmentation"], height=64, width=64).astype(bool)
-    assert np.array_equal(mask, rectangle(12, 12, 30, 28))
+    assert np.array_equal(mask, expected)
     assert found[2]["area"] == 0  # nothing of it is in the box
     assert 3 not in found  # it has no expression
+
+
+@given(data=st.data())
+def test_a_fitted_mask_has_the_shape_that_it_had(data) -> None:
+    """Of whole multiples in size each pixel's middle ones have its value; of the same size nothing changes."""
+    rows, columns = (data.draw(st.integers(1, 9)) for _ in range(2))
+    shape = np.array(data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns)))
+    shape = shape.reshape(rows, columns)
+    shape[data.draw(st.integers(0, rows - 1))] = shape[:, data.draw(st.integers(0, columns - 1))] = True
+    around = np.pad(shape, [(data.draw(st.integers(0, 5)), data.draw(st.integers(0, 5))) for _ in range(2)])
+    assert np.array_equal(label.fitted(around, height=rows, width=columns), shape)
+    times = data.draw(st.sampled_from([3, 5]))
+    larger = label.fitted(around, height=times * rows, width=times * columns)
+    assert np.array_equal(larger[times // 2 :: times, times // 2 :: times], shape)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 60))
+def test_a_fitted_rectangle_is_the_box(rows: int, columns: int, height: int, width: int) -> None:
+    mask = np.pad(np.ones((rows, columns), dtype=bool), 3)
+    assert label.fitted(mask, height=height, width=width).all()
+
+
+def test_what_is_too_thin_for_its_box_is_cut_instead(place, compose, view, monkeypatch) -> None:
+    image, ring = view["images"][0], rectangle(0, 0, 60, 60)
+    ring[1:59, 1:59] = False
+    one = {"id": 1, "image_id": image["id"], "category_id": 1, "bbox": [0.0, 0.0, 3.0, 3.0], "expressions": ["ring"]}
+    predicting(monkeypatch, {("ring",): ring})
+    found = labels_of(place, compose, {**view, "images": [image], "annotations": [one]})
+    assert label.fitted(ring, height=3, width=3).sum() == 0
+    assert found[1]["area"] == 5
 
 
 def test_labels_do_not_depend_on_how_many_expressions_are_asked_at_a_time(place, compose, view) -> None:

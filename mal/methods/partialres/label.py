@@ -1,8 +1,9 @@
-"""Masks of objects that have expressions: what a network makes of the one that suits the box best, cut at the box."""
+"""Masks of objects that have expressions: what a network makes of the one that suits the box best, within the box."""
 
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,17 +23,21 @@ def labeler(trained: Trained, config: Config) -> ShardLabeler:
 
     Args:
         trained: its own settings say how it is shown images.
-        config: how many expressions are predicted at a time.
+        config: how a prediction gets into its box, and how many expressions are predicted at a time.
     """
+    testing = config.partialres.testing
 
     def label(shard: CocoDict, images: Path) -> dict[int, Label]:
         objects = {a["id"]: a for a in shard["annotations"]}
         shown = Shown(images, trained.config.partialres.image.side)
         found: dict[int, list[NDArray[np.bool_]]] = defaultdict(list)
-        for some in batches(asked_of(shard), config.partialres.testing.batch):
+        for some in batches(asked_of(shard), testing.batch):
             for each, answer in zip(some, find(trained, some, shown), strict=True):
                 found[each.id].append(answer.mask)
-        return {identity: _label(masks, objects[identity]["bbox"]) for identity, masks in found.items()}
+        return {
+            identity: _label(masks, objects[identity]["bbox"], in_box=testing.in_box)
+            for identity, masks in found.items()
+        }
 
     return label
 
@@ -49,9 +54,26 @@ def asked_of(view: CocoDict) -> list[Asked]:
     ]
 
 
-def _label(masks: list[NDArray[np.bool_]], box: list[float]) -> Label:
-    """Of the mask of least projection distance, the part inside the box; it may be empty."""
+def fitted(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bool_]:
+    """A mask whose extent is resized to a box of height × width pixels: moved and stretched, (height, width) bool.
+
+    It may be empty where it is thin and the box much smaller.
+
+    Args:
+        mask: not empty.
+    """
+    rows, columns = (mask.any(axis=axis).nonzero()[0] for axis in (1, 0))
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5)
+
+
+def _label(masks: list[NDArray[np.bool_]], box: list[float], *, in_box: str) -> Label:
+    """Of the mask of least projection distance, what is made of it in the box; empty where it does not meet the box."""
     best = min(masks, key=lambda mask: distance(mask, box))
     height, width = best.shape
     left, top, right, bottom = pixel_edges(box, height=height, width=width)
-    return label_of(MaskWindow(best[top:bottom, left:right], left, top), height=height, width=width)
+    inside = best[top:bottom, left:right]
+    if in_box == "fit" and inside.any():
+        stretched = fitted(best, height=bottom - top, width=right - left)
+        inside = stretched if stretched.any() else inside
+    return label_of(MaskWindow(inside, left, top), height=height, width=width)

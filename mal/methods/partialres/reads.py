@@ -27,9 +27,10 @@ RES: Reads = {
     "encoder": ENCODER,
     "partialres": {**_BOTH, "rec": "first", "res": f"{LEARNING} start start_from end {SMOOTHING} snapshots"},
 }
-FORMER = {"partialres.res.snapshots": 0}  # of results older than the setting
+FORMER = {"partialres.res.snapshots": 0, "partialres.testing.in_box": "cut"}  # of results older than the settings
 FEW: Reads = {"": "seed", "partialres": {"few": "percent"}}
 PREDICTION: Reads = {"partialres": {"sequence": "read_back fill", "testing": "weights"}}
+LABELS: Reads = {"partialres": {"sequence": "read_back fill", "testing": "weights in_box"}}
 BOXES: Reads = {"partialres": {"sequence": "read_back", "testing": "weights"}}
 GUESSES: Reads = {"": "seed", "partialres": {"sequence": "read_back fill", "pseudo": "expression weights"}}
 PSEUDO: Reads = {"partialres": {"pseudo": "kind threshold", "sequence": "fill"}}

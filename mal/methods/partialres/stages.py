@@ -15,7 +15,7 @@ from mal.methods.partialres import checks, columns, evaluation, lessons
 from mal.methods.partialres.course import course_of_masks
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
-from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, PREDICTION, PSEUDO, REC, RES
+from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, LABELS, PREDICTION, PSEUDO, REC, RES
 from mal.methods.spec import Labels, Method, Training
 
 # torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
@@ -118,7 +118,7 @@ def train_final(context: Context) -> Stage:
 
 
 def labels(context: Context, _: Split) -> Labels:
-    """Masks of the network that was trained, cut at the given boxes."""
+    """Masks of the network that was trained, in the given boxes."""
     config = context.config
 
     def make(workdir: Workdir, _: CocoDict) -> ShardLabeler:
@@ -129,7 +129,7 @@ def labels(context: Context, _: Split) -> Labels:
     elsewhere = context.labeler_train.dataset
     named = {} if elsewhere is None else {"labeler": f"partialres:{elsewhere}"}
     told = {**columns.of_method(config), **named}
-    found = _settings(context, PREDICTION, config)
+    found = _settings(context, LABELS, config)
     return Labels(make, found, {"network": train_final(context)}, columns=told, seeded=True)
 
 

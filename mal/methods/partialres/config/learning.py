@@ -60,6 +60,8 @@ class FewConfig:
 @dataclass
 class TestingConfig:
     weights: str = choice("ema", ("ema", "raw"))
+    # of a label: fit: the prediction moved and stretched to the given box | cut: what of it lies in the box
+    in_box: str = choice("fit", ("fit", "cut"))
     batch: int = number(32, 1, 1 << 12)  # expressions at a time
     crowd_quirk: bool = False  # R's inflated IoU of masks in several parts, as a column beside the true one
     looks: int = number(12, 0, 1 << 10)  # expressions whose attention and points are kept for figures
