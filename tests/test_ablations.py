@@ -31,7 +31,7 @@ ROWS = {  # at smoke and demo scale; at mini and paper scale
     "fig6": (1, 1),
     "fig7": (20, 20),
     "fig8": (1, 1),
-    "sensitivity": (14, 14),
+    "sensitivity": (21, 21),
     "threshold": (8, 8),
 }
 ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
