@@ -31,7 +31,8 @@ ROWS = {  # at smoke and demo scale; at mini and paper scale
     "fig6": (1, 1),
     "fig7": (20, 20),
     "fig8": (1, 1),
-    "sensitivity": (21, 21),
+    "sensitivity": (14, 14),
+    "rules": (8, 8),
     "threshold": (8, 8),
 }
 ENCODERS = ["convnext_b", "swin_b", "deit_s", "deit_b", "mae_b", "mae_l"]
@@ -126,6 +127,22 @@ def test_rows_of_the_sensitivity_change_one_setting_each(profile, compose):
         assert row == f"{setting.rpartition('.')[2]}_{shown(value)}"
 
 
+def test_the_rules_change_one_setting_each_and_are_together_the_released_programs(compose):
+    rows = dict(zip(listed("rules"), jobs("rules", "mini"), strict=True))
+    none = dict(flatten(asdict(compose(*rows.pop("none")))))
+    released = dict(flatten(asdict(compose(*jobs("rules", "mini", "recipe=released", "row=none")[0]))))
+    changed = {}
+    for job in rows.values():
+        config = dict(flatten(asdict(compose(*job))))
+        ((setting, value),) = {key: value for key, value in config.items() if value != none[key]}.items()
+        assert setting not in changed
+        assert (value == released[setting]) == (setting not in ("label.threshold", "label.antialias"))
+        changed[setting] = value
+    apart = {key for key, value in released.items() if value != none[key]}
+    assert {"loss.box_mask", "roi.repeats", "crf.antialias", "label.cut", "label.upsample"} == apart & {*changed}
+    assert changed["label.antialias"] is False
+
+
 def test_an_experiment_says_which_models_stand_in_for_the_papers(compose, tmp_path):
     def said(*overrides: str) -> list[str]:
         config = compose(*overrides, "data=shapes")
@@ -186,6 +203,7 @@ MADE = {
     "fig7": "retention",
     "fig8": "retention",
     "sensitivity": "quality_val",
+    "rules": "quality_val",
     "threshold": "quality_val",
 }
 
