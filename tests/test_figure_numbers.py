@@ -215,7 +215,7 @@ def test_results_of_other_instances_are_not_drawn_together():
     def read(one: dict[str, Any]) -> pd.DataFrame:
         return pd.DataFrame({"annotation_id": [1, 2] if one["key"] in ("b", "c") else [1, 3]})
 
-    tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], read)
+    tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], read, found)
     assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
     assert left_out == ["3 labelers scored on other instances than those shown"]
 
@@ -263,9 +263,18 @@ def test_of_a_sweeps_members_the_general_figures_show_the_one_that_most_is_built
     more = record("train_segmenter", "s", inputs=["label_val/b"], seed=0)
     found = results(*labelled("a", zeta=0.25), *labelled("b"), more, *labelled("c", encoder="mae_b"))
     table = pd.DataFrame({"annotation_id": [1]})
-    tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], lambda _: table)
+    tables, left_out = readable(found.groups("quality_val")["shapes", "demo"], lambda _: table, found)
     assert [group[0]["key"] for group, _ in tables] == ["b", "c"]
-    assert left_out == ["1 labelers that fewer results are built on than on those shown"]
+    assert left_out == ["1 labelers that fewer results are built on, or not as their recipe is today"]
+
+
+def test_what_was_made_as_its_recipe_is_today_is_shown_though_more_is_built_on_another(monkeypatch):
+    more = record("train_segmenter", "s", inputs=["label_val/b"], seed=0)
+    found = results(*labelled("a", zeta=0.25), *labelled("b"), more)
+    monkeypatch.setattr("analysis.figures.quality.departures", lambda one, _: {"b": {"zeta": 1}}.get(one["key"], {}))
+    table = pd.DataFrame({"annotation_id": [1]})
+    tables, _ = readable(found.groups("quality_val")["shapes", "demo"], lambda _: table, found)
+    assert [group[0]["key"] for group, _ in tables] == ["a"]
 
 
 # --- which segmenter is shown ---------------------------------------------------------------------------------------

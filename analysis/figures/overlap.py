@@ -24,7 +24,7 @@ def iou_by_overlap(groups: list[Group], results: Results) -> Drawing:
             raise LeftOut(f"{address(record)}: its labels have no box for annotation {min(absent)}")
         return table.assign(bin=overlap_bins(table["annotation_id"].map(covered).to_numpy()))
 
-    tables, left_out = readable(groups, read)
+    tables, left_out = readable(groups, read, results)
     count = len(SHARES) + 1
     titles = ["none", *(f"{a:g}–{b:g}".replace("0.", ".") for a, b in zip(SHARES, (*SHARES[1:], 1), strict=True))]
     first = np.bincount(tables[0][1][0]["bin"], minlength=count)

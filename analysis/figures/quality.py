@@ -24,6 +24,7 @@ from analysis.figures.series import (
     over_seeds_or_images,
     provenance,
 )
+from analysis.recipes import departures
 from analysis.records import Record
 
 BINS = 10  # of equal count
@@ -35,7 +36,7 @@ PANELS = (("iou", "IoU", "lower left"), ("boundary_iou", "boundary IoU", "upper 
 @each("quality_val")
 def iou_by_size(groups: list[Group], results: Results) -> Drawing:
     """IoU against the square root of the box's area, in bins of equal count."""
-    tables, left_out = readable(groups, results.instances)
+    tables, left_out = readable(groups, results.instances, results)
     sides = np.sqrt(np.concatenate([table["area"] for table in tables[0][1]]))
     count = max(1, min(BINS, len(tables[0][1][0]) // FEWEST))
     edges = np.quantile(sides, np.linspace(0, 1, count + 1))
@@ -60,7 +61,7 @@ def iou_by_size(groups: list[Group], results: Results) -> Drawing:
 @each("quality_val")
 def iou_and_boundary(groups: list[Group], results: Results) -> Drawing:
     """What share of the masks reaches an IoU, and a boundary IoU."""
-    tables, left_out = readable(groups, results.instances)
+    tables, left_out = readable(groups, results.instances, results)
     levels = np.linspace(0, 1, 101)
     figure = sheet(PAGE, 2.3)
     panels = figure.subplots(1, 2, sharey=True)
@@ -86,13 +87,13 @@ def iou_and_boundary(groups: list[Group], results: Results) -> Drawing:
 
 
 def readable(
-    groups: list[Group], read: Callable[[Record], pd.DataFrame], *, same: bool = True
+    groups: list[Group], read: Callable[[Record], pd.DataFrame], results: Results, *, same: bool = True
 ) -> tuple[Tables, list[str]]:
     """The groups' tables, flagged boxes included, and sentences about what cannot be shown.
 
     With `same`, all are of the same instances: those on which most kinds of labelers are scored. Of labelers with the
-    same encoder, decoder, recipe and θ (the members of a sweep, say) the one that most results are built on is shown,
-    and at most one for each colour.
+    same encoder, decoder, recipe and θ (the members of a sweep, say) one is shown, and at most one for each colour: of
+    those that were made as the recipe is today, or else of all, the one that most results are built on.
 
     Raises:
         LeftOut: there is none.
@@ -100,8 +101,9 @@ def readable(
     found, left_out = read_groups(groups, read)
     if other := len(found) - len(found := _same_instances(found) if same else found):
         left_out.append(f"{other} labelers scored on other instances than those shown")
+    found.sort(key=lambda entry: bool(departures(entry[0][0], results.known)))
     if hidden := len(found) - len(found := _one_each(found)):
-        left_out.append(f"{hidden} labelers that fewer results are built on than on those shown")
+        left_out.append(f"{hidden} labelers that fewer results are built on, or not as their recipe is today")
     found.sort(key=lambda entry: line(entry[0][0]["columns"]))
     if not found:
         raise LeftOut(*left_out)

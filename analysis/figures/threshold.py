@@ -70,7 +70,7 @@ def iou_by_score(groups: list[Group], results: Results) -> Drawing:
             raise LeftOut(f"{address(record)}: its masks have no scores")
         return table
 
-    tables, left_out = readable(groups, read, same=False)
+    tables, left_out = readable(groups, read, results, same=False)
     figure = sheet(COLUMN, 2.5)
     axes = figure.subplots()
     shown = [group for group, _ in tables]
