@@ -16,7 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
 
 from mal.config import Config
+from mal.data.sources import ROOTS
 from mal.engine.store import Store
+from mal.errors import ConfigError
 from mal.request import Graph
 from slurm.cluster import read_cluster
 from slurm.plan import Plan, make_plan
@@ -29,6 +31,7 @@ CONF = ROOT / "experiments" / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 FORMER = "defaults: [config, override profile: paper, override data: coco, _self_]\ndata: {root: /data/coco}\n"
 MANY = 14  # rows; Figure 7 has twenty, which differ in a number
+OTHERS = sorted(str(path.relative_to(CONF / "experiment"))[:-5] for path in (CONF / "experiment").glob("*/*.yaml"))
 OF_LVIS = {"tab2_lvis", "fig4"}  # what the paper has of LVIS alone
 
 
@@ -88,6 +91,30 @@ def test_every_experiment_plans_at_the_papers_scale_with_the_local_yaml_of_slurm
         data == {"lvis"} if experiment in OF_LVIS else data == ({"coco", "lvis"} if "tab7" in experiment else {"coco"})
     )
     assert plan(found).jobs
+
+
+FIRST = {"attentionshift/tab1", "partialres/tab1", "simformer/tab1"}
+
+
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in OTHERS]
+)
+def test_other_methods_experiments_plan_or_say_which_root_they_lack(
+    menu: Callable[[str], Path], tmp_path: Path, experiment: str
+) -> None:
+    found = rows(menu(written("slurm/README.md")), tmp_path / "runs", [f"experiment={experiment}"])
+    if {row.data.name for row in found} == {"coco"}:
+        assert plan(found).jobs
+        return
+    with pytest.raises(ConfigError, match=rf"roots: {{{ROOTS[found[0].data.name]}: FOLDER}} in experiments/conf/local"):
+        plan(found)
+
+
+def test_the_root_that_a_message_names_is_the_menus() -> None:
+    text = {
+        path.stem: re.search(r"root: \$\{roots\.(\w+)\}", path.read_text()) for path in (CONF / "data").glob("*.yaml")
+    }
+    assert {name: match[1] for name, match in text.items() if match} == ROOTS
 
 
 @pytest.mark.slow

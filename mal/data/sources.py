@@ -26,6 +26,12 @@ SUGGESTED_VAL = (
     "lvis_v1_val.json",
     "instances/val.json",
 )  # what data=coco, data=lvis and data=voc name below a root
+ROOTS = {  # data set → its entry of roots, as experiments/conf/data has it
+    **{name: name for name in ("coco", "lvis", "voc")},
+    "coco_stuff_10k": "coco_stuff",
+    "ade20k_150": "ade20k",
+    **dict.fromkeys(("refcoco", "refcoco_plus", "refcocog_google", "refcocog_umd"), "refcoco"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def files_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Spli
         held = " and ".join(it for it in (split.annotations, split.images) if it != ".")
         raise ConfigError(
             f"data.{name}.annotations={split.annotations} does not exist and data.root is not set; "
-            f"give data.root=FOLDER, which holds {held} (for good: roots in local.yaml), "
+            f"give data.root=FOLDER, which holds {held}{_for_good(data)}, "
             f"or both data.{name}.annotations=FILE and data.{name}.images=FOLDER"
         )
     fault = folder_fault(images)
@@ -138,7 +144,7 @@ def maps_split(name: str, data: DataConfig, fingerprints: Fingerprints) -> Split
     if not annotations.is_file():
         raise ConfigError(
             f"data.{name}.annotations={split.annotations}: there is no file {annotations}; write it with "
-            f"`python -m mal.semantic`, and give data.root=FOLDER (for good: roots in local.yaml)"
+            f"`python -m mal.semantic`, and give data.root=FOLDER{_for_good(data)}"
         )
     if fault := folder_fault(images):
         raise ConfigError(f"data.{name}.images={split.images}: {fault}")
@@ -221,3 +227,9 @@ def unreadable(coco: CocoDict, folder: Path, *, workers: int) -> list[int]:
                 print(f"skipped: {reason}", file=sys.stderr, flush=True)
                 bad.append(image["id"])
     return bad
+
+
+def _for_good(data: DataConfig) -> str:
+    """How to say once where a data set of the menu lies."""
+    root = ROOTS.get(data.name)
+    return f" (for good: roots: {{{root}: FOLDER}} in experiments/conf/local.yaml)" if root else ""

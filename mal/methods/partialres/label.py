@@ -62,7 +62,7 @@ def fitted(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bo
     Args:
         mask: not empty.
     """
-    rows, columns = (mask.any(axis=axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5)
 
