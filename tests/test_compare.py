@@ -13,6 +13,7 @@ import pytest
 
 from analysis.columns import BELONGS
 from analysis.compare.__main__ import Question, main, report
+from analysis.compare.changes import by_changes
 from analysis.compare.contenders import compared, contenders
 from analysis.compare.correlate import clustering_scores, correlation_lines
 from analysis.compare.resampled import ComparisonError, mask_ap, mask_iou
@@ -379,6 +380,19 @@ def test_too_few_changes_lead_to_an_experiment(lab: Laboratory, capsys: pytest.C
     lab.quality("a", 0, hardness())
     assert main(["--by", "changes", "--store", str(lab.root), "--segmenter", "none"]) == 1
     assert "python experiments/run.py -m experiment=sensitivity" in capsys.readouterr().err
+
+
+def test_a_network_whose_training_kept_more_snapshots_is_compared_once() -> None:
+    """The same bits under two keys are no two results of one seed."""
+
+    def training(key: str, snapshots: int, start: str) -> dict:
+        columns = {"seed": 0, "labeler": "partialres", "start": start}
+        config = {"seed": 0, "partialres": {"res": {"snapshots": snapshots, "start": start}}}
+        return {"stage": "train_res", "key": key, "config": config, "inputs": {}, "columns": columns}
+
+    records = [training("a", 0, "rec"), training("b", 8, "rec"), training("c", 8, "none")]
+    found = by_changes(records, by_address(records))
+    assert sorted(record["key"] for runs in found.values() for record in runs.values()) == ["b", "c"]
 
 
 def test_an_empty_store_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

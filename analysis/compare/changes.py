@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from analysis.columns import BELONGS, COLUMNS
 from analysis.compare.resampled import ComparisonError, Runs
-from analysis.lineage import ABSENT, Settings, differing, settings_of
+from analysis.lineage import ABSENT, Settings, differing, once, settings_of
 from analysis.records import Record, address, grouped
 
 UNCHANGED = "nothing"
@@ -23,7 +23,7 @@ def by_changes(records: Iterable[Record], known: Mapping[str, Record]) -> dict[s
     Raises:
         ComparisonError: two results have the same settings and seed.
     """
-    settings = [(record, settings_of(record, known)) for record in records]
+    settings = [(record, settings_of(record, known)) for record in once(records, known)]
     places = list(differing([own for _, own in settings]))
     base = min((own for _, own in settings), key=lambda own: _distance(own, settings, places), default={})
     groups: dict[str, Runs] = {}

@@ -14,6 +14,10 @@ from analysis.records import Record
 from mal.errors import MalError
 
 ROW = 0.17  # inches of a change
+SPREAD = (
+    "Grey: the range of the seeds with nothing changed, {:.3f} wide; a change that one seed alone was trained with may "
+    "owe as much to its training's luck. "
+)
 
 
 def changes(results: Results) -> Iterator[Sketch]:
@@ -31,7 +35,8 @@ def changes(results: Results) -> Iterator[Sketch]:
             yield Sketch(of, None, left_out=(*left_out, str(error)))
             continue
         shown: list[Group] = [list(group.values()) for group in runs.values()]
-        yield _drawn(of, found, shown, left_out)
+        alone = [one.value for one in measured[UNCHANGED].values()]
+        yield _drawn(of, found, shown, left_out, alone=alone)
 
 
 def _alike(records: list[Record], results: Results) -> tuple[list[Record], tuple[str, ...]]:
@@ -55,12 +60,19 @@ def _single(runs: dict[str, Runs]) -> dict[str, Runs]:
     return {name: group for name, group in runs.items() if SEVERAL not in name and seeds & set(group)}
 
 
-def _drawn(of: str, found: Comparison, shown: list[Group], left_out: tuple[str, ...]) -> Sketch:
+def _drawn(of: str, found: Comparison, shown: list[Group], left_out: tuple[str, ...], *, alone: list[float]) -> Sketch:
+    """
+    Args:
+        alone: the mean IoU of each seed with nothing changed.
+    """
     base = next(row for row in found.rows if row.difference is None)
     changed = [(row, row.difference) for row in found.rows if row.difference is not None]
     rows = sorted(changed, key=lambda pair: -pair[1].value)
     figure = sheet(PAGE, ROW * len(rows) + 0.6)
     axes = figure.subplots()
+    if len(alone) > 1:
+        low, high = (bound - np.mean(alone) for bound in (min(alone), max(alone)))
+        axes.axvspan(low, high, color="#888888", alpha=0.18, linewidth=0)
     axes.axvline(0, color="#888888", linewidth=0.7)
     for place, (row, change) in enumerate(rows):
         axes.plot([change.low, change.high], [place, place], color=COLOURS[0], linewidth=1.2, solid_capstyle="butt")
@@ -71,10 +83,11 @@ def _drawn(of: str, found: Comparison, shown: list[Group], left_out: tuple[str, 
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"change of the mean IoU; with nothing changed it is {base.value.value:.3f}")
     seeds = ", ".join(map(str, base.seeds))
+    luck = SPREAD.format(max(alone) - min(alone)) if len(alone) > 1 else ""
     caption = (
         "What a single change of a setting does to the mean IoU with the human masks, largest gain first. "
         f"Compared with the settings that most results have (seeds {seeds}), over the seeds that both have. Bars: 95 % "
         "bootstrap intervals over images, for these very trainings; upright strokes: each seed. "
-        f"{provenance(shown, f'{found.images} images')}"
+        f"{luck}{provenance(shown, f'{found.images} images')}"
     )
     return Sketch(of, figure, caption, left_out)
