@@ -160,12 +160,11 @@ class Builder:
         if not self.table.selects("ap_val"):
             named.add("segmenter")
         said = [
-            "; ".join(
-                filter(
-                    None, (settings.of_row(group, usual, named, self.results), self._divided_by(group), _apart(group))
-                )
+            "; ".join(filter(None, parts))
+            for parts in (
+                (settings.of_row(group, usual, named, self.results), self._divided_by(group), _apart(group))
+                for group in groups
             )
-            for group in groups
         ]
         told = list(said)
         alike: dict[tuple[str, ...], list[int]] = {}
