@@ -47,6 +47,7 @@ def scored(runs: Runs, iou: float, *, epochs: int = 90, **columns: Any) -> str:
 def test_every_printed_number_is_there() -> None:
     assert {name: len(table.rows) for name, table in EVERYTHING.items()} == {
         "partialres_tab1": 3, "partialres_res": 9, "partialres_rec": 8, "partialres_parts": 0, "partialres_pseudo": 0,
+        "partialres_retention": 0,
     }  # fmt: skip
     for table in TABLES.values():
         assert all(all(row.printed.values()) for row in table.rows)
@@ -201,6 +202,29 @@ def test_kept_and_rejected_predictions_have_a_table_of_their_own() -> None:
     (row,) = measured(made(runs, "partialres_pseudo"), "")
     columns = ("masks, %", "d below", "kept", "IoU of the kept", "IoU of the rejected", "correlation of d and IoU")
     assert of(row, *columns) == ["5", "0.2", "48.0", "0.610", "0.300", "-0.710"]
+
+
+def test_what_masks_from_expressions_keep_stands_beside_boxes_with_each_seeds_own_quality() -> None:
+    runs = Runs()
+    here = {"profile": "demo", "data": "scenes"}
+    for seed, iou in ((0, 0.5), (1, 0.7)):
+        human = runs.pair("mask_rcnn_tiny", human=0.4, pseudo=0.1, seed=seed, labeler="partialres", percent=5.0, **here)
+        runs.quality_of(runs.latest("mask_rcnn_tiny"), iou)
+        runs.pair("mask_rcnn_tiny", human=0.4, pseudo=0.05, seed=seed, divided_by=human, labeler="ellipse", **here)
+    for record in runs.records:
+        if record["stage"].startswith("label_"):  # as Partial-RES's labels are made
+            record["inputs"] = {
+                "network": record["inputs"]["labeler"],
+                "expressions": record["stage"].replace("label", "expressions") + "/x",
+            }
+    table = made(runs, "partialres_retention")
+    found = [of(row, "trained on", "IoU of the labels", "kept") for row in measured(table, "")]
+    assert found == [
+        ["human masks", "-", "-"],
+        ["Partial-RES (expressions, in given boxes)", "60.0 (50.0 … 70.0)", "25.0 (25.0 … 25.0)"],
+        ["inscribed ellipses (boxes)", "-", "12.5 (12.5 … 12.5)"],
+    ]
+    assert [title for title, _ in made(runs, "tab2_lvis").parts()] == ["The paper's rows"]
 
 
 def test_a_runs_summary_says_what_boxes_masks_and_pseudo_masks_are_worth() -> None:

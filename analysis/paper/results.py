@@ -16,6 +16,8 @@ from analysis.paper.table import PaperTable
 from analysis.paper_numbers import SAYS, PaperNumbersError
 from analysis.records import Record, UnreadableRecordError, address, by_address
 
+OF_SPLITS = ("_train", "_val")  # what the names of stages end with that are about one split: no network is
+
 
 @dataclass(frozen=True)
 class Result:
@@ -97,9 +99,9 @@ class Results:
         """What says which masks a result is about: the labeler's training, how it labelled, and for which images."""
         for name, ancestor in ancestors(record, self.known).items():
             if ancestor is not None and name.startswith(("label_train/", "label_val/")):
-                labeler = ancestor["inputs"].get("labeler", "")
+                networks = [it for it in ancestor["inputs"].values() if not it.partition("/")[0].endswith(OF_SPLITS)]
                 images = record["config"].get("images")
-                return json.dumps([labeler, ancestor["config"], record["columns"]["data"], images], sort_keys=True)
+                return json.dumps([networks, ancestor["config"], record["columns"]["data"], images], sort_keys=True)
         return ""
 
 
