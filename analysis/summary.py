@@ -97,7 +97,7 @@ def _group(profile: str, data: str, records: list[Record], known: dict[str, Reco
         parts.append(f"Mean IoU in % on {count_of(chosen, 'miou')} validation images [95 % interval]")
         parts.append(miou(chosen, known))
     for stage, title, names in (
-        ("rec_val", "Boxes from expressions, which no mask was seen for", BOXES),
+        ("rec_val", "Boxes from expressions", BOXES),
         ("res_val", "Masks from expressions", EXPRESSIONS),
     ):
         chosen = [r for r in records if r["stage"] == stage]

@@ -33,6 +33,10 @@ def test_an_accent_is_part_of_its_letter_however_it_was_typed() -> None:
         ("  two   spaces\tand\nlines ", ["two", "spaces", "and", "lines"]),
         ("Grün", ["grün"]),
         (".,'!?\"()*#:; - /", []),
+        ("the “red” dog…", ["the", "red", "dog"]),
+        ("The man’s hat – left", ["the", "mans", "hat", "left"]),
+        ("dog\u200b，«red»。", ["dog", "red"]),
+        ("…—«»\u200b\u200b", []),
     ],
 )
 def test_words_are_lower_case_without_marks(text: str, expected: list[str]) -> None:

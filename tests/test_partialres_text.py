@@ -41,6 +41,12 @@ def test_words_of_gloves_that_have_spaces_and_word2vecs_first_line_are_passed_ov
     assert read_glove(file, ["at", "red", "the"])[KNOWN:].tolist() == [[5, 6, 7], [3, 4, 5], [1, 2, 3]]
 
 
+def test_blank_lines_among_word_vectors_are_passed_over(tmp_path):
+    file = tmp_path / "glove.txt"
+    file.write_text("\nthe 1 2\n   \nred 3 4\n\n")
+    assert read_glove(file, ["red", "the"])[KNOWN:].tolist() == [[3, 4], [1, 2]]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

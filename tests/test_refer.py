@@ -118,6 +118,18 @@ def test_files_that_are_absent_or_broken_are_said(tmp_path: Path) -> None:
             read_splits(folder, "unc")
 
 
+def test_a_small_pickle_whose_text_would_be_endless_is_refused_at_once(tmp_path: Path) -> None:
+    """Sixty lists, each twice in the next: 182 bytes, and 2^60 brackets."""
+    nested: list[Any] = []
+    for _ in range(60):
+        nested = [nested, nested]
+    folder = dataset(tmp_path)
+    for content in (nested, [{**REFS[0], "sentences": nested}]):
+        (folder / "refs(unc).p").write_bytes(pickle.dumps(content))
+        with pytest.raises(AnnotationError, match="refs"):
+            read_splits(folder, "unc")
+
+
 def test_a_sentence_without_a_word_is_left_out_and_the_typed_one_stands_in(tmp_path: Path) -> None:
     sentences = [{"raw": "As Typed"}, {"sent": "?!", "raw": "lost"}, {"sent": "kept"}]
     found = read_splits(dataset(tmp_path, [{**REFS[0], "sentences": sentences}]), "unc")

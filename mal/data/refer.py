@@ -81,7 +81,8 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
             "take refer's own file, which has none"
         ) from error
     except Exception as error:  # a broken pickle raises whatever its bytes come to
-        raise AnnotationError(f"{path} is not a readable pickle ({error}); download it again: {MIRROR}") from error
+        said = str(error) or type(error).__name__
+        raise AnnotationError(f"{path} is not a readable pickle ({said}); download it again: {MIRROR}") from error
     if not isinstance(refs, list) or not refs:
         raise AnnotationError(f"{path} holds {show(refs)}; refer's file is a list of references")
     for place, ref in enumerate(refs):

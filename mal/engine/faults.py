@@ -1,5 +1,6 @@
 """What is wrong with the entries of a file: each fault in a sentence, many of them in one readable paragraph."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 NAMED = 3  # of the entries that share a fault
 KINDS = 4  # of fault, each with a sentence of its own
+LARGEST = 1000  # parts of a value that is shown as Python writes it
 
 
 class Fault(NamedTuple):
@@ -56,7 +58,23 @@ def _sentence(group: Sequence[Problem]) -> str:
 def show(value: Any) -> str:
     """A value for an error message, cut where it is long."""
     try:
-        text = repr(value)
+        text = repr(value) if _is_small(value) else reprlib.repr(value)
     except RecursionError:
         return "nested too deeply to be shown"
     return text if len(text) <= 80 else f"{text[:60]} ... {text[-12:]}"
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it has no more than LARGEST parts, counted as often as they would be written: a list that holds another
+    one twice, and so on, doubles with every level."""
+    waiting, seen = [value], 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > LARGEST:
+            return False
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+    return True

@@ -54,17 +54,25 @@ def asked_of(view: CocoDict) -> list[Asked]:
     ]
 
 
-def fitted(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bool_]:
-    """A mask whose extent is resized to a box of height × width pixels: moved and stretched, (height, width) bool.
+STRETCH = 4  # a prediction's side is fitted to one of the box at most so many times as long, or as short
 
-    It may be empty where it is thin and the box much smaller.
+
+def fitted(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bool_] | None:
+    """A mask whose extent is resized to a box of height × width pixels: moved and stretched, (height, width) bool.
 
     Args:
         mask: not empty.
+
+    Returns:
+        None where a side of its extent is more than STRETCH times as long or as short as the box's, since then it says
+        nothing of a shape in the box; or where nothing is left of it, as of thin lines in a much smaller box.
     """
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
-    return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5)
+    if any(max(a, b) > STRETCH * min(a, b) for a, b in zip(part.shape, (height, width), strict=True)):
+        return None
+    found = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5)
+    return found if found.any() else None
 
 
 def _label(masks: list[NDArray[np.bool_]], box: list[float], *, in_box: str) -> Label:
@@ -75,5 +83,5 @@ def _label(masks: list[NDArray[np.bool_]], box: list[float], *, in_box: str) -> 
     inside = best[top:bottom, left:right]
     if in_box == "fit" and inside.any():
         stretched = fitted(best, height=bottom - top, width=right - left)
-        inside = stretched if stretched.any() else inside
+        inside = inside if stretched is None else stretched
     return label_of(MaskWindow(inside, left, top), height=height, width=width)

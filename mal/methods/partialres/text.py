@@ -65,6 +65,8 @@ def read_glove(path: str | Path, words: Sequence[str]) -> Tensor:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 fields = line.split()
+                if not fields:
+                    continue
                 if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
                     continue
                 width = width or len(fields) - 1
