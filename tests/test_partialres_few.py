@@ -7,7 +7,7 @@ import pytest
 
 from mal.data.annotations import encode_mask
 from mal.errors import AnnotationError, ConfigError
-from mal.methods.partialres.few import draw, human_masks, masked
+from mal.methods.partialres.few import draw, human_masks, look, masked
 from mal.methods.partialres.objects import referred
 
 
@@ -108,3 +108,17 @@ def test_no_mask_at_all_and_a_broken_mask_are_sentences():
     human["annotations"][2]["segmentation"] = [[1, 2, 3]]
     with pytest.raises(AnnotationError, match=r"annotation 5: .*3 numbers"):
         masked(human, [5, 9])
+
+
+def test_polygons_that_only_repeat_their_box_are_no_shapes_to_learn(capsys):
+    square = {"image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 8], "segmentation": [[2, 3, 12, 3, 12, 11, 2, 11]]}
+    triangle = {**square, "segmentation": [[2, 3, 12, 3, 7, 11]]}
+    painted = {**square, "segmentation": encode_mask(np.pad(np.ones((8, 10), dtype=bool), ((3, 9), (2, 8))))}
+    rows = [{**one, "id": i} for i, one in enumerate((square, square, triangle, painted), start=1)]
+    human = {"images": [{"id": 1, "height": 20, "width": 20}], "annotations": rows}
+    look(human, [3, 4])
+    assert capsys.readouterr().err == ""
+    look(human, [1, 2, 3])
+    assert "2 of the 3 masks that are learned from are polygons that only repeat their box" in capsys.readouterr().err
+    with pytest.raises(AnnotationError, match=r"2 of the 2 masks .* only repeat their box; draw the shapes of some"):
+        look(human, [1, 2])

@@ -1,5 +1,6 @@
 """The few objects whose human masks training sees."""
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from mal.data.annotations import CocoDict, decode_mask, encode_mask
 from mal.data.mask_formats import decode_runs
+from mal.data.mask_kinds import BOX, verdicts
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError, ConfigError
 
@@ -59,6 +61,27 @@ def masked(human: CocoDict, ids: Collection[int]) -> list[int]:
             "in the annotation file"
         )
     return sorted(found)
+
+
+def look(human: CocoDict, drawn: Collection[int]) -> None:
+    """Say on standard error how many of the drawn masks are polygons that only repeat their box, as tools write boxes.
+
+    Raises:
+        AnnotationError: all are, so that boxes would be learned in place of shapes.
+    """
+    rows = _those(human, drawn)
+    kinds = [kind for kind, _ in verdicts({**human, "annotations": rows})]
+    boxes = [
+        row["id"]
+        for row, kind in zip(rows, kinds, strict=True)
+        if kind == BOX and isinstance(row["segmentation"], list)
+    ]
+    if not boxes:
+        return
+    text = f"{len(boxes)} of the {len(rows)} masks that are learned from are polygons that only repeat their box"
+    if len(boxes) == len(rows):
+        raise AnnotationError(f"{text}; draw the shapes of some objects, or set partialres.few.percent higher")
+    print(f"note: {text} (such as that of annotation {min(boxes)}): they teach boxes", file=sys.stderr, flush=True)
 
 
 def human_masks(human: CocoDict, ids: Collection[int]) -> list[dict[str, Any]]:

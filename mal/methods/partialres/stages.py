@@ -34,7 +34,7 @@ def few_masks(context: Context) -> Stage:
     split, percent, seed = context.labeler_train, context.config.partialres.few.percent, context.config.seed
 
     def work(workdir: Workdir) -> Result:
-        from mal.methods.partialres.few import draw, human_masks, masked
+        from mal.methods.partialres.few import draw, human_masks, look, masked
         from mal.methods.partialres.known_masks import FEW as FILE
         from mal.methods.partialres.objects import referred
         from mal.methods.partialres.pseudo import others
@@ -43,6 +43,7 @@ def few_masks(context: Context) -> Stage:
         objects = referred(_seen(workdir))
         known = masked(human, [each.id for each in objects])
         drawn = draw(known, percent, seed)
+        look(human, drawn)
         if context.config.partialres.pseudo.kind != "none":
             others(objects, drawn)  # before a network is trained whose predictions nobody would ask for
         masks = human_masks(human, drawn)
