@@ -69,8 +69,8 @@ def named() -> set[str]:
     points += [bestie.CLASSES, bestie.TRAINING, bestie.LABELLING, bestie.DETECTION]
     maps = [simformer.TRAINING, simformer.PREDICTION, simformer.SIMILARITY, simformer.CLASSIFIER]
     referring = [
-        *(partialres.REC, partialres.RES, partialres.FEW, partialres.PREDICTION, partialres.BOXES),
-        *(partialres.GUESSES, partialres.PSEUDO, partialres.SCORE, partialres.LOOKS),
+        *(partialres.REC, partialres.RES, partialres.FEW, partialres.PREDICTION, partialres.LABELS),
+        *(partialres.BOXES, partialres.GUESSES, partialres.PSEUDO, partialres.SCORE, partialres.LOOKS),
     ]
     return (
         {name for reading in referring for name in names(reading)} | partialres.HOW |

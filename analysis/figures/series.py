@@ -16,6 +16,7 @@ from analysis.figures.results import Group, LeftOut, Results
 from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
 from analysis.records import Record, address
+from analysis.referring_rows import row_of
 from analysis.stats import LEVEL, image_weights
 
 # Okabe and Ito's colours, readable with every kind of colour blindness; its yellow and grey are too light for a line
@@ -53,8 +54,10 @@ def alpha(look: Look) -> float:
 
 
 def labeler(record: Record) -> str:
-    """The labeler of a record, in words."""
-    return labeler_name(record["columns"].get("labeler", "no labeler"))
+    """The labeler of a record, in words; of Partial-RES's networks, which of its rows it is."""
+    name = labeler_name(record["columns"].get("labeler", "no labeler"))
+    row = row_of(record) if "contour_points" in record["columns"] else None
+    return name if row is None else f"{name}: {row.name}"
 
 
 def is_mal(record: Record) -> bool:
