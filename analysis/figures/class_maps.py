@@ -17,10 +17,10 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from analysis.columns import METHOD, labeler_name
-from analysis.figures.drawn import NAMES, PAGE, sheet, styled
+from analysis.figures.drawn import NAMES, PAGE, sheet
 from analysis.figures.photographs import Photographs, fit, frame, photographs
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import Drawing, Sketches, each, provenance
+from analysis.figures.series import Drawing, Sketches, draw_one, each, provenance
 from analysis.recipes import recipe_name
 from analysis.records import Record, address, grouped
 from mal.data.semantic import FILE, IGNORED, MappedImage, SemanticFile, read_semantic
@@ -102,23 +102,12 @@ def one_run(groups: list[Group], results: Results) -> Drawing:
 
 
 def draw_class_maps(store: Path, records: Sequence[Record], out: Path) -> Path:
-    """Draw the PNG of one miou_val stage, which a run prints.
-
-    Args:
-        records: of the stage, and of all that it comes from.
-
-    Returns:
-        `out`.
+    """The sheet of one miou_val stage; see `draw_one`.
 
     Raises:
         LeftOut: its images are not on this machine, or show nothing of novel classes.
     """
-    results = Results.of(store, records)
-    record = next(record for record in results.records if record["stage"] == "miou_val")
-    with styled():
-        figure, _, _ = _drawn({method_name(record): record}, results)
-        figure.savefig(out)
-    return out
+    return draw_one("miou_val", lambda one, results: _drawn({method_name(one): one}, results), store, records, out)
 
 
 def side_by_side(groups: list[Group]) -> dict[str, Record]:

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.drawing import HUMAN, PSEUDO, decode, even_places
-from analysis.figures.drawn import PAGE, sheet, styled
+from analysis.figures.drawn import PAGE, sheet
 from analysis.figures.photographs import Photographs, draw_masks, fit, frame, photographs
 from analysis.figures.referring_looks import shortened, with_most_parts
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.figures.series import Drawing, each, provenance
+from analysis.figures.series import Drawing, draw_one, each, provenance
 from analysis.recipes import recipe_name
 from analysis.records import Json, Record, address
 from analysis.referring_rows import row_of
@@ -49,23 +49,12 @@ def expressions(groups: list[Group], results: Results) -> Drawing:
 
 
 def draw_expressions(store: Path, records: Sequence[Record], out: Path) -> Path:
-    """Draw the PNG of one res_val stage, which a run prints.
-
-    Args:
-        records: of the stage, and of all that it comes from.
-
-    Returns:
-        `out`.
+    """The sheet of one res_val stage; see `draw_one`.
 
     Raises:
         LeftOut: its images are not on this machine.
     """
-    results = Results.of(store, records)
-    record = next(record for record in results.records if record["stage"] == "res_val")
-    with styled():
-        figure, _, _ = _drawn(record, results)
-        figure.savefig(out)
-    return out
+    return draw_one("res_val", _drawn, store, records, out)
 
 
 def _drawn(record: Record, results: Results) -> Drawing:

@@ -1,7 +1,8 @@
 """Groups of runs as series of a plot: what they are called, how they look, how sure they are."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from analysis.columns import LABELERS, METHOD, labeler_name, method_of
-from analysis.figures.drawn import Sketch
+from analysis.figures.drawn import Sketch, styled
 from analysis.figures.results import Group, LeftOut, Results
 from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
@@ -230,3 +231,25 @@ def each(stage: str, wanted: Callable[[Record], bool] = lambda _: True) -> Calla
         return sketches
 
     return decorate
+
+
+def draw_one(
+    stage: str, draw: Callable[[Record, Results], Drawing], store: Path, records: Iterable[Record], out: Path
+) -> Path:
+    """Draw the PNG of a stage's one result, which a run prints.
+
+    Args:
+        draw: makes a figure of its record. records: of the stage, and of all that it comes from.
+
+    Returns:
+        `out`.
+
+    Raises:
+        LeftOut: it cannot be shown.
+    """
+    results = Results.of(store, records)
+    record = next(record for record in results.records if record["stage"] == stage)
+    with styled():
+        figure, _, _ = draw(record, results)
+        figure.savefig(out)
+    return out

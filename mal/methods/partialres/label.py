@@ -17,6 +17,8 @@ from mal.methods.partialres.checkpoint import Trained
 from mal.methods.partialres.infer import Asked, Shown, batches, find
 from mal.methods.partialres.projection import distance
 
+STRETCH = 4  # a prediction's side is fitted to one of the box at most so many times as long, or as short
+
 
 def labeler(trained: Trained, config: Config) -> ShardLabeler:
     """Objects without an expression get no label.
@@ -52,9 +54,6 @@ def asked_of(view: CocoDict) -> list[Asked]:
         if annotation["image_id"] in entries
         for text in annotation["expressions"]
     ]
-
-
-STRETCH = 4  # a prediction's side is fitted to one of the box at most so many times as long, or as short
 
 
 def fitted(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bool_] | None:
