@@ -1,8 +1,7 @@
 """What single changes of the labeler's settings do to its masks: one at a time, from what most results have."""
 
 from collections.abc import Iterator
-
-import numpy as np
+from statistics import fmean
 
 from analysis.compare.changes import SEVERAL, UNCHANGED, by_changes
 from analysis.compare.contenders import Comparison, compared
@@ -71,14 +70,14 @@ def _drawn(of: str, found: Comparison, shown: list[Group], left_out: tuple[str, 
     figure = sheet(PAGE, ROW * len(rows) + 0.6)
     axes = figure.subplots()
     if len(alone) > 1:
-        low, high = (bound - np.mean(alone) for bound in (min(alone), max(alone)))
+        low, high = (bound - fmean(alone) for bound in (min(alone), max(alone)))
         axes.axvspan(low, high, color="#888888", alpha=0.18, linewidth=0)
     axes.axvline(0, color="#888888", linewidth=0.7)
     for place, (row, change) in enumerate(rows):
         axes.plot([change.low, change.high], [place, place], color=COLOURS[0], linewidth=1.2, solid_capstyle="butt")
         axes.plot(change.value, place, "o", color=COLOURS[0], markersize=3.5)
         if len(row.by_seed) > 1:
-            axes.plot(list(row.by_seed.values()), np.full(len(row.by_seed), place), "|", color="black", markersize=5)
+            axes.plot(list(row.by_seed.values()), [place] * len(row.by_seed), "|", color="black", markersize=5)
     axes.set_yticks(range(len(rows)), [row.name for row, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"change of the mean IoU; with nothing changed it is {base.value.value:.3f}")
