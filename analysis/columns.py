@@ -58,6 +58,7 @@ METHOD = {  # what a method says of its masks
     "student": "str",
     "pseudo": "str",
     "model": "str",
+    "text": "str",  # of a language model in place of the GRU
     "percent": "float64",  # of the objects that training sees the masks of
     "start": "str",
     "cctf": "str",
@@ -99,6 +100,7 @@ BELONGS = {  # what is compared → the settings that are part of it, so that tw
     "pairs": r"train_simformer\.simformer\.pairs\.kind",
     "points": r"train_simformer\.simformer\.pairs\.points",
     "model": r"train_re[cs]\.partialres\.network\.(model|query\..+)|train_rec\.key",
+    "text": r"train_re[cs]\.(partialres\.network\.text\.(?!words$).+|sources\.\w+\.(json|safetensors))|train_rec\.key",
     "percent": r"few_masks\..+|train_res\.partialres\.few\..+",
     "start": r"train_rec\..+|train_res\.partialres\.res\.(start|start_from)",
     "cctf": r"train_res\.partialres\.parts\.cctf",

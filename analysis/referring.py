@@ -151,7 +151,7 @@ def _model(record: Record) -> str:
 def main(arguments: Sequence[str] | None) -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(prog="python -m analysis.referring", description=__doc__.splitlines()[0])
-    names = ("profile", "data", "encoder", "recipe", "model", "percent", "contour_points", "seed")
+    names = ("profile", "data", "encoder", "recipe", "model", "text", "percent", "contour_points", "seed")
     for name in names:
         parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=f"only results with this {name}")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only results with this setting")

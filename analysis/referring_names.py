@@ -18,7 +18,8 @@ def method_name(columns: Mapping[str, Any]) -> str:
 
 
 def network_name(columns: Mapping[str, Any]) -> str:
-    """`Partial-RES (from boxes, CCTF, PMCA, learnable [TASK], own predictions of d < 0.1)`; of boxes the model alone.
+    """`Partial-RES (from boxes, CCTF, PMCA, learnable [TASK], own predictions of d < 0.1)`; of boxes the model alone. A
+    language model in place of the GRU is named first.
 
     Args:
         columns: of a record. The share of the masks, the length and such are no part of the name.
@@ -26,7 +27,8 @@ def network_name(columns: Mapping[str, Any]) -> str:
     query = columns.get("model") == "query"
     name = RIVAL if query else labeler_name(columns["labeler"])
     taskwise = columns.get("task") == "taskwise"
-    told = ["boxes and masks at once" if taskwise else STARTS.get(columns.get("start", ""), "")]
+    told = [columns.get("text", "")]
+    told += ["boxes and masks at once" if taskwise else STARTS.get(columns.get("start", ""), "")]
     if not query:
         told += [CCTF.get(columns.get("cctf", ""), ""), "PMCA" if columns.get("pmca") else ""]
         told += [f"{columns['task']} [TASK]" if "task" in columns and not taskwise else ""]

@@ -57,12 +57,14 @@ class Row(NamedTuple):
     task: str = ""  # its [TASK], of sequences
     points: int | None = None  # of a contour, of sequences
     threshold: float | None = None  # of d, where predictions are learned from
+    text: str = ""  # the language model, where it is no GRU
 
     def __str__(self) -> str:
         told = "" if self.threshold is None else ", every d" if self.threshold >= EVERY else f", d < {self.threshold:g}"
         task = "" if self.task in ("", "learnable", self.name) else f", {self.task}"
         points = "" if self.points is None else f", N {self.points}"
-        return f"{self.name}{told}{task}{points}, {self.percent:g} %"
+        text = f", {self.text}" if self.text else ""
+        return f"{self.name}{told}{task}{text}{points}, {self.percent:g} %"
 
 
 class Key(NamedTuple):
@@ -106,6 +108,7 @@ def row_of(record: Record) -> Row | None:
         str(columns["task"]) if sequence else "",
         int(columns["contour_points"]) if sequence else None,
         float(columns["threshold"]) if columns["pseudo"] == "model" else None,
+        columns.get("text", ""),
     )
 
 
@@ -128,7 +131,8 @@ def by_row(records: Sequence[Record], known: Mapping[str, Record], store: Path) 
     order = [*ROWS]
 
     def place(row: Row) -> tuple[Any, ...]:
-        return order.index(row.name), row.percent, row.steps or 0, row.task, row.points or 0, row.threshold or 0
+        numbers = row.percent, row.steps or 0, row.task, row.points or 0, row.threshold or 0
+        return order.index(row.name), row.text, *numbers
 
     return {row: found[row] for row in sorted(found, key=place)}
 

@@ -238,7 +238,7 @@ class Graph:
             if method.view in ("boxes", "expressions"):
                 needs.check_all_boxes(split, labeler=method.name)
         for method in self._methods():
-            method.check_files(config, self._files())
+            method.check_files(self.context, self._files())
         for split in self.splits:
             for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"

@@ -13,8 +13,10 @@ from mal.methods.partialres.config.sequence import SequenceConfig
 from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.positions import padding_of, valid_cells
+from mal.methods.partialres.vocabulary import Vocabulary
 
-IDS = 9
+LEXICON = Vocabulary(tuple(f"word{i}" for i in range(7)))
+IDS = len(LEXICON)
 BINS, POINTS = 16, 5
 ENCODER = EncoderConfig(
     name="nano", timm="convnext_tiny", pretrained=False, options={"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
@@ -41,7 +43,7 @@ def network(
 ) -> PartialRes:
     torch.manual_seed(0)
     return PartialRes(
-        config(task=task, **changed), words=IDS, parts=parts or PartsConfig(), load=False, boxes_only=boxes_only
+        config(task=task, **changed), lexicon=LEXICON, parts=parts or PartsConfig(), load=False, boxes_only=boxes_only
     )
 
 

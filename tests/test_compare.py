@@ -407,5 +407,5 @@ def test_numbers_are_ordered_by_size() -> None:
     ]
     assert list(contenders(records, {}, by="theta")) == ["0.8", "1", "1.6"]
     labels = {"encoder", "decoder", "theta", "recipe", "labeler", "segmenter", "key_points", "taught_by"}
-    partialres = {"model", "percent", "start", "cctf", "pmca", "task", "threshold", "contour_points", "steps"}
+    partialres = {"model", "text", "percent", "start", "cctf", "pmca", "task", "threshold", "contour_points", "steps"}
     assert set(BELONGS) == labels | {"pairs", "points"} | partialres

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from partialres_networks import BINS, IDS, PLAIN, POINTS, batch, config, inputs, network
+from partialres_networks import BINS, LEXICON, PLAIN, POINTS, batch, config, inputs, network
 from torch.nn import functional as F
 
 from mal.errors import ConfigError, MalError, WeightsError
@@ -57,7 +57,7 @@ def test_greedy_decoding_from_images_is_teacher_forcing_on_its_own_output():
 def test_it_learns_that_the_expression_decides():
     """One image, two expressions, two boxes."""
     torch.manual_seed(0)
-    ours = PartialRes(config(dropout=0.0), words=IDS, parts=PartsConfig(), load=False, boxes_only=True)
+    ours = PartialRes(config(dropout=0.0), lexicon=LEXICON, parts=PartsConfig(), load=False, boxes_only=True)
     images = batch(1)[0].expand(2, -1, -1, -1)
     words, valid = torch.tensor([[2, 3, 0, 0], [2, 4, 0, 0]]), torch.ones(2, 2)
     boxes = torch.tensor([[1, 2, 5, 6], [8, 9, 14, 15]])
@@ -171,15 +171,14 @@ def test_attention_maps_are_of_each_token():
 def test_a_file_gives_back_the_network_its_words_and_either_weights(tmp_path, model, rec):
     settings = config(model=model)
     torch.manual_seed(0)
-    words = [f"word{i}" for i in range(IDS - 2)]
-    raw, ema = (build(settings, words=IDS, rec=rec, load=False) for _ in range(2))
+    raw, ema = (build(settings, lexicon=LEXICON, rec=rec, load=False) for _ in range(2))
     assert isinstance(raw, QueryNetwork if model == "query" else PartialRes)
     path = tmp_path / FILE
-    save(path, config=settings, raw=raw.state_dict(), ema=ema.state_dict(), words=words, task="mask")
+    save(path, config=settings, raw=raw.state_dict(), ema=ema.state_dict(), lexicon=LEXICON, task="mask")
     assert wrote(torch.load(path, weights_only=True))
     for name, expected in (("raw", raw), ("ema", ema)):
         found = load(path, settings, CPU, weights=name, rec=rec)
-        assert found.vocabulary.words == tuple(words)
+        assert found.lexicon == LEXICON
         assert not found.network.training
         state = found.network.state_dict()
         assert all(torch.equal(state[key], value) for key, value in expected.state_dict().items())
@@ -187,8 +186,8 @@ def test_a_file_gives_back_the_network_its_words_and_either_weights(tmp_path, mo
 
 def test_a_file_of_other_settings_is_refused(tmp_path: Path):
     settings = config()
-    state = build(settings, words=IDS, load=False).state_dict()
-    save(tmp_path / FILE, config=settings, raw=state, ema=state, words=["a"] * (IDS - 2), task="mask")
+    state = build(settings, lexicon=LEXICON, load=False).state_dict()
+    save(tmp_path / FILE, config=settings, raw=state, ema=state, lexicon=LEXICON, task="mask")
     other = config(width=32)
     with pytest.raises(WeightsError, match="was trained with other settings"):
         load(tmp_path / FILE, other, CPU)

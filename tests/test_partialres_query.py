@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from partialres_networks import IDS, batch, config
+from partialres_networks import LEXICON, batch, config
 from torchvision.ops import box_convert
 
 from mal.methods.partialres.config.network import QueryConfig
@@ -16,7 +16,7 @@ BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.1, 0.4, 0.9], [0.5, 0.5, 0.9
 
 def network(*, boxes_only: bool = False, **changed) -> QueryNetwork:
     torch.manual_seed(0)
-    return QueryNetwork(config(**changed), words=IDS, load=False, boxes_only=boxes_only)
+    return QueryNetwork(config(**changed), lexicon=LEXICON, load=False, boxes_only=boxes_only)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

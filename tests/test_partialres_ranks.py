@@ -11,6 +11,7 @@ from mal.engine.runtime import load_checkpoint
 from mal.methods.partialres import lessons
 from mal.methods.partialres.checkpoint import FILE
 from mal.methods.partialres.train import train
+from tests.language_models import write
 from tests.partialres_cases import changed, draw, some_masks
 from tests.test_ranks import in_processes
 
@@ -30,12 +31,18 @@ def weights(case: Path, folder: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "settings"),
-    [("box", ()), ("mask", ("res.start=none",)), ("mask", ("res.start=none", "network.model=query"))],
-    ids=["boxes", "contours", "the rival"],
+    [
+        ("box", ()),
+        ("mask", ("res.start=none",)),
+        ("mask", ("res.start=none", "network.model=query")),
+        ("box", ("network.text.encoder=transformer", "network.text.checkpoint={}")),
+    ],
+    ids=["boxes", "contours", "the rival", "a language model"],
 )
 def test_half_a_batch_each(compose: Any, tmp_path: Path, task: str, settings: tuple[str, ...]) -> None:
     view = draw(tmp_path / "data")
-    config = changed(compose, "rec.batch=4", "res.batch=4", *settings)
+    write(tmp_path / "bert", hidden_dropout_prob=0, attention_probs_dropout_prob=0)  # processes draw each their own
+    config = changed(compose, "rec.batch=4", "res.batch=4", *(each.format(tmp_path / "bert") for each in settings))
     config = lessons.for_boxes(config) if task == "box" else lessons.for_masks(config)
     masks = some_masks(tmp_path / "data", *(each["id"] for each in view["annotations"])) if task == "mask" else None
     torch.save((view, tmp_path / "data" / "images", config, task, masks), tmp_path / "case.pt")

@@ -255,6 +255,7 @@ def test_a_runs_summary_says_what_boxes_masks_and_pseudo_masks_are_worth() -> No
         ({"task": "taskwise", "start": "none"}, "Partial-RES (boxes and masks at once)"),
         ({"cctf": "matched"}, "Partial-RES (from boxes, CCTF, zero [TASK])"),
         ({"cctf": "transposed"}, "Partial-RES (from boxes, CCTF transposed, zero [TASK])"),
+        ({"text": "bert-base"}, "Partial-RES (bert-base, from boxes, zero [TASK])"),
         ({"pmca": True, "pseudo": "box"}, "Partial-RES (from boxes, PMCA, zero [TASK], filled boxes)"),
     ],
 )

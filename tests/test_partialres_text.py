@@ -6,7 +6,9 @@ from torch import nn
 
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.text import KNOWN, PADDING, UNKNOWN, TextEncoder, Vocabulary, read_glove
+from mal.methods.partialres.glove import read_glove
+from mal.methods.partialres.text import TextEncoder
+from mal.methods.partialres.vocabulary import KNOWN, PADDING, UNKNOWN, Vocabulary
 
 TEXTS = [["the", "red", "star"], ["the", "leftmost", "circle"], ["red", "circle"]]
 SMALL = TextConfig(width=6, hidden=5, words=4)

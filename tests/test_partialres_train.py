@@ -66,10 +66,10 @@ def test_two_steps_of_every_variant_in_every_precision(compose, place, view, var
     config = (lessons.for_boxes if task == "box" else lessons.for_masks)(changed(compose, *settings))
     own, dtype = config.partialres, DTYPES[precision]
     seed_everything(0, "test")
-    network, vocabulary = starting_network(config, referred(view), rec=task == "box", start=None)
+    network, lexicon = starting_network(config, referred(view), rec=task == "box", start=None)
     known = some_masks(place, *IDS)
     objects = learned_from(referred(view), known, task)
-    data = TrainingObjects(objects, place / "images", own, vocabulary, task=task, masks=known, seed=0)
+    data = TrainingObjects(objects, place / "images", own, lexicon, task=task, masks=known, seed=0)
     learner = Learner(network, smoothing=0.1, dtype=dtype).train()
     optimizer = build_optimizer(network, own.res)
     # torch's first scale, 2¹⁶, overflows, and steps are skipped until it has halved often enough
@@ -172,9 +172,9 @@ def test_a_start_that_knows_more_words_keeps_them(compose, place, view, tmp_path
     whole = load_checkpoint(tmp_path / "rec" / FILE)["words"]
     fewer = {**view, "annotations": [{**a, "expressions": ["the red star"]} for a in view["annotations"]]}
     config = lessons.for_masks(changed(compose))
-    network, vocabulary = starting_network(config, referred(fewer), rec=False, start=tmp_path / "rec")
-    assert [*vocabulary.words] == whole
-    assert network.encoders.text.embedding.weight.shape[0] == len(vocabulary)
+    network, lexicon = starting_network(config, referred(fewer), rec=False, start=tmp_path / "rec")
+    assert [*lexicon.words] == whole
+    assert network.encoders.text.embedding.weight.shape[0] == len(lexicon)
 
 
 def test_a_file_of_other_settings_is_refused(compose, place, view, tmp_path: Path) -> None:

@@ -12,19 +12,17 @@ from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.methods.partialres import lessons
 from mal.methods.partialres.checkpoint import FILE, build, save
-from mal.methods.partialres.infer import Asked
-from mal.methods.partialres.text import Vocabulary
 from mal.methods.partialres.unknown import check_known, say_unread
+from mal.methods.partialres.vocabulary import Vocabulary
 from mal.request import Graph
-from tests.partialres_cases import changed
+from tests.partialres_cases import changed, draw
 
 CPU = torch.device("cpu")
 KNOWN = Vocabulary(("left", "red", "star"))
-KNOWN_IDS = len(KNOWN)
 
 
-def asked(*texts: str) -> list[Asked]:
-    return [Asked({"id": 1}, i, tuple(text.split())) for i, text in enumerate(texts)]
+def asked(*texts: str) -> list[list[str]]:
+    return [text.split() for text in texts]
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +64,8 @@ def test_no_expression_with_a_known_word_is_refused() -> None:
 def test_a_run_says_so_before_it_predicts(compose, tmp_path: Path, name: str) -> None:
     config = changed(compose)
     learned = (lessons.for_boxes if name == "locate_val" else lessons.for_masks)(config)
-    state = build(learned, words=KNOWN_IDS, rec=name == "locate_val", load=False).state_dict()
-    save(tmp_path / FILE, config=learned, raw=state, ema=state, words=KNOWN.words, task="mask")
+    state = build(learned, lexicon=KNOWN, rec=name == "locate_val", load=False).state_dict()
+    save(tmp_path / FILE, config=learned, raw=state, ema=state, lexicon=KNOWN, task="mask")
     view = {
         "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
         "annotations": [{"id": 1, "image_id": 1, "expressions": ["A blue sphere"], "bbox": [0, 0, 4, 4]}],
@@ -78,3 +76,34 @@ def test_a_run_says_so_before_it_predicts(compose, tmp_path: Path, name: str) ->
     workdir = Workdir(tmp_path / "out", {"expressions": tmp_path, "network": tmp_path}, CPU)
     with pytest.raises(ConfigError, match="no validation expression \\('a blue sphere'\\)"):
         stage.work(workdir)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "refused"),
+    [
+        ("a mauve sphere", (), True),
+        ("a mauve sphere", ("network.text.words=2",), True),
+        ("a mauve star", (), False),
+        ("a mauve star", ("network.text.words=2",), True),
+    ],
+)
+def test_files_without_a_word_in_common_are_refused_before_anything_is_trained(
+    compose, tmp_path: Path, text: str, settings: tuple[str, ...], refused: bool
+) -> None:
+    """Whatever the views of an earlier run are; a dry run says so, too."""
+    draw(tmp_path)
+    coco = json.loads((tmp_path / "annotations.json").read_text())
+    coco["annotations"] = [{**each, "expressions": [text]} for each in coco["annotations"]]
+    (tmp_path / "val.json").write_text(json.dumps(coco))
+    config = changed(compose, *settings)
+    config.data.format, config.data.name, config.data.root = "coco", "own", None
+    for name, file in (("train", "annotations.json"), ("val", "val.json")):
+        split = getattr(config.data, name)
+        split.annotations, split.images = str(tmp_path / file), str(tmp_path / "images")
+    graph = Graph(config, Store(tmp_path / "store"), CPU)
+    if not refused:
+        graph.check()
+        return
+    for _ in range(2):  # the second time by what is remembered
+        with pytest.raises(ConfigError, match=f"no validation expression \\('{text}'\\) has a word"):
+            graph.check()

@@ -39,7 +39,7 @@ ELSEWHERE = {  # what no key holds as it stands, and why
     "where files lie: keys hold what is in them": (
         "roots data.root data.train data.val data.test data.labeler_train encoder.checkpoint train.start labeler.file "
         "labeler.val_file segmenter.checkpoint encoder.needs_file attentionshift.tokens.stem.checkpoint "
-        "simformer.network.checkpoint partialres.network.text.vectors"
+        "simformer.network.checkpoint partialres.network.text.vectors partialres.network.text.checkpoint"
     ),
     "what it is in words: keys hold what it comes to": "train.precision segmenter.precision data.format decoder.name",
     "read by stages of one or two settings, which name them where they stand": (

@@ -119,7 +119,8 @@ class Method:
         fallback: the mask of an object that it gave none.
         own_files: how it labels a file of one's own, for methods that do.
         check: refuses settings before any work starts (ConfigError).
-        check_files: refuses files that it could not learn from or label, by what their census says (AnnotationError).
+        check_files: refuses splits in files that it could not learn from or label, by what their census says or what it
+            remembers of them (AnnotationError).
         remark: what must be said of its labels of a split beforehand.
         preflight: builds what its stages of some names will need, so that what cannot be had is known before any starts
             (ConfigError, WeightsError).
@@ -139,6 +140,6 @@ class Method:
     fallback: Fallback = filled_box
     own_files: OwnFiles | None = None
     check: Callable[[Config], None] = _nothing
-    check_files: Callable[[Config, list[Split]], None] = _nothing
+    check_files: Callable[[Context, list[Split]], None] = _nothing
     remark: Callable[[Context, Split], str | None] = _nothing
     preflight: Callable[[Config, torch.device, set[str]], None] = _nothing

@@ -213,11 +213,12 @@ def check(config: Config) -> None:
         )
 
 
-def check_files(config: Config, splits: list[Split]) -> None:
+def check_files(context: Context, splits: list[Split]) -> None:
     """
     Raises:
         AnnotationError: an image has more objects than the network has point tokens.
     """
+    config = context.config
     if config.data.points.kind == "quasi_centre":
         return  # some objects have no point then, so that the view must be waited for
     most = config.attentionshift.tokens.count

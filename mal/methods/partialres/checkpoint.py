@@ -1,6 +1,5 @@
 """A trained network in a file, and out of it again."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.methods.partialres.lessons import rec_parts
+from mal.methods.partialres.lexicon import Lexicon, restored
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.query import QueryNetwork
-from mal.methods.partialres.text import KNOWN, Vocabulary
 from mal.methods.weights import fit
 
 FILE = "labeler.pt"
@@ -31,7 +30,7 @@ class Trained:
     """A network in evaluation mode, the words that it knows, and the settings that it was built by."""
 
     network: Network
-    vocabulary: Vocabulary
+    lexicon: Lexicon
     config: Config
     dtype: torch.dtype  # what its passes compute in, see `mal.engine.precision.autocast`
 
@@ -39,45 +38,42 @@ class Trained:
 def build(
     config: Config,
     *,
-    words: int,
+    lexicon: Lexicon,
     rec: bool = False,
-    vectors: Tensor | None = None,
     load: bool = True,
 ) -> Network:
     """The network that the settings describe, of `partialres.network.model`.
 
     Args:
-        words: number of ids, `len(vocabulary)`.
+        lexicon: of the words that it reads.
         rec: of the training of boxes that one of masks starts from, with the parts that `lessons.rec_parts` names. A
             `taskwise` network learns both at once and has no such training.
-        vectors: see `TextEncoder`.
-        load: fill in the backbone's weights.
+        load: see `Encoders`.
 
     Raises:
         ConfigError, WeightsError.
     """
     settings = config.partialres
     if settings.network.model == "query":
-        return QueryNetwork(config, words=words, vectors=vectors, load=load, boxes_only=rec)
+        return QueryNetwork(config, lexicon=lexicon, load=load, boxes_only=rec)
     parts = rec_parts(settings.parts) if rec else settings.parts
-    return PartialRes(config, words=words, parts=parts, vectors=vectors, load=load, boxes_only=rec)
+    return PartialRes(config, lexicon=lexicon, parts=parts, load=load, boxes_only=rec)
 
 
 def save(
-    path: Path, *, config: Config, raw: dict[str, Tensor], ema: dict[str, Tensor], words: Sequence[str], task: str
+    path: Path, *, config: Config, raw: dict[str, Tensor], ema: dict[str, Tensor], lexicon: Lexicon, task: str
 ) -> None:
     """Write what it takes to use a network without its run.
 
     Args:
         raw: the network's state. ema: its average's, names and shapes alike.
-        words: of the vocabulary.
         task: what it learned, one of `sequences.TASKS`.
 
     Raises:
         MalError: the disk is full or the folder cannot be written.
     """
     text = OmegaConf.to_yaml(OmegaConf.structured(config))
-    save_checkpoint(path, {"config": text, RAW: raw, EMA: ema, "words": list(words), "task": task})
+    save_checkpoint(path, {"config": text, RAW: raw, EMA: ema, "words": lexicon.plain(), "task": task})
 
 
 def load(path: Path, config: Config, device: torch.device, *, weights: str = "ema", rec: bool = False) -> Trained:
@@ -107,9 +103,9 @@ def trained(
     Raises:
         WeightsError: it is of a network with other settings.
     """
-    vocabulary = Vocabulary(tuple(state["words"]))
-    network = build(config, words=len(state["words"]) + KNOWN, rec=rec, load=False)
+    lexicon = restored(state["words"])
+    network = build(config, lexicon=lexicon, rec=rec, load=False)
     fit(network, state[WEIGHTS[weights]], path)
     dtype = network_dtype(config.train.precision, device)
     allow_tf32(device, dtype)
-    return Trained(network.eval().to(device), vocabulary, config, dtype)
+    return Trained(network.eval().to(device), lexicon, config, dtype)

@@ -3,6 +3,7 @@
 from mal.config import Config
 from mal.errors import ConfigError
 from mal.methods.partialres.config import PartialresConfig
+from mal.methods.partialres.subwords import WAY_OUT
 
 
 def check(config: Config) -> None:
@@ -25,6 +26,8 @@ def check(config: Config) -> None:
 
 def _check_network(own: PartialresConfig) -> None:
     network, image = own.network, own.image
+    if network.text.encoder == "transformer" and network.text.checkpoint is None:
+        raise ConfigError(f"partialres.network.text.encoder=transformer has no model; {WAY_OUT}")
     for divisor, why in (
         (4, "4 (positions of two axes)"),
         (network.heads, f"partialres.network.heads={network.heads}"),

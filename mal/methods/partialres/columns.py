@@ -1,8 +1,11 @@
 """What tables say of Partial-RES's stages."""
 
+from pathlib import Path
+
 from mal.config import Config
 from mal.context import Context, Json
 from mal.methods.partialres import lessons
+from mal.methods.partialres.config import PartialresConfig
 
 
 def of_boxes(context: Context) -> Json:
@@ -14,6 +17,7 @@ def of_boxes(context: Context) -> Json:
         "recipe": config.recipe,
         "encoder": config.encoder.name,
         "model": own.network.model,
+        **_text(own),
         "cctf": own.parts.cctf,
         "pmca": own.parts.pmca,
     }
@@ -41,6 +45,7 @@ def of_method(config: Config, *, pseudo: bool = True) -> Json:
         "recipe": config.recipe,
         "encoder": config.encoder.name,
         "model": own.network.model,
+        **_text(own),
         "percent": own.few.percent,
         "start": own.res.start,
         "cctf": own.parts.cctf,
@@ -51,6 +56,11 @@ def of_method(config: Config, *, pseudo: bool = True) -> Json:
         "contour_points": own.sequence.points,
         **({"steps": own.res.steps} if own.res.steps is not None else {}),
     }
+
+
+def _text(own: PartialresConfig) -> Json:
+    """The language model by its folder's name, where there is one."""
+    return {} if own.network.text.checkpoint is None else {"text": Path(own.network.text.checkpoint).name}
 
 
 def _about(context: Context) -> Json:

@@ -16,6 +16,7 @@ from mal.engine.runtime import numpy_generator
 from mal.methods.partialres.augment import Placed, augmented, box_shares, mask_shares, mirrored, placed, small_mask
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.contours import contour_points
+from mal.methods.partialres.lexicon import Lexicon, side_by_side
 from mal.methods.partialres.objects import Referred
 from mal.methods.partialres.sequences import (
     TASKS,
@@ -28,7 +29,6 @@ from mal.methods.partialres.sequences import (
     shuffled,
     taskwise_targets,
 )
-from mal.methods.partialres.text import Vocabulary
 
 MASK_STRIDE = 4  # of the rival's masks
 
@@ -38,7 +38,7 @@ class Sample:
     """One object."""
 
     image: Tensor  # (3, S, S) uint8 RGB
-    words: list[int]  # T ids, 0 behind the last word
+    words: list[int]  # ids, see `Lexicon`
     valid: tuple[float, float]  # shares of the square's sides, x and y, that the image takes
     targets: Targets
     box: tuple[float, ...]  # x1, y1, x2, y2 as shares of S, of the part that is seen
@@ -51,7 +51,7 @@ class Batch:
     """Objects side by side."""
 
     pixels: Tensor  # (B, 3, S, S) uint8 RGB
-    words: Tensor  # (B, T) int64
+    words: Tensor  # (B, T) int64, 0 behind the last id
     valid: Tensor  # (B, 2) float32
     inputs: Tensor  # (B, L) int64
     labels: Tensor  # (B, L) int64
@@ -104,14 +104,14 @@ class TrainingObjects(Dataset[Sample]):
         objects: Sequence[Referred],
         images: Path,
         config: PartialresConfig,
-        vocabulary: Vocabulary,
+        lexicon: Lexicon,
         *,
         task: str,
         masks: Mapping[int, NDArray[np.bool_]],
         seed: int,
     ) -> None:
         assert task in TASKS, task
-        self.objects, self.images, self.config, self.vocabulary = objects, images, config, vocabulary
+        self.objects, self.images, self.config, self.lexicon = objects, images, config, lexicon
         self.task, self.masks, self.seed = task, masks, seed
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class TrainingObjects(Dataset[Sample]):
         learns_pixels = own.network.model == "query"
         return Sample(
             image=shown.image,
-            words=self.vocabulary.encode(words, own.network.text.words),
+            words=self.lexicon.encode(words, own.network.text.words),
             valid=shown.valid,
             targets=self._targets(quantise(corners, own.sequence.bins, side), contour),
             box=tuple((corners / side).ravel().tolist()),
@@ -176,7 +176,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     masks = [sample.mask for sample in samples if sample.mask is not None]
     return Batch(
         pixels=torch.stack([sample.image for sample in samples]),
-        words=torch.tensor([sample.words for sample in samples], dtype=torch.int64),
+        words=side_by_side([sample.words for sample in samples]),
         valid=torch.tensor([sample.valid for sample in samples], dtype=torch.float32),
         inputs=torch.from_numpy(inputs),
         labels=torch.from_numpy(labels),

@@ -17,6 +17,7 @@ from mal.engine.precision import autocast
 from mal.methods.partialres.augment import letterbox
 from mal.methods.partialres.checkpoint import Trained
 from mal.methods.partialres.filling import mask_of
+from mal.methods.partialres.lexicon import side_by_side
 from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.polygons import scale, to_image
@@ -81,7 +82,7 @@ def inputs_of(trained: Trained, asked: Sequence[Asked], shown: Shown) -> Inputs:
     """The images and expressions of a batch."""
     images, valid = zip(*(shown(each.entry) for each in asked), strict=True)
     length, device = trained.config.partialres.network.text.words, device_of(trained.network)
-    words = torch.tensor([trained.vocabulary.encode(each.words, length) for each in asked])
+    words = side_by_side([trained.lexicon.encode(each.words, length) for each in asked])
     return Inputs(torch.stack(images).to(device).float() / 255, words.to(device), torch.tensor(valid).to(device))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mal.config import Config
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.learning import RecConfig, ResConfig, TrainingConfig
-from mal.methods.partialres.config.network import PLAIN, PartsConfig, QueryConfig
+from mal.methods.partialres.config.network import PLAIN, PartsConfig, QueryConfig, TextConfig
 from mal.methods.partialres.config.sequence import ImageConfig, SequenceConfig
 
 LEAST_POINTS = 3  # a table of positions for so many has room for a box
@@ -57,13 +57,22 @@ def learning_of(own: PartialresConfig, task: str) -> TrainingConfig:
 
 
 def _by_model(own: PartialresConfig) -> PartialresConfig:
-    """The rival has no sequence, no parts of its decoder and no loss of tokens; the sequence has no queries."""
+    """The rival has no sequence, no parts of its decoder and no loss of tokens; the sequence has no queries. A language
+    model has no embeddings and no GRU, and these no rate of their own."""
+    own = replace(own, network=replace(own.network, text=_text(own.network.text)))
     if own.network.model == "query":
         rec = replace(own.rec, first=RecConfig().first)
         res = replace(own.res, end=ResConfig().end, smoothing=ResConfig().smoothing)
         return replace(own, parts=PLAIN, sequence=SequenceConfig(), rec=rec, res=res)
     parts = own.parts if own.parts.pmca else replace(own.parts, pmca_start=PartsConfig().pmca_start)
     return replace(own, parts=parts, network=replace(own.network, query=QueryConfig()))
+
+
+def _text(text: TextConfig) -> TextConfig:
+    unread = TextConfig()
+    if text.encoder == "transformer":
+        return replace(text, width=unread.width, hidden=unread.hidden, vectors=None)
+    return replace(text, rate=unread.rate, checkpoint=None)
 
 
 def _image(image: ImageConfig, *, crops: bool) -> ImageConfig:

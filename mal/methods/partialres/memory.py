@@ -11,8 +11,8 @@ from mal.encoders.pyramid import STRIDES, Pyramid
 from mal.methods.partialres.attention import hide
 from mal.methods.partialres.encoder import Encoder
 from mal.methods.partialres.fusion import Fusion, joined_strides
+from mal.methods.partialres.lexicon import Lexicon, text_encoder
 from mal.methods.partialres.positions import padding_of, sine_positions, valid_cells
-from mal.methods.partialres.text import TextEncoder
 
 
 class Memory(NamedTuple):
@@ -51,9 +51,8 @@ class Encoders(nn.Module):
 
     Args:
         config: `encoder` and `partialres.network` are used.
-        words: number of ids, `len(vocabulary)`.
-        vectors: (words, text.width) of the words; see `TextEncoder`.
-        load: fill in the backbone's weights; false when a trained network's will follow.
+        lexicon: of the words that it reads.
+        load: fill in the weights of the backbone and the text encoder; false when a trained network's will follow.
         finest: the backbone gives its map of stride 4, too, whether or not it is joined.
 
     Raises:
@@ -64,8 +63,7 @@ class Encoders(nn.Module):
         self,
         config: Config,
         *,
-        words: int,
-        vectors: Tensor | None = None,
+        lexicon: Lexicon,
         load: bool = True,
         finest: bool = False,
     ) -> None:
@@ -75,7 +73,7 @@ class Encoders(nn.Module):
         joined = joined_strides(settings.stride)
         strides = sorted({*joined, *(STRIDES[:1] if finest else ())})
         self.backbone = Pyramid(config.encoder, load=load, strides=strides)
-        self.text = TextEncoder(settings.text, ids=words, vectors=vectors)
+        self.text = text_encoder(settings.text, lexicon, load=load)
         self.joined = [strides.index(stride) for stride in joined]
         channels = [self.backbone.widths[i] for i in self.joined]
         self.fusion = Fusion(settings, channels=channels, language=self.text.channels)
@@ -85,7 +83,7 @@ class Encoders(nn.Module):
         """
         Args:
             images: (B, 3, S, S) RGB in [0, 1], letterboxed; S is a multiple of 32.
-            words: (B, T) int64 ids. valid: (B, 2), see `Memory`.
+            words: (B, T) int64 ids, 0 behind the last. valid: (B, 2), see `Memory`.
         """
         return self.remember(self.backbone(images), words, valid)
 

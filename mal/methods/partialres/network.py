@@ -9,6 +9,7 @@ from mal.config import Config
 from mal.errors import ConfigError
 from mal.methods.partialres.config.network import PartsConfig
 from mal.methods.partialres.decoder import Decoder, greedy
+from mal.methods.partialres.lexicon import Lexicon
 from mal.methods.partialres.memory import Encoders, Memory
 
 NEW = ("decoder.places", "decoder.task")  # initialised anew when the training of masks starts from that of boxes
@@ -18,10 +19,8 @@ class PartialRes(nn.Module):
     """
     Args:
         config: `encoder` and `partialres` are used, `partialres.parts` excepted.
-        words: number of ids, `len(vocabulary)`.
+        lexicon, load: see `Encoders`.
         parts: which parts the decoder has; of the training of boxes see `lessons.rec_parts`.
-        vectors: of the words; see `TextEncoder`.
-        load: fill in the backbone's weights; false when a trained network's will follow.
         boxes_only: see `Decoder`.
 
     Raises:
@@ -32,15 +31,14 @@ class PartialRes(nn.Module):
         self,
         config: Config,
         *,
-        words: int,
+        lexicon: Lexicon,
         parts: PartsConfig,
-        vectors: Tensor | None = None,
         load: bool = True,
         boxes_only: bool = False,
     ) -> None:
         super().__init__()
         settings = config.partialres
-        self.encoders = Encoders(config, words=words, vectors=vectors, load=load)
+        self.encoders = Encoders(config, lexicon=lexicon, load=load)
         self.decoder = Decoder(settings.network, settings.sequence, parts, boxes_only=boxes_only)
 
     def forward(self, images: Tensor, words: Tensor, valid: Tensor, inputs: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from mal.data.expressions import words
 from mal.engine.findings import NOTE, STOPS, Finding, number, some
 from mal.errors import ConfigError
 from mal.methods.labelling import ShardLabeler
-from mal.methods.partialres.text import Vocabulary
+from mal.methods.partialres.lexicon import is_plain, restored
+from mal.methods.partialres.subwords import Subwords
+from mal.methods.partialres.vocabulary import Vocabulary
 from mal.methods.spec import OwnFiles
 from mal.methods.weights import usable
 
@@ -21,8 +23,10 @@ NAMED = 10  # words that a message names
 
 def wrote(state: Any) -> bool:
     """Whether that is a network of Partial-RES's, as its training leaves one."""
-    kinds = {"config": str, "partialres": dict, "ema": dict, "words": list, "task": str}
-    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    kinds = {"config": str, "partialres": dict, "ema": dict, "task": str}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        return False
+    return is_plain(state.get("words"))
 
 
 def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
@@ -31,20 +35,20 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     Args:
         state: as `wrote` accepts it.
     """
-    vocabulary, found, most = Vocabulary(tuple(state["words"])), [], config.partialres.network.text.words
-    known = set(vocabulary.words)
+    lexicon, found, most = restored(state["words"]), [], config.partialres.network.text.words
     texts = [words(text) for annotation in coco["annotations"] for text in annotation["expressions"]]
     if not texts:
         text = f"none of its {number(len(coco['annotations']), 'object')} has an expression; "
         return [Finding(STOPS, text + 'give each its own, as "expressions": ["the red star", …]')]
-    strange = sorted({word for text in texts for word in text[:most]} - known)
-    blank = sum(vocabulary.all_unknown(text[:most]) for text in texts)
+    strange = sorted(word for word in {word for text in texts for word in text[:most]} if not lexicon.knows(word))
+    blank = sum(lexicon.all_unknown(text[:most]) for text in texts)
     if blank == len(texts):
+        knows = f"; it knows {some(lexicon.words, most=NAMED)}" if isinstance(lexicon, Vocabulary) else ""
         return [
             Finding(
                 STOPS,
-                f"this labeler knows no word of any expression's first {most} ({some(strange, most=NAMED)}); it knows "
-                f"{some(sorted(known), most=NAMED)}: use such words, or train on expressions like yours",
+                f"this labeler knows no word of any expression's first {most} ({some(strange, most=NAMED)}){knows}: "
+                "use words that it knows, or train on expressions like yours",
             )
         ]
     if strange:
@@ -65,8 +69,11 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
 def check(state: Json, _: Config, path: Path) -> None:
     """
     Raises:
-        ConfigError: the network learned boxes alone.
+        ConfigError: the network learned boxes alone; its tokenizer is damaged.
     """
+    lexicon = restored(state["words"])
+    if isinstance(lexicon, Subwords) and (fault := lexicon.fault()):
+        raise ConfigError(f"{path}: {fault}; copy the labeler.pt again")
     if state["task"] == "box":
         raise ConfigError(f"{path} learned boxes and no masks; give the labeler.pt of a train_res stage")
 

@@ -16,6 +16,7 @@ from mal.methods.partialres.attention import hide, wide
 from mal.methods.partialres.config.network import PLAIN
 from mal.methods.partialres.decoder import DecoderLayer, Read
 from mal.methods.partialres.feed_forward import perceptron
+from mal.methods.partialres.lexicon import Lexicon
 from mal.methods.partialres.memory import Encoders, Memory
 from mal.methods.partialres.positions import padding_of, valid_cells
 
@@ -46,7 +47,7 @@ class QueryNetwork(nn.Module):
     """
     Args:
         config: `encoder` and `partialres.network` are used.
-        words, vectors, load: see `Encoders`.
+        lexicon, load: see `Encoders`.
         boxes_only: without what draws masks, which a training of masks adds.
 
     Raises:
@@ -57,15 +58,14 @@ class QueryNetwork(nn.Module):
         self,
         config: Config,
         *,
-        words: int,
-        vectors: Tensor | None = None,
+        lexicon: Lexicon,
         load: bool = True,
         boxes_only: bool = False,
     ) -> None:
         super().__init__()
         settings = config.partialres.network
         width = settings.width
-        self.encoders = Encoders(config, words=words, vectors=vectors, load=load, finest=True)
+        self.encoders = Encoders(config, lexicon=lexicon, load=load, finest=True)
         self.queries = nn.Parameter(torch.randn(settings.query.queries, width))
         self.layers = nn.ModuleList(DecoderLayer(settings, PLAIN) for _ in range(settings.decoder_layers))
         self.norm = nn.LayerNorm(width)

@@ -6,14 +6,14 @@ values. So REC has one key whatever the settings of contours are, and the rival 
 
 from mal.engine.settings import Reads
 
-# Checkpoints and word vectors are files, known by their content; the precision is that of the device.
+# Checkpoints, language models and word vectors are files, known by their content; the precision is that of the device.
 LEARNING = "epochs steps batch lr backbone warmup drop_at weight_decay clip ema"
 SEQUENCE = "points bins sampler shuffle task"
 SMOOTHING = "smoothing"  # of labels, in both trainings
 NETWORK: Reads = {
     "network": {
         "": "model width heads encoder_layers decoder_layers feed_forward dropout stride language_token",
-        "text": "width hidden words",
+        "text": "encoder words width hidden rate",
         "query": "queries",
     },
     "parts": "cctf pmca pmca_start",
@@ -27,7 +27,12 @@ RES: Reads = {
     "encoder": ENCODER,
     "partialres": {**_BOTH, "rec": "first", "res": f"{LEARNING} start start_from end {SMOOTHING} snapshots"},
 }
-FORMER = {"partialres.res.snapshots": 0, "partialres.testing.in_box": "cut"}  # of results older than the settings
+FORMER = {  # of results older than the settings
+    "partialres.res.snapshots": 0,
+    "partialres.testing.in_box": "cut",
+    "partialres.network.text.encoder": "gru",
+    "partialres.network.text.rate": 0.1,
+}
 FEW: Reads = {"": "seed", "partialres": {"few": "percent"}}
 PREDICTION: Reads = {"partialres": {"sequence": "read_back fill", "testing": "weights"}}
 LABELS: Reads = {"partialres": {"sequence": "read_back fill", "testing": "weights in_box"}}

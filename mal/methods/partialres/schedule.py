@@ -11,6 +11,7 @@ from mal.methods.partialres.config.learning import TrainingConfig
 
 BETAS, EPS = (0.9, 0.98), 1e-9  # of Adam (R)
 DROP = 0.1  # of the rate, late in a training
+BACKBONE, LANGUAGE_MODEL = ".backbone.", ".text.model."  # in names of parameters
 STAIRS = 5  # of equal length, on which the rate rises: the first five epochs (R)
 
 
@@ -34,16 +35,21 @@ def rate_factor(step: int, steps: int, learning: TrainingConfig) -> float:
 def freeze_backbone(network: nn.Module) -> None:
     """Its weights stay; the statistics of its batch norms move on (R)."""
     for name, parameter in network.named_parameters():
-        if _of_backbone(name):
+        if _part(name) == BACKBONE:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(network: nn.Module, learning: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam (amsgrad) in groups that carry `factor`, by which each step multiplies the learning rate."""
+def build_optimizer(network: nn.Module, learning: TrainingConfig, *, text: float = 1) -> torch.optim.Optimizer:
+    """Adam (amsgrad) in groups that carry `factor`, by which each step multiplies the learning rate.
+
+    Args:
+        text: a language model's factor.
+    """
     trained = {name: it for name, it in network.named_parameters() if it.requires_grad}
+    factors = {"": 1.0, BACKBONE: learning.backbone, LANGUAGE_MODEL: text}
     groups = [
-        {"params": [it for name, it in trained.items() if _of_backbone(name) == inside], "factor": factor}
-        for inside, factor in ((False, 1.0), (True, learning.backbone))
+        {"params": [it for name, it in trained.items() if _part(name) == part], "factor": factor}
+        for part, factor in factors.items()
     ]
     return torch.optim.Adam(
         [group for group in groups if group["params"]],
@@ -56,8 +62,9 @@ def build_optimizer(network: nn.Module, learning: TrainingConfig) -> torch.optim
     )
 
 
-def _of_backbone(name: str) -> bool:
-    return ".backbone." in f".{name}"
+def _part(name: str) -> str:
+    """Which part of a network with a learning rate of its own a parameter is in; "" for the rest."""
+    return next((part for part in (BACKBONE, LANGUAGE_MODEL) if part in f".{name}"), "")
 
 
 class Average(nn.Module):

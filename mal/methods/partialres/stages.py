@@ -1,5 +1,7 @@
 """Partial-RES's stages: expressions → boxes (REC) → contours of few masks (RES) → pseudo masks → contours again."""
 
+from pathlib import Path
+
 import torch
 
 from mal.config import Config
@@ -16,6 +18,8 @@ from mal.methods.partialres.course import course_of_masks
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, LABELS, PREDICTION, PSEUDO, REC, RES
+from mal.methods.partialres.shared_words import check_files
+from mal.methods.partialres.subwords import files_of
 from mal.methods.spec import Labels, Method, Training
 
 # torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
@@ -170,8 +174,10 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
     """
     if names & {"train_rec", "train_res"}:
         from mal.methods.partialres.checkpoint import build
+        from mal.methods.partialres.lexicon import lexicon_of
 
-        build(lessons.for_masks(config), words=2)
+        settings = lessons.for_masks(config)
+        build(settings, lexicon=lexicon_of(settings.partialres.network.text, ()))
 
 
 def _res(context: Context, more: dict[str, Stage], *, pseudo: bool) -> Stage:
@@ -216,8 +222,10 @@ def _train(context: Context, name: str, config: Config, reads: Reads, inputs: di
         return Result(figures, {"": int(figures["objects"])})
 
     found, sources = _settings(context, reads, config), dict(split.sources)
-    files = {"encoder": config.encoder.checkpoint, "vectors": config.partialres.network.text.vectors}
-    sources |= {kind: context.fingerprints.file(file) for kind, file in files.items() if file}
+    text = config.partialres.network.text
+    files = {"encoder": config.encoder.checkpoint, "vectors": text.vectors}
+    model = files_of(Path(text.checkpoint)) if text.checkpoint else {}
+    sources |= {kind: context.fingerprints.file(file) for kind, file in {**files, **model}.items() if file}
     return Stage(name, 1, found, work, {**inputs, **split.inputs}, sources, told, shared=True)
 
 
@@ -234,8 +242,9 @@ def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: 
         own, rec = config.partialres, trained.name == "train_rec"
         network = open_trained(workdir, config, own.testing.weights, rec=rec)
         read = own.network.text.words
-        ranks.on_first(lambda: check_known(asked, network.vocabulary, read))
-        ranks.on_first(lambda: say_unread([each.words for each in asked], read, whose="validation"))
+        texts = [each.words for each in asked]
+        ranks.on_first(lambda: check_known(texts, network.lexicon, read))
+        ranks.on_first(lambda: say_unread(texts, read, whose="validation"))
         answers = refer(network, asked, split.images, batch=own.testing.batch, boxes=boxes)
         return _write(workdir, answers)
 
@@ -279,5 +288,6 @@ PARTIALRES = Method(
     has=has,
     own_files=OWN_FILES,
     check=checks.check,
+    check_files=check_files,
     preflight=preflight,
 )

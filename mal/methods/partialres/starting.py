@@ -9,14 +9,15 @@ from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
 from mal.methods.partialres.augment import swapped
 from mal.methods.partialres.checkpoint import FILE, PARTS, WEIGHTS, Network, build
+from mal.methods.partialres.lexicon import Lexicon, lexicon_of, restored
 from mal.methods.partialres.network import load_fitting
 from mal.methods.partialres.objects import Referred
-from mal.methods.partialres.text import Vocabulary, read_glove
+from mal.methods.partialres.vocabulary import Vocabulary
 
 
 def starting_network(
     config: Config, objects: Sequence[Referred], *, rec: bool, start: Path | None
-) -> tuple[Network, Vocabulary]:
+) -> tuple[Network, Lexicon]:
     """A network for the words of some objects.
 
     Args:
@@ -25,22 +26,22 @@ def starting_network(
 
     Raises:
         ConfigError: the settings describe no network.
-        WeightsError: the encoder or the word vectors cannot be had, or the start has other words.
+        WeightsError: the encoder or the text encoder cannot be had, or the start has other words.
     """
     read = config.partialres.network.text.words
     texts = [words[:read] for each in objects for words in each.expressions]
     # a mirrored image's expression may have a word that no other has
     mirrored = [swapped(words) for words in texts] if config.partialres.image.flip else []
     state = None if start is None else load_checkpoint(start / FILE, parts=PARTS)
-    vocabulary = Vocabulary.build([*texts, *mirrored]) if state is None else Vocabulary(tuple(state["words"]))
-    file = config.partialres.network.text.vectors
-    vectors = None if file is None else read_glove(file, vocabulary.words)
-    network = build(config, words=len(vocabulary), rec=rec, vectors=vectors, load=start is None)
+    text = config.partialres.network.text
+    lexicon = lexicon_of(text, [*texts, *mirrored]) if state is None else restored(state["words"])
+    network = build(config, lexicon=lexicon, rec=rec, load=start is None)
     if start is not None and state is not None:
-        if unknown := sorted({word for words in texts for word in words} - {*vocabulary.words}):
+        every = {word for words in texts for word in words} if isinstance(lexicon, Vocabulary) else set()
+        if unknown := sorted(word for word in every if not lexicon.knows(word)):
             raise WeightsError(
                 f"{start / FILE} does not know all words of the training file ({some(unknown)}); train both on the "
                 "same objects"
             )
         load_fitting(network, state[WEIGHTS[config.partialres.res.start_from]])
-    return network, vocabulary
+    return network, lexicon

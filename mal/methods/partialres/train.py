@@ -72,7 +72,7 @@ def train(
     Raises:
         ConfigError: no object has an expression, or a mask; the batch cannot be shared equally by the processes.
         TrainingError: a loss is not a finite number, or a weight.
-        WeightsError: the encoder, the word vectors or the start cannot be had, or do not fit.
+        WeightsError: the encoder, the text encoder or the start cannot be had, or do not fit.
         Stopped: by a signal or after `train.stop_after` steps; the checkpoint is written.
     """
     own, running = config.partialres, config.train
@@ -91,20 +91,20 @@ def train(
     seed_everything(config.seed, "partialres", task)
     dtype = network_dtype(running.precision, device)
     allow_tf32(device, dtype)
-    network, vocabulary = starting_network(config, everything, rec=task == "box", start=start)
+    network, lexicon = starting_network(config, everything, rec=task == "box", start=start)
     if learning.backbone == 0:
         freeze_backbone(network)
-    dataset = TrainingObjects(objects, images, own, vocabulary, task=task, masks=masks or {}, seed=config.seed)
+    dataset = TrainingObjects(objects, images, own, lexicon, task=task, masks=masks or {}, seed=config.seed)
     learner = Learner(network, smoothing=own.res.smoothing, dtype=dtype).to(device)
     average = Average(network)
     if ranks.size() > 1:  # the copy is made: it must not see others' batches
         share_batch_norms(network)
-    optimizer = build_optimizer(network, learning)
+    optimizer = build_optimizer(network, learning, text=own.network.text.rate)
     way_out = f"Lower partialres.{part_of_config}.lr, or use train.precision=fp32"
 
     def write(path: Path) -> None:
         states = {"raw": network.state_dict(), "ema": average.module.state_dict()}
-        save(path, config=config, words=vocabulary.words, task=task, **states)
+        save(path, config=config, lexicon=lexicon, task=task, **states)
 
     trainer = Trainer(
         name=f"train {part_of_config}",

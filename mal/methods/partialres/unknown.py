@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from mal.engine.findings import number, some
 from mal.engine.notes import say_once
 from mal.errors import ConfigError
-from mal.methods.partialres.infer import Asked
-from mal.methods.partialres.text import Vocabulary
+from mal.methods.partialres.lexicon import Lexicon
 
 
 def say_unread(texts: Sequence[Sequence[str]], most: int, *, whose: str) -> None:
@@ -22,7 +21,22 @@ def say_unread(texts: Sequence[Sequence[str]], most: int, *, whose: str) -> None
         )
 
 
-def check_known(asked: Sequence[Asked], vocabulary: Vocabulary, most: int) -> None:
+def all_strange(texts: Sequence[Sequence[str]], lexicon: Lexicon, most: int) -> str | None:
+    """That no expression has a known word, with some examples and the way out; None where one has, or there is none.
+
+    Args:
+        most: how many words of an expression are read.
+    """
+    strange = _strange(texts, lexicon, most)
+    if not strange or len(strange) < len(texts):
+        return None
+    return (
+        f"no validation expression ({_examples(strange)}) has a word that the training expressions have; train on "
+        "expressions in the same words, by data.train or data.labeler_train, or give others in data.val"
+    )
+
+
+def check_known(texts: Sequence[Sequence[str]], lexicon: Lexicon, most: int) -> None:
     """Count such expressions on standard error, with some examples.
 
     Args:
@@ -31,17 +45,19 @@ def check_known(asked: Sequence[Asked], vocabulary: Vocabulary, most: int) -> No
     Raises:
         ConfigError: all expressions are such.
     """
-    strange = [each.words for each in asked if vocabulary.all_unknown(each.words[:most])]
-    if not strange:
-        return
-    examples = some(dict.fromkeys(repr(" ".join(each)) for each in strange))
-    if len(strange) == len(asked):
-        raise ConfigError(
-            f"no validation expression ({examples}) has a word that the training expressions have; train on "
-            "expressions in the same words, by data.train or data.labeler_train, or give others in data.val"
+    if fault := all_strange(texts, lexicon, most):
+        raise ConfigError(fault)
+    if strange := _strange(texts, lexicon, most):
+        what = number(len(strange), "expression has", "expressions have")
+        say_once(
+            f"{what} no word that the training expressions have, of {len(texts)}: {_examples(strange)}; nothing says "
+            "which object is meant, and they count in the results"
         )
-    what = number(len(strange), "expression has", "expressions have")
-    say_once(
-        f"{what} no word that the training expressions have, of {len(asked)}: {examples}; nothing says which "
-        "object is meant, and they count in the results"
-    )
+
+
+def _strange(texts: Sequence[Sequence[str]], lexicon: Lexicon, most: int) -> list[Sequence[str]]:
+    return [each for each in texts if lexicon.all_unknown(each[:most])]
+
+
+def _examples(texts: Sequence[Sequence[str]]) -> str:
+    return some(dict.fromkeys(repr(" ".join(each)) for each in texts))

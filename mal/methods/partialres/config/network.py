@@ -7,11 +7,16 @@ from mal.bounds import choice, number
 
 @dataclass
 class TextConfig:
+    # gru: of embeddings of words | transformer: a published language model (BERT, RoBERTa, …)
+    encoder: str = choice("gru", ("gru", "transformer"))
+    words: int = number(15, 1, 1 << 10)  # of an expression that are read (R: RefCOCOg 20)
     width: int = number(300, 1, 1 << 12)  # of a word's embedding
     hidden: int = number(512, 1, 1 << 12)  # of the GRU, each way
-    words: int = number(15, 1, 1 << 10)  # of an expression that are read (R: RefCOCOg 20)
     # GloVe's text file, whose vectors then stay as they are (R); null: embeddings are learned
     vectors: str | None = None
+    # the transformer's folder, with its config.json, tokenizer.json and model.safetensors
+    checkpoint: str | None = None
+    rate: float = number(0.1, 0, 1)  # the transformer's learning rate ÷ the rest's; 0: frozen (MDETR: .5)
 
 
 @dataclass
