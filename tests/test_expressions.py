@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mal.check import look
 from mal.context import Context
@@ -262,6 +263,58 @@ def test_what_is_wrong_in_a_users_list_is_said(
     with pytest.raises(AnnotationError, match=message):
         raise AnnotationError(capsys_text)
     assert not out.exists()
+
+
+def turned_list(folder: Path, box: list[float], *, tag: int, size: tuple[int, int] = (64, 48)) -> Path:
+    (folder / "images").mkdir()
+    tags = Image.Exif()
+    tags[0x0112] = tag
+    Image.new("RGB", size).save(folder / "images" / "photo.jpg", exif=tags)
+    file = folder / "own.json"
+    file.write_text(json.dumps([{"image": "photo.jpg", "text": "the left cup", "box": box}]))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("tag", "box", "message"),
+    [
+        (
+            6,
+            [4, 30, 20, 30],
+            "box .4, 30, 20, 30. is partly outside its image of 64 x 48 .* EXIF tag .*it fits",
+        ),
+        (6, [4, 55, 9, 9], "outside its image .* EXIF tag says, and there it fits: store the image as it is seen"),
+    ],
+)
+def test_a_box_that_fits_the_turned_view_alone_is_refused_by_its_exif_tag(
+    tmp_path: Path, tag: int, box: list[float], message: str
+) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        read_own(turned_list(tmp_path, box, tag=tag), tmp_path / "images")
+
+
+@pytest.mark.parametrize(("tag", "box"), [(1, [4, 30, 20, 30]), (6, [4, 60, 20, 30]), (3, [4, 30, 20, 30])])
+def test_other_boxes_outside_say_nothing_of_exif(tmp_path: Path, tag: int, box: list[float]) -> None:
+    with pytest.raises(AnnotationError, match="outside its image") as error:
+        read_own(turned_list(tmp_path, box, tag=tag), tmp_path / "images")
+    assert "EXIF" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tag", "size", "message"),
+    [
+        (6, (64, 48), "annotated as they are stored, and viewers turn them by a quarter (photo.jpg): left in a text"),
+        (3, (64, 48), "turned or mirrored by their EXIF tag (photo.jpg)"),
+        (6, (64, 64), "turned or mirrored by their EXIF tag (photo.jpg)"),
+        (1, (64, 48), None),
+    ],
+)
+def test_photographs_that_viewers_turn_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tag: int, size: tuple[int, int], message: str | None
+) -> None:
+    read_own(turned_list(tmp_path, [4, 4, 20, 30], tag=tag, size=size), tmp_path / "images")
+    said = capsys.readouterr().err
+    assert said == "" if message is None else message in said
 
 
 def test_a_list_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,14 @@ from mal.data.annotation_text import parse
 from mal.data.annotations import CocoDict, decode_mask, instance
 from mal.data.box_checks import BORDER_TOLERANCE, box_fault, overhang
 from mal.data.boxes import pixel_edges
-from mal.data.headers import read_headers
+from mal.data.headers import Header, read_headers, turned_sentence
 from mal.data.image_folder import check_images, folder_fault
 from mal.data.image_names import name_fault
 from mal.data.mask_formats import mask_fault
+from mal.data.orientations import QUARTERS
 from mal.data.wording import words
 from mal.engine.faults import Fault, Problem, describe, show
+from mal.engine.findings import say
 from mal.errors import AnnotationError, ImageError
 
 LAYOUT = '{"image": "a.jpg", "text": "the man on the left", "box": [x, y, width, height]}'
@@ -46,9 +48,12 @@ def read_own(file: Path, images: Path) -> CocoDict:
         raise AnnotationError(f"{file} holds {show(listed)}; it must be a list of {LAYOUT}")
     _refuse([(place, _layout_fault(entry)) for place, entry in enumerate(listed)], file)
     entries: list[Entry] = [{**entry, "image": str(PurePosixPath(entry["image"]))} for entry in listed]  # no ./
-    sizes = _sizes([*dict.fromkeys(entry["image"] for entry in entries)], images)
-    _refuse([(place, _place_fault(entry, *sizes[entry["image"]])) for place, entry in enumerate(entries)], file)
-    return _file(entries, sizes)
+    headers = _headers([*dict.fromkeys(entry["image"] for entry in entries)], images)
+    _refuse([(place, _place_fault(entry, headers[entry["image"]])) for place, entry in enumerate(entries)], file)
+    coco = _file(entries, headers)
+    if turned := turned_sentence([(image, headers[image["file_name"]]) for image in coco["images"]], texts=True):
+        say(file, turned)
+    return coco
 
 
 def _refuse(found: list[tuple[int, Fault | None]], file: Path) -> None:
@@ -95,8 +100,20 @@ def _as_written(fault: Fault) -> Fault:
     return Fault(renamed(fault.kind), renamed(fault.text))
 
 
-def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
-    """What is wrong with an entry's box or mask."""
+def _place_fault(entry: Entry, header: Header) -> Fault | None:
+    """What is wrong with an entry's box or mask, and whether they may be of the view that its header asks for."""
+    fault = _misplaced(entry, header.width, header.height)
+    if fault is None or header.orientation not in QUARTERS or _misplaced(entry, header.height, header.width):
+        return fault
+    return Fault(
+        f"{fault.kind} as it is stored",
+        f"{fault.text}. Viewers turn this image by a quarter, as its EXIF tag says, and there it fits: store the image "
+        "as it is seen (for instance with mogrify -auto-orient)",
+    )
+
+
+def _misplaced(entry: Entry, width: int, height: int) -> Fault | None:
+    """What is wrong with an entry's box or mask in an image of a size."""
     box = entry.get("box")
     if box is not None and (fault := box_fault(box, width, height)):
         return _as_written(fault)
@@ -122,8 +139,8 @@ def _place_fault(entry: Entry, width: int, height: int) -> Fault | None:
     return None
 
 
-def _sizes(names: list[str], folder: Path) -> dict[str, tuple[int, int]]:
-    """File name → width and height."""
+def _headers(names: list[str], folder: Path) -> dict[str, Header]:
+    """File name → what its header says."""
     if fault := folder_fault(folder):
         raise ImageError(fault)
     listed = [{"file_name": name} for name in names]
@@ -132,7 +149,7 @@ def _sizes(names: list[str], folder: Path) -> dict[str, tuple[int, int]]:
     for entry, header in read_headers(listed, folder):
         if isinstance(header, str):
             raise ImageError(f"{folder / entry['file_name']}: {header}; replace it, or take its entries out")
-        found[entry["file_name"]] = (header.width, header.height)
+        found[entry["file_name"]] = header
     return found
 
 
@@ -165,13 +182,13 @@ def _key(entry: Entry, *names: str) -> str:
     return repr([_plain(entry.get(name)) for name in names])
 
 
-def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:
+def _file(entries: list[Entry], headers: dict[str, Header]) -> CocoDict:
     names = [*dict.fromkeys(entry.get("category", CATEGORY) for entry in entries)]
-    images = {name: place for place, name in enumerate(sizes, 1)}
+    images = {name: place for place, name in enumerate(headers, 1)}
     annotations = []
     for place, some in enumerate(_objects(entries), 1):
         first, masked = some[0], next((entry for entry in some if entry.get("mask") is not None), None)
-        width, height = sizes[first["image"]]
+        width, height, _ = headers[first["image"]]
         known = {"id": place, "image_id": images[first["image"]],
                  "category_id": names.index(first.get("category", CATEGORY)) + 1, "iscrowd": 0}  # fmt: skip
         if masked is not None:
@@ -181,8 +198,8 @@ def _file(entries: list[Entry], sizes: dict[str, tuple[int, int]]) -> CocoDict:
         annotations.append({**known, "expressions": [entry["text"] for entry in some]})
     return {
         "images": [
-            {"id": images[name], "file_name": name, "width": width, "height": height}
-            for name, (width, height) in sizes.items()
+            {"id": images[name], "file_name": name, "width": header.width, "height": header.height}
+            for name, header in headers.items()
         ],
         "annotations": annotations,
         "categories": [{"id": place, "name": name} for place, name in enumerate(names, 1)],
