@@ -199,6 +199,16 @@ def test_hostile_names_are_text_and_nothing_else(page):
     assert "&amp;.png" in page.evaluate("document.querySelector('#cards li').title")
 
 
+def test_what_was_said_of_an_object_stands_on_its_card_as_text(browser, tmp_path):
+    labels = write_labels(tmp_path, images=1, each=2, expressions=lambda place: [HOSTILE[place], "the left one"])
+    page = browser.new_page()
+    page.goto(write_review(labels, tmp_path / "images", tmp_path / "page.html").as_uri())
+    texts = page.evaluate("[...document.querySelectorAll('#cards .text')].map((each) => each.textContent)")
+    assert sorted(texts) == sorted([*HOSTILE[:2], "the left one", "the left one"])
+    assert "the left one" in page.evaluate("document.querySelector('#cards li').ariaLabel")
+    page.close()
+
+
 def test_the_outline_is_dark_and_light_and_a_key_hides_it(page):
     strokes = page.evaluate(
         "[...document.querySelectorAll('#cards li path')].slice(0, 2).map(p => getComputedStyle(p).stroke)"

@@ -17,6 +17,7 @@ from analysis.figures.results import Group, LeftOut, Results
 from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
 from analysis.records import Record, address
+from analysis.referring_names import network_name
 from analysis.referring_rows import row_of
 from analysis.stats import LEVEL, image_weights
 
@@ -56,9 +57,12 @@ def alpha(look: Look) -> float:
 
 def labeler(record: Record) -> str:
     """The labeler of a record, in words; of Partial-RES's networks, which of its rows it is."""
-    name = labeler_name(record["columns"].get("labeler", "no labeler"))
-    row = row_of(record) if "contour_points" in record["columns"] else None
-    return name if row is None else f"{name}: {row.name}"
+    columns = record["columns"]
+    name = labeler_name(columns.get("labeler", "no labeler"))
+    if "contour_points" not in columns:
+        return name
+    row = row_of(record)
+    return network_name(columns) if row is None else f"{name}: {row.name}"
 
 
 def is_mal(record: Record) -> bool:

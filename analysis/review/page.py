@@ -12,7 +12,9 @@ from analysis.pages import render
 from analysis.records import Json, grouped
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import LIMIT, Ranking, covered, rank
+from mal.data.expressions import of_annotation
 from mal.engine.files import atomic_write
+from mal.errors import AnnotationError
 
 PART = 50  # masks whose pictures are one piece of JSON, parsed when the first of them is shown
 ORDERS = {
@@ -112,5 +114,14 @@ def _card(annotation: Json, record: Json, share: float) -> Json:
         "size": [part.width, part.height],
         "box": [round(value, 1) for value in corners],
         "path": outline_path(mask),
+        "texts": _texts(annotation),
         "why": why,
     }
+
+
+def _texts(annotation: Json) -> list[str]:
+    """What was said of the object, which its mask was made from; nothing where it is no text."""
+    try:
+        return of_annotation(annotation)
+    except AnnotationError:
+        return []

@@ -55,7 +55,7 @@ function picture(item, name) {
 
 function card(item) {
   const name = about.categories[item.category] ?? `category ${item.category}`;
-  const { why, image } = details(item), value = item.value === null ? "–" : item.value.toFixed(2);
+  const { why, image, texts } = details(item), value = item.value === null ? "–" : item.value.toFixed(2);
   const entry = element("li", { tabIndex: -1, title: `${image}, annotation ${item.id}` });
   const buttons = Object.entries(titles).map(([choice, textContent]) => {
     const button = element("button", { type: "button", tabIndex: -1, textContent });
@@ -63,9 +63,10 @@ function card(item) {
     return button;
   });
   entry.item = item;
-  entry.ariaLabel = [name, value, ...why].join(", ");
+  entry.ariaLabel = [name, value, ...texts, ...why].join(", ");
   entry.append(picture(item, name),
     element("div", { className: "name" }, element("bdi", { textContent: name }), element("b", { textContent: value })),
+    ...texts.map((textContent) => element("q", { className: "text", dir: "auto", textContent, title: textContent })),
     element("div", { className: "why", textContent: why.join("; ") }),
     element("div", { className: "choices" }, ...buttons));
   mark(entry);
