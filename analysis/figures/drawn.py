@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.lettering import letter
+
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
 PAD = 0.03  # inches between parts
@@ -96,6 +98,7 @@ def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:
         The PNG.
     """
     _note(figure, caption.partition("\n\n")[0])
+    letter(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; another time would take as long and change nothing
     for kind, metadata in UNDATED.items():
