@@ -146,9 +146,9 @@ class Graph:
         """What this run leaves out, and why."""
         if self.trains_nothing:
             return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
+        notes = [] if (same := self._one_file_note()) is None else [same]
         if self.ends_elsewhere:
-            return self._label_remarks()
-        notes = []
+            return [*notes, *self._label_remarks()]
         segmenter = self.config.segmenter
         if (file := segmenter.human_checkpoint) is not None and not segmenter.mask_head:
             notes.append(
@@ -187,6 +187,30 @@ class Graph:
         if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
             notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
         return notes
+
+    def _one_file_note(self) -> str | None:
+        """That what is scored on validation images has learned their answers.
+
+        Boxes are none: masks of the images that they are learned from are what a labeler is for.
+        """
+        learned = None if self.trains_nothing or not self.learns else self.context.labeler_train
+        answers = self.method is not None and (
+            self.ends_elsewhere or self.method.detect is not None or self.method.view == "expressions"
+        )
+        scored = {
+            f"labeler={self.config.labeler.name}": learned if answers else None,
+            f"segmenter={self.config.segmenter.name}": self.train if self._trains_segmenters() else None,
+        }
+        same = [
+            name
+            for name, split in scored.items()
+            if split is not None and self.val is not None and split.sources and split.sources == self.val.sources
+        ]
+        if not same:
+            return None
+        return (
+            f"data.train and data.val are the same files: scores of {' and '.join(same)} are of answers that it learned"
+        )
 
     def _parts_note(self) -> str | None:
         """What must be said of the validation objects' parts."""

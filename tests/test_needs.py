@@ -296,6 +296,27 @@ def test_a_run_without_a_single_mask_of_its_own_ends_in_an_error(compose, own: P
     assert "train: 7 of 8 boxes got no mask of their own" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("settings", "noted"),
+    [
+        (("segmenter=none",), None),  # masks of the images whose boxes were learned are what labels are
+        ((), "segmenter=mask_rcnn_tiny"),
+        (("labeler=partialres", "segmenter=none"), "labeler=partialres"),
+        (("labeler=bestie", "segmenter=none"), "labeler=bestie"),
+    ],
+)
+def test_one_file_for_training_and_validation_is_noted_where_its_answers_are_learned(
+    compose, own: Path, settings: tuple[str, ...], noted: str | None
+) -> None:
+    edit(own / "train.json", each(expressions=["the plum"]))
+    two = graph(compose, own, *settings).notes()
+    same = [f"data.val.{name}={getattr(config(compose, own).data.train, name)}" for name in ("annotations", "images")]
+    one = graph(compose, own, *settings, *same).notes()
+    sentence = f"data.train and data.val are the same files: scores of {noted} are of answers that it learned"
+    assert (sentence in one) == (noted is not None)
+    assert not any("the same files" in note for note in (two if noted else [*one, *two]))
+
+
 def test_labels_numbered_otherwise_get_their_own_boxes_and_a_key_of_their_own(compose, own: Path) -> None:
     (own / "labels.json").write_text((own / "val.json").read_text())
     chosen = ["labeler=file", f"labeler.val_file={own / 'labels.json'}", "segmenter=none", "compare=[]"]

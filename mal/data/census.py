@@ -11,7 +11,7 @@ from typing import Any
 from mal.data.annotation_checks import CocoDict, file_name
 from mal.data.box_checks import is_left_over
 from mal.data.box_findings import SMALLEST_SIDE, box_findings
-from mal.data.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, MASK, verdicts
+from mal.data.mask_kinds import ABSENT, BOX, BROKEN, GIVEN, stands_for_box, verdicts
 from mal.data.own_points import is_boxless
 from mal.data.remarks import remarks
 from mal.engine.findings import NOTE, Finding, number, some
@@ -121,8 +121,7 @@ def take(coco: CocoDict) -> Census:
                 tally["crowd_masks"] += 1
                 tally["brush_masks"] += isinstance(annotation["segmentation"], dict)
             else:
-                # tools write a rectangle as a polygon; run lengths that are one were painted
-                tally["usable"] += kind == MASK or isinstance(annotation["segmentation"], dict)
+                tally["usable"] += not stands_for_box(annotation, kind)
                 tally["repeats"] += kind == BOX
         elif kind == BROKEN:
             note("broken", annotation, reason)

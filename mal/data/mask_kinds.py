@@ -47,6 +47,15 @@ def verdicts(coco: CocoDict) -> list[Verdict]:
     return found
 
 
+def stands_for_box(annotation: dict[str, Any], kind: str) -> bool:
+    """Whether a mask is a polygon that only repeats its box, as tools write boxes; run lengths that do were painted.
+
+    Args:
+        kind: the verdict on it.
+    """
+    return kind == BOX and not isinstance(annotation["segmentation"], dict)
+
+
 def with_masks(coco: CocoDict) -> CocoDict:
     """The part of a file whose annotations have a mask that can be decoded."""
     kinds = verdicts(coco)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mal.data.annotations import CocoDict, decode_mask, encode_mask
 from mal.data.mask_formats import decode_runs
-from mal.data.mask_kinds import BOX, verdicts
+from mal.data.mask_kinds import stands_for_box, verdicts
 from mal.engine.runtime import numpy_generator
 from mal.errors import AnnotationError, ConfigError
 
@@ -71,11 +71,7 @@ def look(human: CocoDict, drawn: Collection[int]) -> None:
     """
     rows = _those(human, drawn)
     kinds = [kind for kind, _ in verdicts({**human, "annotations": rows})]
-    boxes = [
-        row["id"]
-        for row, kind in zip(rows, kinds, strict=True)
-        if kind == BOX and isinstance(row["segmentation"], list)
-    ]
+    boxes = [row["id"] for row, kind in zip(rows, kinds, strict=True) if stands_for_box(row, kind)]
     if not boxes:
         return
     text = f"{len(boxes)} of the {len(rows)} masks that are learned from are polygons that only repeat their box"
