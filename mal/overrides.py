@@ -29,6 +29,7 @@ PATHS = frozenset(
         "data.val.parts",
         "roots.coco",
         "roots.lvis",
+        "roots.voc",
         "roots.coco_stuff",
         "roots.ade20k",
         "roots.refcoco",
@@ -39,6 +40,7 @@ PATHS = frozenset(
         "attentionshift.tokens.stem.checkpoint",
         "simformer.network.checkpoint",
         "partialres.network.text.vectors",
+        "partialres.network.text.checkpoint",
         "store",
         "train.start",
     }

@@ -108,10 +108,11 @@ def test_every_path_is_a_setting_that_takes_text():
     assert ours <= settings().keys()
     assert {name for name in ours if settings()[name] not in (str, str | None)} == set()
     likely = {"annotations", "images", "parts", "root", "store", "start", "cluster", "uri"}
-    likely |= {"checkpoint", "file", "val_file"}
+    likely |= {"checkpoint", "file", "val_file", "vectors"}
     # whose initial weights heads, or a network, have
     initial = {"segmenter.heads.start", "attentionshift.detector.mask.start", "partialres.res.start"}
     assert {name for name in settings() if name.rpartition(".")[2] in likely} - initial <= ours
+    assert {name for name in settings() if name.startswith("roots.")} <= ours
 
 
 REFUSED = [
