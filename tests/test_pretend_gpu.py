@@ -1,0 +1,118 @@
+"""Every method and segmenter runs on a pretend GPU, where no tensor may be left on the CPU, and ends as it does here.
+
+A GPU run that nobody made is not made by this: kernels, half precision, compilation and speed are tests marked `cuda`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from language_models import write
+from pretend_gpu import GPU, DeviceMismatchError, OnGpu, pretend_gpu
+from torch import nn
+
+from mal.config import Config
+from mal.engine.graph import in_order
+from mal.engine.store import Store
+from mal.request import Graph
+from mal.run import run
+
+RUNS = {
+    "mal, mask_rcnn": ("segmenter=mask_rcnn_tiny",),
+    "mal, cascade": ("segmenter=cascade_tiny",),
+    "mal, solov2": ("segmenter=solov2_tiny",),
+    "mal, mask2former": ("segmenter=mask2former_tiny",),
+    "mal, swin, query decoder": ("segmenter=none", "encoder=swin_nano", "decoder=query"),
+    "attentionshift": ("labeler=attentionshift", "segmenter=none"),
+    "bestie": ("labeler=bestie", "segmenter=none"),
+    "simformer": ("labeler=simformer", "simformer.pseudo.kind=own"),
+    "partialres": ("labeler=partialres",),
+    "partialres's rival": ("labeler=partialres", "partialres.network.model=query"),
+    "partialres, language model": (
+        "labeler=partialres",
+        "partialres.network.text.encoder=transformer",
+        "partialres.network.text.checkpoint={language_model}",
+    ),
+}
+
+
+def metrics(compose: Callable[..., Config], store: Path, *settings: str) -> dict[str, float]:
+    """Of all stages of a run: `stage.metric` → value."""
+    plain = ("train.precision=fp32", "segmenter.precision=fp32", "train.compile=false", "crf.backend=torch")
+    config = compose("profile=smoke", "tracking=none", "train.workers=0", f"store={store}", *plain, *settings)
+    run(config)
+    found = Store(store)
+    stages = in_order(Graph(config, found, torch.device(config.device)).targets())
+    return {
+        f"{stage.name}.{name}": metric["value"]
+        for stage in stages
+        for name, metric in found.read(stage.name, stage.key)["metrics"].items()
+        if metric["value"] is not None
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*RUNS])
+def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu(compose: Callable[..., Config], tmp_path: Path, name: str) -> None:
+    write(tmp_path / "language", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    settings = [each.format(language_model=tmp_path / "language") for each in RUNS[name]]
+    expected = metrics(compose, tmp_path / "cpu", "device=cpu", *settings)
+    with pretend_gpu():
+        found = metrics(compose, tmp_path / "gpu", "device=cuda", *settings)
+    assert found.keys() == expected.keys()
+    losses = {name for name in expected if name.startswith("train_")}  # predictions may turn over by their rounding
+    assert losses
+    assert {name: found[name] for name in losses} == pytest.approx(
+        {name: expected[name] for name in losses}, rel=1e-2, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        (lambda gpu, cpu: gpu + cpu, DeviceMismatchError),
+        (lambda gpu, cpu: cpu + gpu, DeviceMismatchError),
+        (lambda gpu, cpu: torch.cat([gpu, cpu]), DeviceMismatchError),
+        (lambda gpu, cpu: nn.functional.linear(cpu, gpu.new_ones(2, 4)), DeviceMismatchError),
+        (lambda gpu, cpu: cpu[gpu[:, 0].long()], DeviceMismatchError),
+        (lambda gpu, _: gpu.numpy(), TypeError),
+        (lambda gpu, _: np.asarray(gpu), TypeError),
+    ],
+)
+def test_what_a_gpu_refuses_is_refused(operation: Callable[..., object], error: type[Exception]) -> None:
+    with pretend_gpu() as gpu:
+        here, there = torch.rand(3, 4), torch.rand(3, 4, device=gpu)
+        with pytest.raises(error):
+            operation(there, here)
+
+
+def test_what_a_gpu_takes_is_taken_and_stays_there() -> None:
+    with pretend_gpu() as gpu:
+        here = torch.arange(12.0).reshape(3, 4)
+        there = here.to(gpu)
+        results = [there * 2, there @ there.T, there[torch.tensor([0, 1])], there * torch.tensor(2.0), there[0],
+                   there.new_zeros(2), torch.zeros_like(there), there.new_tensor([1]), there.max(1).values]  # fmt: skip
+        assert all(isinstance(each, OnGpu) and each.device == GPU for each in results)
+        assert torch.equal((there * 2).cpu(), here * 2)
+        assert there.cpu().numpy().tolist() == here.tolist() == there.tolist()
+        assert float(there.sum()) == 66
+
+
+def test_a_network_learns_there_what_it_learns_here() -> None:
+    def learned(device: torch.device) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).to(device)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+        for _ in range(3):
+            loss = network(torch.rand(5, 4).to(device)).square().mean(0)[torch.tensor([0, 2])].sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return network[0].weight.detach().cpu()
+
+    expected = learned(torch.device("cpu"))
+    with pretend_gpu() as gpu:
+        assert torch.equal(learned(gpu), expected)
+    assert type(nn.Linear(1, 1).weight) is nn.Parameter
