@@ -1,5 +1,8 @@
-"""People's own words in figures: in installed fonts that have their letters, or as □ where there is none."""
+"""People's own words in figures: in installed fonts that have their letters."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from unicodedata import category
 
@@ -12,31 +15,45 @@ from mal.engine.findings import some
 from mal.engine.notes import say_once
 
 OWN = "DejaVu Sans"  # matplotlib brings it
-ABSENT = "□"
 UNSEEN = ("Cc", "Cf", "Mn", "Me")  # Unicode's categories of what has no place of its own: controls, marks on letters
 
 
-def letter(figure: Figure) -> None:
-    """Before a figure is written: give each text whose letters matplotlib's font lacks a font that has them.
+@contextmanager
+def lettered(figure: Figure) -> Iterator[None]:
+    """In it a figure is drawn: each text whose letters matplotlib's font lacks has fonts that have them.
 
-    Letters that no installed font has are replaced and counted on standard error; matplotlib would warn of each.
+    Letters that no installed font has are frames, which is said once on standard error; matplotlib would warn of each.
     """
-    absent: dict[str, None] = {}
+    absent: set[str] = set()
+    for axis in (axis for axes in figure.get_axes() for axis in (axes.xaxis, axes.yaxis)):
+        strange = _strange("".join(label.get_text() for label in axis.get_ticklabels(which="both")))
+        if strange:  # a tick's text is made anew whenever it is drawn
+            axis.set_tick_params(which="both", labelfontfamily=_families(strange))
+        absent |= strange
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        strange = {sign for sign in text.get_text() if sign != "\n" and ord(sign) not in _signs(OWN)}
-        if not strange:
-            continue
-        found = {sign: name for sign in sorted(strange) if (name := _family(sign)) is not None}
-        text.set_fontfamily([OWN, *dict.fromkeys(found.values())])
-        lost = {sign: "" if category(sign) in UNSEEN else ABSENT for sign in sorted(strange - found.keys())}
-        text.set_text("".join(lost.get(sign, sign) for sign in text.get_text()))
-        absent |= dict.fromkeys(sign for sign, shown in lost.items() if shown)
-    if absent:
+        if strange := _strange(text.get_text()):
+            text.set_fontfamily(_families(strange))
+            absent |= strange
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+    lost = sorted(sign for sign in absent if _family(sign) is None and category(sign) not in UNSEEN)
+    if lost:
         say_once(
-            f"no installed font has the letters {some(absent)}, which figures show as {ABSENT}; install one that has "
-            "them, such as Noto"
+            f"no installed font has the letters {some(lost)}, which figures show as frames; install one that has them, "
+            "such as Noto"
         )
+
+
+def _strange(text: str) -> set[str]:
+    """The letters that matplotlib's font lacks."""
+    return {sign for sign in text if sign != "\n" and ord(sign) not in _signs(OWN)}
+
+
+def _families(letters: set[str]) -> list[str]:
+    found = (_family(sign) for sign in sorted(letters))
+    return [OWN, *dict.fromkeys(name for name in found if name is not None)]
 
 
 @cache

@@ -20,7 +20,7 @@ from analysis.drawing import (
     sample_mask,
 )
 from analysis.images import by_id
-from analysis.lettering import letter
+from analysis.lettering import lettered
 from analysis.records import Json
 
 EXAMPLES = 10
@@ -111,8 +111,8 @@ def _save(out: Path, drawn: list[np.ndarray], chosen: list[Row], *, columns: int
     if not drawn:
         write(nothing, 1, HEADER + CELL / 2)
     figure.figimage(sheet, zorder=-1)
-    letter(figure)
-    figure.savefig(out, dpi=DPI)
+    with lettered(figure):
+        figure.savefig(out, dpi=DPI)
 
 
 def _expression(annotation: Json) -> str:

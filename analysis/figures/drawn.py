@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.lettering import letter
+from analysis.lettering import lettered
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.3, 6.9  # inches: a column, and a page of two
@@ -98,11 +98,11 @@ def write(figure: Figure, caption: str, folder: Path, name: str) -> Path:
         The PNG.
     """
     _note(figure, caption.partition("\n\n")[0])
-    letter(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out; another time would take as long and change nothing
-    for kind, metadata in UNDATED.items():
-        figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
+    with lettered(figure):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out; another time would take as long and change nothing
+        for kind, metadata in UNDATED.items():
+            figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
     return folder / f"{name}.png"
 

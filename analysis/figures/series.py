@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from analysis.columns import LABELERS, METHOD, labeler_name, method_of
 from analysis.figures.drawn import Sketch, styled
 from analysis.figures.results import Group, LeftOut, Results
-from analysis.lettering import letter
+from analysis.lettering import lettered
 from analysis.lineage import Settings, differing, lineage, settings_of, told_apart
 from analysis.recipes import recipe_name
 from analysis.records import Record, address
@@ -256,6 +256,6 @@ def draw_one(
     record = next(record for record in results.records if record["stage"] == stage)
     with styled():
         figure, _, _ = draw(record, results)
-        letter(figure)
-        figure.savefig(out)
+        with lettered(figure):
+            figure.savefig(out)
     return out
