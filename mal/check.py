@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.census import Census, crowd_sentence, take, words
+from mal.data.expressions import words_in
 from mal.data.headers import ABSENT, Header, read_headers, size_fits, turned_sentence
 from mal.data.joins import compare_categories
 from mal.data.view_findings import LOOKS
@@ -105,6 +106,8 @@ def report(
         censuses.append(census)
     if len(censuses) == 2 and all(censuses):
         between = list(_between(censuses[0], censuses[1]))  # type: ignore[arg-type]
+        if view == "expressions" and val is not None:
+            between += _strangers(boxes, val)
         lines += [f"{boxes} and {val}:", *_lines(between)] if between else []
         findings += between
     lines.append(_summary(findings))
@@ -247,6 +250,17 @@ def _between(train: Census, val: Census) -> Iterator[Finding]:
         )
     if train.has_masks and not val.has_masks:
         yield Finding(NOTE, "the first has human masks and the second has none: no segmenter can be measured")
+
+
+def _strangers(train: Path, val: Path) -> Iterator[Finding]:
+    """That two files' expressions have no word in common."""
+    known, asked = (words_in(read(path, masks=False)) for path in (train, val))
+    if known and asked and not known & asked:
+        text = f"no expression of the second ({some(sorted(asked))}) has a word that the first's have"
+        way_out = (
+            "use the same words (only a language model, partialres.network.text.encoder=transformer, knows others)"
+        )
+        yield Finding(MISLEADS, f"{text} ({some(sorted(known))}); {way_out}")
 
 
 def _lines(findings: list[Finding]) -> list[str]:

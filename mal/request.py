@@ -189,28 +189,29 @@ class Graph:
         return notes
 
     def _one_file_note(self) -> str | None:
-        """That what is scored on validation images has learned their answers.
+        """Whose scores say less than they seem to, as it is scored on files whose answers it has learned.
 
-        Boxes are none: masks of the images that they are learned from are what a labeler is for.
+        A labeler that learns from boxes or points has not: it is for the masks of the very images that it learns from.
         """
-        learned = None if self.trains_nothing or not self.learns else self.context.labeler_train
         answers = self.method is not None and (
             self.ends_elsewhere or self.method.detect is not None or self.method.view == "expressions"
         )
-        scored = {
-            f"labeler={self.config.labeler.name}": learned if answers else None,
-            f"segmenter={self.config.segmenter.name}": self.train if self._trains_segmenters() else None,
-        }
+        learned = self.context.labeler_train if answers and self.learns else None
+        named = "data.train" if learned is None or learned.dataset is None else "data.labeler_train"
+        scored = [
+            (named, learned, f"labeler={self.config.labeler.name}"),
+            (
+                "data.train",
+                self.train if self._trains_segmenters() else None,
+                f"segmenter={self.config.segmenter.name}",
+            ),
+        ]
         same = [
-            name
-            for name, split in scored.items()
+            f"{files} and data.val are the same files, so {name} is scored on what it learned from"
+            for files, split, name in scored
             if split is not None and self.val is not None and split.sources and split.sources == self.val.sources
         ]
-        if not same:
-            return None
-        return (
-            f"data.train and data.val are the same files: scores of {' and '.join(same)} are of answers that it learned"
-        )
+        return "; ".join(same) or None
 
     def _parts_note(self) -> str | None:
         """What must be said of the validation objects' parts."""

@@ -126,3 +126,16 @@ def test_a_list_of_expressions_is_sent_to_the_command_that_converts_it(
     code, said = checked(file, "expressions", capsys)
     assert code == 1
     assert "python -m mal.expressions json" in said[1]
+
+
+@pytest.mark.parametrize(("text", "misleads"), [("a mauve sphere", True), ("a mauve star", False), (None, False)])
+def test_two_files_of_expressions_without_a_word_in_common_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, misleads: bool
+) -> None:
+    train, val = coco_file(tmp_path, "train"), coco_file(tmp_path, "val", first=11)
+    edit(train, each(expressions=["the red star"]))
+    edit(val, each(expressions=[] if text is None else [text]))
+    images = str(tmp_path / "images")
+    main([str(train), "--images", images, "--val", str(val), "--expressions"])
+    sentence = "no expression of the second (a, mauve, sphere) has a word that the first's have (red, star, the)"
+    assert (sentence in capsys.readouterr().out) == misleads

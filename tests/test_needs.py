@@ -312,7 +312,7 @@ def test_one_file_for_training_and_validation_is_noted_where_its_answers_are_lea
     two = graph(compose, own, *settings).notes()
     same = [f"data.val.{name}={getattr(config(compose, own).data.train, name)}" for name in ("annotations", "images")]
     one = graph(compose, own, *settings, *same).notes()
-    sentence = f"data.train and data.val are the same files: scores of {noted} are of answers that it learned"
+    sentence = f"data.train and data.val are the same files, so {noted} is scored on what it learned from"
     assert (sentence in one) == (noted is not None)
     assert not any("the same files" in note for note in (two if noted else [*one, *two]))
 

@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from language_models import KINDS, PIECES, write
-from transformers import ViTConfig
+from transformers import GPT2Config, GPT2Model, ViTConfig
 
 from mal.errors import ConfigError, WeightsError
-from mal.methods.partialres import checks, lessons
+from mal.methods.partialres import checks, columns, lessons
 from mal.methods.partialres.checkpoint import FILE, load
+from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.network import TextConfig
 from mal.methods.partialres.data import TrainingObjects, collate
 from mal.methods.partialres.language_model import LanguageModel
@@ -46,7 +48,7 @@ def test_a_vector_is_the_models_largest_output_over_the_expressions_own_pieces(t
     model, ours = write(tmp_path, kind).double(), encoder(tmp_path).double().eval()
     tokenizer = KINDS[kind][1]()
     tokenizer.no_padding()
-    lexicon = lexicon_of(of(tmp_path), ())
+    lexicon = Subwords.of_folder(tmp_path)
     words = side_by_side([lexicon.encode(text, 15) for text in TEXTS])
     found = ours(words).double()
     assert found.shape == (3, ours.channels) == (3, 12)
@@ -111,18 +113,30 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-def _vision(folder: Path) -> None:
-    ViTConfig().save_pretrained(folder)
+def _replaced(name: str, **values: object) -> Callable[[Path], None]:
+    def replaced(folder: Path) -> None:
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**found, **values}))
+
+    return replaced
 
 
-def _wider(folder: Path) -> None:
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 3}))
+def _moved_piece(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["vocab"]["star"] = 4000
+    (folder / "tokenizer.json").write_text(json.dumps(found))
 
 
-def _fewer_pieces(folder: Path) -> None:
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**settings, "vocab_size": 3, "pad_token_id": 0}))
+def _no_unknown(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["unk_token"] = "[NONE]"
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+def _sharded(folder: Path) -> None:
+    for part in (1, 2):
+        shutil.copy(folder / "model.safetensors", folder / f"model-0000{part}-of-00002.safetensors")
+    (folder / "model.safetensors").unlink()
 
 
 @pytest.mark.parametrize(
@@ -131,14 +145,20 @@ def _fewer_pieces(folder: Path) -> None:
         (lambda folder: _cut(folder / "config.json"), "config.json is no JSON"),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json names no model_type"),
         (
-            lambda folder: (folder / "config.json").write_text('{"model_type": "no such"}'),
-            "a no such is no text encoder",
+            lambda folder: (folder / "config.json").write_text('{"model_type": "x"}'),
+            "of the type x, .* cannot be built",
         ),
         (lambda folder: _cut(folder / "tokenizer.json"), "tokenizer.json is none that the library tokenizers reads"),
+        (_no_unknown, "tokenizer.json cannot cut every word into pieces"),
+        (_moved_piece, "the tokenizer has 4001 pieces and its model 16: they do not belong together"),
         (lambda folder: _cut(folder / "model.safetensors"), "model.safetensors cannot be read"),
-        (_vision, "a vit is no text encoder that transformers can build"),
-        (_wider, r"lacks \d+ weights of the model that its config.json describes"),
-        (_fewer_pieces, "cannot be read|do not belong together|lacks"),
+        (
+            lambda folder: ViTConfig().save_pretrained(folder),
+            "does not make a text into a vector for each",
+        ),
+        (_replaced("config.json", num_hidden_layers=3), "lacks 16 weights, and 0 have another shape"),
+        (_replaced("config.json", vocab_size=40), "lacks 0 weights, and 1 have another shape, such as embeddings.word"),
+        (_replaced("config.json", vocab_size=3, pad_token_id=0), "has 16 pieces and its model 3"),
     ],
 )
 def test_what_is_no_text_encoder_is_a_sentence_with_a_way_out(tmp_path: Path, damage, message: str) -> None:
@@ -147,6 +167,38 @@ def test_what_is_no_text_encoder_is_a_sentence_with_a_way_out(tmp_path: Path, da
     with pytest.raises(WeightsError, match=message) as error:
         encoder(tmp_path)
     assert "hf download NAME --local-dir FOLDER" in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_weights_in_several_files_are_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    _sharded(tmp_path)
+    with pytest.raises(WeightsError, match=r"its weights in model-00001-of-00002\.safetensors, .*save_pretrained"):
+        Subwords.of_folder(tmp_path)
+
+
+def test_a_tokenizer_of_before_models_named_their_type_is_read(tmp_path: Path) -> None:
+    """As the hub's bert-base-uncased has it."""
+    write(tmp_path)
+    found = json.loads((tmp_path / "tokenizer.json").read_text())
+    del found["model"]["type"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
+    subwords = Subwords.of_folder(tmp_path)
+    assert subwords.all_unknown(["zebra"])
+    assert subwords.knows("star")
+
+
+def test_a_model_that_transformers_does_not_list_as_a_text_encoder_may_be_one(tmp_path: Path) -> None:
+    write(tmp_path, "roberta")
+    GPT2Model(GPT2Config(vocab_size=260, n_embd=12, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    assert encoder(tmp_path).channels == 12
+
+
+def test_padding_that_is_no_piece_and_texts_without_one_are_read(tmp_path: Path) -> None:
+    write(tmp_path, pad_token_id=-1)
+    found = encoder(tmp_path).eval()
+    assert found.filler == 0
+    assert found(side_by_side([[], []])).isfinite().all()
 
 
 def test_a_transformer_without_a_folder_is_refused_before_any_work(compose) -> None:
@@ -154,9 +206,38 @@ def test_a_transformer_without_a_folder_is_refused_before_any_work(compose) -> N
         checks.check(changed(compose, "network.text.encoder=transformer"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("network.text.checkpoint=bert",), "checkpoint=bert is for partialres.network.text.encoder=transformer"),
+        (
+            ("network.text.encoder=transformer", "network.text.checkpoint=bert", "network.text.vectors=glove.txt"),
+            "vectors=glove.txt is for partialres.network.text.encoder=gru, and it is transformer",
+        ),
+    ],
+)
+def test_a_file_for_the_other_encoder_is_refused(compose, settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checks.check(changed(compose, *settings))
+
+
+@pytest.mark.parametrize(
+    ("folder", "rate", "name"),
+    [
+        ("/models/bert-base", ".1", "bert-base"),
+        ("/models/bert-base/", "0", "bert-base, frozen"),
+        ("/hub/models--google--bert-mini/snapshots/0a1b", ".1", "bert-mini"),
+    ],
+)
+def test_tables_name_the_model(compose, folder: str, rate: str, name: str) -> None:
+    settings = ("network.text.encoder=transformer", f"network.text.checkpoint={folder}", f"network.text.rate={rate}")
+    assert columns.of_method(changed(compose, *settings))["text"] == name
+    assert "text" not in columns.of_method(changed(compose))
+
+
 def test_a_lexicon_survives_a_file(tmp_path: Path) -> None:
     write(tmp_path)
-    for lexicon in (Subwords.of_folder(tmp_path), lexicon_of(TextConfig(), TEXTS)):
+    for lexicon in (Subwords.of_folder(tmp_path), lexicon_of(PartialresConfig(), TEXTS)):
         assert is_plain(lexicon.plain())
         assert restored(lexicon.plain()) == lexicon
     for wrong in ({"tokenizer": "{}"}, {"tokenizer": "{}", "model": 3}, "words", None):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from language_models import write
 
 from mal.engine import notes
 from mal.engine.graph import Workdir, in_order
@@ -78,32 +79,62 @@ def test_a_run_says_so_before_it_predicts(compose, tmp_path: Path, name: str) ->
         stage.work(workdir)
 
 
-@pytest.mark.parametrize(
-    ("text", "settings", "refused"),
-    [
-        ("a mauve sphere", (), True),
-        ("a mauve sphere", ("network.text.words=2",), True),
-        ("a mauve star", (), False),
-        ("a mauve star", ("network.text.words=2",), True),
-    ],
-)
-def test_files_without_a_word_in_common_are_refused_before_anything_is_trained(
-    compose, tmp_path: Path, text: str, settings: tuple[str, ...], refused: bool
-) -> None:
-    """Whatever the views of an earlier run are; a dry run says so, too."""
-    draw(tmp_path)
-    coco = json.loads((tmp_path / "annotations.json").read_text())
-    coco["annotations"] = [{**each, "expressions": [text]} for each in coco["annotations"]]
-    (tmp_path / "val.json").write_text(json.dumps(coco))
+def of_files(compose, folder: Path, train: str | None, val: str | None, *settings: str) -> Graph:
+    """A run on files whose objects all have one expression, or none."""
+    draw(folder)
+    coco = json.loads((folder / "annotations.json").read_text())
     config = changed(compose, *settings)
     config.data.format, config.data.name, config.data.root = "coco", "own", None
-    for name, file in (("train", "annotations.json"), ("val", "val.json")):
+    for name, text in (("train", train), ("val", val)):
+        texts = [] if text is None else [text]
+        content = {**coco, "annotations": [{**each, "expressions": texts} for each in coco["annotations"]]}
+        (folder / f"{name}.json").write_text(json.dumps(content))
         split = getattr(config.data, name)
-        split.annotations, split.images = str(tmp_path / file), str(tmp_path / "images")
-    graph = Graph(config, Store(tmp_path / "store"), CPU)
-    if not refused:
-        graph.check()
-        return
+        split.annotations, split.images = str(folder / f"{name}.json"), str(folder / "images")
+    return Graph(config, Store(folder / "store"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "settings", "message"),
+    [
+        (
+            "the red star",
+            "a mauve sphere",
+            (),
+            r"no validation expression \('a mauve sphere'\) has a word that",
+        ),
+        ("the red star", "a mauve star", (), None),
+        ("the red star", "a mauve star", ("network.text.words=2",), "has a word among the first 2 that the training"),
+        ("a long way to the star", "star", ("network.text.words=5",), "has a word that the training expressions have"),
+        ("left", "right", ("image.flip=false",), "has a word that the training expressions have"),
+        ("left", "right", ("image.flip=true",), None),  # a mirrored image has it
+        (None, "star", (), None),  # the view's stage says what is missing
+        ("star", None, (), None),
+        (
+            "the star",
+            "左边的",
+            ("language model",),
+            r"no validation expression \('左边的'\) has a word that the language",
+        ),
+        (
+            "左边的",
+            "the star",
+            ("language model",),
+            r"no training expression \('左边的'\) has a word that the l",
+        ),
+        ("the star", "red", ("language model",), None),
+    ],
+)
+def test_expressions_of_which_no_word_will_be_known_are_refused_before_anything_is_trained(
+    compose, tmp_path: Path, train: str | None, val: str | None, settings: tuple[str, ...], message: str | None
+) -> None:
+    if settings == ("language model",):
+        write(tmp_path / "bert")
+        settings = ("network.text.encoder=transformer", f"network.text.checkpoint={tmp_path / 'bert'}")
+    graph = of_files(compose, tmp_path, train, val, *settings)
     for _ in range(2):  # the second time by what is remembered
-        with pytest.raises(ConfigError, match=f"no validation expression \\('{text}'\\) has a word"):
+        if message is None:
             graph.check()
+        else:
+            with pytest.raises(ConfigError, match=message):
+                graph.check()

@@ -112,14 +112,21 @@ def test_nothing_that_a_name_holds_is_markup(tmp_path):
 
 
 def test_a_card_has_what_was_said_of_its_object(tmp_path):
-    said = [{"expressions": ["the red one", "left"]}, {"expression": HOSTILE[0]}, {"expressions": [3]}, {}]
-    labels = write_labels(tmp_path, images=1, each=4)
+    said = [{"expressions": ["the red one", "left"]}, {"expression": HOSTILE[0]}, {"expressions": [3, "x"]}, {},
+            {"expressions": ["a", "b", "c", "d", "e"]}]  # fmt: skip
+    labels = write_labels(tmp_path, images=1, each=5)
     coco = json.loads(labels.read_text())
     coco["annotations"] = [{**each, **more} for each, more in zip(coco["annotations"], said, strict=True)]
     labels.write_text(json.dumps(coco))
     about, cards = data_of(write_review(labels, tmp_path / "images", tmp_path / "page.html"))
     found = {item[0]: card["texts"] for item, card in zip(about["items"], cards, strict=True)}
-    assert found == {"10": ["the red one", "left"], "11": [HOSTILE[0]], "12": [], "13": []}
+    assert found == {
+        "10": ["the red one", "left"],
+        "11": [HOSTILE[0]],
+        "12": ["x"],
+        "13": [],
+        "14": ["a", "b", "c", "… and 2 more"],
+    }
 
 
 def test_ids_that_a_script_cannot_count_are_text(tmp_path):

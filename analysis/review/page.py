@@ -12,10 +12,9 @@ from analysis.pages import render
 from analysis.records import Json, grouped
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import LIMIT, Ranking, covered, rank
-from mal.data.expressions import of_annotation
 from mal.engine.files import atomic_write
-from mal.errors import AnnotationError
 
+TEXTS = 3  # that a card has room for
 PART = 50  # masks whose pictures are one piece of JSON, parsed when the first of them is shown
 ORDERS = {
     "quality": "by predicted IoU with the mask a human would draw",
@@ -120,8 +119,9 @@ def _card(annotation: Json, record: Json, share: float) -> Json:
 
 
 def _texts(annotation: Json) -> list[str]:
-    """What was said of the object, which its mask was made from; nothing where it is no text."""
-    try:
-        return of_annotation(annotation)
-    except AnnotationError:
-        return []
+    """What was said of the object; of many texts the first few, and how many others there are."""
+    given = annotation.get("expressions"), annotation.get("expression")
+    texts = [*(given[0] if isinstance(given[0], list) else ()), given[1]]
+    known = [text for text in texts if isinstance(text, str)]
+    more = len(known) - TEXTS
+    return [*known[:TEXTS], *([f"… and {more} more"] if more > 0 else [])]

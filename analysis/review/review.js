@@ -66,7 +66,7 @@ function card(item) {
   entry.ariaLabel = [name, value, ...texts, ...why].join(", ");
   entry.append(picture(item, name),
     element("div", { className: "name" }, element("bdi", { textContent: name }), element("b", { textContent: value })),
-    ...texts.map((textContent) => element("q", { className: "text", dir: "auto", textContent, title: textContent })),
+    ...texts.map((textContent) => element("q", { className: "text", title: textContent }, element("bdi", { textContent }))),
     element("div", { className: "why", textContent: why.join("; ") }),
     element("div", { className: "choices" }, ...buttons));
   mark(entry);

@@ -84,6 +84,16 @@ def expressions_only(
     return {**view, "annotations": annotations}
 
 
+def words_in(coco: Mapping[str, Any]) -> set[str]:
+    """Every word of a file's own expressions, those of crowds left out.
+
+    Raises:
+        AnnotationError: see `of_annotation`.
+    """
+    objects = (annotation for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
+    return {word for annotation in objects for text in of_annotation(annotation) for word in words(text)}
+
+
 def _ambiguous(annotations: list[dict[str, Any]]) -> list[str]:
     """That expressions are said of several objects of an image, if some are."""
     meant: dict[tuple[Any, ...], set[int]] = {}

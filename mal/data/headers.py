@@ -74,22 +74,29 @@ def lies_on_its_side(entry: dict[str, Any], header: Header) -> bool:
     return header.orientation in QUARTERS and size == annotated and header.width != header.height
 
 
-def turned_sentence(read: list[tuple[dict[str, Any], Header | str]], *, texts: bool = False) -> str | None:
+def turned_sentence(
+    read: list[tuple[dict[str, Any], Header | str]], *, texts: bool = False, sized: bool = True
+) -> str | None:
     """What to say of images whose boxes may have been drawn on another view than the stored one; None without any.
 
     Args:
         texts: whether something is said of objects, such as "on the left", which is another side in another view.
+        sized: whether the sizes were written with the boxes, and tell on which view these were drawn.
     """
     known = [(entry, header) for entry, header in read if isinstance(header, Header)]
-    turned = [file_name(entry) for entry, header in known if is_ambiguous(entry, header)]
+    turned = [
+        file_name(entry)
+        for entry, header in known
+        if is_ambiguous(entry, header) or (not sized and header.orientation != 1)
+    ]
     lying = [file_name(entry) for entry, header in known if texts and lies_on_its_side(entry, header)]
     said = []
     if turned:
         said.append(
             f"{len(turned)} of {len(read)} images looked at are turned or mirrored by their EXIF tag ({some(turned)}), "
-            "and the size does not tell whether their boxes are: the pixels are taken as they are stored. If the boxes "
-            "were drawn on the turned view, as browsers and most tools show it, store the images as they are seen (for "
-            "instance with mogrify -auto-orient)"
+            f"and {'the size does not tell' if sized else 'nothing tells'} whether their boxes are: the pixels are "
+            "taken as they are stored. If the boxes were drawn on the turned view, as browsers and most tools show it, "
+            "store the images as they are seen (for instance with mogrify -auto-orient)"
         )
     if lying:
         said.append(

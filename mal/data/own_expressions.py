@@ -51,7 +51,7 @@ def read_own(file: Path, images: Path) -> CocoDict:
     headers = _headers([*dict.fromkeys(entry["image"] for entry in entries)], images)
     _refuse([(place, _place_fault(entry, headers[entry["image"]])) for place, entry in enumerate(entries)], file)
     coco = _file(entries, headers)
-    if turned := turned_sentence([(image, headers[image["file_name"]]) for image in coco["images"]], texts=True):
+    if turned := turned_sentence([(image, headers[image["file_name"]]) for image in coco["images"]], sized=False):
         say(file, turned)
     return coco
 
@@ -101,14 +101,15 @@ def _as_written(fault: Fault) -> Fault:
 
 
 def _place_fault(entry: Entry, header: Header) -> Fault | None:
-    """What is wrong with an entry's box or mask, and whether they may be of the view that its header asks for."""
+    """What is wrong with an entry's box or mask, which may have been drawn on the image as viewers turn it."""
     fault = _misplaced(entry, header.width, header.height)
     if fault is None or header.orientation not in QUARTERS or _misplaced(entry, header.height, header.width):
         return fault
     return Fault(
-        f"{fault.kind} as it is stored",
-        f"{fault.text}. Viewers turn this image by a quarter, as its EXIF tag says, and there it fits: store the image "
-        "as it is seen (for instance with mogrify -auto-orient)",
+        "a box or mask that fits the turned image alone",
+        f"its box or mask is not inside the image of {header.width} x {header.height} pixels, as it is stored; viewers "
+        "turn this image by a quarter, as its EXIF tag says, and there it fits: store the image as it is seen (for "
+        "instance with mogrify -auto-orient)",
     )
 
 

@@ -5,7 +5,7 @@ from unicodedata import normalize
 DROPPED = ".,'!?\"()*#:;"
 SPLITTING = "-/"
 # the same in print and in other scripts' widths, which stand without spaces, and what has no width at all
-_DROPPED_TOO = "‘’‚‛“”„‟«»‹›…·•＂＇＃＊（）\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_DROPPED_TOO = "‘’‚‛“”„‟«»‹›…·•＂＇＃＊（）\u00ad\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufeff"
 _SPLITTING_TOO = "‐‑‒–—―−／－、。，．！？：；"
 _SPLITTING = SPLITTING + _SPLITTING_TOO
 _TABLE = str.maketrans(_SPLITTING, " " * len(_SPLITTING), DROPPED + _DROPPED_TOO)

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from mal.methods.partialres.config.sequence import ImageConfig
 from mal.methods.partialres.polygons import scale
+from mal.methods.partialres.sides import swapped
 from mal.segmenters.crop import GREY, View, padded
 
 Box = tuple[float, float, float, float]  # xywh, pixels of the image
@@ -24,7 +25,6 @@ Shares = Callable[[NDArray[np.int64], NDArray[np.int64], int, int], NDArray[np.f
 TRIES = 100  # windows that are drawn for each of
 WANTED = (0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the object inside, one after the other
 LEAST = 0.3  # of the object in the best of all these windows, else the image is shown whole
-SWAPPED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,6 @@ def mirrored(
     x, y, width, height = box
     turned = (image.shape[-1] - x - width, y, width, height)
     return image.flip(-1), turned, None if mask is None else mask[:, ::-1], swapped(words)
-
-
-def swapped(words: Sequence[str]) -> tuple[str, ...]:
-    """An expression with left and right in each other's place."""
-    return tuple(SWAPPED.get(word, word) for word in words)
 
 
 def small_mask(mask: NDArray[np.bool_], at: Placed, stride: int) -> Tensor:

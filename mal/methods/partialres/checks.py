@@ -3,6 +3,7 @@
 from mal.config import Config
 from mal.errors import ConfigError
 from mal.methods.partialres.config import PartialresConfig
+from mal.methods.partialres.config.network import TextConfig
 from mal.methods.partialres.subwords import WAY_OUT
 
 
@@ -26,8 +27,7 @@ def check(config: Config) -> None:
 
 def _check_network(own: PartialresConfig) -> None:
     network, image = own.network, own.image
-    if network.text.encoder == "transformer" and network.text.checkpoint is None:
-        raise ConfigError(f"partialres.network.text.encoder=transformer has no model; {WAY_OUT}")
+    _check_text(network.text)
     for divisor, why in (
         (4, "4 (positions of two axes)"),
         (network.heads, f"partialres.network.heads={network.heads}"),
@@ -47,6 +47,19 @@ def _check_network(own: PartialresConfig) -> None:
             )
     if image.scales[0] > image.scales[1]:
         raise ConfigError(f"partialres.image.scales={image.scales} must be [least, largest]")
+
+
+def _check_text(text: TextConfig) -> None:
+    """One of two encoders reads expressions, and each has a file that the other has not."""
+    part = "partialres.network.text"
+    if text.encoder == "transformer" and text.checkpoint is None:
+        raise ConfigError(f"{part}.encoder=transformer has no model; {WAY_OUT}")
+    for setting, value, encoder in (("checkpoint", text.checkpoint, "transformer"), ("vectors", text.vectors, "gru")):
+        if value is not None and text.encoder != encoder:
+            raise ConfigError(
+                f"{part}.{setting}={value} is for {part}.encoder={encoder}, and it is {text.encoder}; set that, or "
+                f"leave {setting} out"
+            )
 
 
 def _check_rows(own: PartialresConfig) -> None:

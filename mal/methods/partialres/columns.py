@@ -59,8 +59,14 @@ def of_method(config: Config, *, pseudo: bool = True) -> Json:
 
 
 def _text(own: PartialresConfig) -> Json:
-    """The language model by its folder's name, where there is one."""
-    return {} if own.network.text.checkpoint is None else {"text": Path(own.network.text.checkpoint).name}
+    """The language model by its folder's name, where there is one, and whether it is frozen."""
+    text = own.network.text
+    if text.checkpoint is None:
+        return {}
+    folder = Path(text.checkpoint).absolute()
+    if folder.parent.name == "snapshots":  # the hub's own cache: models--OWNER--NAME/snapshots/COMMIT
+        folder = Path(folder.parent.parent.name.rpartition("--")[2])
+    return {"text": f"{folder.name}, frozen" if text.rate == 0 else folder.name}
 
 
 def _about(context: Context) -> Json:

@@ -1,5 +1,6 @@
 """Partial-RES on a file of one's own: a labeler.pt's network draws what expressions mean, inside the given boxes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mal.methods.spec import OwnFiles
 from mal.methods.weights import usable
 
 NAMED = 10  # words that a message names
+LONGEST = 40  # letters of such a word
 
 
 def wrote(state: Any) -> bool:
@@ -43,17 +45,18 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
     strange = sorted(word for word in {word for text in texts for word in text[:most]} if not lexicon.knows(word))
     blank = sum(lexicon.all_unknown(text[:most]) for text in texts)
     if blank == len(texts):
-        knows = f"; it knows {some(lexicon.words, most=NAMED)}" if isinstance(lexicon, Vocabulary) else ""
+        named = lexicon.words if isinstance(lexicon, Vocabulary) else ()
+        knows = f"; it knows {_named(named)}" if named else ""
         return [
             Finding(
                 STOPS,
-                f"this labeler knows no word of any expression's first {most} ({some(strange, most=NAMED)}){knows}: "
+                f"this labeler knows no word of any expression's first {most} ({_named(strange)}){knows}: "
                 "use words that it knows, or train on expressions like yours",
             )
         ]
     if strange:
         what = number(len(strange), "word is", "words are")
-        found.append(Finding(NOTE, f"{what} new to this labeler, and read as unknown: {some(strange, most=NAMED)}"))
+        found.append(Finding(NOTE, f"{what} new to this labeler, and read as unknown: {_named(strange)}"))
     if blank:
         what = number(blank, "expression has", "expressions have")
         found.append(Finding(NOTE, f"{what} no known word: nothing says which object is meant"))
@@ -64,6 +67,11 @@ def look(state: Json, config: Config, coco: CocoDict) -> list[Finding]:
         what = number(long, "expression has", "expressions have")
         found.append(Finding(NOTE, f"{what} more than {most} words, of which the others are not read"))
     return found
+
+
+def _named(words: Sequence[str]) -> str:
+    """The first few words, those that are long cut."""
+    return some([word if len(word) <= LONGEST else f"{word[:LONGEST]}…" for word in words], most=NAMED)
 
 
 def check(state: Json, _: Config, path: Path) -> None:

@@ -15,10 +15,10 @@ from mal.engine.settings import Reads, settings
 from mal.methods.labelling import ShardLabeler
 from mal.methods.partialres import checks, columns, evaluation, lessons
 from mal.methods.partialres.course import course_of_masks
+from mal.methods.partialres.known_words import check_files
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, LABELS, PREDICTION, PSEUDO, REC, RES
-from mal.methods.partialres.shared_words import check_files
 from mal.methods.partialres.subwords import files_of
 from mal.methods.spec import Labels, Method, Training
 
@@ -177,7 +177,7 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
         from mal.methods.partialres.lexicon import lexicon_of
 
         settings = lessons.for_masks(config)
-        build(settings, lexicon=lexicon_of(settings.partialres.network.text, ()))
+        build(settings, lexicon=lexicon_of(settings.partialres, ()))
 
 
 def _res(context: Context, more: dict[str, Stage], *, pseudo: bool) -> Stage:

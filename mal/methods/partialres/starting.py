@@ -7,7 +7,6 @@ from mal.config import Config
 from mal.engine.findings import some
 from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
-from mal.methods.partialres.augment import swapped
 from mal.methods.partialres.checkpoint import FILE, PARTS, WEIGHTS, Network, build
 from mal.methods.partialres.lexicon import Lexicon, lexicon_of, restored
 from mal.methods.partialres.network import load_fitting
@@ -30,11 +29,8 @@ def starting_network(
     """
     read = config.partialres.network.text.words
     texts = [words[:read] for each in objects for words in each.expressions]
-    # a mirrored image's expression may have a word that no other has
-    mirrored = [swapped(words) for words in texts] if config.partialres.image.flip else []
     state = None if start is None else load_checkpoint(start / FILE, parts=PARTS)
-    text = config.partialres.network.text
-    lexicon = lexicon_of(text, [*texts, *mirrored]) if state is None else restored(state["words"])
+    lexicon = lexicon_of(config.partialres, texts) if state is None else restored(state["words"])
     network = build(config, lexicon=lexicon, rec=rec, load=start is None)
     if start is not None and state is not None:
         every = {word for words in texts for word in words} if isinstance(lexicon, Vocabulary) else set()

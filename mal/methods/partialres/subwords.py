@@ -18,6 +18,7 @@ FILES = (CONFIG, TOKENIZER, WEIGHTS)  # of a model's folder, as transformers wri
 BEHIND_PADDING = PADDING + 1  # piece i of the tokenizer has id i + 1, since its own 0 may be any piece
 SPECIAL = 2  # positions that some models (RoBERTa) count for padding, and no expression has
 SPACES = "\u2581\u0120"  # how SentencePiece and byte-level tokenizers write the space before a word
+NO_WORD = "\U0010fffd"  # which no tokenizer has a piece for
 WAY_OUT = (
     "partialres.network.text.checkpoint names the folder of a text encoder such as BERT or RoBERTa, downloaded by "
     "`hf download NAME --local-dir FOLDER`"
@@ -31,9 +32,19 @@ def files_of(folder: Path) -> dict[str, Path]:
         WeightsError: one is not there.
     """
     files = {name: folder / name for name in FILES}
-    if missing := [name for name, path in files.items() if not path.is_file()]:
-        raise WeightsError(f"{folder} has no {some(missing)}; {WAY_OUT}")
+    missing = [name for name, path in files.items() if not path.is_file()]
+    if missing == [WEIGHTS] and (others := sorted(path.name for path in folder.glob("*model*.*") if _is_weights(path))):
+        raise WeightsError(
+            f"{folder} has its weights in {some(others)}, and they are read from one {WEIGHTS}: load the model with "
+            "transformers, and save it by save_pretrained(FOLDER, max_shard_size='100GB')"
+        )
+    if missing:
+        raise WeightsError(f"{folder} has no {', '.join(missing)}; {WAY_OUT}")
     return files
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".bin", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -68,9 +79,15 @@ class Subwords:
         if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
             return f"{CONFIG} names no model_type"
         try:
-            self.encode(["word"], 1)
+            _ = self._cut
         except Exception as error:  # tokenizers raises bare Exceptions
             return f"{TOKENIZER} is none that the library tokenizers reads ({error})"
+        try:
+            for word in ("word", NO_WORD):
+                self.encode([word], 1)
+                self.knows(word)
+        except Exception as error:
+            return f"{TOKENIZER} cannot cut every word into pieces ({error})"
         return None
 
     @property
@@ -81,8 +98,8 @@ class Subwords:
 
     @property
     def pieces(self) -> int:
-        """How many the tokenizer knows."""
-        return self._cut.get_vocab_size()
+        """One more than the greatest number of a piece."""
+        return 1 + max(self._cut.get_vocab().values())
 
     def plain(self) -> dict[str, str]:
         """As a file has it; `lexicon.restored` is the way back."""
@@ -115,7 +132,6 @@ class Subwords:
 
     @cached_property
     def _unknown(self) -> int | None:
-        model = json.loads(self.tokenizer)["model"]
-        if model["type"] == "Unigram":
-            return model.get("unk_id")
-        return None if model.get("unk_token") is None else self._cut.token_to_id(model["unk_token"])
+        model = json.loads(self.tokenizer)["model"]  # Unigram's names a number, the others a piece
+        token = model.get("unk_token")
+        return model.get("unk_id") if token is None else self._cut.token_to_id(token)
