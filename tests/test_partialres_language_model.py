@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from language_models import KINDS, PIECES, write
-from transformers import GPT2Config, GPT2Model, ViTConfig
+from transformers import CLIPConfig, GPT2Config, GPT2Model, ViTConfig
 
 from mal.errors import ConfigError, WeightsError
 from mal.methods.partialres import checks, columns, lessons
@@ -156,6 +156,7 @@ def _sharded(folder: Path) -> None:
             lambda folder: ViTConfig().save_pretrained(folder),
             "does not make a text into a vector for each",
         ),
+        (lambda folder: CLIPConfig().save_pretrained(folder), "does not make a text into a vector for each"),
         (_replaced("config.json", num_hidden_layers=3), "lacks 16 weights, and 0 have another shape"),
         (_replaced("config.json", vocab_size=40), "lacks 0 weights, and 1 have another shape, such as embeddings.word"),
         (_replaced("config.json", vocab_size=3, pad_token_id=0), "has 16 pieces and its model 3"),

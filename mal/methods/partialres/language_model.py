@@ -40,8 +40,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.frozen = config.rate == 0
         self.model = _built(subwords)
-        embedding = self.model.get_input_embeddings()
-        pieces = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0  # 0: no model of texts
+        pieces = _pieces(self.model)
         if pieces and subwords.pieces > pieces:
             raise WeightsError(
                 f"the tokenizer has {subwords.pieces} pieces and its model {pieces}: they do not belong together; "
@@ -89,6 +88,15 @@ class LanguageModel(nn.Module):
         pieces = (words - BEHIND_PADDING).where(words != PADDING, self.filler)
         states = self.model(input_ids=pieces, attention_mask=present.long()).last_hidden_state.float()
         return states.masked_fill(~present[..., None], -torch.inf).amax(1)
+
+
+def _pieces(model: PreTrainedModel) -> int:
+    """How many pieces a model has embeddings of; 0 of one that reads no texts."""
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        return 0
+    return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0
 
 
 def _built(subwords: Subwords) -> PreTrainedModel:
