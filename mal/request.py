@@ -17,7 +17,6 @@ from mal.methods.mal import looks
 from mal.methods.registry import NONE, find
 from mal.methods.spec import Method
 from mal.methods.stages import label
-from mal.segmenters import unread
 from mal.segmenters.stages import Segmenters
 
 
@@ -78,7 +77,7 @@ class Graph:
         with."""
         for split in self.splits:
             compared = self.compared if needs.compares(split, self.config) else []
-            for method in self._named(split, compared):
+            for method in self.named(split, compared):
                 if method.has(self.context, split.name):
                     yield split, method
 
@@ -110,7 +109,7 @@ class Graph:
         detect = None if self.method is None else self.method.detect
         if detect is not None and self.val is not None and needs.compares(self.val, config):
             stages.append(evaluation.score(context, detect(context), own=True))
-        if self._trains_segmenters():
+        if self.trains_segmenters:
             trained = [self.segmenters.human()]
             if config.segmenter.mask_head:  # a detector without it is the same whatever the masks
                 trained.append(self.segmenters.train(self.labels(context.train)))
@@ -142,106 +141,10 @@ class Graph:
         assert self.method is not None  # a run without a labeler asks for none
         return label(self.context, split, self.method)
 
-    def notes(self) -> list[str]:
-        """What this run leaves out, and why."""
-        if self.trains_nothing:
-            return ["segmenter.weights=published: nothing is trained or labelled, a published segmenter is evaluated"]
-        notes = [] if (same := self._one_file_note()) is None else [same]
-        if self.ends_elsewhere:
-            return [*notes, *self._label_remarks()]
-        segmenter = self.config.segmenter
-        if (file := segmenter.human_checkpoint) is not None and not segmenter.mask_head:
-            notes.append(
-                f"segmenter.human_checkpoint={file} has nothing to do without masks (segmenter.mask_head=none): the "
-                "detector learns from boxes alone, and no retention is taken"
-            )
-        elif file is not None and self._trains_segmenters():
-            found = self.segmenters.found
-            what = found.layout.title if found.printed is None else found.printed.name
-            if (printed := self.segmenters.printed_here) is not None:
-                what = printed.words
-            notes.append(
-                f"segmenter.human_checkpoint={file}: no segmenter is trained on human masks; {what} stands for it"
-            )
-        if self._trains_segmenters() and (said := unread.note(segmenter)) is not None:
-            notes.append(said)
-        if small := self._stand_ins():
-            notes.append(f"{self.config.experiment}: in place of the paper's models, small ones: {', '.join(small)}")
-        for split in self._files():
-            notes += needs.notes(split, self.config)
-        for split in self.splits:
-            if not split.has_masks and split.census is not None:
-                notes.append(needs.without_masks(split) + self._lost_without_masks(split))
-        notes += self._label_remarks()
-        if (parts := self._parts_note()) is not None:
-            notes.append(parts)
-        if self.val is None:
-            notes.append(
-                "no validation split is named (data.val.annotations, data.val.images): nothing is scored on one"
-            )
-        if self.method is None:
-            notes.append("labeler=none: the run makes no masks")
-        elif self.config.segmenter.name == "none":
-            notes.append("segmenter=none: the run ends at mask quality")
-        looked_at = [part.encoder for part in (self.config.clustering, self.config.attention) if part.enabled]
-        if "pretrained" in looked_at and not self.config.encoder.pretrained and self.config.encoder.checkpoint is None:
-            notes.append(f"encoder={self.config.encoder.name} has no pre-trained weights: its features are random ones")
-        return notes
-
-    def _one_file_note(self) -> str | None:
-        """Whose scores say less than they seem to, as it is scored on files whose answers it has learned.
-
-        A labeler that learns from boxes or points has not: it is for the masks of the very images that it learns from.
-        """
-        answers = self.method is not None and (
-            self.ends_elsewhere or self.method.detect is not None or self.method.view == "expressions"
-        )
-        learned = self.context.labeler_train if answers and self.learns else None
-        named = "data.train" if learned is None or learned.dataset is None else "data.labeler_train"
-        scored = [
-            (named, learned, f"labeler={self.config.labeler.name}"),
-            (
-                "data.train",
-                self.train if self._trains_segmenters() else None,
-                f"segmenter={self.config.segmenter.name}",
-            ),
-        ]
-        same = [
-            f"{files} and data.val are the same files, so {name} is scored on what it learned from"
-            for files, split, name in scored
-            if split is not None and self.val is not None and split.sources and split.sources == self.val.sources
-        ]
-        return "; ".join(same) or None
-
-    def _parts_note(self) -> str | None:
-        """What must be said of the validation objects' parts."""
-        if self.config.data.val.parts is None:
-            return None
-        if not any(stage.name == "key_points_val" for stage in self.targets()):
-            return (
-                "data.val.parts: this run scores no key-points (labeler=attentionshift does, with "
-                "attentionshift.steps.mask_points.source=parts, on validation images in files with human masks)"
-            )
-        return None if self.val is None or self.val.parts is None else self.val.parts.remark
-
-    def _label_remarks(self) -> list[str]:
-        """What must be said of the labels of each split, as their method says it."""
-        read = [split for split in (self.train, self.val) if split is not None]
-        remarks = [method.remark(self.context, split) for split in read for method in self._named(split)]
-        return [remark for remark in remarks if remark]
-
-    def _named(self, split: Split, compared: list[Method] | None = None) -> list[Method]:
+    def named(self, split: Split, compared: list[Method] | None = None) -> list[Method]:
         """The labeler and, on validation images, those it is compared with: all that the config names, or these."""
         beside = [] if split.name != "val" else self.compared if compared is None else compared
         return list(dict.fromkeys([*([] if self.method is None else [self.method]), *beside]))
-
-    def _stand_ins(self) -> list[str]:
-        """The small models that an experiment of the paper's uses in place of the paper's."""
-        config = self.config
-        if not (config.experiment or "").rpartition("/")[2].startswith(("tab", "fig")):
-            return []
-        models = {"encoder": config.encoder.name, "segmenter": config.segmenter.name}
-        return [f"{group}={name}" for group, name in models.items() if name.endswith(("_nano", "_tiny"))]
 
     def censuses(self) -> list[str]:
         """What each split in files holds, in a line."""
@@ -257,26 +160,26 @@ class Graph:
         if self.ends_elsewhere:
             self._check_ends()
             return
-        for split in self._files():
+        for split in self.files():
             needs.check_boxes(split)
         for split, method in [] if self.trains_nothing else self.labelled():
             if method.view in ("boxes", "expressions"):
                 needs.check_all_boxes(split, labeler=method.name)
         for method in self._methods():
-            method.check_files(self.context, self._files())
+            method.check_files(self.context, self.files())
         for split in self.splits:
-            for method in [m for m in self._named(split) if m.human and not self.trains_nothing]:
+            for method in [m for m in self.named(split) if m.human and not self.trains_nothing]:
                 purpose = f"labeler {method.name} copies them"
                 needs.check_masks(split, purpose=purpose, way_out="or choose another labeler")
                 needs.check_some_masks(split, purpose=purpose)
         if self.trains_nothing:
             needs.check_scores(self.context.required_val, config)
-        elif self._wants_segmenters():
+        elif self.wants_segmenters:
             train, val = self.context.train, self.val
             if config.segmenter.mask_head:
                 for split in filter(None, (train, val)):
                     needs.check_real_masks(split)
-            if self._trains_segmenters() and val is not None:
+            if self.trains_segmenters and val is not None:
                 if config.segmenter.mask_head and config.segmenter.human_checkpoint is None:
                     needs.check_masks(train, purpose="a segmenter learns from all of them")
                 needs.check_scores(val, config)
@@ -303,7 +206,7 @@ class Graph:
                 f"labeler={config.labeler.name} ends in class maps, which {' and '.join(wrong)} can do nothing with; "
                 "leave it out, or set segmenter=none compare=[]"
             )
-        for split in self._files():
+        for split in self.files():
             needs.check_masks(
                 split,
                 purpose="class maps are made of all of them",
@@ -330,7 +233,8 @@ class Graph:
         own = [] if self.method is None else [self.method]
         return list({method.name: method for method in [*own, *(method for _, method in self.labelled())]}.values())
 
-    def _files(self) -> list[Split]:
+    def files(self) -> list[Split]:
+        """The splits that are files of the user's."""
         return [split for _, split in self._named_files()]
 
     def _named_files(self) -> list[tuple[str, Split]]:
@@ -341,21 +245,16 @@ class Graph:
             named.append(("train" if learned.dataset is None else "labeler_train", learned))
         return [(name, split) for name, split in named if split is not None and split.drawn is None]
 
-    def _lost_without_masks(self, split: Split) -> str:
-        """What a run does without because a split has no human masks."""
-        if not self._wants_segmenters() or not self.config.segmenter.mask_head:
-            return ""
-        measured = ", nor to measure mask AP on" if split.name == "val" else ""
-        return f"{measured}, so no segmenter is trained"
-
-    def _wants_segmenters(self) -> bool:
+    @property
+    def wants_segmenters(self) -> bool:
         """Whether the config asks for segmenters to be trained."""
         return not self.trains_nothing and self.method is not None and self.config.segmenter.name != "none"
 
-    def _trains_segmenters(self) -> bool:
+    @property
+    def trains_segmenters(self) -> bool:
         """Whether they can be: with a mask head both splits need human masks, the training images' unless a published
         segmenter stands for one trained on them."""
-        if not self._wants_segmenters() or self.val is None:
+        if not self.wants_segmenters or self.val is None:
             return False
         human = self.context.train.has_masks or self.config.segmenter.human_checkpoint is not None
         return not self.config.segmenter.mask_head or (human and self.val.has_masks)

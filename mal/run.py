@@ -27,6 +27,7 @@ from mal.methods.mal import looks
 from mal.methods.registry import find
 from mal.pictures import draw_attention, draw_class_maps, draw_expressions, draw_sheet, shown_beside, summary
 from mal.request import Graph
+from mal.run_notes import notes_of
 from mal.segmenters.config_checks import check as check_segmenter
 
 
@@ -69,7 +70,7 @@ def _run(config: Config, device: torch.device, notes: Sequence[str]) -> None:
     say(f"{plan_lines(stages, todo)}\n{ahead}" if config.dry_run else ahead)
     for line in graph.censuses():
         say(line)
-    for note in [*notes, *graph.notes(), *ranks.on_first(graph.turned_images)]:
+    for note in [*notes, *notes_of(graph), *ranks.on_first(graph.turned_images)]:
         say(f"note: {note}")
     graph.check()
     if config.dry_run:

@@ -14,6 +14,7 @@ from mal.engine.history import History
 from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.request import Graph
+from mal.run_notes import notes_of
 from slurm.cluster import Cluster, Resources
 from slurm.trainings import trainings
 from slurm.words import clock, spaced, times
@@ -78,7 +79,7 @@ def make_plan(rows: Sequence[Config], cluster: Cluster) -> Plan:
         stages = in_order(graph.targets())
         plan.targets[number] = [stage.address for stage in stages]
         graph.check()
-        plan.notes += [note for note in [*graph.censuses(), *graph.notes()] if note not in plan.notes]
+        plan.notes += [note for note in [*graph.censuses(), *notes_of(graph)] if note not in plan.notes]
         for stage in stages:
             if stage.address in plan.jobs or stage.address in plan.done:
                 continue

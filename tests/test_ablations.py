@@ -16,6 +16,7 @@ from mal.engine.graph import Stage, execute, in_order
 from mal.engine.payload import flatten
 from mal.engine.store import Store
 from mal.request import Graph
+from mal.run_notes import notes_of
 from mal.segmenters.config_checks import check as check_segmenter
 from tests import sweeps
 
@@ -146,7 +147,7 @@ def test_the_rules_change_one_setting_each_and_are_together_the_released_program
 def test_an_experiment_says_which_models_stand_in_for_the_papers(compose, tmp_path):
     def said(*overrides: str) -> list[str]:
         config = compose(*overrides, "data=shapes")
-        return [note for note in Graph(config, Store(tmp_path), torch.device("cpu")).notes() if "in place of" in note]
+        return [note for note in notes_of(Graph(config, Store(tmp_path), torch.device("cpu"))) if "in place of" in note]
 
     demo = ["experiment=tab4_encoder", "profile=demo", "encoder=swin_nano", "segmenter=mask_rcnn_tiny"]
     expected = "in place of the paper's models, small ones: encoder=swin_nano, segmenter=mask_rcnn_tiny"

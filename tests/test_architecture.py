@@ -27,7 +27,7 @@ LAYERS = (
     "methods.registry evaluation",
     "config_checks overrides needs",
     "request pictures",
-    "own",
+    "run_notes own",
     "run label check review store tracking voc wholes semantic expressions",
     "autolabel segment",
 )

@@ -20,6 +20,7 @@ from mal.engine.store import Store
 from mal.overrides import menu
 from mal.request import Graph
 from mal.run import check_all, run, sweep_ahead
+from mal.run_notes import notes_of
 from slurm.cluster import read_cluster
 from slurm.plan import make_plan
 from tests import sweeps
@@ -106,7 +107,7 @@ def test_an_experiment_in_a_folder_says_its_small_stand_ins(
     run(compose(*jobs("tab1", "profile=smoke")[0], f"store={tmp_path}", "tracking=none", "dry_run=true"))
     assert "to do  own_ap_val " in capsys.readouterr().out
     config = compose(*jobs("tab1", "profile=smoke", "encoder=vit_nano")[0], f"store={tmp_path}")
-    notes = Graph(config, Store(tmp_path), torch.device("cpu")).notes()
+    notes = notes_of(Graph(config, Store(tmp_path), torch.device("cpu")))
     assert "attentionshift/tab1: in place of the paper's models, small ones: encoder=vit_nano" in notes
 
 

@@ -16,6 +16,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError, MalError
 from mal.request import Graph
 from mal.run import run
+from mal.run_notes import notes_of
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Any]], Any]
@@ -66,7 +67,7 @@ def test_no_way_to_say_no_mask_needs_masks_or_makes_any(empty: Any, compose, own
     found.check()
     assert names(found) == ["boxes_train", "boxes_val", "train_labeler", "label_train", "label_val"]
     assert found.censuses() == [f"{split}: 8 boxes on 4 images, no human masks" for split in ("train", "val")]
-    assert any("train.json has boxes only: no masks to compare with, so no segmenter" in n for n in found.notes())
+    assert any("train.json has boxes only: no masks to compare with, so no segmenter" in n for n in notes_of(found))
 
 
 def test_masks_that_repeat_their_boxes_count_as_boxes(compose, own: Path) -> None:
@@ -76,7 +77,7 @@ def test_masks_that_repeat_their_boxes_count_as_boxes(compose, own: Path) -> Non
     found.check()
     assert "quality_train" not in names(found)
     assert found.censuses()[0] == "train: 8 boxes on 4 images, no human masks: 4 only repeat their box"
-    assert any("each of its 4 masks just repeats its box" in note for note in found.notes())
+    assert any("each of its 4 masks just repeats its box" in note for note in notes_of(found))
 
 
 def test_a_file_in_another_encoding_has_the_same_masks(compose, own: Path) -> None:
@@ -140,7 +141,7 @@ def test_validation_without_masks_is_said_to_end_the_run_at_masks(compose, own: 
     found.check()
     assert "quality_train" in names(found)
     assert not {"quality_val", "train_segmenter"} & set(names(found))
-    (note,) = [note for note in found.notes() if "val.json" in note]
+    (note,) = [note for note in notes_of(found) if "val.json" in note]
     assert note.endswith("no masks to compare with, nor to measure mask AP on, so no segmenter is trained")
 
 
@@ -158,14 +159,14 @@ def test_brush_masks_that_are_all_crowds_are_refused_with_the_way_out(compose, o
     boxes_alone = graph(compose, own, "segmenter=none")
     boxes_alone.check()
     assert "quality_train" not in names(boxes_alone)
-    assert sum("8 of its 8 masks are crowds" in note for note in boxes_alone.notes()) == 2
+    assert sum("8 of its 8 masks are crowds" in note for note in notes_of(boxes_alone)) == 2
 
 
 def test_some_brush_masks_are_said_to_count_nowhere(compose, own: Path) -> None:
     edit(own / "train.json", lambda coco: brush({"annotations": coco["annotations"][::2]}))
     found = graph(compose, own)
     found.check()
-    assert any("4 of its 8 masks are crowds" in note for note in found.notes())
+    assert any("4 of its 8 masks are crowds" in note for note in notes_of(found))
 
 
 def swap(coco: dict[str, Any]) -> None:
@@ -236,7 +237,7 @@ def test_chosen_images_without_masks_are_labelled_and_not_compared(compose, own:
     found.check()
     assert "label_val" in names(found)
     assert "quality_val" not in names(found)
-    assert any("its odd-placed images (data.val_images=odd) have no human mask" in note for note in found.notes())
+    assert any("its odd-placed images (data.val_images=odd) have no human mask" in note for note in notes_of(found))
 
 
 def test_boxes_in_shares_of_the_image_are_refused(compose, own: Path) -> None:
@@ -247,7 +248,7 @@ def test_boxes_in_shares_of_the_image_are_refused(compose, own: Path) -> None:
 
 def test_turned_boxes_are_said_before_a_run(compose, own: Path) -> None:
     edit(own / "train.json", each(segmentation=[], attributes={"rotation": 30}))
-    notes = graph(compose, own, "segmenter=none").notes()
+    notes = notes_of(graph(compose, own, "segmenter=none"))
     assert any("train.json: 8 of 8 boxes are turned" in note for note in notes)
 
 
@@ -309,9 +310,9 @@ def test_one_file_for_training_and_validation_is_noted_where_its_answers_are_lea
     compose, own: Path, settings: tuple[str, ...], noted: str | None
 ) -> None:
     edit(own / "train.json", each(expressions=["the plum"]))
-    two = graph(compose, own, *settings).notes()
+    two = notes_of(graph(compose, own, *settings))
     same = [f"data.val.{name}={getattr(config(compose, own).data.train, name)}" for name in ("annotations", "images")]
-    one = graph(compose, own, *settings, *same).notes()
+    one = notes_of(graph(compose, own, *settings, *same))
     sentence = f"data.train and data.val are the same files, so {noted} is scored on what it learned from"
     assert (sentence in one) == (noted is not None)
     assert not any("the same files" in note for note in (two if noted else [*one, *two]))
@@ -325,7 +326,7 @@ def test_labels_numbered_otherwise_get_their_own_boxes_and_a_key_of_their_own(co
     edit(own / "labels.json", lambda c: [a.update(id=n) for n, a in enumerate(c["annotations"][::-1])])
     other = graph(compose, own, *chosen)
     assert other.labels(other.val).config["joined"] == "by box"
-    assert any("all 8 labels are joined by image name and box" in note for note in other.notes())
+    assert any("all 8 labels are joined by image name and box" in note for note in notes_of(other))
     run(config(compose, own, *chosen))
     (record,) = [
         other.context.store.read("quality_val", p.parent.name) for p in (own / "runs").glob("quality_val/*/run.json")

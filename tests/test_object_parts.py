@@ -18,6 +18,7 @@ from mal.data.object_parts import read_parts, wholes
 from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
 from mal.request import Graph
+from mal.run_notes import notes_of
 from mal.wholes import main
 from tests.attentionshift_cases import SMOKE, drawn_files
 
@@ -231,7 +232,7 @@ def test_drawn_images_have_no_file_of_parts(compose, data: str) -> None:
 )
 def test_parts_that_nothing_is_scored_by_are_said(compose, tmp_path: Path, asked: tuple, said: str | None) -> None:
     config = compose(*SMOKE, "data=coco", *drawn_files(tmp_path), "data.val.parts=parts.json", *asked)
-    notes = Graph(config, Store(tmp_path / "store"), torch.device("cpu")).notes()
+    notes = notes_of(Graph(config, Store(tmp_path / "store"), torch.device("cpu")))
     assert [note for note in notes if "data.val.parts" in note] == ([] if said is None else [ANY])
     assert said is None or any(said in note for note in notes)
 

@@ -25,6 +25,7 @@ from mal.engine.store import Store
 from mal.errors import ConfigError, WeightsError
 from mal.request import Graph
 from mal.run import run
+from mal.run_notes import notes_of
 from mal.segmenters import inference, published
 from mal.segmenters.config import SegmenterConfig
 from mal.segmenters.config_checks import check
@@ -441,7 +442,7 @@ def test_a_detector_without_masks_is_trained_beside_rows_that_have_a_published_s
 
     alone, beside = graph("segmenter.mask_head=none"), graph("segmenter.mask_head=none", "segmenter.human_checkpoint=f")
     assert [stage.key for stage in in_order(beside.targets())] == [stage.key for stage in in_order(alone.targets())]
-    [note] = set(beside.notes()) - set(alone.notes())
+    [note] = set(notes_of(beside)) - set(notes_of(alone))
     assert note.startswith("segmenter.human_checkpoint=f has nothing to do without masks")
     beside.check()
     with pytest.raises(ConfigError, match=r"segmenter\.human_checkpoint=f is measured on COCO's validation images"):
@@ -513,7 +514,7 @@ def test_a_printed_ap_is_said_where_it_was_measured_alone(
         stages = [stage for stage in in_order(graph.targets()) if stage.columns.get("supervision") == "published"]
         said = {stage.name: stage.columns.get("printed_mask_ap") for stage in stages}
         assert said == {"published_segmenter": None, "detect_val": None, "ap_val": model.mask_ap if there else None}
-    [note] = [note for note in graph.notes() if "human_checkpoint" in note]
+    [note] = [note for note in notes_of(graph) if "human_checkpoint" in note]
     assert model.name in note
     assert (f"mask AP {model.mask_ap}" in note) == there
 

@@ -13,6 +13,7 @@ from mal.config import Config
 from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.request import Graph
+from mal.run_notes import notes_of
 from mal.segmenters import config as schema
 from mal.segmenters import inference, training
 from mal.segmenters.backends import BACKENDS
@@ -144,7 +145,7 @@ def test_a_setting_that_is_not_read_is_named_with_what_is_done(
 def test_a_run_says_it_before_any_work(compose: Callable[..., Config], tmp_path: Path) -> None:
     def notes(*overrides: str) -> list[str]:
         config = compose("data=shapes", f"store={tmp_path}", "segmenter=mask_rcnn_tiny", "compare=[]", *overrides)
-        return Graph(config, Store(tmp_path), CPU).notes()
+        return notes_of(Graph(config, Store(tmp_path), CPU))
 
     both = ("segmenter.backend=detectron2", "segmenter.heads.start=torchvision")
     assert (
