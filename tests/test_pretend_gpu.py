@@ -25,6 +25,7 @@ RUNS = {
     "mal, solov2": ("segmenter=solov2_tiny",),
     "mal, mask2former": ("segmenter=mask2former_tiny",),
     "mal, swin, query decoder": ("segmenter=none", "encoder=swin_nano", "decoder=query"),
+    "mal, looks": ("segmenter=none", "clustering.enabled=true", "attention.enabled=true", "attention.layers=[1,3]"),
     "attentionshift": ("labeler=attentionshift", "segmenter=none"),
     "bestie": ("labeler=bestie", "segmenter=none"),
     "simformer": ("labeler=simformer", "simformer.pseudo.kind=own"),
