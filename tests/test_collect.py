@@ -18,13 +18,13 @@ from analysis.records import UnreadableRecordError
 
 HEADER = (
     "profile,data,labeler,recipe,encoder,decoder,theta,key_points,taught_by,split,novel,pairs,points,complement,student,"
-    "pseudo,model,percent,start,cctf,pmca,task,threshold,contour_points,steps,"
+    "pseudo,model,text,percent,start,cctf,pmca,task,threshold,contour_points,steps,"
     "segmenter,supervision,seed,stage,metric,value,n,key,commit,denominator,published_file,printed_mask_ap"
 )
 
 
 def _record(stage: str, key: str, metrics: dict[str, Any], **columns: Any) -> dict[str, Any]:
-    names = HEADER.split(",")[:28]
+    names = HEADER.partition(",stage,")[0].split(",")
     return {
         "stage": stage,
         "key": key,
@@ -69,10 +69,10 @@ def store(tmp_path: Path) -> Path:
 
 
 EXPECTED = f"""{HEADER}
-demo,shapes,,,,,,,,,,,,,,,,,,,,,,,,maskrcnn,human,10,ap,ap,0.25,12,cccccccccccccccc,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,0.6,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou,0.75,40,bbbbbbbbbbbbbbbb,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou,0.7,40,aaaaaaaaaaaaaaaa,c0ffee,,,
-demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou_small,,0,aaaaaaaaaaaaaaaa,c0ffee,,,
+demo,shapes,,,,,,,,,,,,,,,,,,,,,,,,,maskrcnn,human,10,ap,ap,0.25,12,cccccccccccccccc,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,0.6,,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou,0.75,40,bbbbbbbbbbbbbbbb,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou,0.7,40,aaaaaaaaaaaaaaaa,c0ffee,,,
+demo,shapes,mal,paper,deit_s,attention,1.2,,,,,,,,,,,,,,,,,,,,,,0,quality_val,iou_small,,0,aaaaaaaaaaaaaaaa,c0ffee,,,
 """
 
 
