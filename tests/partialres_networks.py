@@ -13,7 +13,7 @@ from mal.methods.partialres.config.sequence import SequenceConfig
 from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.positions import padding_of, valid_cells
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.vocabulary import Vocabulary
 
 LEXICON = Vocabulary(tuple(f"word{i}" for i in range(7)))
 IDS = len(LEXICON)

@@ -20,7 +20,7 @@ from mal.methods.partialres.losses import sequence_loss
 from mal.methods.partialres.objects import Referred
 from mal.methods.partialres.polygons import to_image
 from mal.methods.partialres.sequences import UNLEARNED, points_of, read_back
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.vocabulary import Vocabulary
 from mal.metrics.masks import iou
 from mal.segmenters.data import order
 from tests.partialres_masks import blob

@@ -16,14 +16,14 @@ from mal.methods.partialres.checkpoint import FILE, load
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.network import TextConfig
 from mal.methods.partialres.data import TrainingObjects, collate
-from mal.methods.partialres.language_model import LanguageModel
 from mal.methods.partialres.learner import Learner
-from mal.methods.partialres.lexicon import is_plain, lexicon_of, restored, side_by_side, text_encoder
 from mal.methods.partialres.objects import referred
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.schedule import build_optimizer
 from mal.methods.partialres.starting import starting_network
-from mal.methods.partialres.subwords import Subwords
+from mal.methods.partialres.text.language_model import LanguageModel
+from mal.methods.partialres.text.lexicon import is_plain, lexicon_of, restored, side_by_side, text_encoder
+from mal.methods.partialres.text.subwords import Subwords
 from mal.methods.partialres.train import train
 from tests.partialres_cases import changed, draw, some_masks
 

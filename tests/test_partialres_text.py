@@ -6,9 +6,9 @@ from torch import nn
 
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.glove import read_glove
-from mal.methods.partialres.text import TextEncoder
-from mal.methods.partialres.vocabulary import KNOWN, PADDING, UNKNOWN, Vocabulary
+from mal.methods.partialres.text.glove import read_glove
+from mal.methods.partialres.text.gru import TextEncoder
+from mal.methods.partialres.text.vocabulary import KNOWN, PADDING, UNKNOWN, Vocabulary
 
 TEXTS = [["the", "red", "star"], ["the", "leftmost", "circle"], ["red", "circle"]]
 SMALL = TextConfig(width=6, hidden=5, words=4)

@@ -13,8 +13,8 @@ from mal.engine.store import Store
 from mal.errors import ConfigError
 from mal.methods.partialres import lessons
 from mal.methods.partialres.checkpoint import FILE, build, save
-from mal.methods.partialres.unknown import check_known, say_unread
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.unknown import check_known, say_unread
+from mal.methods.partialres.text.vocabulary import Vocabulary
 from mal.request import Graph
 from tests.partialres_cases import changed, draw
 

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from mal.methods.partialres.config.sequence import ImageConfig
 from mal.methods.partialres.polygons import scale
-from mal.methods.partialres.sides import swapped
+from mal.methods.partialres.text.sides import swapped
 from mal.segmenters.crop import GREY, View, padded
 
 Box = tuple[float, float, float, float]  # xywh, pixels of the image

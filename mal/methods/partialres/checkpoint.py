@@ -12,9 +12,9 @@ from mal.config import Config
 from mal.engine.precision import allow_tf32, network_dtype
 from mal.engine.runtime import load_checkpoint, save_checkpoint
 from mal.methods.partialres.lessons import rec_parts
-from mal.methods.partialres.lexicon import Lexicon, restored
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.query import QueryNetwork
+from mal.methods.partialres.text.lexicon import Lexicon, restored
 from mal.methods.weights import fit
 
 FILE = "labeler.pt"

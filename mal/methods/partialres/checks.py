@@ -4,7 +4,7 @@ from mal.config import Config
 from mal.errors import ConfigError
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.subwords import WAY_OUT
+from mal.methods.partialres.text.subwords import WAY_OUT
 
 
 def check(config: Config) -> None:

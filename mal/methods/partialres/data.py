@@ -16,7 +16,6 @@ from mal.engine.runtime import numpy_generator
 from mal.methods.partialres.augment import Placed, augmented, box_shares, mask_shares, mirrored, placed, small_mask
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.contours import contour_points
-from mal.methods.partialres.lexicon import Lexicon, side_by_side
 from mal.methods.partialres.objects import Referred
 from mal.methods.partialres.sequences import (
     TASKS,
@@ -29,6 +28,7 @@ from mal.methods.partialres.sequences import (
     shuffled,
     taskwise_targets,
 )
+from mal.methods.partialres.text.lexicon import Lexicon, side_by_side
 
 MASK_STRIDE = 4  # of the rival's masks
 

@@ -17,12 +17,12 @@ from mal.engine.precision import autocast
 from mal.methods.partialres.augment import letterbox
 from mal.methods.partialres.checkpoint import Trained
 from mal.methods.partialres.filling import mask_of
-from mal.methods.partialres.lexicon import side_by_side
 from mal.methods.partialres.memory import Memory
 from mal.methods.partialres.network import PartialRes
 from mal.methods.partialres.polygons import scale, to_image
 from mal.methods.partialres.query import QueryNetwork
 from mal.methods.partialres.sequences import BOX, points_of, task_box, task_mask
+from mal.methods.partialres.text.lexicon import side_by_side
 
 Box = tuple[float, float, float, float]  # xywh, pixels of the image
 

@@ -11,8 +11,8 @@ from mal.encoders.pyramid import STRIDES, Pyramid
 from mal.methods.partialres.attention import hide
 from mal.methods.partialres.encoder import Encoder
 from mal.methods.partialres.fusion import Fusion, joined_strides
-from mal.methods.partialres.lexicon import Lexicon, text_encoder
 from mal.methods.partialres.positions import padding_of, sine_positions, valid_cells
+from mal.methods.partialres.text.lexicon import Lexicon, text_encoder
 
 
 class Memory(NamedTuple):

@@ -9,8 +9,8 @@ from mal.config import Config
 from mal.errors import ConfigError
 from mal.methods.partialres.config.network import PartsConfig
 from mal.methods.partialres.decoder import Decoder, greedy
-from mal.methods.partialres.lexicon import Lexicon
 from mal.methods.partialres.memory import Encoders, Memory
+from mal.methods.partialres.text.lexicon import Lexicon
 
 NEW = ("decoder.places", "decoder.task")  # initialised anew when the training of masks starts from that of boxes
 

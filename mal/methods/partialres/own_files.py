@@ -13,9 +13,9 @@ from mal.data.expressions import words
 from mal.engine.findings import NOTE, STOPS, Finding, number, some
 from mal.errors import ConfigError
 from mal.methods.labelling import ShardLabeler
-from mal.methods.partialres.lexicon import is_plain, restored
-from mal.methods.partialres.subwords import Subwords
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.lexicon import is_plain, restored
+from mal.methods.partialres.text.subwords import Subwords
+from mal.methods.partialres.text.vocabulary import Vocabulary
 from mal.methods.spec import OwnFiles
 from mal.methods.weights import usable
 

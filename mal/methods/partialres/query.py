@@ -16,9 +16,9 @@ from mal.methods.partialres.attention import hide, wide
 from mal.methods.partialres.config.network import PLAIN
 from mal.methods.partialres.decoder import DecoderLayer, Read
 from mal.methods.partialres.feed_forward import perceptron
-from mal.methods.partialres.lexicon import Lexicon
 from mal.methods.partialres.memory import Encoders, Memory
 from mal.methods.partialres.positions import padding_of, valid_cells
+from mal.methods.partialres.text.lexicon import Lexicon
 
 L1, GIOU = 5.0, 2.0  # weights of the box's losses
 

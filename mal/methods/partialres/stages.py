@@ -15,11 +15,11 @@ from mal.engine.settings import Reads, settings
 from mal.methods.labelling import ShardLabeler
 from mal.methods.partialres import checks, columns, evaluation, lessons
 from mal.methods.partialres.course import course_of_masks
-from mal.methods.partialres.known_words import check_files
 from mal.methods.partialres.opening import open_trained
 from mal.methods.partialres.own_files import OWN_FILES
 from mal.methods.partialres.reads import BOXES, FEW, FORMER, GUESSES, LABELS, PREDICTION, PSEUDO, REC, RES
-from mal.methods.partialres.subwords import files_of
+from mal.methods.partialres.text.known_words import check_files
+from mal.methods.partialres.text.subwords import files_of
 from mal.methods.spec import Labels, Method, Training
 
 # torchvision, timm and OpenCV, which a dry run need not wait for, are imported where a stage works
@@ -174,7 +174,7 @@ def preflight(config: Config, _: torch.device, names: set[str]) -> None:
     """
     if names & {"train_rec", "train_res"}:
         from mal.methods.partialres.checkpoint import build
-        from mal.methods.partialres.lexicon import lexicon_of
+        from mal.methods.partialres.text.lexicon import lexicon_of
 
         settings = lessons.for_masks(config)
         build(settings, lexicon=lexicon_of(settings.partialres, ()))
@@ -236,7 +236,7 @@ def _asked(context: Context, name: str, trained: Stage, reads: Reads, *, boxes: 
     def work(workdir: Workdir) -> Result:
         from mal.methods.partialres.label import asked_of
         from mal.methods.partialres.predictions import refer
-        from mal.methods.partialres.unknown import check_known, say_unread
+        from mal.methods.partialres.text.unknown import check_known, say_unread
 
         asked = asked_of(_seen(workdir))
         own, rec = config.partialres, trained.name == "train_rec"

@@ -8,10 +8,10 @@ from mal.engine.findings import some
 from mal.engine.runtime import load_checkpoint
 from mal.errors import WeightsError
 from mal.methods.partialres.checkpoint import FILE, PARTS, WEIGHTS, Network, build
-from mal.methods.partialres.lexicon import Lexicon, lexicon_of, restored
 from mal.methods.partialres.network import load_fitting
 from mal.methods.partialres.objects import Referred
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.lexicon import Lexicon, lexicon_of, restored
+from mal.methods.partialres.text.vocabulary import Vocabulary
 
 
 def starting_network(

@@ -32,7 +32,7 @@ from mal.methods.partialres.schedule import (
     total_steps,
 )
 from mal.methods.partialres.starting import starting_network
-from mal.methods.partialres.unknown import say_unread
+from mal.methods.partialres.text.unknown import say_unread
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import order, parts_of_batches
 from mal.segmenters.reading import read_ahead

@@ -6,7 +6,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.vocabulary import KNOWN, PADDING, UNKNOWN
+from mal.methods.partialres.text.vocabulary import KNOWN, PADDING, UNKNOWN
 
 
 class TextEncoder(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mal.errors import WeightsError
-from mal.methods.partialres.vocabulary import KNOWN, PADDING
+from mal.methods.partialres.text.vocabulary import KNOWN, PADDING
 
 NO_GLOVE = "set partialres.network.text.vectors to a text file of GloVe's, or to null, which learns embeddings"
 

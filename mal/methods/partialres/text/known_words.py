@@ -8,9 +8,9 @@ from mal.data.remembered import remembered
 from mal.data.sources import Split
 from mal.data.views import VIEWS, read_for
 from mal.errors import ConfigError
-from mal.methods.partialres.lexicon import lexicon_of
-from mal.methods.partialres.subwords import TOKENIZER
-from mal.methods.partialres.unknown import all_strange
+from mal.methods.partialres.text.lexicon import lexicon_of
+from mal.methods.partialres.text.subwords import TOKENIZER
+from mal.methods.partialres.text.unknown import all_strange
 
 VERSION = 1
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from mal.engine.findings import some
 from mal.errors import WeightsError
-from mal.methods.partialres.vocabulary import PADDING
+from mal.methods.partialres.text.vocabulary import PADDING
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS)  # of a model's folder, as transformers writes them

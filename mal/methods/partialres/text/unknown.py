@@ -6,8 +6,8 @@ from mal.engine.faults import show
 from mal.engine.findings import number, some
 from mal.engine.notes import say_once
 from mal.errors import ConfigError
-from mal.methods.partialres.lexicon import Lexicon
-from mal.methods.partialres.vocabulary import Vocabulary
+from mal.methods.partialres.text.lexicon import Lexicon
+from mal.methods.partialres.text.vocabulary import Vocabulary
 
 
 def say_unread(texts: Sequence[Sequence[str]], most: int, *, whose: str) -> None:

@@ -11,8 +11,8 @@ from transformers.utils import logging
 
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.subwords import BEHIND_PADDING, WAY_OUT, WEIGHTS, Subwords
-from mal.methods.partialres.vocabulary import PADDING
+from mal.methods.partialres.text.subwords import BEHIND_PADDING, WAY_OUT, WEIGHTS, Subwords
+from mal.methods.partialres.text.vocabulary import PADDING
 
 logging.set_verbosity_error()  # what matters of loading weights is said here, in sentences
 logging.disable_progress_bar()

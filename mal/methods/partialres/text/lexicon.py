@@ -9,14 +9,14 @@ from torch import Tensor
 
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.config.network import TextConfig
-from mal.methods.partialres.glove import read_glove
-from mal.methods.partialres.sides import swapped
-from mal.methods.partialres.subwords import Subwords
-from mal.methods.partialres.text import TextEncoder
-from mal.methods.partialres.vocabulary import PADDING, Vocabulary
+from mal.methods.partialres.text.glove import read_glove
+from mal.methods.partialres.text.gru import TextEncoder
+from mal.methods.partialres.text.sides import swapped
+from mal.methods.partialres.text.subwords import Subwords
+from mal.methods.partialres.text.vocabulary import PADDING, Vocabulary
 
 if TYPE_CHECKING:  # transformers takes seconds
-    from mal.methods.partialres.language_model import LanguageModel
+    from mal.methods.partialres.text.language_model import LanguageModel
 
 # Turns words into ids (`encode`), of which no network sees more than `partialres.network.text.words`; those of
 # expressions side by side are padded to one length by `side_by_side`.
@@ -61,7 +61,7 @@ def text_encoder(config: TextConfig, lexicon: Lexicon, *, load: bool) -> "TextEn
         WeightsError: they cannot be had, or do not fit.
     """
     if isinstance(lexicon, Subwords):
-        from mal.methods.partialres.language_model import LanguageModel
+        from mal.methods.partialres.text.language_model import LanguageModel
 
         return LanguageModel(config, lexicon, load=load)
     vectors = None

@@ -1,0 +1,1 @@
+"""From an expression's words to one vector: ids, and the networks that read these."""
