@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mal.data.annotations import CocoDict, check_images, file_name, read
 from mal.data.census import Census, crowd_sentence, take, words
@@ -96,39 +97,47 @@ def report(
     Returns:
         The report. What is wrong with the files is in it; nothing is raised for it.
     """
-    lines, findings, censuses = [], [], []
+    lines, findings, splits = [], [], []
     for path, folder in [(boxes, images), (val, val_images)]:
         if path is None or folder is None:
             continue
-        seen, census, found = _seen(path, folder, view, lvis=lvis, skip=skip)
-        lines += [f"{path}: {seen}", *_lines(found)]
-        findings += found
-        censuses.append(census)
-    if len(censuses) == 2 and all(censuses):
-        between = list(_between(censuses[0], censuses[1]))  # type: ignore[arg-type]
-        if view == "expressions" and val is not None:
-            between += _strangers(boxes, val)
+        seen = _seen(path, folder, view, lvis=lvis, skip=skip)
+        lines += [f"{path}: {seen.told}", *_lines(seen.findings)]
+        findings += seen.findings
+        splits.append(seen)
+    if len(splits) == 2 and all(seen.census for seen in splits):
+        first, second = splits
+        between = [*_between(first.census, second.census), *_strangers(first.words, second.words)]  # type: ignore[arg-type]
         lines += [f"{boxes} and {val}:", *_lines(between)] if between else []
         findings += between
     lines.append(_summary(findings))
     return Report(lines, findings)
 
 
-def _seen(path: Path, folder: Path, view: str, *, lvis: bool, skip: bool) -> tuple[str, Census | None, list[Finding]]:
-    """What a file holds for a view, in words, its census, and all findings."""
+class Seen(NamedTuple):
+    """What a file holds for a view."""
+
+    told: str  # in words
+    census: Census | None  # None where the file cannot be used
+    findings: list[Finding]
+    words: frozenset[str] = frozenset()  # of its expressions, where these are looked at
+
+
+def _seen(path: Path, folder: Path, view: str, *, lvis: bool, skip: bool) -> Seen:
     if view == "boxes":
         census, found = look(path, folder, lvis=lvis, skip=skip)
-        return "cannot be used" if census is None else words(census), census, found
+        return Seen("cannot be used" if census is None else words(census), census, found)
     try:
         coco = read_for(view, path, folder)
     except AnnotationError as error:
         text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
-        return "cannot be used", None, [Finding(STOPS, text + WAYS_OUT[view])]
+        return Seen("cannot be used", None, [Finding(STOPS, text + WAYS_OUT[view])])
     census, found = look(path, folder, lvis=lvis, skip=skip, texts=view == "expressions")
     if census is None:
-        return "cannot be used", None, found
+        return Seen("cannot be used", None, found)
     counted, own = LOOKS[view](coco)
-    return f"{counted}; {words(census)}", census, [*own, *found]
+    known = frozenset(words_in(coco) if view == "expressions" else ())
+    return Seen(f"{counted}; {words(census)}", census, [*own, *found], known)
 
 
 def look(
@@ -252,9 +261,8 @@ def _between(train: Census, val: Census) -> Iterator[Finding]:
         yield Finding(NOTE, "the first has human masks and the second has none: no segmenter can be measured")
 
 
-def _strangers(train: Path, val: Path) -> Iterator[Finding]:
+def _strangers(known: frozenset[str], asked: frozenset[str]) -> Iterator[Finding]:
     """That two files' expressions have no word in common."""
-    known, asked = (words_in(read(path, masks=False)) for path in (train, val))
     if known and asked and not known & asked:
         text = f"no expression of the second ({some(sorted(asked))}) has a word that the first's have"
         way_out = (

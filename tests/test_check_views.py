@@ -139,3 +139,16 @@ def test_two_files_of_expressions_without_a_word_in_common_are_named(
     main([str(train), "--images", images, "--val", str(val), "--expressions"])
     sentence = "no expression of the second (a, mauve, sphere) has a word that the first's have (red, star, the)"
     assert (sentence in capsys.readouterr().out) == misleads
+
+
+def test_wrong_expressions_of_two_files_are_findings_and_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, val = coco_file(tmp_path, "train"), coco_file(tmp_path, "val", first=11)
+    edit(train, each(expressions=["the red star"]))
+    edit(val, each(expressions=[5, "the red star"]))
+    images = str(tmp_path / "images")
+    assert main([str(train), "--images", images, "--val", str(val), "--expressions"]) == 1
+    said = capsys.readouterr()
+    assert "has the expression 5" in said.out
+    assert said.err == ""

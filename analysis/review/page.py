@@ -12,6 +12,7 @@ from analysis.pages import render
 from analysis.records import Json, grouped
 from analysis.review.crops import crop_webp, mask_part, outline_path, reasons, window
 from analysis.review.ranking import LIMIT, Ranking, covered, rank
+from mal.data.expressions import texts_among
 from mal.engine.files import atomic_write
 
 TEXTS = 3  # that a card has room for
@@ -120,8 +121,6 @@ def _card(annotation: Json, record: Json, share: float) -> Json:
 
 def _texts(annotation: Json) -> list[str]:
     """What was said of the object; of many texts the first few, and how many others there are."""
-    given = annotation.get("expressions"), annotation.get("expression")
-    texts = [*(given[0] if isinstance(given[0], list) else ()), given[1]]
-    known = [text for text in texts if isinstance(text, str)]
-    more = len(known) - TEXTS
-    return [*known[:TEXTS], *([f"… and {more} more"] if more > 0 else [])]
+    texts = texts_among(annotation)
+    more = len(texts) - TEXTS
+    return [*texts[:TEXTS], *([f"… and {more} more"] if more > 0 else [])]

@@ -84,14 +84,17 @@ def expressions_only(
     return {**view, "annotations": annotations}
 
 
-def words_in(coco: Mapping[str, Any]) -> set[str]:
-    """Every word of a file's own expressions, those of crowds left out.
+def texts_among(annotation: Mapping[str, Any]) -> list[str]:
+    """The texts among what stands for an object's expressions; what is none, which `of_annotation` refuses, is passed
+    over."""
+    listed, single = (annotation.get(key) for key in OWN)
+    return [text for text in [*(listed if isinstance(listed, list) else ()), single] if isinstance(text, str)]
 
-    Raises:
-        AnnotationError: see `of_annotation`.
-    """
+
+def words_in(coco: Mapping[str, Any]) -> set[str]:
+    """Every word of a file's own expressions, those of crowds left out."""
     objects = (annotation for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
-    return {word for annotation in objects for text in of_annotation(annotation) for word in words(text)}
+    return {word for annotation in objects for text in texts_among(annotation) for word in words(text)}
 
 
 def _ambiguous(annotations: list[dict[str, Any]]) -> list[str]:
