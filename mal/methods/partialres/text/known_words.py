@@ -7,6 +7,7 @@ from mal.data.expressions import words
 from mal.data.remembered import remembered
 from mal.data.sources import Split
 from mal.data.views import VIEWS, read_for
+from mal.engine import ranks
 from mal.errors import ConfigError
 from mal.methods.partialres.text.lexicon import lexicon_of
 from mal.methods.partialres.text.subwords import TOKENIZER
@@ -44,5 +45,5 @@ def check_files(context: Context, _: list[Split]) -> None:
     if text.checkpoint is not None:
         files.append(Path(text.checkpoint) / TOKENIZER)
     about = f"known-words-{kind}-{text.words}-{flip}"
-    if found := remembered(about, VERSION, files, fault, context.fingerprints):
+    if found := ranks.on_first(lambda: remembered(about, VERSION, files, fault, context.fingerprints)):
         raise ConfigError(found)

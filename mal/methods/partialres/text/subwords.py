@@ -112,8 +112,11 @@ class Subwords:
 
     def knows(self, word: str) -> bool:
         """Whether a word has a piece that is not the unknown one."""
-        pieces = self._cut.encode(word, add_special_tokens=False).ids
-        return any(piece != self._unknown and (self._cut.id_to_token(piece) or "").strip(SPACES) for piece in pieces)
+        if word not in self._known:  # files have many expressions of few words
+            pieces = self._cut.encode(word, add_special_tokens=False).ids
+            named = (self._cut.id_to_token(piece) or "" for piece in pieces if piece != self._unknown)
+            self._known[word] = any(name.strip(SPACES) for name in named)
+        return self._known[word]
 
     def all_unknown(self, words: Sequence[str]) -> bool:
         """Whether it knows none of the words, so that they say nothing to a network."""
@@ -129,6 +132,10 @@ class Subwords:
         else:
             found.no_truncation()
         return found
+
+    @cached_property
+    def _known(self) -> dict[str, bool]:
+        return {}
 
     @cached_property
     def _unknown(self) -> int | None:

@@ -31,11 +31,10 @@ def all_strange(
     Args:
         most: how many words of an expression are read. whose: "training", "validation".
     """
-    strange = _strange(texts, lexicon, most)
-    if not strange or len(strange) < len(texts):
+    if not texts or len(_strange(texts, lexicon, most)) < len(texts):
         return None
     known, way_out = _knowing(lexicon)
-    return f"no {whose} expression ({_examples(strange)}) has a word{_read(strange, most)} that {known}; {way_out}"
+    return f"no {whose} expression ({_examples(texts)}) has a word{_read(texts, most)} that {known}; {way_out}"
 
 
 def check_known(texts: Sequence[Sequence[str]], lexicon: Lexicon, most: int) -> None:
