@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from mal.config import Config
 from mal.data import shapes12
 from mal.data.annotations import read
 from mal.data.class_maps import write_class_maps
-from mal.data.semantic import FILE, read_semantic
+from mal.data.semantic import FILE, IGNORED, read_semantic
 from mal.data.weak_view import FILE as WEAK
 from mal.data.weak_view import weak_view
 from tests.small_configs import changed_below
@@ -32,6 +34,11 @@ def weak(truth: Path, folder: Path) -> Path:
     """The weak view of class maps: the path of its file."""
     weak_view(read_semantic(truth), NOVEL, folder)
     return folder / WEAK
+
+
+def base_of(labels: torch.Tensor) -> list[list[int]]:
+    """The classes of each map (B, H, W), ascending."""
+    return [sorted(set(each.flatten().tolist()) - {IGNORED}) for each in labels]
 
 
 def changed(compose: Callable[..., Config], *settings: str, of: tuple[str, ...] = SMOKE) -> Config:

@@ -15,6 +15,7 @@ from mal.methods.simformer.config.augment import AugmentConfig
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import TrainingImages, base_classes, collate, inputs_of
 from mal.segmenters.data import order
+from tests.simformer_cases import base_of
 
 SIZES = [(40, 40), (40, 60), (50, 40), (40, 40), (64, 40), (40, 40)]
 TRUTH = [[0, 2], [0, 2, 3], [1, 3], [1], [0, 3], [1, 2]]  # 2 and 3 are novel
@@ -51,7 +52,7 @@ def dataset(folders, kind: str = "cross", augment: AugmentConfig = CROPS, *, see
 
 def same(first, second) -> bool:
     tensors = all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("images", "labels", "inside"))
-    return tensors and (first.tags, first.ids, first.pairs) == (second.tags, second.ids, second.pairs)
+    return tensors and all(getattr(first, name) == getattr(second, name) for name in ("base", "tags", "ids", "pairs"))
 
 
 def batches(images: TrainingImages, first: int, stop: int, size: int = 2, part: slice = slice(None)):
@@ -194,6 +195,15 @@ def test_hidden_masks_of_other_images_are_refused(folders):
 
 def test_base_classes_are_those_of_the_maps(folders):
     assert base_classes(folders[0]).tolist() == [[each in there for each in (0, 1, 9, 9)] for there in TRUTH]
+
+
+@pytest.mark.parametrize("augment", [WHOLE, CROPS])
+def test_a_batch_names_the_classes_that_its_labels_have(folders, augment):
+    images = dataset(folders, augment=augment)
+    batch = collate([images[draw, index] for draw in range(3) for index in range(len(SIZES))], "cross", augment)
+    assert batch.base == base_of(batch.labels)
+    assert [0] in batch.base
+    assert [1] in batch.base
 
 
 def test_batches_move_whole(folders):

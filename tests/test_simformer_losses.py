@@ -13,6 +13,7 @@ from mal.methods.simformer.config.losses import LossesConfig
 from mal.methods.simformer.criterion import criterion
 from mal.methods.simformer.losses import cls_loss, complement_loss, dice, focal, mask_loss
 from mal.methods.simformer.network import Outputs
+from tests.simformer_cases import base_of
 from tests.test_ranks import in_processes
 
 CONFIG = LossesConfig()
@@ -146,9 +147,9 @@ def batch(dtype: torch.dtype = torch.float32) -> tuple[Outputs, torch.Tensor, to
 
 def test_the_criterion_sums_what_each_layer_costs_when_matched_alone():
     outputs, labels, inside, tags = batch()
-    found = criterion(outputs, labels, inside, tags, CONFIG)
+    found = criterion(outputs, labels, inside, base_of(labels), tags, CONFIG)
     apart = [
-        criterion(Outputs(outputs.pixels, [c], [m]), labels, inside, tags, CONFIG)
+        criterion(Outputs(outputs.pixels, [c], [m]), labels, inside, base_of(labels), tags, CONFIG)
         for c, m in zip(outputs.classes, outputs.masks, strict=True)
     ]
     for name in ("cls", "mask", "complement"):
@@ -165,7 +166,7 @@ def test_the_criterion_of_a_planted_batch_by_hand():
     masks[0, 0, :1], masks[0, 1, 2:3, :2], masks[1, 1, 1:], masks[0, 3, 2:], masks[1, 2, 0], masks[1, 4, 0, :3] = (
         2.0, 2.5, 3.0, 1.5, 1.0, 2.0,
     )  # fmt: skip
-    found = criterion(Outputs(outputs.pixels, [classes], [masks]), labels, inside, tags, CONFIG)
+    found = criterion(Outputs(outputs.pixels, [classes], [masks]), labels, inside, base_of(labels), tags, CONFIG)
     whole = torch.stack([larger(each.double(), (16, 20)) for each in masks])
     pairs = [(0, 0), (0, 1), (1, 1)]
     expected = sum(looped(whole[i, c].numpy(), (labels[i] == c).numpy()) for i, c in pairs) / 3
@@ -196,7 +197,7 @@ def on_a_part() -> dict[str, list]:
         [each.detach()[part].requires_grad_() for each in outputs.classes],
         [each.detach()[part].requires_grad_() for each in outputs.masks],
     )
-    losses = criterion(own, labels[part], inside[part], [tags[0], tags[2]][part], CONFIG)
+    losses = criterion(own, labels[part], inside[part], base_of(labels[part]), [tags[0], tags[2]][part], CONFIG)
     torch.stack(list(losses.values())).sum().backward()
     return {
         "losses": [ranks.mean(loss.detach()).item() for loss in losses.values()],
@@ -216,7 +217,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
 
 def test_without_novel_targets_the_complement_costs_nothing():
     outputs, labels, inside, _ = batch()
-    losses = criterion(outputs, labels, inside, [[], [], []], CONFIG)
+    losses = criterion(outputs, labels, inside, base_of(labels), [[], [], []], CONFIG)
     assert losses["complement"].item() == 0
     losses["complement"].backward()
     assert not any(masks.grad.any() for masks in outputs.masks)
@@ -224,7 +225,7 @@ def test_without_novel_targets_the_complement_costs_nothing():
 
 def test_without_targets_only_classes_cost():
     outputs, labels, inside, _ = batch()
-    losses = criterion(outputs, torch.full_like(labels, 255), inside, [[], [], []], CONFIG)
+    losses = criterion(outputs, torch.full_like(labels, 255), inside, [[], [], []], [[], [], []], CONFIG)
     assert losses["mask"].item() == losses["complement"].item() == 0
     expected = sum(-each.log_softmax(-1)[..., -1].mean().item() for each in outputs.classes)
     assert losses["cls"].item() == pytest.approx(expected, rel=1e-5)
@@ -232,16 +233,17 @@ def test_without_targets_only_classes_cost():
 
 def test_a_weight_of_zero_leaves_the_complement_out():
     outputs, labels, inside, tags = batch()
-    assert criterion(outputs, labels, inside, tags, replace(CONFIG, complement=0.0))["complement"].item() == 0
+    losses = criterion(outputs, labels, inside, base_of(labels), tags, replace(CONFIG, complement=0.0))
+    assert losses["complement"].item() == 0
 
 
 def test_the_released_reading_differs_only_where_a_base_mask_is_lost():
     outputs, labels, inside, tags = batch()
     released = replace(CONFIG, base_lost="novel")
-    kept, same = (criterion(outputs, labels, inside, tags, config) for config in (CONFIG, released))
+    kept, same = (criterion(outputs, labels, inside, base_of(labels), tags, config) for config in (CONFIG, released))
     assert all(torch.equal(kept[name], same[name]) for name in kept)
     labels[0, 13:15, 1:3] = 2  # between the pixels that stride 4 keeps
-    kept, other = (criterion(outputs, labels, inside, tags, config) for config in (CONFIG, released))
+    kept, other = (criterion(outputs, labels, inside, base_of(labels), tags, config) for config in (CONFIG, released))
     assert kept["mask"].item() != other["mask"].item()
     assert kept["complement"].item() != other["complement"].item()
 
@@ -250,8 +252,8 @@ def test_the_released_reading_differs_only_where_a_base_mask_is_lost():
 def test_losses_are_float32_and_near_the_whole_ones_in_half_precision(dtype):
     outputs, labels, inside, tags = batch(dtype)
     with torch.autocast("cpu", dtype=dtype):
-        found = criterion(outputs.float(), labels, inside, tags, CONFIG)
-    whole = criterion(outputs.float(), labels, inside, tags, CONFIG)
+        found = criterion(outputs.float(), labels, inside, base_of(labels), tags, CONFIG)
+    whole = criterion(outputs.float(), labels, inside, base_of(labels), tags, CONFIG)
     for name, loss in found.items():
         assert loss.dtype == torch.float32
         assert torch.equal(loss, whole[name])

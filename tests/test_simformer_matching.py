@@ -110,13 +110,13 @@ def test_costs_that_are_no_numbers_do_not_stop_the_matching():
 def test_one_target_per_class_base_ones_by_pixels_and_novel_ones_by_tag():
     labels = torch.full((4, 6), 255, dtype=torch.uint8)
     labels[0], labels[1:3, :2] = 7, 2
-    targets = targets_of(labels, [9, 4])
+    targets = targets_of(labels, [2, 7], [9, 4])
     assert targets.labels.tolist() == [2, 7, 4, 9]
     assert targets.novel.tolist() == [False, False, True, True]
     assert targets.masks[0].nonzero().tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
     assert torch.equal(targets.masks[1], labels == 7)
     assert not targets.masks[2:].any()
-    nothing = targets_of(torch.full((4, 6), 255, dtype=torch.uint8), [])
+    nothing = targets_of(torch.full((4, 6), 255, dtype=torch.uint8), [], [])
     assert len(nothing.labels) == 0
     assert nothing.masks.shape == (0, 4, 6)
 
@@ -125,7 +125,7 @@ def thin() -> tuple[torch.Tensor, torch.Tensor, Targets]:
     """Three base classes, of which the second lies between the rows that stride 4 keeps, and a novel one."""
     labels = torch.full((HIGH, WIDE), 255)
     labels[:4], labels[5:7], labels[8:] = 0, 1, 2
-    targets = targets_of(labels, [3])
+    targets = targets_of(labels, [0, 1, 2], [3])
     sure = 8 * (2 * shrunk(targets.masks, (HIGH // 4, WIDE // 4)).double() - 1)
     masks = torch.stack([sure[2], sure[0], sure[1], sure[1]])
     classes = torch.full((4, 5), -4.0, dtype=torch.float64)

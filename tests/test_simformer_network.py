@@ -174,7 +174,7 @@ def test_a_step_in_each_precision_moves_every_trained_weight(dtype, memory):
     inside = torch.ones(2, 64, 64, dtype=torch.bool)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         outputs = ours(torch.rand(2, 3, 64, 64))
-        losses = criterion(outputs.float(), labels, inside, [[3], [2, 4]], LossesConfig())
+        losses = criterion(outputs.float(), labels, inside, [[0, 1], [0, 1]], [[3], [2, 4]], LossesConfig())
     assert {name: loss.dtype for name, loss in losses.items()} == dict.fromkeys(
         ("cls", "mask", "complement"), torch.float32
     )

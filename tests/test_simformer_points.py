@@ -10,6 +10,7 @@ from mal.methods.simformer.config.distillation import DistillationConfig
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import Batch
 from mal.methods.simformer.points import STRIDE, draw, draw_points, hidden_anywhere, hidden_inside, shared_class
+from tests.simformer_cases import base_of
 
 SIDE = 16  # cells
 PAPER = DistillationConfig()
@@ -28,7 +29,7 @@ def batch(*maps: torch.Tensor, tags: list[list[int]], size: tuple[int, int] = (S
         slot[:height, :width] = cells.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)
         real[:height, :width] = True
     images = torch.zeros(len(maps), 3, *labels.shape[1:])
-    return Batch(images, labels, inside, truth, tags, list(range(len(maps))), [(0, 1)])
+    return Batch(images, labels, inside, truth, base_of(labels), tags, list(range(len(maps))), [(0, 1)])
 
 
 def halves(left: int, right: int, height: int = SIDE, width: int = SIDE) -> torch.Tensor:

@@ -89,7 +89,7 @@ def test_activation_maps_label_tags_alone(compose, drawn: Path, tmp_path: Path) 
 def test_a_classifier_learns_base_classes_in_the_crop_and_tags() -> None:
     labels = torch.full((2, 4, 4), IGNORED)
     labels[0, 0, 0], labels[1, 1] = 3, 0
-    batch = Batch(torch.zeros(2, 3, 4, 4), labels, labels < 9, None, [[1, 2], []], [7, 8], [])
+    batch = Batch(torch.zeros(2, 3, 4, 4), labels, labels < 9, None, [[3], [0]], [[1, 2], []], [7, 8], [])
     assert present(batch, 5).tolist() == [[0, 1, 1, 1, 0], [1, 0, 0, 0, 0]]
 
 

@@ -171,7 +171,8 @@ def weight(count: int | float | Tensor, *, device: torch.device, more: float = 0
     """
     if size() == 1:
         return 1.0
-    own = torch.as_tensor(count, dtype=torch.float32, device=device)
+    # torch.tensor(count, device=…) would wait for a GPU
+    own = count.to(device, torch.float32) if isinstance(count, Tensor) else torch.full((), float(count), device=device)
     total = own.clone()
     dist.all_reduce(total)
     return (own + more) * size() / (total + more).clamp(min=1)

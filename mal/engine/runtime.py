@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mal.engine.files import atomic_write, read_json
 from mal.engine.store import BEGUN, RECORD
@@ -178,6 +179,11 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # Triton launches on the current one, whatever holds its arguments
     return device
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU's on a device; to a GPU through page-locked memory, so that nobody waits for the copy."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def reset_peak_memory(device: torch.device) -> None:

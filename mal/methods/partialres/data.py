@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mal.data.images import load_for
-from mal.engine.runtime import numpy_generator
+from mal.engine.runtime import numpy_generator, sent
 from mal.methods.partialres.augment import Placed, augmented, box_shares, mask_shares, mirrored, placed, small_mask
 from mal.methods.partialres.config import PartialresConfig
 from mal.methods.partialres.contours import contour_points
@@ -68,9 +69,7 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """The batch on a device; to a GPU through page-locked memory, so that it goes on while it is copied."""
 
-        def moved(tensor: Tensor) -> Tensor:
-            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
+        moved = partial(sent, device=device)
         return replace(
             self,
             pixels=moved(self.pixels),

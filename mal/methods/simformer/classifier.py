@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mal.config import Config
-from mal.data.semantic import IGNORED, read_semantic
+from mal.data.semantic import read_semantic
 from mal.encoders.pyramid import STRIDES, Pyramid
 from mal.engine import ranks
 from mal.engine.curves import Curve
 from mal.engine.guard import Guard, bad_image_loss, bad_weights_left
 from mal.engine.precision import allow_tf32, autocast, network_dtype
-from mal.engine.runtime import load_checkpoint, save_checkpoint, seed_everything
+from mal.engine.runtime import load_checkpoint, save_checkpoint, seed_everything, sent
 from mal.engine.trainer import Trainer, finished, loss_scaler, set_rate, update
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import Batch, TrainingImages, collate
@@ -93,10 +93,10 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
         for step, batch in turns:
             set_rate(optimizer, own.pseudo.cam_lr * (1 - step / total) ** own.learning.power)
             network.train()
-            there = present(batch, len(seen.classes)).to(device)
-            inside = batch.inside[:, None].float().to(device)
+            there = sent(present(batch, len(seen.classes)), device)
+            inside = sent(batch.inside, device)[:, None].float()
             with autocast(device, dtype):
-                activations = shared(batch.images.to(device))
+                activations = shared(sent(batch.images, device))
             weight = F.adaptive_avg_pool2d(inside, activations.shape[-2:])  # padding is no part of an image
             logits = (activations.float() * weight).sum((2, 3)) / weight.sum((2, 3))
             loss = F.binary_cross_entropy_with_logits(logits, there)
@@ -112,8 +112,8 @@ def train(view: Path, images: Path, config: Config, *, folder: Path, device: tor
 def present(batch: Batch, classes: int) -> Tensor:
     """(B, classes) float32 of 0 and 1: base classes with pixels in the crop, and the novel ones that are said to be."""
     found = torch.zeros(len(batch.ids), classes)
-    for row, labels, tags in zip(found, batch.labels, batch.tags, strict=True):
-        row[[place for place in labels.unique().tolist() if place != IGNORED] + tags] = 1
+    for row, base, tags in zip(found, batch.base, batch.tags, strict=True):
+        row[base + tags] = 1
     return found
 
 

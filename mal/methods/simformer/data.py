@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mal.data.images import load_for
 from mal.data.semantic import IGNORED, MappedImage, SemanticFile, visible
-from mal.engine.runtime import numpy_generator
+from mal.engine.runtime import numpy_generator, sent
 from mal.errors import AnnotationError, ConfigError
 from mal.methods.simformer.augment import augmented, batch_size
 from mal.methods.simformer.config.augment import AugmentConfig, reads_truth
@@ -28,6 +29,7 @@ class Sample:
     image: Tensor  # (3, h, w) uint8 RGB
     labels: Tensor  # (h, w) uint8: a class to learn, or 255
     truth: Tensor | None  # likewise, hidden classes included; read by released rules alone
+    base: list[int]  # classes to learn that have pixels, ascending
     tags: list[int]  # novel classes that are said to be there, ascending
     image_id: int
 
@@ -41,6 +43,7 @@ class Batch:
     inside: Tensor  # (B, H, W) bool: no padding
     # (B, H, W) int64, hidden classes included; read by released rules alone, which draw points on the CPU
     truth: Tensor | None
+    base: list[list[int]]  # of each image, the classes of its labels: known to the host, which then asks no GPU
     tags: list[list[int]]
     ids: list[int]
     pairs: list[tuple[int, int]]  # positions of the images whose pixels are compared
@@ -49,9 +52,7 @@ class Batch:
         """What the network learns from on a device, without `truth`; to a GPU through page-locked memory, so that it
         goes on while they are copied."""
 
-        def moved(tensor: Tensor) -> Tensor:
-            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
+        moved = partial(sent, device=device)
         return replace(
             self, images=moved(self.images), labels=moved(self.labels), inside=moved(self.inside), truth=None
         )
@@ -127,7 +128,7 @@ class TrainingImages(Dataset[tuple[Sample, ...]]):
         if self.augment.tags == "crop":
             assert truth is not None
             tags = sorted(set(visible(truth.numpy())) & set(self.weak.novel or ()))
-        return Sample(image, shown[0], truth, tags, entry.id)
+        return Sample(image, shown[0], truth, list(visible(shown[0].numpy())), tags, entry.id)
 
 
 def base_classes(file: SemanticFile) -> np.ndarray:
@@ -181,6 +182,7 @@ def collate(items: list[tuple[Sample, ...]], kind: str, augment: AugmentConfig) 
         labels=_stacked([sample.labels for sample in samples], size),
         inside=torch.stack([padded(each, size, 0) for each in inside]).bool(),
         truth=_stacked(truths, size) if truths else None,
+        base=[sample.base for sample in samples],
         tags=[sample.tags for sample in samples],
         ids=[sample.image_id for sample in samples],
         pairs=PAIRED[kind](len(items)),

@@ -52,7 +52,7 @@ class Learner(nn.Module):
         losses = self._names(outputs)
         if warm:
             return {**losses, "embeddings": self._embeddings_loss(outputs.pixels, batch)}
-        losses |= criterion(outputs, batch.labels, batch.inside, batch.tags, self.losses)
+        losses |= criterion(outputs, batch.labels, batch.inside, batch.base, batch.tags, self.losses)
         if self.pairs is not None:
             losses |= self.pairs(outputs.pixels, outputs.classes[-1], outputs.masks[-1], points)
         return losses
@@ -72,6 +72,6 @@ class Learner(nn.Module):
         """Cross-entropy of the pixels with a known class, the mean over those of all processes."""
         assert self.head is not None
         labels = batch.labels[:, ::STRIDE, ::STRIDE]
-        number = int((labels != IGNORED).sum())
+        number = (labels != IGNORED).sum()
         total = F.cross_entropy(self.head(pixels), labels, ignore_index=IGNORED, reduction="sum")
-        return ranks.weight(number, device=pixels.device) * total / max(1, number)
+        return ranks.weight(number, device=pixels.device) * total / number.clamp(min=1)

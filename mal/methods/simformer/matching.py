@@ -4,6 +4,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mal.engine.runtime import sent
 from mal.methods.simformer.config.losses import LossesConfig
 from mal.methods.simformer.losses import focal_by_pixel
 from mal.methods.simformer.targets import Targets, shrunk
@@ -20,11 +21,12 @@ def matching_costs(classes: Tensor, masks: Tensor, targets: Targets, config: Los
     Returns:
         (..., Q, n).
     """
-    with torch.autocast(classes.device.type, enabled=False):
-        costs = -config.classes * _wide(classes).softmax(-1)[..., targets.labels]
-        base = ~targets.novel
-        if not base.any():
+    device, base = classes.device, (~targets.novel).nonzero()[:, 0]
+    with torch.autocast(device.type, enabled=False):
+        costs = -config.classes * _wide(classes).softmax(-1)[..., sent(targets.labels, device)]
+        if not len(base):
             return costs
+        base = sent(base, device)
         logits = _wide(masks).flatten(-2)
         wanted = shrunk(targets.masks[base], (masks.shape[-2], masks.shape[-1])).flatten(1).to(logits).T
         of_pixels = _focal(logits, wanted, config) / len(wanted)
@@ -36,10 +38,10 @@ def matching_costs(classes: Tensor, masks: Tensor, targets: Targets, config: Los
 
 
 def assign(costs: Tensor) -> tuple[Tensor, Tensor]:
-    """The cheapest assignment of a (Q, n) matrix: rows and columns, (min(Q, n),) each on its device, sorted by row."""
+    """The cheapest assignment of a (Q, n) matrix on the CPU: rows and columns, (min(Q, n),) each, sorted by row."""
     # a diverged network's costs are no numbers: its loss then says so, in the trainer's sentence
-    rows, columns = linear_sum_assignment(costs.nan_to_num().cpu().numpy())
-    return torch.as_tensor(rows, device=costs.device), torch.as_tensor(columns, device=costs.device)
+    rows, columns = linear_sum_assignment(costs.nan_to_num().numpy())
+    return torch.from_numpy(rows), torch.from_numpy(columns)
 
 
 def _focal(logits: Tensor, wanted: Tensor, config: LossesConfig) -> Tensor:

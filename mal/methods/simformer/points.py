@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mal.data.semantic import IGNORED
+from mal.engine.runtime import sent
 from mal.methods.simformer.config.distillation import DistillationConfig
 from mal.methods.simformer.config.pairs import PairsConfig
 from mal.methods.simformer.data import Batch
@@ -29,7 +30,7 @@ class PairPoints:
 
     def to(self, device: torch.device) -> Self:
         def moved(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            first, second = (each.to(device) for each in pair)
+            first, second = (sent(each, device) for each in pair)
             return first, second
 
         return replace(

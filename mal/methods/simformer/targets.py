@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mal.data.semantic import IGNORED
+from mal.engine.runtime import sent
 
 
 @dataclass
@@ -15,9 +15,9 @@ class Targets:
     """The n targets of an image, one per class: base ones first, each kind sorted by class.
 
     Attributes:
-        labels: (n,) classes.
-        novel: (n,) bool; a flag of the target's, whatever its mask.
-        masks: (n, H, W) bool, all zero for novel ones.
+        labels: (n,) classes, on the CPU, which matches them.
+        novel: (n,) bool, on the CPU; a flag of the target's, whatever its mask.
+        masks: (n, H, W) bool, all zero for novel ones; where the image's labels are.
     """
 
     labels: Tensor
@@ -25,18 +25,19 @@ class Targets:
     masks: Tensor
 
 
-def targets_of(labels: Tensor, tags: Sequence[int]) -> Targets:
+def targets_of(labels: Tensor, base: Sequence[int], tags: Sequence[int]) -> Targets:
     """The targets of a crop.
 
     Args:
-        labels: (H, W) integers, base classes or `IGNORED`.
+        labels: (H, W) integers, base classes or 255.
+        base: the classes among them, ascending.
         tags: the image's novel classes; none of them may have pixels.
     """
-    found = [label for label in labels.unique().tolist() if label != IGNORED]
-    assert not set(found) & set(tags), "a class of which there are pixels is no tag"
-    every = torch.tensor([*found, *sorted(tags)], dtype=torch.long, device=labels.device)
-    novel = torch.arange(len(every), device=labels.device) >= len(found)
-    masks = (labels == every[:, None, None]) & ~novel[:, None, None]
+    assert not set(base) & set(tags), "a class of which there are pixels is no tag"
+    every = torch.tensor([*base, *sorted(tags)], dtype=torch.long)
+    novel = torch.arange(len(every)) >= len(base)
+    masks = labels.new_zeros(len(every), *labels.shape, dtype=torch.bool)
+    masks[: len(base)] = labels == sent(every[: len(base), None, None], labels.device)
     return Targets(every, novel, masks)
 
 
@@ -56,7 +57,7 @@ def by_emptiness(targets: Targets, size: tuple[int, int]) -> tuple[Targets, Tens
     Returns:
         The targets with the flags that follow from their position, and (n,) which of them each column's cost is of.
     """
-    empty = ~shrunk(targets.masks, size).flatten(1).any(dim=1)
+    empty = ~shrunk(targets.masks, size).flatten(1).any(dim=1).cpu()
     order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]])
-    novel = torch.arange(len(order), device=order.device) >= (~empty).sum()
+    novel = torch.arange(len(order)) >= (~empty).sum()
     return replace(targets, novel=novel), order
