@@ -1,14 +1,19 @@
 """A pretend GPU: tensors that say they are on `cuda`, hold their values in main memory, and mix with no others.
 
 What would stop a step on a GPU stops it here: a tensor that was left on the CPU among those that were moved, `numpy()`
-of one that was not moved back. How fast it is, kernels, half precision and memory are a real GPU's matter.
+of one that was not moved back. `waits` counts where Python waits for it: numbers that are read, results whose size
+hangs on values, copies that are not asynchronous. How fast it is, kernels, half precision and memory are a real GPU's
+matter.
 
 C++ takes these tensors for the CPU's, so that autograd works as there, and makes new tensors on the CPU beside them. So
 only tensors that a Python program has held can be in the wrong place; what C++ made in between is in the right one.
 """
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -28,6 +33,17 @@ PACKING = {aten._pack_padded_sequence.default, aten._pad_packed_sequence.default
 MIXED = {COPY, aten._has_compatible_shallow_copy_type.default, *PACKING, aten.gru.data, aten.lstm.data}
 # of which indices may be on the CPU
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+# which Python waits for: its answer is a number, or as large as values have it
+READ = {
+    aten._local_scalar_dense.default, aten._unique2.default, aten.bincount.default, aten.equal.default,
+    aten.masked_select.default, aten.nonzero.default, aten.repeat_interleave.Tensor, aten.unique_consecutive.default,
+    aten.unique_dim.default,
+}  # fmt: skip
+ROOT = Path(__file__).parents[1]
+# torch itself asks there for the CPU, for which C++ takes these tensors
+MISTAKEN = "torch/nn/utils/clip_grad.py"
+
+waits: Counter[str] = Counter()  # by file and line of ours, such as "mal/losses.py:7"
 
 
 class DeviceMismatchError(RuntimeError):
@@ -57,6 +73,8 @@ class OnGpu(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         _check(func, args, kwargs)
+        if func in READ or (func in INDEXED and _is_read(*args)):
+            _waited()
         out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
         if func is COPY and not isinstance(args[0], OnGpu):
             return args[0]
@@ -77,6 +95,7 @@ class OnGpu(Tensor):
         return f"OnGpu({self.inner!r})"
 
     def tolist(self) -> Any:
+        _waited()
         return self.inner.tolist()
 
     def numpy(self, **_: Any) -> Any:
@@ -96,6 +115,27 @@ def _outer(value: Any) -> Any:
 def _held(value: Any) -> bool:
     """Whether it is a tensor on the CPU that Python has seen."""
     return isinstance(value, Tensor) and not isinstance(value, OnGpu) and getattr(value, "held", False)
+
+
+def _is_read(_: Any, indices: Any, value: Any = None, *__: Any) -> bool:
+    """Whether indexing stops Python: a mask has as many places as it has ones, indices on the CPU must be copied."""
+    if value is not None and value.numel() == 1:
+        return False  # is filled in
+    return any(
+        index is not None and (index.dtype in (torch.bool, torch.uint8) or not isinstance(index, OnGpu))
+        for index in indices
+    )
+
+
+def _waited() -> None:
+    """Count it for the innermost line of ours."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.endswith(MISTAKEN):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT) and "site-packages" not in path.parts and str(path) != __file__:
+            waits[f"{path.relative_to(ROOT)}:{frame.f_lineno}"] += 1
+            return
+        frame = frame.f_back
 
 
 def _check(func: Any, args: Any, kwargs: Any) -> None:
@@ -151,7 +191,7 @@ class _Placing(TorchFunctionMode):
 
     def _placed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func in (Tensor.cuda, Tensor.cpu):
-            return moved(args[0], "cuda" if func is Tensor.cuda else "cpu")
+            return self._to(args[0], "cuda" if func is Tensor.cuda else "cpu")
         if func is Tensor.pin_memory:
             return args[0]
         if func is Tensor.to:
@@ -159,6 +199,8 @@ class _Placing(TorchFunctionMode):
         kwargs.pop("pin_memory", None)
         given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, OnGpu)]
         device = torch.device(kwargs.get("device") or "meta")
+        if (func in (torch.tensor, torch.as_tensor) and device.type == "cuda") or (func is Tensor.new_tensor and given):
+            _waited()
         if device.type == "cuda" or (device.type == "cpu" and given):  # of a new tensor
             made = func(*tree_map(_inner, args), **{**tree_map(_inner, kwargs), "device": CPU})
             return moved(made, device)
@@ -173,7 +215,7 @@ class _Placing(TorchFunctionMode):
 
     @staticmethod
     def _to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        place = kwargs.pop("device", None)
+        place, asynchronous = kwargs.pop("device", None), kwargs.pop("non_blocking", False)
         for value in args:
             if isinstance(value, (str, torch.device, int)) and not isinstance(value, bool):
                 place = value
@@ -181,7 +223,11 @@ class _Placing(TorchFunctionMode):
                 place, kwargs["dtype"] = value.device, value.dtype
             elif isinstance(value, torch.dtype):
                 kwargs["dtype"] = value
-        tensor = tensor if place is None else moved(tensor, place)
+        if place is not None:
+            there = moved(tensor, place)
+            if there is not tensor and not (asynchronous and isinstance(there, OnGpu)):
+                _waited()
+            tensor = there
         dtype = kwargs.get("dtype")
         return tensor if dtype is None else Tensor.to(tensor, dtype)
 

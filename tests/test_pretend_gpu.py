@@ -3,19 +3,26 @@
 A GPU run that nobody made is not made by this: kernels, half precision, compilation and speed are tests marked `cuda`.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from language_models import write
-from pretend_gpu import GPU, DeviceMismatchError, OnGpu, pretend_gpu
+from pretend_gpu import GPU, DeviceMismatchError, OnGpu, pretend_gpu, waits
 from torch import nn
 
 from mal.config import Config
 from mal.engine.graph import in_order
 from mal.engine.store import Store
+from mal.engine.trainer import Trainer
+from mal.methods.mal import crf
 from mal.request import Graph
 from mal.run import run
 
@@ -39,6 +46,11 @@ RUNS = {
 }
 
 
+def settings_of(name: str, folder: Path) -> list[str]:
+    write(folder / "language", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    return [each.format(language_model=folder / "language") for each in RUNS[name]]
+
+
 def metrics(compose: Callable[..., Config], store: Path, *settings: str) -> dict[str, float]:
     """Of all stages of a run: `stage.metric` → value."""
     plain = ("train.precision=fp32", "segmenter.precision=fp32", "train.compile=false", "crf.backend=torch")
@@ -57,8 +69,7 @@ def metrics(compose: Callable[..., Config], store: Path, *settings: str) -> dict
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNS])
 def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu(compose: Callable[..., Config], tmp_path: Path, name: str) -> None:
-    write(tmp_path / "language", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
-    settings = [each.format(language_model=tmp_path / "language") for each in RUNS[name]]
+    settings = settings_of(name, tmp_path)
     expected = metrics(compose, tmp_path / "cpu", "device=cpu", *settings)
     with pretend_gpu():
         found = metrics(compose, tmp_path / "gpu", "device=cuda", *settings)
@@ -68,6 +79,41 @@ def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu(compose: Callable[..., Conf
     assert {name: found[name] for name in losses} == pytest.approx(
         {name: expected[name] for name in losses}, rel=1e-2, abs=1e-6
     )
+
+
+# files of ours in which a step waits for it, and how often
+WAITS = {
+    "mal, swin, query decoder": {},
+    "mal, solov2": {"mal/segmenters/solov2/__init__.py": 2},  # each image's cells that have an object
+    "simformer": {"mal/methods/simformer/criterion.py": 1},  # which query finds which target is the CPU's work
+    "partialres": {},
+    "partialres, language model": {
+        "mal/methods/partialres/text/language_model.py": 1
+    },  # transformers looks for padding
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WAITS])
+def test_a_step_waits_for_a_gpu_where_it_must(
+    compose: Callable[..., Config], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Counter[str]] = []
+    ordinary = Trainer._steps
+
+    def counted(*args: Any) -> Generator[Any, None, None]:
+        with closing(ordinary(*args)) as turns:
+            for turn in turns:
+                waits.clear()
+                yield turn
+                found.append(Counter(place.split(":")[0] for place in waits.elements()))
+
+    monkeypatch.setattr(Trainer, "_steps", counted)
+    monkeypatch.setattr(crf, "_settled", lambda *_: False)  # PyTorch's mean field asks; a GPU has one of its own
+    with pretend_gpu():
+        metrics(compose, tmp_path, "device=cuda", "segmenter=none", *settings_of(name, tmp_path))
+    assert len(found) > 3
+    assert dict(reduce(or_, found[1:])) == WAITS[name]  # the most of all steps; constants are copied in the first
 
 
 @pytest.mark.parametrize(
@@ -117,3 +163,42 @@ def test_a_network_learns_there_what_it_learns_here() -> None:
     with pretend_gpu() as gpu:
         assert torch.equal(learned(gpu), expected)
     assert type(nn.Linear(1, 1).weight) is nn.Parameter
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda gpu, _: float(gpu.sum()),
+        lambda gpu, _: bool(gpu.sum() > 0),
+        lambda gpu, _: gpu.tolist(),
+        lambda gpu, _: gpu.cpu(),
+        lambda gpu, _: gpu.nonzero(),
+        lambda gpu, _: gpu.unique(),
+        lambda gpu, _: gpu[gpu > 0],
+        lambda gpu, _: gpu[torch.tensor([0])],
+        lambda gpu, _: torch.tensor([1.0], device=gpu.device),
+        lambda gpu, _: gpu.new_tensor([1.0]),
+        lambda gpu, cpu: cpu.to(gpu.device),
+        lambda gpu, _: gpu.to("cpu", non_blocking=True),
+    ],
+)
+def test_what_python_waits_for_is_counted(operation: Callable[..., object]) -> None:
+    with pretend_gpu() as gpu:
+        here, there = torch.rand(3, 4), torch.rand(3, 4, device=gpu)
+        waits.clear()
+        operation(there, here)
+        assert [*waits.values()] == [1]
+
+
+def test_what_nobody_waits_for_is_not_counted() -> None:
+    with pretend_gpu() as gpu:
+        here, there = torch.rand(3, 4), torch.rand(3, 4, device=gpu)
+        rows = torch.tensor([0, 2]).to(gpu, non_blocking=True)
+        waits.clear()
+        there[there > 0] = 1.0
+        there[rows] += here.to(gpu, non_blocking=True)[rows]
+        (there @ there.T).sum().clamp(min=1)
+        there.to(torch.float16).float()
+        here.cpu().tolist()
+        torch.full((3,), 2.0, device=gpu)
+        assert not waits

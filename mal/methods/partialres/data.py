@@ -52,7 +52,7 @@ class Batch:
     """Objects side by side."""
 
     pixels: Tensor  # (B, 3, S, S) uint8 RGB
-    words: Tensor  # (B, T) int64, 0 behind the last id
+    words: Tensor  # (B, T) int64, 0 behind the last id; always on the CPU, see `TextEncoder`
     valid: Tensor  # (B, 2) float32
     inputs: Tensor  # (B, L) int64
     labels: Tensor  # (B, L) int64
@@ -73,7 +73,6 @@ class Batch:
         return replace(
             self,
             pixels=moved(self.pixels),
-            words=moved(self.words),
             valid=moved(self.valid),
             inputs=moved(self.inputs),
             labels=moved(self.labels),

@@ -74,7 +74,7 @@ class Inputs:
     """What a network is given of a batch of expressions, on its device."""
 
     images: Tensor  # (B, 3, S, S) float32 in [0, 1]
-    words: Tensor  # (B, T) int64
+    words: Tensor  # (B, T) int64, on the CPU
     valid: Tensor  # (B, 2) float32
 
 
@@ -83,7 +83,7 @@ def inputs_of(trained: Trained, asked: Sequence[Asked], shown: Shown) -> Inputs:
     images, valid = zip(*(shown(each.entry) for each in asked), strict=True)
     length, device = trained.config.partialres.network.text.words, device_of(trained.network)
     words = side_by_side([trained.lexicon.encode(each.words, length) for each in asked])
-    return Inputs(torch.stack(images).to(device).float() / 255, words.to(device), torch.tensor(valid).to(device))
+    return Inputs(torch.stack(images).to(device).float() / 255, words, torch.tensor(valid).to(device))
 
 
 @torch.inference_mode()

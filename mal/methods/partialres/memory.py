@@ -83,7 +83,7 @@ class Encoders(nn.Module):
         """
         Args:
             images: (B, 3, S, S) RGB in [0, 1], letterboxed; S is a multiple of 32.
-            words: (B, T) int64 ids, 0 behind the last. valid: (B, 2), see `Memory`.
+            words: (B, T) int64 ids, 0 behind the last, on the CPU. valid: (B, 2), see `Memory`.
         """
         return self.remember(self.backbone(images), words, valid)
 

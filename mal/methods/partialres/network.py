@@ -49,7 +49,7 @@ class PartialRes(nn.Module):
         """
         Args:
             images: (B, 3, S, S) RGB in [0, 1], letterboxed; S is a multiple of 32.
-            words: (B, T) int64 ids, 0 behind the last.
+            words: (B, T) int64 ids, 0 behind the last, on the CPU.
             valid: (B, 2) width and height of the image as shares of S.
         """
         return self.encoders(images, words, valid)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from mal.engine.runtime import sent
+
 TEMPERATURE = 10_000
 SLACK = 1e-4  # of a cell: shares are float32, and w · r need not be whole
 
@@ -17,7 +19,7 @@ def valid_cells(valid: Tensor, grid: tuple[int, int]) -> Tensor:
         grid: rows and columns of the whole square.
     """
     rows, columns = grid
-    whole = valid.new_tensor([columns, rows])
+    whole = sent(torch.tensor([columns, rows], dtype=valid.dtype), valid.device)
     return (valid * whole - SLACK).ceil().clamp(min=1).minimum(whole).long()
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from mal.engine import ranks
+from mal.engine.runtime import sent
 from mal.losses import dice
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.data import Sample
@@ -55,7 +56,7 @@ def normalised(images: list[Tensor], config: SegmenterConfig) -> Tensor:
     """(3, h, w) uint8 RGB of any sizes → (B, 3, H, W), normalised, zeros right and below, sides multiples of 32."""
     device = images[0].device
     mean, std = (
-        torch.tensor(values, device=device)[:, None, None] for values in (config.pyramid.mean, config.pyramid.std)
+        sent(torch.tensor(values)[:, None, None], device) for values in (config.pyramid.mean, config.pyramid.std)
     )
     height, width = (-(-max(image.shape[axis] for image in images) // DIVISOR) * DIVISOR for axis in (-2, -1))
     batch = torch.zeros(len(images), 3, height, width, device=device)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mal.engine.runtime import sent
 from mal.segmenters.config import GridConfig
 
 MASK_STRIDE = 4  # of the mask features
@@ -39,7 +40,7 @@ def owners(boxes_xyxy: Tensor, masks: Tensor, *, canvas: tuple[int, int], grid: 
         return torch.full((sum(cells**2 for cells in grid.cells),), -1, device=device)
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     size = sides.prod(dim=1).sqrt()
-    extent = torch.tensor([canvas[1], canvas[0]], device=device)
+    extent = sent(torch.tensor([canvas[1], canvas[0]]), device)
     center = centers(masks)
     filled = ~center.isnan().any(dim=1)
     center = center.nan_to_num()

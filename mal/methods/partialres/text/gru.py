@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from mal.engine.runtime import sent
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
 from mal.methods.partialres.text.vocabulary import KNOWN, PADDING, UNKNOWN
@@ -44,15 +45,19 @@ class TextEncoder(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """
         Args:
-            words: (B, T) int64 ids; a row of padding alone is read as one word of zeros.
+            words: (B, T) int64 ids, on the CPU, which needs their numbers; a row of padding alone is read as one word
+                of zeros.
 
         Returns:
             (B, channels) float32, in [−1, 1]; also under autocast, as a recurrence sums its rounding.
         """
-        lengths = (words != PADDING).sum(1).clamp(min=1)
+        device = self.embedding.weight.device
+        lengths, order = (words != PADDING).sum(1).clamp(min=1).sort(descending=True)
+        behind = torch.arange(int(lengths[0])) >= lengths[:, None]
         self.gru.flatten_parameters()  # a copy's, such as an average's, lie apart on a GPU: cuDNN warns at each pass
-        with torch.autocast(words.device.type, enabled=False):
-            packed = pack_padded_sequence(self.embedding(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        with torch.autocast(device.type, enabled=False):
+            seen = self.embedding(sent(words, device)).index_select(0, sent(order, device))
+            packed = pack_padded_sequence(seen, lengths, batch_first=True)  # unsorted, it would wait for a GPU
             states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
-        behind = torch.arange(states.shape[1], device=words.device) >= lengths[:, None]
-        return states.masked_fill(behind[..., None], -torch.inf).amax(1)
+        largest = states.masked_fill(sent(behind[..., None], device), -torch.inf).amax(1)
+        return largest.index_select(0, sent(order.argsort(), device))

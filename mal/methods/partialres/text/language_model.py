@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 from transformers.utils import logging
 
+from mal.engine.runtime import sent
 from mal.errors import WeightsError
 from mal.methods.partialres.config.network import TextConfig
 from mal.methods.partialres.text.subwords import BEHIND_PADDING, WAY_OUT, WEIGHTS, Subwords
@@ -78,11 +79,13 @@ class LanguageModel(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """
         Args:
-            words: (B, T) int64 ids of `Subwords`, PADDING behind the last; a row of padding alone is read as one piece.
+            words: (B, T) int64 ids of `Subwords`, on the CPU, PADDING behind the last; a row of padding alone is read
+                as one piece.
 
         Returns:
             (B, channels) float32.
         """
+        words = sent(words, self.model.device)
         present = words != PADDING
         present[:, 0] = True
         pieces = (words - BEHIND_PADDING).where(words != PADDING, self.filler)
