@@ -19,7 +19,8 @@ from mal.segmenters.precision import lower_precision
 from tests.small_segmenters import AS_PUBLISHED, SMALL, small
 from tests.test_segmenter import CPU, composed, make_dataset, same, training_set
 
-WITHIN = {"bf16": (0.02, 0.03), "fp16": (0.02, 0.02)}  # of fp32's: losses of three steps, relative, and scores
+WITHIN = {"bf16": 0.02, "fp16": 0.02}  # of fp32's: losses of three steps, relative, and scores on average
+FLIPPED = 0.05  # a score: a query of Mask2Former's looks at pixels above a threshold, of which a rounding may move one
 # Every anchor becomes a proposal and every proposal is learned from: what is chosen and drawn hangs on roundings.
 ALL_DRAWN = (
     "proposals.anchors=[[24],[40],[64],[90],[120]]",
@@ -71,12 +72,13 @@ def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
             sorted(result["score"] for result in found if result["image_id"] == image) for image in (10, 11, 12, 13)
         ]
     assert all(len(of_image) > 0 for of_image in scores["fp32"])
-    for precision, (of_losses, of_scores) in WITHIN.items():
+    for precision, bound in WITHIN.items():
         assert len(losses[precision]) == 3
         assert losses[precision] != losses["fp32"]
-        np.testing.assert_allclose(losses[precision], losses["fp32"], rtol=of_losses)
+        np.testing.assert_allclose(losses[precision], losses["fp32"], rtol=bound)
         for mine, exact in zip(scores[precision], scores["fp32"], strict=True):
-            np.testing.assert_allclose(mine, exact, atol=of_scores)
+            np.testing.assert_allclose(mine, exact, atol=FLIPPED)
+            assert np.abs(np.subtract(mine, exact)).mean() < bound
 
 
 class Outside(TorchFunctionMode):
