@@ -1,5 +1,6 @@
-"""What only a GPU can show: its training step is the CPU's, and the host waits for nothing in it."""
+"""What only a GPU can show: its training steps are the CPU's, in every precision, and MAL's host waits for nothing."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mal.methods.mal.config import AugmentConfig
 from mal.methods.mal.label import mal_labeler
 from mal.methods.mal.outlines import _at_once, _axis_by_axis
 from mal.methods.mal.train import build_learner, train_labeler, training_step
+from tests.test_pretend_gpu import RUNS, metrics, settings_of
 
 pytestmark = pytest.mark.cuda
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -130,3 +132,24 @@ def test_masks_made_on_a_gpu_are_the_cpus(compose, drawn: Path, tmp_path: Path) 
         masks.append([decode_mask(a["segmentation"], height=128, width=128) for a in labels["annotations"]])
     differing = sum((first != second).sum() for first, second in zip(*masks, strict=True))
     assert differing < 1e-3 * sum(mask.size for mask in masks[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler has many
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", [*RUNS])
+def test_every_method_and_segmenter_learns_on_a_gpu(compose, tmp_path: Path, name: str, precision: str) -> None:
+    settings = settings_of(name, tmp_path)
+    settings += [f"train.precision={precision}", f"segmenter.precision={precision}", "crf.backend=auto"]
+    losses = {
+        device: {
+            metric: value
+            for metric, value in metrics(compose, tmp_path / device, f"device={device}", *settings).items()
+            if metric.startswith("train_")
+        }
+        for device in ("cpu", "cuda")
+    }
+    assert losses["cuda"].keys() == losses["cpu"].keys()
+    assert all(map(math.isfinite, losses["cuda"].values()))
+    if precision == "fp32":  # roundings of another order
+        assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05, abs=1e-3)
