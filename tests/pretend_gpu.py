@@ -39,6 +39,8 @@ READ = {
     aten.masked_select.default, aten.nonzero.default, aten.repeat_interleave.Tensor, aten.unique_consecutive.default,
     aten.unique_dim.default,
 }  # fmt: skip
+AT_ONCE = 64 * 1024  # bytes that CUDA takes over before they are copied, whatever memory they are in
+MADE = (torch.tensor, torch.as_tensor, torch.asarray)  # of values in main memory
 ROOT = Path(__file__).parents[1]
 # torch itself asks there for the CPU, for which C++ takes these tensors
 MISTAKEN = "torch/nn/utils/clip_grad.py"
@@ -73,7 +75,8 @@ class OnGpu(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         _check(func, args, kwargs)
-        if func in READ or (func in INDEXED and _is_read(*args)):
+        copied = func is COPY and any(map(_held, args[:2]))
+        if func in READ or (func in INDEXED and _is_read(*args)) or (copied and _is_waited_for(*args)):
             _waited()
         out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
         if func is COPY and not isinstance(args[0], OnGpu):
@@ -119,12 +122,22 @@ def _held(value: Any) -> bool:
 
 def _is_read(_: Any, indices: Any, value: Any = None, *__: Any) -> bool:
     """Whether indexing stops Python: a mask has as many places as it has ones, indices on the CPU must be copied."""
-    if value is not None and value.numel() == 1:
-        return False  # is filled in
+    if value is not None and value.numel() == 1 and not isinstance(value, OnGpu):
+        return False  # a number is filled in
     return any(
         index is not None and (index.dtype in (torch.bool, torch.uint8) or not isinstance(index, OnGpu))
         for index in indices
     )
+
+
+def _is_waited_for(to: Tensor, source: Tensor, asynchronous: bool = False) -> bool:
+    """Whether a copy between the two devices stops Python: unless it is asynchronous and of page-locked memory, or is
+    small and goes up."""
+    up = isinstance(to, OnGpu)
+    here = source if up else to
+    if up == isinstance(source, OnGpu):
+        return False
+    return not (asynchronous and (getattr(here, "pinned", False) or (up and here.nbytes <= AT_ONCE)))
 
 
 def _waited() -> None:
@@ -193,13 +206,17 @@ class _Placing(TorchFunctionMode):
         if func in (Tensor.cuda, Tensor.cpu):
             return self._to(args[0], "cuda" if func is Tensor.cuda else "cpu")
         if func is Tensor.pin_memory:
+            if isinstance(args[0], OnGpu):
+                raise RuntimeError("cannot pin a CUDA tensor: only dense CPU tensors can be pinned")
+            args[0].pinned = True
             return args[0]
         if func is Tensor.to:
             return self._to(*args, **kwargs)
         kwargs.pop("pin_memory", None)
         given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, OnGpu)]
         device = torch.device(kwargs.get("device") or "meta")
-        if (func in (torch.tensor, torch.as_tensor) and device.type == "cuda") or (func is Tensor.new_tensor and given):
+        made_there = func in MADE and device.type == "cuda" and not given
+        if made_there or (func is Tensor.new_tensor and given):
             _waited()
         if device.type == "cuda" or (device.type == "cpu" and given):  # of a new tensor
             made = func(*tree_map(_inner, args), **{**tree_map(_inner, kwargs), "device": CPU})
@@ -225,7 +242,7 @@ class _Placing(TorchFunctionMode):
                 kwargs["dtype"] = value
         if place is not None:
             there = moved(tensor, place)
-            if there is not tensor and not (asynchronous and isinstance(there, OnGpu)):
+            if there is not tensor and _is_waited_for(there, tensor, asynchronous):
                 _waited()
             tensor = there
         dtype = kwargs.get("dtype")

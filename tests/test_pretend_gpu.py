@@ -20,6 +20,7 @@ from torch import nn
 
 from mal.config import Config
 from mal.engine.graph import in_order
+from mal.engine.runtime import sent
 from mal.engine.store import Store
 from mal.engine.trainer import Trainer
 from mal.methods.mal import crf
@@ -124,6 +125,7 @@ def test_a_step_waits_for_a_gpu_where_it_must(
         (lambda gpu, cpu: torch.cat([gpu, cpu]), DeviceMismatchError),
         (lambda gpu, cpu: nn.functional.linear(cpu, gpu.new_ones(2, 4)), DeviceMismatchError),
         (lambda gpu, cpu: cpu[gpu[:, 0].long()], DeviceMismatchError),
+        (lambda gpu, _: gpu.pin_memory(), RuntimeError),
         (lambda gpu, _: gpu.numpy(), TypeError),
         (lambda gpu, _: np.asarray(gpu), TypeError),
     ],
@@ -178,8 +180,13 @@ def test_a_network_learns_there_what_it_learns_here() -> None:
         lambda gpu, _: gpu[torch.tensor([0])],
         lambda gpu, _: torch.tensor([1.0], device=gpu.device),
         lambda gpu, _: gpu.new_tensor([1.0]),
+        lambda gpu, _: torch.asarray([1.0], device=gpu.device),
         lambda gpu, cpu: cpu.to(gpu.device),
+        lambda gpu, _: torch.rand(20_000).to(gpu.device, non_blocking=True),  # not from page-locked memory
+        lambda gpu, cpu: gpu.copy_(cpu),
+        lambda gpu, cpu: cpu.copy_(gpu),
         lambda gpu, _: gpu.to("cpu", non_blocking=True),
+        lambda gpu, _: gpu.__setitem__(gpu > 0, gpu[0, 0]),
     ],
 )
 def test_what_python_waits_for_is_counted(operation: Callable[..., object]) -> None:
@@ -193,10 +200,13 @@ def test_what_python_waits_for_is_counted(operation: Callable[..., object]) -> N
 def test_what_nobody_waits_for_is_not_counted() -> None:
     with pretend_gpu() as gpu:
         here, there = torch.rand(3, 4), torch.rand(3, 4, device=gpu)
-        rows = torch.tensor([0, 2]).to(gpu, non_blocking=True)
+        rows = sent(torch.tensor([0, 2]), gpu)
         waits.clear()
         there[there > 0] = 1.0
-        there[rows] += here.to(gpu, non_blocking=True)[rows]
+        there[rows] += sent(here, gpu)[rows]
+        sent(torch.rand(20_000), gpu)
+        torch.as_tensor(there, device=gpu)
+        torch.zeros(3, 4).pin_memory().copy_(there, non_blocking=True)
         (there @ there.T).sum().clamp(min=1)
         there.to(torch.float16).float()
         here.cpu().tolist()

@@ -20,7 +20,7 @@ from tests.small_segmenters import AS_PUBLISHED, SMALL, small
 from tests.test_segmenter import CPU, composed, make_dataset, same, training_set
 
 WITHIN = {"bf16": 0.02, "fp16": 0.02}  # of fp32's: losses of three steps, relative, and scores on average
-FLIPPED = 0.05  # a score: a query of Mask2Former's looks at pixels above a threshold, of which a rounding may move one
+FLIPPED = {"mask2former_tiny": 0.05}  # a score: a query looks at pixels above a threshold, of which one may flip
 # Every anchor becomes a proposal and every proposal is learned from: what is chosen and drawn hangs on roundings.
 ALL_DRAWN = (
     "proposals.anchors=[[24],[40],[64],[90],[120]]",
@@ -77,7 +77,7 @@ def test_three_steps_and_predictions_are_those_of_fp32_but_for_rounding(
         assert losses[precision] != losses["fp32"]
         np.testing.assert_allclose(losses[precision], losses["fp32"], rtol=bound)
         for mine, exact in zip(scores[precision], scores["fp32"], strict=True):
-            np.testing.assert_allclose(mine, exact, atol=FLIPPED)
+            np.testing.assert_allclose(mine, exact, atol=FLIPPED.get(name, bound))
             assert np.abs(np.subtract(mine, exact)).mean() < bound
 
 

@@ -22,8 +22,8 @@ def drawn(seed: int, queries: int, base: int, novel: int) -> tuple[torch.Tensor,
     masks = 3 * torch.randn(queries, HIGH // 4, WIDE // 4, generator=generator, dtype=torch.float64)
     truth = torch.rand(base + novel, HIGH, WIDE, generator=generator) < 0.4
     labels = torch.randperm(base + novel + 2, generator=generator)[: base + novel]
-    flags = torch.arange(base + novel) >= base
-    return classes, masks, Targets(labels, flags, truth & ~flags[:, None, None])
+    truth[base:] = False
+    return classes, masks, Targets(labels, truth, base)
 
 
 def match(classes: torch.Tensor, masks: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,8 +51,8 @@ def brute(classes: torch.Tensor, masks: torch.Tensor, targets: Targets) -> np.nd
     return np.array(
         [
             [
-                cost(one.numpy(), mask.numpy(), int(label), bool(novel), truth.numpy())
-                for label, novel, truth in zip(targets.labels, targets.novel, targets.masks, strict=True)
+                cost(one.numpy(), mask.numpy(), int(label), number >= targets.base, truth.numpy())
+                for number, (label, truth) in enumerate(zip(targets.labels, targets.masks, strict=True))
             ]
             for one, mask in zip(classes, masks, strict=True)
         ]
@@ -112,7 +112,7 @@ def test_one_target_per_class_base_ones_by_pixels_and_novel_ones_by_tag():
     labels[0], labels[1:3, :2] = 7, 2
     targets = targets_of(labels, [2, 7], [9, 4])
     assert targets.labels.tolist() == [2, 7, 4, 9]
-    assert targets.novel.tolist() == [False, False, True, True]
+    assert targets.base == 2
     assert targets.masks[0].nonzero().tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
     assert torch.equal(targets.masks[1], labels == 7)
     assert not targets.masks[2:].any()
@@ -136,7 +136,7 @@ def thin() -> tuple[torch.Tensor, torch.Tensor, Targets]:
 def test_a_base_mask_that_is_lost_at_stride_4_stays_base():
     classes, masks, targets = thin()
     assert not shrunk(targets.masks, (HIGH // 4, WIDE // 4))[1].any()
-    assert targets.novel.tolist() == [False, False, False, True]
+    assert targets.base == 3
     rows, columns = match(classes, masks, targets)
     assert columns[rows.argsort()].tolist() == [2, 0, 3, 1]
     assert matching_costs(classes, masks, targets, CONFIG)[0, 1] > -0.5 + 1  # its mask costs too
@@ -145,10 +145,10 @@ def test_a_base_mask_that_is_lost_at_stride_4_stays_base():
 def test_the_released_program_takes_it_for_novel_and_loses_step():
     classes, masks, targets = thin()
     released, order = by_emptiness(targets, (HIGH // 4, WIDE // 4))
-    assert released.novel.tolist() == [False, False, True, True]
+    assert released.base == 2
     assert order.tolist() == [0, 2, 1, 3]  # the second column's cost is of the third target
     assert released.labels.tolist() == targets.labels.tolist()
-    costed = Targets(released.labels[order], released.novel, released.masks[order])
+    costed = Targets(released.labels[order], released.masks[order], released.base)
     rows, columns = match(classes, masks, costed)
     # the query that found class 2 is told to be class 1, and the other way round
     assert released.labels[columns[rows.argsort()]].tolist() == [1, 0, 3, 2]
@@ -158,7 +158,7 @@ def test_without_a_lost_mask_both_readings_agree():
     classes, masks, targets = drawn(5, 4, 2, 2)
     released, order = by_emptiness(targets, (HIGH // 4, WIDE // 4))
     assert order.tolist() == [0, 1, 2, 3]
-    assert torch.equal(released.novel, targets.novel)
+    assert released.base == targets.base
     assert torch.equal(
         matching_costs(classes, masks, released, CONFIG), matching_costs(classes, masks, targets, CONFIG)
     )

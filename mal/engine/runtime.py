@@ -182,7 +182,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU's on a device; to a GPU through page-locked memory, so that nobody waits for the copy."""
+    """A tensor of the CPU's, and of no GPU's, on a device; through page-locked memory, so that nobody waits for the
+    copy."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 

@@ -67,7 +67,8 @@ class Batch:
         return self.pixels.float() / 255
 
     def to(self, device: torch.device) -> Self:
-        """The batch on a device; to a GPU through page-locked memory, so that it goes on while it is copied."""
+        """The batch on a device, but for its words; to a GPU through page-locked memory, so that it goes on while they
+        are copied."""
 
         moved = partial(sent, device=device)
         return replace(

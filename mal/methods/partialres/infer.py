@@ -71,10 +71,10 @@ def batches(asked: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a network is given of a batch of expressions, on its device."""
+    """What a network is given of a batch of expressions, on its device but for the words."""
 
     images: Tensor  # (B, 3, S, S) float32 in [0, 1]
-    words: Tensor  # (B, T) int64, on the CPU
+    words: Tensor  # (B, T) int64, on the CPU, see `TextEncoder`
     valid: Tensor  # (B, 2) float32
 
 

@@ -40,7 +40,9 @@ class QueryOutputs(NamedTuple):
 
     def found(self) -> Tensor:
         """(B, 4): the chosen queries' boxes, xyxy as shares of the square."""
-        return box_convert(self.boxes[torch.arange(len(self.boxes)), self.chosen], "cxcywh", "xyxy")
+        return box_convert(
+            self.boxes[torch.arange(len(self.boxes), device=self.chosen.device), self.chosen], "cxcywh", "xyxy"
+        )
 
 
 class QueryNetwork(nn.Module):
@@ -86,7 +88,9 @@ class QueryNetwork(nn.Module):
         chosen = scores.argmax(1) if box is None else matched(boxes, scores, box)
         masks = None
         if self.pixels is not None:
-            masks = self.pixels(maps[0], memory.image()[0], states[torch.arange(len(states)), chosen])
+            masks = self.pixels(
+                maps[0], memory.image()[0], states[torch.arange(len(states), device=chosen.device), chosen]
+            )
         return QueryOutputs(boxes, scores, masks, chosen)
 
     def _states(self, memory: Memory) -> Tensor:
@@ -145,7 +149,7 @@ def query_losses(outputs: QueryOutputs, box: Tensor, mask: Tensor | None, valid:
         valid: (B, 2), see `Memory`; pixels outside the image do not count.
     """
     with torch.autocast(box.device.type, enabled=False):
-        own = outputs.boxes[torch.arange(len(box)), outputs.chosen]
+        own = outputs.boxes[torch.arange(len(box), device=box.device), outputs.chosen]
         losses = {
             "l1": L1 * (own - box_convert(box, "xyxy", "cxcywh")).abs().sum(1).mean(),
             "giou": GIOU * generalized_box_iou_loss(box_convert(own, "cxcywh", "xyxy"), box, reduction="mean"),

@@ -76,7 +76,7 @@ def matches(
         masks = torch.stack([layer[image] for layer in outputs.masks])
         of = own
         if order is not None:
-            of = Targets(own.labels[order], own.novel, own.masks[sent(order, own.masks.device)])
+            of = Targets(own.labels[order], own.masks[sent(order, own.masks.device)], own.base)
         costs.append(matching_costs(classes, masks, of, config))
     there = torch.cat([each.flatten() for each in costs]).cpu().split([each.numel() for each in costs])
     by_image = [
@@ -102,25 +102,24 @@ def _layer(
     """
     (images, queries), nothing, device = classes.shape[:2], classes.shape[-1] - 1, classes.device
     wanted = torch.full((images, queries), nothing)
-    based, hidden = [], []  # matched queries, numbered through the batch
+    base_queries, novel_queries = [], []  # that are matched, numbered through the batch
     columns, first = [], 0  # of the truths
     for image, (own, matched) in enumerate(zip(targets, found, strict=True)):
         wanted[image, matched.queries] = own.labels[matched.columns]
-        novel, numbers = own.novel[matched.columns], image * queries + matched.queries
-        based.append(numbers[~novel])
-        hidden.append(numbers[novel])
+        novel, numbers = matched.columns >= own.base, image * queries + matched.queries
+        base_queries.append(numbers[~novel])
+        novel_queries.append(numbers[novel])
         columns.append(first + matched.columns[~novel])
         first += len(own.labels)
     wanted = sent(wanted, device)
 
-    logits = masks.flatten(0, 1)
-    objects = sum(int((~own.novel).sum()) for own in targets)
-    of_base, of_truths = logits[sent(torch.cat(based), device)], truths[sent(torch.cat(columns), device)]
+    logits, objects = masks.flatten(0, 1), sum(own.base for own in targets)
+    of_base, of_truths = logits[sent(torch.cat(base_queries), device)], truths[sent(torch.cat(columns), device)]
     mask = mask_loss(of_base, of_truths, config, count=objects)
 
     complements = []
     if config.complement:
-        of_novel = logits[sent(torch.cat(hidden), device)].split([len(each) for each in hidden])
+        of_novel = logits[sent(torch.cat(novel_queries), device)].split([len(each) for each in novel_queries])
         complements = [
             complement_loss(each, own.masks, real, config)
             for each, own, real in zip(of_novel, targets, inside, strict=True)

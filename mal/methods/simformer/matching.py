@@ -21,19 +21,18 @@ def matching_costs(classes: Tensor, masks: Tensor, targets: Targets, config: Los
     Returns:
         (..., Q, n).
     """
-    device, base = classes.device, (~targets.novel).nonzero()[:, 0]
+    device, base = classes.device, targets.base
     with torch.autocast(device.type, enabled=False):
         costs = -config.classes * _wide(classes).softmax(-1)[..., sent(targets.labels, device)]
-        if not len(base):
+        if not base:
             return costs
-        base = sent(base, device)
         logits = _wide(masks).flatten(-2)
-        wanted = shrunk(targets.masks[base], (masks.shape[-2], masks.shape[-1])).flatten(1).to(logits).T
+        wanted = shrunk(targets.masks[:base], (masks.shape[-2], masks.shape[-1])).flatten(1).to(logits).T
         of_pixels = _focal(logits, wanted, config) / len(wanted)
         shares = logits.sigmoid()
         sums = shares.sum(-1, keepdim=True) + wanted.sum(0)
         of_overlap = 1 - (2 * shares @ wanted + 1) / (sums + 1)
-        costs[..., base] += config.focal * of_pixels + config.dice * of_overlap
+        costs[..., :base] += config.focal * of_pixels + config.dice * of_overlap
         return costs
 
 

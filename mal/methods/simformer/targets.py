@@ -16,13 +16,13 @@ class Targets:
 
     Attributes:
         labels: (n,) classes, on the CPU, which matches them.
-        novel: (n,) bool, on the CPU; a flag of the target's, whatever its mask.
         masks: (n, H, W) bool, all zero for novel ones; where the image's labels are.
+        base: how many of them count as base, whatever their masks; the others behind count as novel.
     """
 
     labels: Tensor
-    novel: Tensor
     masks: Tensor
+    base: int
 
 
 def targets_of(labels: Tensor, base: Sequence[int], tags: Sequence[int]) -> Targets:
@@ -35,10 +35,9 @@ def targets_of(labels: Tensor, base: Sequence[int], tags: Sequence[int]) -> Targ
     """
     assert not set(base) & set(tags), "a class of which there are pixels is no tag"
     every = torch.tensor([*base, *sorted(tags)], dtype=torch.long)
-    novel = torch.arange(len(every)) >= len(base)
     masks = labels.new_zeros(len(every), *labels.shape, dtype=torch.bool)
     masks[: len(base)] = labels == sent(every[: len(base), None, None], labels.device)
-    return Targets(every, novel, masks)
+    return Targets(every, masks, len(base))
 
 
 def shrunk(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -55,9 +54,8 @@ def by_emptiness(targets: Targets, size: tuple[int, int]) -> tuple[Targets, Tens
     target's: from a base class on whose mask was lost, columns and targets are out of step.
 
     Returns:
-        The targets with the flags that follow from their position, and (n,) which of them each column's cost is of.
+        The targets, of which as many count as base, and (n,) which of them each column's cost is of.
     """
     empty = ~shrunk(targets.masks, size).flatten(1).any(dim=1).cpu()
     order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]])
-    novel = torch.arange(len(order)) >= (~empty).sum()
-    return replace(targets, novel=novel), order
+    return replace(targets, base=int((~empty).sum())), order

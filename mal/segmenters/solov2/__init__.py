@@ -93,13 +93,13 @@ def grid_losses(
     Returns:
         loss_category and loss_mask; the latter is 0 where no cell has an object.
     """
-    wanted = torch.zeros_like(outputs.logits)
+    wanted, one = torch.zeros_like(outputs.logits), outputs.logits.new_ones(())
     parts = [outputs.features.sum()[None] * 0]  # so that a batch without objects has gradients, all zero
     positives = 0
     for image, (owner, labels, masks) in enumerate(assigned):
         cells = (owner >= 0).nonzero()[:, 0]
         objects = owner[cells]
-        wanted[image, cells, labels[objects] - 1] = 1
+        wanted[image, cells, labels[objects] - 1] = one
         drawn = dynamic_masks(outputs.kernels[image, cells], outputs.features[image]).sigmoid()
         parts.append(dice(drawn.flatten(1), masks[objects].flatten(1), smooth=SMOOTH))
         positives += len(cells)
