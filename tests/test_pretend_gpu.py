@@ -88,9 +88,8 @@ WAITS = {
     "mal, solov2": {"mal/segmenters/solov2/__init__.py": 2},  # each image's cells that have an object
     "simformer": {"mal/methods/simformer/criterion.py": 1},  # which query finds which target is the CPU's work
     "partialres": {},
-    "partialres, language model": {
-        "mal/methods/partialres/text/language_model.py": 1
-    },  # transformers looks for padding
+    # transformers looks for padding
+    "partialres, language model": {"mal/methods/partialres/text/language_model.py": 1},
 }
 
 

@@ -10,7 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
-    """(B, 3, H, W) in [0, 1] → zero mean, unit variance by the given statistics."""
+    """(…, 3, H, W) in [0, 1] → zero mean, unit variance by the given statistics."""
     return (images - _per_channel(mean, images)) / _per_channel(std, images)
 
 

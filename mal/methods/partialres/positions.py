@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from mal.engine.runtime import sent
-
 TEMPERATURE = 10_000
 SLACK = 1e-4  # of a cell: shares are float32, and w · r need not be whole
 
@@ -19,8 +17,11 @@ def valid_cells(valid: Tensor, grid: tuple[int, int]) -> Tensor:
         grid: rows and columns of the whole square.
     """
     rows, columns = grid
-    whole = sent(torch.tensor([columns, rows], dtype=valid.dtype), valid.device)
-    return (valid * whole - SLACK).ceil().clamp(min=1).minimum(whole).long()
+    filled = [
+        (valid[:, 0] * columns - SLACK).ceil().clamp(1, columns),
+        (valid[:, 1] * rows - SLACK).ceil().clamp(1, rows),
+    ]
+    return torch.stack(filled, dim=1).long()
 
 
 def padding_of(cells: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -40,9 +40,12 @@ class QueryOutputs(NamedTuple):
 
     def found(self) -> Tensor:
         """(B, 4): the chosen queries' boxes, xyxy as shares of the square."""
-        return box_convert(
-            self.boxes[torch.arange(len(self.boxes), device=self.chosen.device), self.chosen], "cxcywh", "xyxy"
-        )
+        return box_convert(of_queries(self.boxes, self.chosen), "cxcywh", "xyxy")
+
+
+def of_queries(values: Tensor, chosen: Tensor) -> Tensor:
+    """(B, Q, C) and one query of each, (B,) → (B, C)."""
+    return values[torch.arange(len(chosen), device=chosen.device), chosen]
 
 
 class QueryNetwork(nn.Module):
@@ -88,9 +91,7 @@ class QueryNetwork(nn.Module):
         chosen = scores.argmax(1) if box is None else matched(boxes, scores, box)
         masks = None
         if self.pixels is not None:
-            masks = self.pixels(
-                maps[0], memory.image()[0], states[torch.arange(len(states), device=chosen.device), chosen]
-            )
+            masks = self.pixels(maps[0], memory.image()[0], of_queries(states, chosen))
         return QueryOutputs(boxes, scores, masks, chosen)
 
     def _states(self, memory: Memory) -> Tensor:
@@ -149,7 +150,7 @@ def query_losses(outputs: QueryOutputs, box: Tensor, mask: Tensor | None, valid:
         valid: (B, 2), see `Memory`; pixels outside the image do not count.
     """
     with torch.autocast(box.device.type, enabled=False):
-        own = outputs.boxes[torch.arange(len(box), device=box.device), outputs.chosen]
+        own = of_queries(outputs.boxes, outputs.chosen)
         losses = {
             "l1": L1 * (own - box_convert(box, "xyxy", "cxcywh")).abs().sum(1).mean(),
             "giou": GIOU * generalized_box_iou_loss(box_convert(own, "cxcywh", "xyxy"), box, reduction="mean"),

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
+from mal.encoders.normalise import normalise
 from mal.engine import ranks
-from mal.engine.runtime import sent
 from mal.losses import dice
 from mal.segmenters.config import GridConfig, SegmenterConfig
 from mal.segmenters.data import Sample
@@ -54,14 +54,11 @@ def lowered_parts(_config: SegmenterConfig) -> list[str]:
 
 def normalised(images: list[Tensor], config: SegmenterConfig) -> Tensor:
     """(3, h, w) uint8 RGB of any sizes → (B, 3, H, W), normalised, zeros right and below, sides multiples of 32."""
-    device = images[0].device
-    mean, std = (
-        sent(torch.tensor(values)[:, None, None], device) for values in (config.pyramid.mean, config.pyramid.std)
-    )
+    mean, std = tuple(config.pyramid.mean), tuple(config.pyramid.std)
     height, width = (-(-max(image.shape[axis] for image in images) // DIVISOR) * DIVISOR for axis in (-2, -1))
-    batch = torch.zeros(len(images), 3, height, width, device=device)
+    batch = torch.zeros(len(images), 3, height, width, device=images[0].device)
     for row, image in zip(batch, images, strict=True):
-        row[:, : image.shape[-2], : image.shape[-1]] = (image.float() / 255 - mean) / std
+        row[:, : image.shape[-2], : image.shape[-1]] = normalise(image.float() / 255, mean, std)
     return batch.contiguous(memory_format=torch.channels_last)
 
 
