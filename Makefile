@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
 CORES  := $(shell nproc 2>/dev/null || echo 2)
-SUITE  := -m pytest -n $(CORES) --dist worksteal
+SUITE  := -m pytest -n $(CORES) --dist worksteal --durations 10
 PYTEST := OMP_NUM_THREADS=1 $(PY) $(SUITE)
 
 .PHONY: help setup demo report published test test-slow test-all test-versions lint lock clean

@@ -35,6 +35,11 @@ CONF = Path(__file__).resolve().parents[1] / "experiments" / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sweeps on SLURM first: they wait for one another's jobs, for as long as all other slow tests take a process."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what needs a GPU where there is none."""
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():

@@ -12,6 +12,7 @@ from mal.engine.store import Store
 from mal.errors import AnnotationError, ConfigError
 from mal.request import Graph
 from tests.attentionshift_cases import SMOKE, draw
+from tests.few_photographs import few_photographs
 from tests.test_end_to_end import command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,8 +167,8 @@ def test_it_runs_on_real_photographs(tmp_path: Path, data: str) -> None:
     """Crowds, tiny objects, up to sixty objects an image, and images without any."""
     done = subprocess.run(
         [sys.executable, "experiments/run.py", "labeler=attentionshift", f"data={data}", "profile=mini",
-         "segmenter=none",
-         "compare=[disc]", f"store={tmp_path}", "tracking=none", "attentionshift.learning.steps=2",
+         "segmenter=none", *few_photographs(data, tmp_path, count=24),
+         "compare=[disc]", f"store={tmp_path / 'runs'}", "tracking=none", "attentionshift.learning.steps=2",
          "attentionshift.learning.batch=2", "attentionshift.tokens.count=120", "attentionshift.scale.short_sides=[64]",
          "attentionshift.scale.test_short_sides=[64]"],
         cwd=ROOT, capture_output=True, text=True,

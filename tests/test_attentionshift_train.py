@@ -1,7 +1,9 @@
 """AttentionShift learns from points alone: in every precision, whatever interrupts it, from whatever points."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,43 +77,53 @@ def test_it_never_sees_a_box_or_a_mask(points: dict, drawn: Path, compose) -> No
     assert set(vars(sample)) == {"image", "points", "further", "image_id"}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(
-    "more",
-    [
-        (),
-        ("recipe=released",),
-        ("attentionshift.steps.shift.method=kmeans",),
-        ("attentionshift.steps.mask_points.supervision=mask",),
-        ("attentionshift.steps.mask_points.source=attention",),
-        ("attentionshift.tokens.patch_mixing=true", "attentionshift.tokens.stem.timm=null"),
-    ],
-    ids=["best", "released", "kmeans", "masks", "attention", "pixels"],
-)
-def test_three_steps_in_every_precision(points: dict, drawn: Path, compose, precision: str, more: tuple) -> None:
-    config = config_of(compose, *more)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
-    first = []
-    for kind in {torch.float32, dtype}:
+@pytest.fixture(scope="module")
+def first_losses(points: dict, drawn: Path, compose) -> Any:
+    """(settings, type of numbers) → the losses of the first of three steps, all of which are finite."""
+
+    @cache
+    def trained(more: tuple[str, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        config = config_of(compose, *more)
+        learning = config.attentionshift.learning
+        images = TrainingImages(points, drawn / "images", scale=config.attentionshift.scale, seed=0, most=10)
         seed_everything(0, "test")
-        network = AttentionShift(config, classes=CLASSES).lowered(kind, CPU).train()
-        optimizer = build_optimizer(network, config.attentionshift.learning)
-        scaler = loss_scaler(CPU, kind)
+        network = AttentionShift(config, classes=CLASSES).lowered(dtype, CPU).train()
+        optimizer, scaler = build_optimizer(network, learning), loss_scaler(CPU, dtype)
+        steps = []
         for step in range(3):
             seed_everything(0, step)
             batch = [images[(step, 2 * step)], images[(step, 2 * step + 1)]]
-            losses = training_step(network, batch, optimizer, scaler, config.attentionshift.learning)
+            losses = training_step(network, batch, optimizer, scaler, learning)
             assert set(losses) == set(LOSSES)
             assert all(bool(value.isfinite()) for value in losses.values()), losses
-            if step == 0:
-                first.append(losses)
-                if kind == torch.float32:
-                    without = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
-                    assert without == []
-    smooth = ("tokens", "places", "rpn_objectness")  # what no draw and no threshold comes before
-    for name in smooth:
-        assert float(first[-1][name]) == pytest.approx(float(first[0][name]), rel=0.05, abs=0.02)
+            if step == 0 and dtype == torch.float32:
+                assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+            steps.append(losses)
+        return steps[0]
+
+    return trained
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param((), id="best"),
+        pytest.param(("recipe=released",), id="released"),
+        pytest.param(("attentionshift.steps.shift.method=kmeans",), id="kmeans", marks=pytest.mark.slow),
+        pytest.param(("attentionshift.steps.mask_points.supervision=mask",), id="masks", marks=pytest.mark.slow),
+        pytest.param(("attentionshift.steps.mask_points.source=attention",), id="attention", marks=pytest.mark.slow),
+        pytest.param(
+            ("attentionshift.tokens.patch_mixing=true", "attentionshift.tokens.stem.timm=null"),
+            id="pixels",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_three_steps_in_every_precision(first_losses: Any, dtype: torch.dtype, more: tuple[str, ...]) -> None:
+    full, half = first_losses(more, torch.float32), first_losses(more, dtype)
+    for name in ("tokens", "places", "rpn_objectness"):  # what no draw and no threshold comes before
+        assert float(half[name]) == pytest.approx(float(full[name]), rel=0.05, abs=0.02)
 
 
 def test_in_a_warm_start_tokens_learn_alone(points: dict, drawn: Path, compose) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal.data.annotations import CocoDict, annotations_by_image, encode_mask, read
+from mal.data.annotations import CocoDict, annotations_by_image, encode_mask, only_images, read
 from mal.data.images import load_for
 from mal.methods.baselines import box, ellipse, grabcut
 from mal.metrics.masks import iou, mask_quality, select_images
@@ -125,8 +125,9 @@ def test_a_grabcut_mask_depends_on_no_other_box():
     np.testing.assert_array_equal(together[0], whole_masks(grabcut, photo, boxes)[0])
 
 
-def _score(labeler, folder: Path) -> dict[str, tuple[dict[str, float], pd.DataFrame]]:
+def _score(labeler, folder: Path, *, every: int = 1) -> dict[str, tuple[dict[str, float], pd.DataFrame]]:
     human = read(folder / "annotations" / "instances_val2017_mini.json", masks=True)
+    human = only_images(human, {image["id"] for image in human["images"][::every]})
     predicted: CocoDict = {**human, "annotations": []}
     annotations = annotations_by_image(human)
     for image in human["images"]:
@@ -151,6 +152,7 @@ def test_reference_points_on_photographs_are_reproduced(coco_mini, labeler, ever
 
 @pytest.mark.slow
 def test_grabcut_reference_point_on_photographs_is_reproduced(coco_mini):
-    metrics, _ = _score(grabcut, coco_mini)["all"]
-    assert metrics["n"] == 1816
+    """On a quarter of them: it takes a second for twelve boxes."""
+    metrics, _ = _score(grabcut, coco_mini, every=4)["all"]
+    assert metrics["n"] > 400
     assert metrics["iou"] == pytest.approx(0.520, abs=0.03)

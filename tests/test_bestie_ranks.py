@@ -16,14 +16,13 @@ from mal.methods.bestie.learners import ClassLearner, InstanceLearner
 from mal.methods.bestie.map_files import write_map
 from mal.methods.bestie.network import ClassNetwork, InstanceNetwork
 from tests.bestie_cases import changed, draw
-from tests.test_ranks import in_processes
+from tests.in_processes import in_processes
 
 LAYER_NORMS = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}  # batch norms see their own process's images alone
 
 
 def gradients(config: Config, batch: list[Sample], *, instances: bool) -> list[float]:
     """Squared norms of the gradients of this process's part of a batch."""
-    torch.set_num_threads(1)
     seed_everything(0)
     learner: Any = (
         InstanceLearner(InstanceNetwork(config, classes=6), config.bestie)
@@ -45,12 +44,7 @@ def test_half_a_batch_each(compose: Any, tmp_path: Path, instances: bool) -> Non
         write_map(tmp_path / "maps", entry, np.full((96, 96), annotations[0]["category_id"]))
     images = TrainingImages(points, tmp_path / "images", scale=config.bestie.scale, seed=0, maps=tmp_path / "maps")
     batch = [images[(0, index)] for index in range(4)]
-    torch.save((config, batch), tmp_path / "case.pt")
-    body = f"""
-from tests.test_bestie_ranks import gradients
-answer = gradients(*torch.load({str(tmp_path / "case.pt")!r}, weights_only=False), instances={instances})
-"""
     expected = gradients(config, batch, instances=instances)
     assert max(expected) > 0
-    for answer in in_processes(2, tmp_path, body):
+    for answer in in_processes(2, gradients, config, batch, instances=instances):
         assert answer == pytest.approx(expected, rel=1e-4, abs=1e-9)

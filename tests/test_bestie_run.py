@@ -25,6 +25,7 @@ from mal.methods.bestie.train_classes import train as train_classes
 from mal.methods.registry import find
 from mal.run import run
 from tests.bestie_cases import SMOKE, changed, draw
+from tests.few_photographs import few_photographs
 from tests.small_configs import stages_of
 from tests.test_end_to_end import command
 
@@ -198,7 +199,8 @@ def test_it_runs_on_real_photographs(tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "experiments/run.py", "labeler=bestie", "data=coco_mini", "profile=mini", "segmenter=none",
-         "compare=[disc]", f"store={tmp_path}", "tracking=none", "train.workers=0", *small],
+         "compare=[disc]", f"store={tmp_path / 'runs'}", "tracking=none", "train.workers=0", *small,
+         *few_photographs("coco_mini", tmp_path, count=24)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from mal.engine.guard import Guard
 from mal.errors import TrainingError
 from mal.segmenters import loop, training
 from mal.segmenters.rcnn import mask_rcnn
-from tests.test_ranks import in_processes
+from tests.in_processes import in_processes
 from tests.test_segmenter import CPU, make_dataset, tiny
 
 
@@ -83,9 +83,8 @@ def look() -> str:
 
 
 @pytest.mark.slow
-def test_all_processes_tell_of_the_first_bad_step_of_any(tmp_path: Path) -> None:
-    answers = in_processes(3, tmp_path, "from tests.test_finite import look\nanswer = look()")
-    assert answers == ["batch of process 2 of step 0 is bad: {'loss_0': nan}"] * 3
+def test_all_processes_tell_of_the_first_bad_step_of_any() -> None:
+    assert in_processes(3, look) == ["batch of process 2 of step 0 is bad: {'loss_0': nan}"] * 3
 
 
 def test_weights_that_are_no_numbers_are_named() -> None:

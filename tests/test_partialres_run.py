@@ -51,6 +51,7 @@ def test_it_chooses_its_data_and_ends_in_expressions_and_labels(compose, tmp_pat
     assert {*found} <= {kind.partition(".")[0] for kind in kinds()}  # a cluster's profile can name each
 
 
+@pytest.mark.slow
 def test_a_run_that_has_no_object_left_for_pseudo_masks_ends_before_it_trains(tmp_path: Path) -> None:
     store = tmp_path / "runs"
     done = command("labeler=partialres", "partialres.few.percent=100", store=store, check=False)

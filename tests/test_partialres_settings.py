@@ -60,9 +60,8 @@ def test_the_released_programs_backbone_is_frozen_at_the_papers_scale(compose: C
     assert (released.rec.backbone, released.res.backbone, released.res.start_from) == (0, 0, "raw")
 
 
-@pytest.mark.parametrize(
-    "profile", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smoke", "mini", "paper"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["demo", "paper"])
 def test_the_ladders_trainings_of_masks_have_equal_steps(compose: Compose, profile: str) -> None:
     """Those of few masks alone once more with the steps of the training of boxes added."""
     command = ("experiment=partialres/parts", f"profile={profile}", "seed=0")

@@ -18,7 +18,8 @@ from mal.data.annotations import read, strip
 from mal.data.rois import TrainingRois
 from mal.engine import ranks
 from mal.engine.runtime import load_checkpoint
-from mal.errors import ConfigError, MalError
+from mal.errors import AnnotationError, ConfigError, MalError
+from tests.in_processes import in_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -39,20 +40,6 @@ def finished(process: "subprocess.Popen[str]") -> str:
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     return text
-
-
-def in_processes(count: int, folder: Path, body: str) -> list[Any]:
-    """What `answer` is in each process after the code has run."""
-    script = folder / "script.py"
-    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    script.write_text(
-        "import json, sys\nfrom pathlib import Path\nimport torch\nfrom mal.engine import ranks\n"
-        "from mal.errors import *\n"
-        f"with ranks.joined(torch.device('cpu')):\n{lines}\n"
-        f"    Path({str(folder)!r}, f'answer-{{ranks.rank()}}.json').write_text(json.dumps(answer))\n"
-    )
-    finished(launch(count, str(script)))
-    return [json.loads((folder / f"answer-{rank}.json").read_text()) for rank in range(count)]
 
 
 def test_a_process_alone_needs_nothing() -> None:
@@ -82,31 +69,32 @@ def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     finished(launch(2, str(script)))
 
 
+def told() -> list[Any]:
+    me = ranks.rank()
+    part = ranks.own_part(6, "train.batch")
+    inner = ranks.on_first(lambda: [ranks.size(), ranks.gather(me), ranks.share(me)])
+    answer = [me, ranks.size(), ranks.is_first(), ranks.share(f"of {me}"), ranks.gather(me * me)]
+    answer += [ranks.agreed(None, None), ranks.agreed("SIGUSR2" if me == 2 else None, "the clock")]
+    answer += [ranks.mean(torch.tensor([float(me)])).item(), [part.start, part.stop], inner, ranks.own_draws()]
+    try:
+        ranks.own_part(7, "train.batch")
+    except ConfigError as error:
+        answer.append(str(error))
+
+    def fail() -> None:
+        raise AnnotationError("the file is empty")
+
+    try:
+        ranks.on_first(fail)
+    except MalError as error:
+        answer.append(f"{type(error).__name__}: {error}")
+    ranks.wait()
+    return answer
+
+
 @pytest.mark.slow
-def test_what_processes_tell_each_other(tmp_path: Path) -> None:
-    answers = in_processes(
-        3,
-        tmp_path,
-        """
-me = ranks.rank()
-inner = ranks.on_first(lambda: [ranks.size(), ranks.gather(me), ranks.share(me)])
-answer = [me, ranks.size(), ranks.is_first(), ranks.share(f"of {me}"), ranks.gather(me * me)]
-answer += [ranks.agreed(None, None), ranks.agreed("SIGUSR2" if me == 2 else None, "the clock")]
-part = ranks.own_part(6, "train.batch")
-answer += [ranks.mean(torch.tensor([float(me)])).item(), [part.start, part.stop], inner, ranks.own_draws()]
-try:
-    ranks.own_part(7, "train.batch")
-except ConfigError as error:
-    answer.append(str(error))
-def fail():
-    raise AnnotationError("the file is empty")
-try:
-    ranks.on_first(fail)
-except MalError as error:
-    answer.append(f"{type(error).__name__}: {error}")
-ranks.wait()
-""",
-    )
+def test_what_processes_tell_each_other() -> None:
+    answers = in_processes(3, told)
     refusal = "train.batch=7 cannot be shared equally by 3 processes; choose a multiple"
     for me, answer in enumerate(answers):
         kind = "AnnotationError" if me == 0 else "MalError"
@@ -177,9 +165,17 @@ def test_shared_labels_clusters_and_detections_are_those_of_one_process(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train_labeler", "train_segmenter"])
-def test_a_notice_to_one_process_stops_all_and_they_go_on_with_the_same_bits(stage: str, tmp_path: Path) -> None:
-    options = ["train.steps=60", "segmenter.schedule.steps=24", "compare=[]", "evaluate.bootstrap=2"]
+@pytest.mark.parametrize(
+    ("stage", "own"),
+    [
+        ("train_labeler", ["train.steps=60", "segmenter=none"]),
+        ("train_segmenter", ["labeler=ellipse", "segmenter.schedule.steps=24"]),
+    ],
+)
+def test_a_notice_to_one_process_stops_all_and_they_go_on_with_the_same_bits(
+    stage: str, own: list[str], tmp_path: Path
+) -> None:
+    options = [*own, "compare=[]", "evaluate.bootstrap=2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finished(launch(2, *RUN[1:], *options, f"store={whole}"))
     process = launch(2, *RUN[1:], *options, "train.checkpoint_seconds=0", "segmenter.running.checkpoint_steps=1",

@@ -1,6 +1,5 @@
 """Two processes with half a batch each have the gradients of one process with all of it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from mal.engine import ranks
 from mal.segmenters import loop
 from mal.segmenters.batch_norm import share_batch_norms
 from mal.segmenters.data import Sample
+from tests.in_processes import in_processes
 from tests.small_segmenters import AS_PUBLISHED, small
-from tests.test_ranks import in_processes
 from tests.test_segmenter import CPU
 
 # Everything is sampled, so that nothing is drawn; and proposals are few, so that the same ones survive rounding.
@@ -49,7 +48,6 @@ def samples() -> list[Sample]:
 
 def step(name: str) -> dict[str, Any]:
     """Losses, the gradients' digest and the batch norms' statistics of one step on this process's part of the batch."""
-    torch.set_num_threads(1)
     menu = name.split()[0]
     config = small(menu, *CHANGES[name])
     built = segmenters.find(config)
@@ -75,10 +73,9 @@ def step(name: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
-def test_gradients_do_not_depend_on_the_number_of_processes(name: str, tmp_path: Path) -> None:
+def test_gradients_do_not_depend_on_the_number_of_processes(name: str) -> None:
     alone = step(name)
-    body = f"from tests.test_segmenter_ranks import step\nanswer = step({name!r})"
-    for answer in in_processes(2, tmp_path, body):
+    for answer in in_processes(2, step, name):
         assert answer["losses"] == pytest.approx(alone["losses"], rel=1e-4, abs=1e-6)
         assert answer["gradients"].keys() == alone["gradients"].keys()
         for kind in ("gradients", "buffers"):
@@ -123,8 +120,8 @@ def normalise() -> list[Any]:
 
 
 @pytest.mark.slow
-def test_batch_norms_of_three_processes_are_one_of_all(tmp_path: Path) -> None:
-    answers = in_processes(3, tmp_path, "from tests.test_segmenter_ranks import normalise\nanswer = normalise()")
+def test_batch_norms_of_three_processes_are_one_of_all() -> None:
+    answers = in_processes(3, normalise)
     weights = torch.cat([torch.full((len(batch), 1, 1, 1), 1.0 + rank) for rank, batch in enumerate(batches())])
     for number, norm in enumerate(norms()):
         norm, x = norm.double(), torch.cat(batches()).double().requires_grad_()
@@ -152,16 +149,19 @@ def test_a_process_alone_normalises_as_before() -> None:
         assert torch.equal(shared.running_var, plain.running_var)
 
 
+def shares() -> list[float]:
+    count = [3, 0, 5][ranks.rank()]
+    return [
+        float(ranks.weight(count, device=CPU)),
+        float(ranks.weight(count, device=CPU, more=1)),
+        float(ranks.weight(0, device=CPU)),
+        ranks.on_first(lambda: ranks.weight(7, device=CPU)),
+    ]
+
+
 @pytest.mark.slow
-def test_weights_are_shares_of_the_mean_count(tmp_path: Path) -> None:
-    body = """
-counts = [3, 0, 5]
-answer = [float(ranks.weight(counts[ranks.rank()], device=torch.device("cpu"))),
-          float(ranks.weight(counts[ranks.rank()], device=torch.device("cpu"), more=1)),
-          float(ranks.weight(0, device=torch.device("cpu"))),
-          ranks.on_first(lambda: ranks.weight(7, device=torch.device("cpu")))]
-"""
-    answers = in_processes(3, tmp_path, body)
+def test_weights_are_shares_of_the_mean_count() -> None:
+    answers = in_processes(3, shares)
     means = torch.tensor([0.5, 0.0, 2.0])  # each process's sums over 3, no and 5 things; their divisors are counts
     assert [answer[0] for answer in answers] == pytest.approx([3 * 3 / 8, 0, 5 * 3 / 8])
     assert (means * torch.tensor([a[0] for a in answers])).mean().item() == pytest.approx((3 * 0.5 + 5 * 2.0) / 8)

@@ -13,8 +13,8 @@ from mal.methods.simformer.config.losses import LossesConfig
 from mal.methods.simformer.criterion import criterion
 from mal.methods.simformer.losses import cls_loss, complement_loss, dice, focal, mask_loss
 from mal.methods.simformer.network import Outputs
+from tests.in_processes import in_processes
 from tests.simformer_cases import base_of
-from tests.test_ranks import in_processes
 
 CONFIG = LossesConfig()
 
@@ -206,10 +206,9 @@ def on_a_part() -> dict[str, list]:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path):
+def test_two_processes_have_the_gradients_of_one():
     alone = on_a_part()
-    body = "from tests.test_simformer_losses import on_a_part\nanswer = on_a_part()"
-    for rank, answer in enumerate(in_processes(2, tmp_path, body)):
+    for rank, answer in enumerate(in_processes(2, on_a_part)):
         assert answer["losses"] == pytest.approx(alone["losses"], rel=1e-4)
         for found, expected in zip(answer["gradients"], alone["gradients"], strict=True):
             torch.testing.assert_close(torch.tensor(found)[0], torch.tensor(expected)[rank], rtol=1e-4, atol=1e-7)

@@ -14,13 +14,12 @@ from mal.engine.runtime import seed_everything
 from mal.methods.simformer.data import Sample, TrainingImages, collate
 from mal.methods.simformer.learner import Learner
 from mal.methods.simformer.points import draw_points
+from tests.in_processes import in_processes
 from tests.simformer_cases import NOVEL, changed, draw, weak
-from tests.test_ranks import in_processes
 
 
 def gradients(config: Config, items: list[tuple[Sample, ...]], *, warm: bool) -> list[float]:
     """Of this process's pairs of images after a step; points follow their pair."""
-    torch.set_num_threads(1)
     own, mine = config.simformer, items[ranks.own_part(len(items), "pairs")]
     points = []
     for place, item in enumerate(mine):
@@ -48,10 +47,6 @@ def cases(compose: Any, folder: Path) -> tuple[Config, list[tuple[Sample, ...]]]
 @pytest.mark.parametrize("warm", [False, True])
 def test_half_a_batch_each(compose: Any, tmp_path: Path, warm: bool) -> None:
     found = cases(compose, tmp_path)
-    torch.save(found, tmp_path / "case.pt")
-    body = f"""
-from tests.test_simformer_ranks import gradients
-answer = gradients(*torch.load({str(tmp_path / "case.pt")!r}, weights_only=False), warm={warm})
-"""
-    for answer in in_processes(2, tmp_path, body):
-        assert answer == pytest.approx(gradients(*found, warm=warm), rel=1e-4, abs=1e-9)
+    expected = gradients(*found, warm=warm)
+    for answer in in_processes(2, gradients, *found, warm=warm):
+        assert answer == pytest.approx(expected, rel=1e-4, abs=1e-9)
