@@ -167,7 +167,7 @@ def test_it_runs_on_real_photographs(tmp_path: Path, data: str) -> None:
     """Crowds, tiny objects, up to sixty objects an image, and images without any."""
     done = subprocess.run(
         [sys.executable, "experiments/run.py", "labeler=attentionshift", f"data={data}", "profile=mini",
-         "segmenter=none", *few_photographs(data, tmp_path, count=24),
+         "segmenter=none", *few_photographs(data, tmp_path, count=12),
          "compare=[disc]", f"store={tmp_path / 'runs'}", "tracking=none", "attentionshift.learning.steps=2",
          "attentionshift.learning.batch=2", "attentionshift.tokens.count=120", "attentionshift.scale.short_sides=[64]",
          "attentionshift.scale.test_short_sides=[64]"],

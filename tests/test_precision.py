@@ -81,7 +81,7 @@ def pairs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize(("recipe", "decoder", "encoder"), pairs())
+@pytest.mark.parametrize(("recipe", "decoder", "encoder"), list(pairs()))
 def test_three_steps_in_half_precision_lose_what_full_precision_loses(trained, recipe, decoder, encoder, precision):
     full, half = (trained(recipe, decoder, encoder, name) for name in ("fp32", precision))
     assert (full[-1] != full[0]).any(), "nothing was learned"

