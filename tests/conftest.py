@@ -36,7 +36,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sweeps on SLURM first: they wait for one another's jobs, for as long as all other slow tests take a process."""
+    """Sweeps on SLURM first: one process is with them about as long as the other with the rest."""
     items.sort(key=lambda item: item.path.name != "test_slurm.py")
 
 
