@@ -33,12 +33,14 @@ def in_processes(count: int, function: Callable[..., Any], *args: Any, **kwargs:
         started.append((process, ours))
     try:
         found = [_answered(ours) for _, ours in started]
+        for process, _ in started:
+            process.join(PATIENCE)
     finally:
         for process, _ in started:
-            process.join(timeout=10)
             process.kill()
     errors = [answer for answer, failed in found if failed]
     assert not errors, "\n".join(errors)
+    assert [process.exitcode for process, _ in started] == [0] * count
     return [answer for answer, _ in found]
 
 

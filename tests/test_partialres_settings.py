@@ -61,7 +61,7 @@ def test_the_released_programs_backbone_is_frozen_at_the_papers_scale(compose: C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["demo", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "demo", "mini", "paper"])
 def test_the_ladders_trainings_of_masks_have_equal_steps(compose: Compose, profile: str) -> None:
     """Those of few masks alone once more with the steps of the training of boxes added."""
     command = ("experiment=partialres/parts", f"profile={profile}", "seed=0")

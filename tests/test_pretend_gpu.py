@@ -80,28 +80,32 @@ WAITS = {
 
 @pytest.fixture
 def waited(monkeypatch: pytest.MonkeyPatch) -> list[Counter[str]]:
-    """Where each step waits, once it is done; the first of each training, which copies constants, is left out."""
+    """Where each step waits, once it is done."""
     found: list[Counter[str]] = []
     ordinary = Trainer._steps
 
     def counted(*args: Any) -> Generator[Any, None, None]:
         with closing(ordinary(*args)) as turns:
-            for number, turn in enumerate(turns):
+            for turn in turns:
                 waits.clear()
                 yield turn
-                if number:
-                    found.append(Counter(place.split(":")[0] for place in waits.elements()))
+                found.append(Counter(place.split(":")[0] for place in waits.elements()))
 
     monkeypatch.setattr(Trainer, "_steps", counted)
-    monkeypatch.setattr(crf, "_settled", lambda *_: False)  # PyTorch's mean field asks; a GPU has one of its own
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNS])
 def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu_and_waits_where_it_must(
-    compose: Callable[..., Config], tmp_path: Path, name: str, waited: list[Counter[str]]
+    compose: Callable[..., Config],
+    tmp_path: Path,
+    name: str,
+    waited: list[Counter[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if name in WAITS:
+        monkeypatch.setattr(crf, "_settled", lambda *_: False)  # PyTorch's mean field asks; a GPU has one of its own
     settings = settings_of(name, tmp_path)
     expected = metrics(compose, tmp_path / "cpu", "device=cpu", *settings)
     waited.clear()
@@ -113,9 +117,9 @@ def test_a_run_on_the_pretend_gpu_ends_as_on_the_cpu_and_waits_where_it_must(
     assert {name: found[name] for name in losses} == pytest.approx(
         {name: expected[name] for name in losses}, rel=1e-2, abs=1e-6
     )
-    assert waited
     if name in WAITS:
-        assert dict(reduce(or_, waited)) == WAITS[name]  # the most of all steps
+        assert len(waited) > 3
+        assert dict(reduce(or_, waited[1:])) == WAITS[name]  # the most of all steps; constants are copied in the first
 
 
 @pytest.mark.parametrize(
